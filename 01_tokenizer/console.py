@@ -1,0 +1,120 @@
+"""What every command of this course shares: options from a dataclass, one-line errors, progress,
+files that are never half written.
+
+No stage is about any of this, so it is kept out of their way; a first reading may skip it.
+Start with bpe.py.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def run(main):
+    """Call main(). A user's mistake (ValueError, OSError) ends as one line and exit code 2."""
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints are one line, like everyone else's."""
+
+    def error(self, message):
+        raise ValueError(f"{message} (--help lists the options)")
+
+
+def option(default, help, choices=None):
+    """A dataclass field that is also a command-line option: its default and help, stated once."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+def add_options(parser, config_class):
+    """Give `parser` one --flag a field of `config_class`; parse_args() returns only those given."""
+    for field in dataclasses.fields(config_class):
+        how = {"help": f"{field.metadata['help']} (default: {field.default})"}
+        if field.type is bool:
+            how["action"] = argparse.BooleanOptionalAction
+        else:
+            how |= {"type": field.type, "choices": field.metadata["choices"]}
+        parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, **how)
+
+
+def duration(seconds):
+    """Seconds as a person writes them: 0:09, 12:34, 3:00:00."""
+    minutes, s = divmod(int(seconds + 0.5), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+class Progress:
+    """A line on stderr that redraws on a terminal, and is printed now and then in a pipe.
+
+    Silent for its first `patience` seconds, so that quick work stays quiet.
+    """
+
+    def __init__(self, patience=2.0, stream=None):
+        self.stream = stream or sys.stderr
+        self.live = self.stream.isatty()
+        self.every = 0.1 if self.live else 10.0
+        self.start = time.monotonic()
+        self.next_time = self.start + patience
+        self.drawn = False
+
+    def show(self, text, force=False):
+        """Show `text` if it is time to; `text` may be a function, called only when it is."""
+        now = time.monotonic()
+        if now < self.next_time and not force:
+            return
+        self.next_time = now + self.every
+        text = text() if callable(text) else text
+        print(f"\r{text}\x1b[K" if self.live else text,
+              end="" if self.live else "\n", file=self.stream, flush=True)
+        self.drawn = True
+
+    def end(self):
+        """Leave the line as it stands and go on below it."""
+        if self.live and self.drawn:
+            print(file=self.stream, flush=True)
+        self.drawn = False
+
+
+def track(items, label, total=None, size=lambda item: 1, unit=""):
+    """Yield `items`, showing how much is done, how fast, and the time left when `total` is known."""
+    progress, done = Progress(), 0
+
+    def line():
+        seconds = time.monotonic() - progress.start
+        of = f" of {total:,}" if total else ""
+        left = f", {duration(seconds / done * (total - done))} left" if total and done else ""
+        return f"{label}: {done:,.0f}{of}{unit}, {done / seconds:,.0f}{unit}/s{left}"
+
+    for item in items:
+        yield item
+        done += size(item)
+        progress.show(line)
+    progress.end()
+
+
+def write_safely(path, data):
+    """Write bytes or text so that `path` holds the old content or all of the new, never a part."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
