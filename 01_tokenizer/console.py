@@ -82,8 +82,11 @@ class Progress:
               end="" if self.live else "\n", file=self.stream, flush=True)
         self.drawn = True
 
-    def end(self):
-        """Leave the line as it stands and go on below it."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        """Leave the line as it stands; what comes next is printed below it."""
         if self.live and self.drawn:
             print(file=self.stream, flush=True)
         self.drawn = False
@@ -91,7 +94,7 @@ class Progress:
 
 def track(items, label, total=None, size=lambda item: 1, unit=""):
     """Yield `items`, showing how much is done, how fast, and the time left when `total` is known."""
-    progress, done = Progress(), 0
+    done = 0
 
     def line():
         seconds = time.monotonic() - progress.start
@@ -99,11 +102,11 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
         left = f", {duration(seconds / done * (total - done))} left" if total and done else ""
         return f"{label}: {done:,.0f}{of}{unit}, {done / seconds:,.0f}{unit}/s{left}"
 
-    for item in items:
-        yield item
-        done += size(item)
-        progress.show(line)
-    progress.end()
+    with Progress() as progress:
+        for item in items:
+            yield item
+            done += size(item)
+            progress.show(line)
 
 
 def write_safely(path, data):

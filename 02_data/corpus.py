@@ -151,15 +151,14 @@ def receive(url, part):
         if error.code == 416 and have:  # nothing is missing; the checksum will tell
             return
         raise
-    with response, open(part, "ab" if response.status == 206 else "wb") as file:
-        have = file.tell()
-        left = response.headers["Content-Length"]
-        total, progress = have + int(left) if left else None, Progress()
+    mode = "ab" if response.status == 206 else "wb"
+    with response, open(part, mode) as file, Progress() as progress:
+        have, left = file.tell(), response.headers["Content-Length"]
+        total = have + int(left) if left else None
         while block := response.read(1 << 16):
             file.write(block)
             have += len(block)
             progress.show(f"{url}: {have:,} of {total or '?':,} bytes")
-        progress.end()
         if total is not None and have < total:
             raise ConnectionError(f"the connection broke after {have:,} of {total:,} bytes")
 

@@ -12,7 +12,6 @@ Prints a table. Next: 04_train/train.py.
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ import torch
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from console import Parser, add_options, option, run
+from console import Parser, add_options, run
 from gpt import GPTConfig
 
 
@@ -115,24 +114,14 @@ def size(n_bytes):
     return f"{n_bytes:.3g} {unit}"
 
 
-@dataclass
-class Shape:
-    vocab_size: int = option(2048, "ids")
-    seq_len: int = option(256, "tokens in a window")
-    n_layer: int = option(4, "blocks")
-    n_head: int = option(4, "query heads")
-    n_kv_head: int = option(4, "key/value heads: n_head is multi-head attention, 1 multi-query")
-    d_model: int = option(256, "width of the stream")
-    d_ff: int = option(1024, "width of the MLP")
-    batch_size: int = option(8, "windows in a micro-batch")
-
-
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    add_options(parser, Shape)
-    shape = vars(Shape(**vars(parser.parse_args(argv))))
-    batch_size = shape.pop("batch_size")
-    config = GPTConfig(**shape)
+    parser.add_argument("--batch-size", type=int, default=8,
+                        help="windows in a micro-batch (default: 8)")
+    add_options(parser, GPTConfig)
+    given = vars(parser.parse_args(argv))
+    batch_size = given.pop("batch_size")
+    config = GPTConfig(**given)
     parameters = count_parameters(config)
     print("parameters")
     for name, n in parameters.items():

@@ -16,7 +16,7 @@ Reads and writes nothing. Next: 03_model/budget.py.
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -27,27 +27,28 @@ from torch import nn
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from console import run
+from console import option, run
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a model. n_kv_head = n_head is multi-head attention, 1 is multi-query."""
+    """The shape of a model."""
 
-    vocab_size: int
-    seq_len: int = 256
-    n_layer: int = 4
-    n_head: int = 4
-    n_kv_head: int = 4
-    d_model: int = 256
-    d_ff: int = 1024
-    rope_base: float = 10000.0
-    softcap: float = 15.0
+    vocab_size: int = option(2048, "ids, special tokens included")
+    seq_len: int = option(128, "tokens in a window")
+    n_layer: int = option(3, "blocks")
+    n_head: int = option(2, "query heads")
+    n_kv_head: int = option(2, "key/value heads: n_head is multi-head attention, 1 multi-query")
+    d_model: int = option(128, "width of the stream")
+    d_ff: int = option(512, "width of the MLP")
+    rope_base: float = option(10000.0, "rotary positions: how slow the slowest pair turns")
+    softcap: float = option(15.0, "no logit is larger than this")
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            if value <= 0:
-                raise ValueError(f"{name} is {value}, but must be positive")
+        for field in fields(GPTConfig):
+            if getattr(self, field.name) <= 0:
+                raise ValueError(f"{field.name} is {getattr(self, field.name)}, but must be "
+                                 "positive")
         if self.d_model % (2 * self.n_head):
             raise ValueError(f"d_model {self.d_model} can't be divided into {self.n_head} heads of "
                              "an even size (rotary positions turn pairs)")
@@ -249,8 +250,8 @@ class GPT(nn.Module):
             x = block(x, cos, sin, cache)
         if cache is not None:
             cache.length += T
-        logits = self.head(rms_norm(x)).float()  # (B, T, V)
-        return self.config.softcap * torch.tanh(logits / self.config.softcap)
+        cap = self.config.softcap  # cap * tanh(logits / cap); dividing the C, not the V, is cheaper
+        return cap * torch.tanh(self.head(rms_norm(x) / cap).float())  # (B, T, V)
 
     def loss(self, ids, targets):  # exercise
         """The loss of every target, in nats: -log p(target), and 0 where the target is negative.
@@ -306,8 +307,7 @@ def generate(model, ids, n_tokens, pick=greedy):
 
 
 def main():
-    config = GPTConfig(vocab_size=2048)
-    model = GPT(config)
+    model = GPT(GPTConfig())
     print(model)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters; "
           f"ids (1, 3) -> logits {tuple(model(torch.tensor([[1, 2, 3]])).shape)}")

@@ -1,0 +1,322 @@
+"""Tests of train.py: the parts of a step, then whole runs, interrupted in every way."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import train as module
+from checkpoints import load, newest_checkpoint, save_checkpoint
+from gpt import GPT, GPTConfig
+from shards import prepare, windows
+from train import (PRESETS, Config, Engine, accumulate, learning_rate, load_run, main,
+                   make_optimizer, score, start_run, train)
+
+SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
+
+
+def random_model(config=SMALL, seed=0):
+    model = GPT(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2, generator=generator)
+    return model
+
+
+def random_ids(*shape, seed=0):
+    return torch.randint(61, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(model):
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    return found
+
+
+# ---- the parts of a step ----
+
+def test_learning_rate():
+    config = Config(lr=1.0, warmup=4, steps=20, cooldown=0.5)
+    rates = [learning_rate(step, config) for step in range(20)]
+    assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0]), "up over the warm-up"
+    assert rates[4:11] == pytest.approx([1.0] * 7), "level"
+    assert rates[10:] == pytest.approx([1 - i / 10 for i in range(10)]), "down to almost 0"
+    assert learning_rate(0, Config(lr=2.0, warmup=0, cooldown=0.0)) == 2.0
+    short = Config(lr=1.0, warmup=10, steps=10, cooldown=1.0)
+    assert max(learning_rate(s, short) for s in range(10)) <= 0.6, "the lower where both apply"
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 6])
+def test_accumulate_gives_the_gradients_of_one_big_batch(micro_batch, masked):
+    """Also when the micro-batches hold different numbers of targets."""
+    model, ids, targets = random_model(), random_ids(6, 16), random_ids(6, 16, seed=1)
+    if masked:
+        targets[0, :15] = targets[1] = targets[4, 3] = -1
+    n = int((targets >= 0).sum())
+    losses = model.loss(ids, targets)
+    (losses.sum() / n).backward()
+    expected = gradients(model)
+    total = accumulate(model, ids, targets, micro_batch, n, Engine())
+    assert total == pytest.approx(losses.sum().item(), rel=1e-5)
+    for a, b in zip(gradients(model), expected):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_accumulate_tells_the_engine_which_is_the_last():
+    told = []
+
+    class Listener(Engine):
+        def backward(self, loss, last):
+            told.append(last)
+            loss.backward()
+    accumulate(random_model(), random_ids(5, 16), random_ids(5, 16), 2, 80, Listener())
+    assert told == [False, False, True]
+
+
+def test_optimizer_is_adamw():
+    """Three steps of AdamW, written from its paper (Loshchilov & Hutter 2017, algorithm 2)."""
+    config = Config(weight_decay=0.1, lr=0.01)
+    model, twin = random_model(), random_model()
+    optimizer = make_optimizer(model, config)
+    grouped = [p for group in optimizer.param_groups for p in group["params"]]
+    assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
+    moments = {name: (torch.zeros_like(p), torch.zeros_like(p))
+               for name, p in twin.named_parameters()}
+    for t in range(1, 4):
+        for m in (model, twin):
+            m.zero_grad()
+            m.loss(random_ids(2, 16, seed=t), random_ids(2, 16, seed=9)).mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            for name, p in twin.named_parameters():
+                first, second = moments[name]
+                first.mul_(0.9).add_(0.1 * p.grad)
+                second.mul_(0.95).add_(0.05 * p.grad**2)
+                decay = 0.1 if name.startswith("blocks") else 0.0
+                update = first / (1 - 0.9**t) / ((second / (1 - 0.95**t)).sqrt() + 1e-8)
+                p.sub_(0.01 * (update + decay * p))
+    for a, b in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [2, 16, 17, 18, 33, 50])
+@pytest.mark.parametrize("stride", [None, 16, 5])
+def test_score(n, stride):
+    model, ids = random_model().eval(), random_ids(n)
+    got = score(model, ids.numpy(), stride, batch_size=2)
+    assert got.shape == (n - 1,) and got.dtype == np.float64
+    for start, fresh in windows(n, 16, stride or 16):
+        x, y = ids[start:start + 16], ids[start + 1:start + 17]
+        losses = model.loss(x[None, :len(y)], y[None])[0, fresh:].detach().numpy()
+        assert got[start + fresh:start + 16] == pytest.approx(losses, abs=1e-4)
+    assert score(model, ids.numpy(), stride, batch_size=7) == pytest.approx(got, abs=1e-5), (
+        "the size of the batches must not matter")
+
+
+# ---- whole runs ----
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    for i in range(4):
+        lines = (f"line {j} of {i}: {'spam ' * (j % 5)}eggs\n" for j in range(300))
+        (folder / f"{i}.txt").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def arguments(text, tmp_path_factory, tmp_path):
+    """The command line of a run that takes a second; its data are made once."""
+    return ["--preset", "nano", "--data", f"folder:{text}", "--vocab-size", "300", "--steps", "12",
+            "--n-layer", "1", "--seq-len", "32", "--batch-size", "4", "--save-every", "4",
+            "--eval-every", "6", "--eval-tokens", "200", "--data-dir", str(text.parent / "data"),
+            "--runs-dir", str(tmp_path / "runs"), "--device", "cpu"]
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def same_files(a, b):
+    """Whether two checkpoints hold the same numbers, bit for bit."""
+    ours, theirs = load(a / "model.pt", "cpu"), load(b / "model.pt", "cpu")
+    assert ours.keys() == theirs.keys()
+    states = [load(c / "state.pt", "cpu") for c in (a, b)]
+    moments = [[t for s in state["optimizer"]["state"].values() for t in s.values()]
+               for state in states]
+    return (all(torch.equal(ours[k], theirs[k]) for k in ours)
+            and all(torch.equal(x, y) for x, y in zip(*moments))
+            and states[0]["loader"] == states[1]["loader"])
+
+
+def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys):
+    main(arguments)
+    out, folder = capsys.readouterr().out, tmp_path / "runs" / "nano"
+    for word in ("a sample", "this model", "uniform", "unigram", "zlib -9", "lzma -9"):
+        assert word in out
+    assert {p.name for p in folder.iterdir()} == {"config.json", "tokenizer.json", "checkpoints",
+                                                  "metrics.jsonl", "loss.png"}
+    rows = metrics(folder)
+    assert [m["step"] for m in rows if "loss" in m] == list(range(1, 13))
+    assert rows[0]["loss"] == pytest.approx(math.log(300), rel=0.01)
+    assert rows[-1]["val_bits_per_byte"] < math.log2(300), "it learned something"
+    model, tokenizer, config, step = load_run(folder)
+    assert step == 12 and model.config.vocab_size == tokenizer.vocab_size == 300
+    printed = float(out.split("this model")[1].split()[0])
+    assert printed == pytest.approx(rows[-1]["val_bits_per_byte"], abs=1e-3)
+
+    main(arguments)  # again: another run, the same data, the same numbers
+    assert "made earlier" in capsys.readouterr().out
+    again = tmp_path / "runs" / "nano-2"
+    assert without_times(metrics(again)) == without_times(rows)
+    assert same_files(newest_checkpoint(folder), newest_checkpoint(again))
+
+
+def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path, capsys):
+    """4 + 8 steps = 12 steps, bit for bit: weights, moments, loader, metrics."""
+    main(arguments)
+    whole = tmp_path / "runs" / "nano"
+
+    class StopAfter(Engine):
+        left = 6
+
+        def sum(self, values):
+            if len(values) == 2 and values.shape == (2,):
+                self.left -= 1
+                return np.array([values[0], self.left == 0])
+            return values
+    config = module.read_config(whole)
+    halves = start_run(config, tmp_path / "runs", "halves")
+    assert train(config, halves, StopAfter()) is None
+    assert newest_checkpoint(halves).name == "step-000006"
+    main([*arguments, "--name", "halves", "--resume"])
+    assert same_files(newest_checkpoint(whole), newest_checkpoint(halves))
+    assert without_times(metrics(whole)) == without_times(metrics(halves))
+    main([*arguments, "--name", "halves", "--resume"])  # finished: the result once more
+    assert without_times(metrics(whole)) == without_times(metrics(halves))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["early", "late"])
+def test_kill_and_resume(arguments, tmp_path, moment):
+    """kill -9 wherever it is, then --resume: the run ends as one that was never killed."""
+    command = [sys.executable, module.__file__, *arguments, "--steps", "400"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "runs" / "nano" / "checkpoints"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if moment == "early" and checkpoints.parent.exists() or (
+                moment == "late" and len(list(checkpoints.glob("step-*"))) > 1):
+            break
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = newest_checkpoint(checkpoints.parent)
+    assert (killed is None) == (moment == "early")
+    steps = 8 if killed is None else int(killed.name[5:]) + 8
+    resumed = subprocess.run([*command, "--resume", "--steps", str(steps)], capture_output=True,
+                             text=True, timeout=120)
+    assert resumed.returncode == 0, resumed.stderr
+    rows = [m["step"] for m in metrics(checkpoints.parent) if "loss" in m]
+    assert rows == list(range(1, steps + 1)), "each step once, none missing"
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves(arguments, tmp_path):
+    command = [sys.executable, module.__file__, *arguments, "--steps", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+                               stderr=subprocess.DEVNULL)
+    folder, deadline = tmp_path / "runs" / "nano", time.monotonic() + 60
+    while newest_checkpoint(folder) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    last = metrics(folder)[-1]["step"]
+    assert f"stopped after step {last}, which is saved" in out
+    assert newest_checkpoint(folder).name == f"step-{last:06}"
+
+
+def test_a_nan_stops_the_run_before_it_is_saved(arguments, tmp_path, monkeypatch):
+    calls, loss = [], GPT.loss
+
+    def poisoned(self, ids, targets):
+        calls.append(1)
+        return loss(self, ids, targets) * (float("nan") if len(calls) == 7 else 1)
+    monkeypatch.setattr(GPT, "loss", poisoned)
+    quiet = [*arguments, "--eval-every", "100", "--save-every", "1"]
+    with pytest.raises(ValueError, match="step 7: loss nan"):
+        main(quiet)
+    newest = newest_checkpoint(tmp_path / "runs" / "nano")
+    assert newest.name == "step-000006"
+    weights = load(newest / "model.pt", "cpu")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_compute_in_bfloat16(arguments, tmp_path):
+    main([*arguments, "--dtype", "bfloat16"])
+    weights = load(newest_checkpoint(tmp_path / "runs" / "nano") / "model.pt", "cpu")
+    assert {t.dtype for t in weights.values()} == {torch.float32}, "the weights stay float32"
+    assert metrics(tmp_path / "runs" / "nano")[-1]["val_bits_per_byte"] < 8
+
+
+def test_wrong_input_gets_one_line(arguments, text, tmp_path, fails):
+    assert "invalid choice: 'huge'" in fails(main, *arguments, "--preset", "huge")
+    assert "unrecognized arguments: --stepz" in fails(main, *arguments, "--stepz", 3)
+    assert "there is no source 'x'" in fails(main, *arguments, "--data", "x")
+    assert "batch_size is 0" in fails(main, *arguments, "--batch-size", 0)
+    assert "n_kv_head" in fails(main, *arguments, "--n-kv-head", 3)
+    (tmp_path / "empty").mkdir()
+    assert "holds no text" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
+    (tmp_path / "empty" / "x").write_text("one sentence")
+    assert "too few" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
+    shards = prepare(f"folder:{text}", 300, text.parent / "data", say=lambda words: None).folder
+    assert "vocab_size is 400" in fails(main, *arguments, "--data", f"shards:{shards}",
+                                        "--vocab-size", 400)
+    if not torch.cuda.is_available():
+        assert "cuda is not available" in fails(main, *arguments, "--device", "cuda")
+
+
+def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, tmp_path, capsys, fails):
+    main(arguments)
+    assert "n_layer 1, not 2" in fails(main, *arguments, "--resume", "--n-layer", 2)
+    folder = tmp_path / "runs" / "nano"
+    other = prepare(f"folder:{tmp_path / 'runs'}/nano/metrics.jsonl", 270, tmp_path / "data",
+                    say=lambda words: None)
+    other.tokenizer.save(folder / "tokenizer.json")
+    assert "its data now has tokenizer" in fails(main, *arguments, "--resume")
+    (folder / "config.json").write_text("{}x")
+    assert "not the config of a run" in fails(main, *arguments, "--resume")
+
+
+def test_resume_without_a_run_starts_one(arguments, tmp_path, capsys):
+    main([*arguments, "--resume", "--steps", "1"])
+    assert "nothing to resume" in capsys.readouterr().out
+    assert newest_checkpoint(tmp_path / "runs" / "nano").name == "step-000001"
+
+
+def test_checkpoint_of_another_shape_is_refused(arguments, tmp_path, fails):
+    main(arguments)
+    folder = tmp_path / "runs" / "nano"
+    save_checkpoint(folder, 13, GPT(SMALL), {})
+    with pytest.raises(ValueError, match="doesn't fit the config"):
+        load_run(folder)
+
+
+def test_presets_are_configs():
+    for name, preset in PRESETS.items():
+        config = Config(**preset)
+        assert dataclasses.asdict(config) and config.gpt(config.vocab_size).n_layer

@@ -1,0 +1,442 @@
+"""Train a model: the main job. From nothing to a model that writes.
+
+Makes tokenizer and shards if they aren't there, trains, saves as it goes, evaluates, and ends
+with a sample and a table. The loop is train(), below; what comes before it are its parts.
+It never mentions processes: it talks to an Engine, and 07_scale brings engines for many.
+Left out: other optimizers than AdamW, other schedules, other ways to choose the length.
+
+    python 04_train/train.py --preset tiny
+    python 04_train/train.py --preset tiny --resume
+    python 04_train/train.py --preset tiny --data folder:PATH --steps 200
+
+Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.json,
+metrics.jsonl, checkpoints/step-000500/, loss.png. Next: 05_sample/sample.py.
+"""
+
+import ctypes
+import dataclasses
+import json
+import math
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from bpe import Tokenizer
+from budget import count_parameters, flops_per_token, matmul_peak
+from checkpoints import load, load_model, newest_checkpoint, save_checkpoint
+from console import Parser, Progress, add_options, duration, option, run, track, write_safely
+from gpt import GPT, GPTConfig, generate, random_pick
+from report import draw, read_metrics
+from shards import (RandomWindows, Shards, baselines, bits_per_byte, prepare, token_bytes,
+                    windows)
+
+
+@dataclass(frozen=True)
+class Config(GPTConfig):
+    """A run, whole: the shape of the model and how it is trained. The same config on the same
+    machine gives the same weights, bit for bit.
+    """
+
+    data: str = option("python", "a source (02_data/corpus.py lists them), or shards:FOLDER")
+    batch_size: int = option(16, "windows in a step, over all micro-batches and processes")
+    micro_batch: int = option(16, "windows at once; less takes less memory, gradients are the same")
+    steps: int = option(300, "optimizer steps")
+    lr: float = option(3e-3, "peak learning rate")
+    warmup: int = option(20, "steps over which the learning rate rises from 0")
+    cooldown: float = option(0.5, "share of the steps over which it falls to 0 again")
+    weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
+    grad_clip: float = option(1.0, "largest norm of the gradients")
+    eval_every: int = option(50, "steps between evaluations on the first eval_tokens tokens")
+    eval_tokens: int = option(20_000, "tokens of those; the last evaluation is on all there are")
+    save_every: int = option(100, "steps between checkpoints")
+    seed: int = option(0, "of the weights and of the order of the data")
+    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
+    dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
+                        ("float32", "bfloat16"))
+    data_dir: str = option("data", "where downloads and shards are kept")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("batch_size", "micro_batch", "eval_every", "eval_tokens", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.steps < 0 or self.warmup < 0 or not 0 <= self.cooldown <= 1:
+            raise ValueError("steps and warmup must not be negative, cooldown between 0 and 1: "
+                             f"{self.steps}, {self.warmup}, {self.cooldown}")
+
+    def gpt(self, vocab_size):
+        """The shape of the model, with the vocabulary that the tokenizer really has."""
+        shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)}
+        return GPTConfig(**shape | {"vocab_size": vocab_size})
+
+
+PRESETS = {
+    "nano": dict(n_layer=2, d_model=64, d_ff=256, vocab_size=512, seq_len=64, steps=60,
+                 eval_every=20, eval_tokens=5_000, save_every=20),  # seconds: to see it work
+    "tiny": dict(),  # two minutes on two cores: Config's own defaults
+}
+
+# What a run may be given anew when it goes on: how long, how often, and where; never what it is.
+MAY_CHANGE = {"steps", "micro_batch", "eval_every", "save_every", "device", "data_dir"}
+
+
+# ---- the parts of a step ----
+
+def learning_rate(step, config):  # exercise
+    """The learning rate of step 0, 1, ... config.steps - 1: up, level, down, each a straight line.
+
+    lr * (step + 1) / warmup while that is below lr; over the last `cooldown` share of the steps
+    lr * (steps - step) / (cooldown * steps); lr in between; the lower where both apply.
+    (Warm-up, constant, cool-down: Hägele et al. 2024.)
+    """
+    rise = (step + 1) / config.warmup if config.warmup else 1.0
+    fall = (config.steps - step) / (config.cooldown * config.steps) if config.cooldown else 1.0
+    return config.lr * min(1.0, rise, fall)
+
+
+def make_optimizer(model, config):
+    """AdamW (Loshchilov & Hutter 2017) in two groups: matrices that decay, tables that don't."""
+    matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.")]
+    tables = [p for name, p in model.named_parameters() if not name.startswith("blocks.")]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay},
+              {"params": tables, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
+
+
+def accumulate(model, inputs, targets, micro_batch, n_targets, engine):  # exercise
+    """Add the gradients of the mean loss over a batch to .grad, `micro_batch` windows at a time.
+
+    inputs, targets: (B, T), split along B. model.loss gives (b, T) nats, 0 where masked. Each
+    micro-batch's sum is divided by `n_targets`, how many targets the *whole* batch has, so that
+    a token weighs the same wherever it stands: averaging the micro-batches' means would weigh
+    the tokens of a half-masked one double. For each, engine.backward(loss, last): is it the last?
+    Returns the sum of all nats as a float.
+    """
+    total = 0.0
+    pieces = list(zip(inputs.split(micro_batch), targets.split(micro_batch)))
+    for i, (x, y) in enumerate(pieces):
+        nats = model.loss(x, y).sum()
+        engine.backward(nats / n_targets, last=i == len(pieces) - 1)
+        total += nats.item()
+    return total
+
+
+class Engine:
+    """How one process trains. The loop knows nothing else; 07_scale/scale.py has others."""
+
+    leads = True  # this process prints and writes
+
+    def prepare(self, model):
+        """Called once, before the first step, when the weights are in place."""
+
+    def first(self, work):
+        """The result of work(), which may write files: one process does it, all get the result."""
+        return work()
+
+    def share(self, rows):
+        """The part of the rows of a batch (a tensor, an array, a list) that is this process's."""
+        return rows
+
+    def sum(self, values):
+        """Sum a float64 array over all processes, element by element."""
+        return values
+
+    def backward(self, loss, last):
+        """Add the gradients of `loss`. `last`: the micro-batch that completes the step."""
+        loss.backward()
+
+    def close(self):
+        """Called at the end."""
+
+
+# ---- evaluation ----
+
+@torch.inference_mode()
+def score(model, ids, stride=None, batch_size=32, engine=Engine()):  # exercise
+    """What each id of a text costs the model, given those before it: (N - 1,) nats, float64.
+
+    ids: (N,) ints, N >= 2; entry i of the result is the loss of ids[i + 1]. Uses the windows of
+    shards.windows(N, seq_len, stride) (default: side by side, stride = seq_len), each target
+    counted once, `batch_size` windows at a time; the last may stick out over the end. Windows
+    are dealt out by engine.share(list), and the parts put together by engine.sum(array).
+    """
+    T, device = model.config.seq_len, model.head.weight.device
+    ids = torch.as_tensor(np.asarray(ids))
+    padded = F.pad(ids, (0, T))
+    nats = np.zeros(len(ids) - 1)
+    todo = engine.share(windows(len(ids), T, stride or T))
+    batches = range(0, len(todo), batch_size)
+    for i in track(batches, "evaluating", len(batches), unit=" batches"):
+        batch = todo[i:i + batch_size]
+        rows = torch.stack([padded[start:start + T + 1] for start, _ in batch]).to(device)
+        losses = model.loss(rows[:, :-1], rows[:, 1:]).double().cpu().numpy()  # (b, T)
+        for (start, fresh), row in zip(batch, losses):
+            part = nats[start + fresh:start + T]  # ends where the text ends
+            part[:] = row[fresh:fresh + len(part)]
+    return engine.sum(nats)
+
+
+def evaluate(model, stream, sizes, max_tokens=None, engine=Engine()):
+    """Bits per byte of a stream of ids, or of its first max_tokens."""
+    ids = stream.read(0, min(len(stream), max_tokens or len(stream)))
+    return bits_per_byte(score(model, ids, engine=engine), ids[1:], sizes)
+
+
+# ---- a run's folder ----
+
+def read_config(folder):
+    """The Config of a run."""
+    try:
+        return Config(**json.loads((folder / "config.json").read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'config.json'} is not the config of a run: {error}") from None
+
+
+def start_run(config, runs_dir, name):
+    """A new folder for a run, runs_dir/NAME or NAME-2, NAME-3 ...: no older run is touched."""
+    names = (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
+    folder = next(f for f in (Path(runs_dir) / name for name in names) if not f.exists())
+    folder.mkdir(parents=True)
+    write_safely(folder / "config.json", json.dumps(dataclasses.asdict(config), indent=1))
+    return folder
+
+
+def resume_run(given, runs_dir, name):
+    """(folder, config) of the newest run NAME or NAME-2 ..., or None if there is none.
+
+    given: the options asked for this time. ValueError if one would make it another run.
+    """
+    runs = [p.parent for p in Path(runs_dir).glob("*/config.json")
+            if p.parent.name == name or p.parent.name.rpartition("-")[0] == name]
+    if not runs:
+        return None
+    folder = max(runs, key=lambda run: (run / "config.json").stat().st_mtime)
+    config = read_config(folder)
+    for key, value in given.items():
+        if key not in MAY_CHANGE and value != getattr(config, key):
+            raise ValueError(f"{folder} was started with {key} {getattr(config, key)}, not "
+                             f"{value}; that is another run: leave out --resume")
+    return folder, dataclasses.replace(config, **given)
+
+
+def load_run(folder, device="cpu"):
+    """(model, tokenizer, config, step) of a run's newest checkpoint, ready to be used."""
+    tokenizer, config = Tokenizer.load(folder / "tokenizer.json"), read_config(folder)
+    checkpoint = newest_checkpoint(folder)
+    model = GPT(config.gpt(tokenizer.vocab_size)).to(device)
+    load_model(model, checkpoint, device)
+    return model.eval(), tokenizer, config, int(checkpoint.name.removeprefix("step-"))
+
+
+# ---- the machine ----
+
+def choose_device(name="auto"):
+    """"cuda", "mps" or "cpu": what was asked for, or the first of them that is there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
+             "cpu": True}
+    if name != "auto" and not there[name]:
+        raise ValueError(f"device {name} is not available here; there is "
+                         f"{', '.join(d for d in there if there[d])}")
+    return next(d for d in there if there[d]) if name == "auto" else name
+
+
+def keep_freed_memory():
+    """Ask glibc not to hand freed memory back: every step takes the same large blocks again, and
+    each page that the system gives out anew costs a fault. No effect on other systems.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap keeps them
+    except (OSError, AttributeError):
+        pass
+
+
+class StopSignal:
+    """Turns the first Ctrl-C or SIGTERM into `asked`, so that a step can end; a second is usual."""
+
+    def __enter__(self):
+        self.asked = False
+        self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def ask(self, number, frame):
+        self.asked = True
+        signal.signal(number, self.before[number])
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+# ---- the loop ----
+
+def take_step(model, optimizer, batch, step, config, engine, stop):
+    """One step on a batch of (B, T) inputs and targets. Returns (loss, gradient norm, stopped).
+
+    ValueError, before the weights are touched, if the loss or a gradient is not finite.
+    """
+    n_targets, device = max(1, int((batch[1] >= 0).sum())), model.head.weight.device
+    inputs, targets = (torch.from_numpy(engine.share(rows)).to(device) for rows in batch)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+        nats = accumulate(model, inputs, targets, config.micro_batch, n_targets, engine)
+    nats, stopped = engine.sum(np.array([nats, stop.asked]))
+    loss = nats / n_targets
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip))
+    if not math.isfinite(loss + norm):
+        raise ValueError(f"step {step + 1}: loss {loss}, gradient norm {norm}; stopped before it "
+                         "could spoil a checkpoint. A lower --lr may help")
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss, norm, bool(stopped)
+
+
+def train(config, folder, engine=Engine()):
+    """Train the run in `folder` to its end, from its newest checkpoint if it has one.
+
+    Returns the bits per byte of the whole validation set, or None if it was asked to stop.
+    """
+    # 1. data, model, optimizer; then, over them, what a checkpoint remembers
+    say = print if engine.leads else lambda *words: None
+    keep_freed_memory()
+    device = choose_device(config.device)
+    shards = Shards(engine.first(lambda: prepare(config.data, config.vocab_size, config.data_dir,
+                                                 say=say).folder))
+    sizes, shape = token_bytes(shards.tokenizer), config.gpt(shards.tokenizer.vocab_size)
+    model = GPT(shape, config.seed).to(device)
+    optimizer = make_optimizer(model, config)
+    loader = RandomWindows(shards.train, config.batch_size, config.seq_len, config.seed)
+    state = restore(folder, shards.tokenizer, model, optimizer, loader, device, engine)
+    step, seconds = state["step"], state["seconds"]
+    engine.prepare(model)
+    peak = float(engine.sum(np.array([matmul_peak(device)]))[0])
+    say(f"model      {shape}\n           " + ", ".join(
+        f"{name} {n:,}" for name, n in count_parameters(shape).items()) + " parameters")
+    say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
+        f"{config.seq_len} tokens, {device} {config.dtype}, peak {peak / 1e9:.0f} GFLOP/s")
+
+    def record(**values):
+        if engine.leads:
+            log.write(json.dumps(values) + "\n")
+            log.flush()
+
+    def status():
+        rate = step_tokens * (step - state["step"]) / (seconds - state["seconds"])
+        return (f"step {step}/{config.steps}  loss {loss:.3f}  {rate:,.0f} tokens/s  "
+                f"{rate * flops_per_token(shape) / peak:.0%} of peak  "
+                f"{duration((config.steps - step) * step_tokens / rate)} left")
+
+    step_tokens, stopped = config.batch_size * config.seq_len, False
+    with (open(folder / "metrics.jsonl", "a") as log, StopSignal() as stop,
+          Progress(patience=0) as progress):
+        while step < config.steps and not stopped:
+            # 2. a step
+            start = time.perf_counter()
+            loss, norm, stopped = take_step(model, optimizer, next(loader), step, config, engine,
+                                            stop)
+            step, seconds = step + 1, seconds + time.perf_counter() - start
+
+            # 3. what came of it
+            record(step=step, tokens=step * step_tokens, loss=loss, grad_norm=norm,
+                   lr=optimizer.param_groups[0]["lr"], seconds=round(seconds, 3))
+            if engine.leads:
+                progress.show(status)
+            if step % config.eval_every == 0:
+                bits = evaluate(model, shards.val, sizes, config.eval_tokens, engine)
+                record(step=step, val_bits_per_byte=bits)
+            if engine.leads and (step % config.save_every == 0 or step == config.steps or stopped):
+                save_checkpoint(folder, step, model, {
+                    "step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
+                    "loader": loader.state_dict(), "rng": torch.get_rng_state()})
+        if stopped:
+            say(f"\nstopped after step {step}, which is saved; --resume goes on")
+            return None
+
+        # 4. the result
+        bits = evaluate(model, shards.val, sizes, engine=engine)
+        record(step=step, val_bits_per_byte=bits, final=True)
+    if engine.leads:
+        summarise(model, shards, bits, folder, device)
+    return bits
+
+
+def restore(folder, tokenizer, model, optimizer, loader, device, engine):
+    """Bring everything to where the run's newest checkpoint left it. Returns step and seconds."""
+    if (folder / "tokenizer.json").exists():
+        known = Tokenizer.load(folder / "tokenizer.json").hash
+        if known != tokenizer.hash:
+            raise ValueError(f"{folder} was trained with tokenizer {known}, but its data now has "
+                             f"tokenizer {tokenizer.hash}: the source has changed")
+    elif engine.leads:
+        tokenizer.save(folder / "tokenizer.json")
+    state = {"step": 0, "seconds": 0.0}
+    if checkpoint := newest_checkpoint(folder):
+        load_model(model, checkpoint, device)
+        state = load(checkpoint / "state.pt", device)
+        optimizer.load_state_dict(state["optimizer"])
+        loader.load_state_dict(state["loader"])
+        torch.set_rng_state(state["rng"].cpu())
+    if engine.leads and (folder / "metrics.jsonl").exists():  # forget what will come again
+        kept = [m for m in read_metrics(folder / "metrics.jsonl")
+                if m["step"] <= state["step"] and not m.get("final")]
+        write_safely(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept))
+    return state
+
+
+def summarise(model, shards, bits, folder, device):
+    """Draw the curves, print a sample, and the table: what this model and others make of the
+    validation text.
+    """
+    rows = baselines(shards)
+    draw(read_metrics(folder / "metrics.jsonl"), folder / "loss.png", rows)
+    bos = torch.tensor([[shards.tokenizer.special["<|bos|>"]]], device=device)
+    ids = [int(i) for i in generate(model, bos, 200, random_pick(temperature=0.8, seed=0))]
+    print(f"\n---- a sample ----\n{shards.tokenizer.decode(ids)}\n")
+    print(f"---- bits per byte of {shards.index['val']['bytes']:,} bytes of validation text ----")
+    for name, value in sorted((rows | {"this model": bits}).items(), key=lambda row: -row[1]):
+        print(f"{name:12} {value:6.3f}{'  <--' if name == 'this model' else ''}")
+    print(f"\n{folder}/loss.png shows the way; next: python 05_sample/sample.py")
+
+
+# ---- the command line ----
+
+def main(argv=None, engine=Engine()):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="tiny", choices=PRESETS, help="a row of PRESETS")
+    parser.add_argument("--name", help="the run's name (default: the preset's)")
+    parser.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run of that name")
+    add_options(parser, Config)
+    given = vars(parser.parse_args(argv))
+    preset, name, runs_dir, resume = (given.pop(k) for k in
+                                      ("preset", "name", "runs_dir", "resume"))
+
+    def open_run():
+        if resume and (found := resume_run(given, runs_dir, name or preset)):
+            return found
+        if resume:
+            print("nothing to resume: a new run")
+        config = Config(**PRESETS[preset] | given)
+        return start_run(config, runs_dir, name or preset), config
+
+    folder, config = engine.first(open_run)
+    try:
+        train(config, folder, engine)
+    finally:
+        engine.close()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,128 @@
+"""How good is it? Bits per byte and perplexity of a run, on its validation set or on any text.
+
+Bits per byte is what compressors are measured in, too: a model that gives the next id a
+probability of p could code it in -log2 p bits. So the table puts the model beside programs that
+know no language at all. Perplexity, its older sister, is per token, and so only comparable
+between models with one tokenizer.
+Left out: tasks with right and wrong answers.
+
+    python 06_eval/evals.py
+    python 06_eval/evals.py --file README.md --stride 32
+
+Reads the newest run in runs/, or --run, and the shards it was trained on; writes context.png into
+the run's folder. Next: 07_scale/ddp.py.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from bpe import read_text
+from checkpoints import newest_run
+from console import Parser, add_options, option, run
+from shards import Compressors, baselines, bits_per_byte, prepare, token_bytes
+from train import choose_device, load_run, score
+
+
+def perplexity(nats):  # exercise
+    """exp of the mean loss: among how many equally likely ids the model seems to choose.
+
+    nats: (N,) losses. perplexity([ln 4, ln 4]) == 4.0
+    """
+    return float(np.exp(np.mean(nats)))
+
+
+def by_position(nats, seq_len):  # exercise
+    """The mean loss at each position of a window: does the model use what stands further back?
+
+    nats: (N,) losses of windows that lie side by side, N >= seq_len; entry i is at position
+    i modulo seq_len. Returns (seq_len,); the last window may be incomplete.
+    by_position([4., 2., 6., 2., 5.], 2) is [5., 2.]
+    """
+    return np.array([np.mean(nats[i::seq_len]) for i in range(seq_len)])
+
+
+def standard_error(bits, sizes, documents):  # exercise
+    """How far off bits per byte may be because these documents were drawn, not others.
+
+    bits, sizes: (N,) the bits and the bytes of each target; documents: (N,) which document each
+    is from, 0 .. D - 1, D >= 2. With B_d bits and S_d bytes in document d, and r = sum B / sum S,
+    it is sqrt(D / (D - 1) * sum of (B_d - r S_d)^2) / sum S (Cochran 1977, section 6.4):
+    tokens of one document are alike, so documents count, not tokens.
+    """
+    B, S = (np.bincount(documents, weights=x) for x in (bits, sizes))
+    r, D = B.sum() / S.sum(), len(B)
+    return float(np.sqrt(D / (D - 1) * np.sum((B - r * S) ** 2)) / S.sum())
+
+
+def draw_positions(losses, path):
+    """A picture of by_position(): the loss falls as the past grows longer."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(losses) + 1), losses, lw=1)
+    axes.set(xscale="log", xlabel="ids that the model sees", ylabel="nats per token",
+             title="what context is worth")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+@dataclass
+class Options:
+    file: str = option("", "a UTF-8 text to evaluate on; without one, the run's validation set")
+    stride: int = option(0, "start a window every so many tokens, so that each is judged with a "
+                            "longer past; 0: windows side by side")
+    run: str = option("", "a run's name; without one, the run that saved last")
+    runs_dir: str = option("runs", "where runs are kept")
+    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    add_options(parser, Options)
+    options = Options(**vars(parser.parse_args(argv)))
+    folder = newest_run(options.runs_dir, options.run)
+    model, tokenizer, config, step = load_run(folder, choose_device(options.device))
+    shards = prepare(config.data, config.vocab_size, config.data_dir)
+    if shards.tokenizer.hash != tokenizer.hash:
+        raise ValueError(f"{folder} was trained with tokenizer {tokenizer.hash}, but its data "
+                         f"now has {shards.tokenizer.hash}: the source has changed")
+
+    bos, sizes = tokenizer.special["<|bos|>"], token_bytes(tokenizer)
+    if options.file:
+        text = read_text(options.file)
+        if not text:
+            raise ValueError(f"{options.file} is empty")
+        ids, what = np.array([bos] + tokenizer.encode(text)), options.file
+        bars = baselines(shards, ids, Compressors(text.encode()).sizes())
+    else:
+        ids, what = shards.val.read(0, len(shards.val)), f"the validation set of {config.data}"
+        bars = baselines(shards)
+    nats, targets = score(model, ids, options.stride or None), ids[1:]
+    is_text = sizes[targets] > 0
+    bits = bits_per_byte(nats, targets, sizes)
+
+    print(f"{folder}, step {step}, on {what}: {sizes[targets].sum():,} bytes, "
+          f"{is_text.sum():,} tokens")
+    error = ""
+    documents = np.cumsum(ids == bos)[1:][is_text] - 1
+    if documents[-1] > 0:
+        error = standard_error(nats[is_text] / np.log(2), sizes[targets[is_text]], documents)
+        error = f" +- {error:.3f} (standard error over {documents[-1] + 1} documents)"
+    print(f"perplexity {perplexity(nats[is_text]):.2f} per token; bits per byte {bits:.4f}{error}")
+    for name, value in sorted((bars | {"this model": bits}).items(), key=lambda row: -row[1]):
+        print(f"{name:12} {value:6.3f}{'  <--' if name == 'this model' else ''}")
+    if not options.stride and len(nats) >= config.seq_len:
+        draw_positions(by_position(nats, config.seq_len), folder / "context.png")
+        print(f"{folder}/context.png shows what context is worth")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,97 @@
+"""The trainer of stage 4 on many processes: the same loop, another engine.
+
+torchrun starts the processes and tells each its rank. Rank 0 leads: it prints, and writes files.
+Gradients travel over NCCL between GPUs and over gloo between CPUs; the latter is how you can try
+all of it on a laptop (it is no faster there: one process uses all cores already).
+Left out: sharded optimizers, more than one machine has not been tried, nor have GPUs.
+
+    torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny
+
+Takes the options of 04_train/train.py, and reads and writes what it does.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from console import run
+from ddp import BucketedSum, broadcast_weights
+from train import Engine, main
+
+
+def deal(rows, rank, world):  # exercise
+    """The rows of rank `rank` of `world`: rank, rank + world, rank + 2 world, ...
+
+    rows: anything that can be sliced. Every row goes to exactly one rank, and no rank gets two
+    more than another: deal([0, 1, 2, 3, 4], 1, 2) == [1, 3]
+    """
+    return rows[rank::world]
+
+
+class DataParallel(Engine):
+    """An Engine for every process of a torch.distributed group that exists already."""
+
+    def __init__(self):
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.leads = self.rank == 0
+        self.device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+    def prepare(self, model):
+        broadcast_weights(model)
+        self.gradients = BucketedSum(model.parameters())
+
+    def first(self, work):
+        """Rank 0 works; the others get its result, or end as it does. Pickled, between us alone."""
+        box = [None, None]
+        if self.leads:
+            try:
+                box[0] = work()
+            except (ValueError, OSError) as error:
+                box[1] = error
+        dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1] if self.leads else SystemExit(2)
+        return box[0]
+
+    def share(self, rows):
+        return deal(rows, self.rank, self.world)
+
+    def sum(self, values):
+        total = torch.from_numpy(values).to(self.device)
+        dist.all_reduce(total)
+        return total.cpu().numpy()
+
+    def backward(self, loss, last):
+        self.gradients.active = last
+        loss.backward()
+        if last:
+            self.gradients.finish()
+
+    def close(self):
+        dist.destroy_process_group()
+
+
+def launch(argv=None):
+    """Join the group that torchrun has started, then train."""
+    if "RANK" not in os.environ:
+        raise ValueError("start me with torchrun --nproc-per-node 2 07_scale/scale.py, or train "
+                         "in one process with 04_train/train.py")
+    local_rank, local_world = (int(os.environ[k]) for k in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        dist.init_process_group("nccl")
+    else:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_world))
+        dist.init_process_group("gloo")
+    main(argv, DataParallel())
+
+
+if __name__ == "__main__":
+    run(launch)

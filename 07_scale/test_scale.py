@@ -1,0 +1,64 @@
+"""Tests of scale.py: two processes must train what one trains."""
+
+import json
+
+import numpy as np
+import pytest
+
+from scale import deal, launch
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def test_deal():
+    assert deal([0, 1, 2, 3, 4], 1, 2) == [1, 3] and deal([0, 1, 2, 3, 4], 0, 2) == [0, 2, 4]
+    rows = np.arange(22).reshape(11, 2)
+    for world in (1, 2, 3, 5, 12):
+        hands = [deal(rows, rank, world) for rank in range(world)]
+        assert sorted(np.concatenate(hands)[:, 0].tolist()) == list(range(0, 22, 2))
+        sizes = [len(hand) for hand in hands]
+        assert max(sizes) - min(sizes) <= 1, "no rank gets two more than another"
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    (tmp_path / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(2000)))
+    return ["--preset", "nano", "--data", f"folder:{tmp_path / 'text'}", "--vocab-size", 300,
+            "--steps", 20, "--save-every", 10, "--eval-every", 10, "--seq-len", 32,
+            "--data-dir", tmp_path / "data", "--runs-dir", tmp_path / "runs", "--device", "cpu"]
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_process(arguments, tmp_path, command):
+    """Over 20 steps, to 1e-5: with 5 windows for 2 ranks (3 and 2) and micro-batches of 2."""
+    batch = ["--batch-size", 5, "--micro-batch", 2]
+    command("train", *arguments, *batch, "--name", "one")
+    done = command("scale", *arguments, *batch, "--name", "two", launcher=TORCHRUN)
+    assert done.stdout.count("this model") == 1, "only rank 0 prints"
+    one, two = (metrics(tmp_path / "runs" / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 23
+    for a, b in zip(one, two):
+        for key in a.keys() & {"loss", "grad_norm", "val_bits_per_byte"}:
+            assert a[key] == pytest.approx(b[key], abs=1e-5), f"step {a['step']}, {key}"
+
+    # a run of two ranks goes on in one process, and the other way round
+    command("train", *arguments, *batch, "--name", "two", "--resume", "--steps", 22)
+    command("scale", *arguments, *batch, "--name", "one", "--resume", "--steps", 22,
+            launcher=TORCHRUN)
+    one, two = (metrics(tmp_path / "runs" / name)[-2]["loss"] for name in ("one", "two"))
+    assert one == pytest.approx(two, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_wrong_input_ends_all_ranks(arguments, command):
+    done = command("scale", *arguments, "--data", "nowhere", launcher=TORCHRUN, code=1)
+    assert done.stderr.count("error: there is no source 'nowhere'") == 1
+
+
+def test_without_torchrun(fails, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert "torchrun" in fails(launch)

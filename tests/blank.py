@@ -1,0 +1,62 @@
+"""Turn a stage into an exercise: its files, with the bodies to be written taken out.
+
+    python tests/blank.py 03_model
+    PYTHONPATH=mine pytest 03_model -x
+
+The first line writes mine/gpt.py and mine/budget.py: the stage's files, in which every function
+marked "# exercise" keeps its name and its docstring, which is the task, and raises
+NotImplementedError. The second grades: the first red test is the next exercise. With
+PYTHONPATH=mine the trainer and everything else use your files, too. A file in mine/ is never
+overwritten; delete it to start again.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def exercises(source):
+    """The functions in `source` marked "# exercise" on their def line, as syntax tree nodes."""
+    lines = source.splitlines()
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)
+            and lines[node.lineno - 1].rstrip().endswith("# exercise")]
+
+
+def blank(source):
+    """`source` with the body of every exercise, after its docstring, replaced by a raise."""
+    lines = source.splitlines(keepends=True)
+    for node in sorted(exercises(source), key=lambda node: -node.lineno):
+        docstring, first = node.body[0], node.body[1]
+        indent = " " * docstring.col_offset
+        lines[docstring.end_lineno:node.end_lineno] = [
+            f'{indent}raise NotImplementedError("exercise: {node.name}")\n']
+        assert ast.get_docstring(node) and first.lineno > docstring.end_lineno, node.name
+    return "".join(lines)
+
+
+def main(stages):
+    mine = Path("mine")
+    for stage in stages:
+        folder = ROOT / Path(stage).name
+        if not stage or not folder.is_dir():
+            names = ", ".join(p.name for p in sorted(ROOT.glob("0?_*")))
+            print(f"error: {stage!r} is not a stage; there are {names}", file=sys.stderr)
+            sys.exit(2)
+        for path in sorted(folder.glob("*.py")):
+            source = path.read_text(encoding="utf-8")
+            marked = [] if path.name.startswith("test_") else exercises(source)
+            if not marked:
+                continue
+            mine.mkdir(exist_ok=True)
+            try:
+                with open(mine / path.name, "x", encoding="utf-8") as file:
+                    file.write(blank(source))
+                print(f"mine/{path.name}: {', '.join(node.name for node in marked)}")
+            except FileExistsError:
+                print(f"mine/{path.name} exists and stays as it is")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or [""])

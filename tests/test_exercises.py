@@ -1,0 +1,308 @@
+"""The exercises: that a stage can be blanked, that blanks fail and the reference passes, and that
+the tests catch what people get wrong. MISTAKES is also the course's list of common ones.
+"""
+
+import ast
+import contextlib
+import inspect
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+
+from blank import ROOT, blank, exercises
+
+STAGES = [p.name for p in sorted(ROOT.glob("0?_*"))]
+
+# stage/file: [(what went wrong, the right code, the wrong code, the test that must see it)]
+MISTAKES = {
+    "01_tokenizer/bpe.py": [
+        ("pairs counted once a word, however often it occurs",
+         "counts.get(pair, 0) + weight", "counts.get(pair, 0) + 1", "test_count_pairs"),
+        ("an id merged twice", "            i += 2\n", "            i += 1\n", "test_merge"),
+        ("the pair at the end forgotten", "i + 1 < len(ids) and", "i + 2 < len(ids) and",
+         "test_merge"),
+        ("ties broken by the order of the text",
+         "min(counts, key=lambda pair: (-counts[pair], pair))", "max(counts, key=counts.get)",
+         "test_train_naive"),
+        ("the merge learned last applied first", "ranks.get(pair, float(\"inf\")))",
+         "-ranks.get(pair, float(\"-inf\")))", "test_apply_merges"),
+        ("special token taken from user text", "def encode(self, text, allowed_special=())",
+         "def encode(self, text, allowed_special=\"all\")",
+         "test_special_tokens_only_when_allowed"),
+        ("negative ids decoded from the end of the list", "if not 0 <= i < self.vocab_size:",
+         "if not i < self.vocab_size:", "test_decode_bytes"),
+    ],
+    "02_data/corpus.py": [
+        ("the hash read backwards", "digest[:8], \"big\"", "digest[:8], \"little\"",
+         "test_is_validation"),
+        ("the cut rounded up", "cut = int(len(text) * (1 - share))",
+         "cut = -int(len(text) * (share - 1) // 1)", "test_cut_tail"),
+    ],
+    "02_data/shards.py": [
+        ("special tokens counted as text", "    sizes[list(tokenizer.special.values())] = 0\n", "",
+         "test_token_bytes"),
+        ("nats reported as bits", "/ (math.log(2) * size.sum())", "/ size.sum()",
+         "test_bits_per_byte"),
+        ("the loss of special tokens counted", "nats[size > 0].sum()", "nats.sum()",
+         "test_bits_per_byte"),
+        ("summed in float32", "nats, dtype=np.float64), np.asarray(targets)",
+         "nats, dtype=np.float32), np.asarray(targets)", "test_bits_per_byte"),
+        ("lost at the border of two shards", "i + 1, 0\n", "i + 1, offset\n",
+         "test_stream_read"),
+        ("targets not shifted", "return rows[:, :-1], rows[:, 1:]",
+         "return rows[:, :-1], rows[:, :-1]", "test_random_windows_batch"),
+        ("the last window never drawn", "integers(0, len(self.stream) - self.seq_len, ",
+         "integers(0, len(self.stream) - self.seq_len - 1, ", "test_random_windows_batch"),
+        ("a state that forgets the batch", "self.seed, self.n = state[\"seed\"], state[\"n\"]",
+         "self.seed, self.n = state[\"seed\"], 0", "test_random_windows_state"),
+        ("overlapping windows counted twice", "0 if i == 0 else seq_len - stride", "0",
+         "test_windows"),
+        ("the last target never scored", "max(0, n_tokens - 1 - seq_len)",
+         "max(0, n_tokens - 2 - seq_len)", "test_windows"),
+        ("what was never seen is impossible", "np.asarray(counts) + 1.0", "np.asarray(counts) + 0.0",
+         "test_unigram_bits"),
+    ],
+    "03_model/gpt.py": [
+        ("norm by the sum, not the mean", ".pow(2).mean(-1", ".pow(2).sum(-1", "test_rms_norm"),
+        ("eps outside the root", "torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps)",
+         "1 / (x32.pow(2).mean(-1, keepdim=True).sqrt() + eps)", "test_rms_norm"),
+        ("rotary speeds that grow", "base ** (-torch.arange", "base ** (torch.arange",
+         "test_rope_angles"),
+        ("a mirror, not a rotation", "x2 * cos - x1 * sin", "x2 * cos + x1 * sin", "test_rotate"),
+        ("mask off by one", ".tril(n_keys - n_queries)", ".tril(n_keys - n_queries + 1)",
+         "test_visible"),
+        ("mask that forgets the cache", ".tril(n_keys - n_queries)", ".tril()", "test_visible"),
+        ("no 1/sqrt(d)", " / math.sqrt(D)  #", "  #", "test_attention_by_hand"),
+        ("softmax over the queries", "scores.softmax(dim=-1)", "scores.softmax(dim=-2)",
+         "test_attention_by_hand"),
+        ("query heads share with the wrong key heads", "x.repeat_interleave(H // G, dim=1)",
+         "x.repeat(1, H // G, 1, 1)", "test_attention_by_hand"),
+        ("stale cache position", "start, end = self.length, self.length + k.shape[2]",
+         "start, end = 0, k.shape[2]", "test_cache_append"),
+        ("the layer moves the cache", "        self.values[layer, :, :, start:end] = v\n",
+         "        self.values[layer, :, :, start:end] = v\n        self.length = end\n",
+         "test_cache_append"),
+        ("no square", "F.relu(self.up(x)).square()", "F.relu(self.up(x))", "test_mlp"),
+        ("the stream overwritten", "return x + self.mlp(rms_norm(x))",
+         "return self.mlp(rms_norm(x))", "test_block"),
+        ("positions that start again with each chunk", "torch.arange(start, start + T,",
+         "torch.arange(0, T,", "test_cached_equals_uncached"),
+        ("masked targets punished", "ignore_index=-1,", "ignore_index=-100,", "test_loss"),
+        ("targets of the wrong rows", "nats.view_as(targets)", "nats.view_as(targets.T).T",
+         "test_loss"),
+    ],
+    "03_model/budget.py": [
+        ("key/value heads counted as query heads", "2 * config.n_head + 2 * config.n_kv_head",
+         "4 * config.n_head", "test_count_parameters"),
+        ("the embedding multiplied", " - parameters[\"embedding\"]", "", "test_flops_per_token"),
+        ("attention's own products forgotten",
+         " + 12 * config.n_layer * config.d_model * config.seq_len", "", "test_flops_per_token"),
+        ("keys without values", "return 2 * config.n_layer * config.n_kv_head",
+         "return config.n_layer * config.n_kv_head", "test_cache_bytes"),
+    ],
+    "04_train/report.py": [
+        ("an average that starts at zero", "average / (1 - weight**i)", "average", "test_smooth"),
+    ],
+    "04_train/train.py": [
+        ("a first step of nothing", "rise = (step + 1) / config.warmup",
+         "rise = step / config.warmup", "test_learning_rate"),
+        ("the cool-down of the wrong length", "(config.cooldown * config.steps) if",
+         "config.steps if", "test_learning_rate"),
+        ("loss not divided by the accumulation", "nats / n_targets, last",
+         "nats / max(1, (y >= 0).sum()), last",
+         "test_accumulate_gives_the_gradients_of_one_big_batch"),
+        ("masked tokens counted", "nats / n_targets, last", "nats / targets.numel(), last",
+         "test_accumulate_gives_the_gradients_of_one_big_batch"),
+        ("gradients sent with every micro-batch", "last=i == len(pieces) - 1", "last=True",
+         "test_accumulate_tells_the_engine_which_is_the_last"),
+        ("bias correction spoiled", "betas=(0.9, 0.95)", "betas=(0.9, 0.999)",
+         "test_optimizer_is_adamw"),
+        ("tables decayed", "\"params\": tables, \"weight_decay\": 0.0",
+         "\"params\": tables, \"weight_decay\": 0.1", "test_optimizer_is_adamw"),
+        ("scores written where they were not made", "row[fresh:fresh + len(part)]",
+         "row[:len(part)]", "test_score"),
+    ],
+    "05_sample/sample.py": [
+        ("ties let in more than k",
+         "return torch.full_like(logits, float(\"-inf\")).scatter(-1, ids, values)",
+         "return logits.masked_fill(logits < values[..., -1:], float(\"-inf\"))", "test_top_k"),
+        ("the id that crosses p dropped", "before >= p", "before + shares > p", "test_top_p"),
+        ("sorted back wrongly", ".scatter(-1, ids, ordered)", ".copy_(ordered)", "test_top_p"),
+        ("multiplied by the temperature", "logits = logits / temperature",
+         "logits = logits * temperature", "test_make_pick"),
+        ("a seed for every draw", "        return draw(logits)",
+         "        return random_pick(seed=seed)(logits)", "test_make_pick_follows_its_seed"),
+        ("half a character shown", "self.decoder.decode(self.decode_bytes(ids))",
+         "self.decode_bytes(ids).decode(\"utf-8\", \"replace\")", "test_text_stream"),
+    ],
+    "06_eval/evals.py": [
+        ("the mean of the exps", "np.exp(np.mean(nats))", "np.mean(np.exp(nats))",
+         "test_perplexity"),
+        ("windows averaged, not positions", "nats[i::seq_len]",
+         "nats[i * seq_len:(i + 1) * seq_len]", "test_by_position"),
+        ("tokens taken for independent", "(np.bincount(documents, weights=x) for x in (bits, sizes))",
+         "(np.asarray(x, dtype=float) for x in (bits, sizes))", "test_standard_error"),
+    ],
+    "07_scale/ddp.py": [
+        ("buffers not sent", "[*model.parameters(), *model.buffers()]", "[*model.parameters()]",
+         "test_broadcast_weights"),
+        ("a mean where the sum was asked for", "dist.all_reduce(parameter.grad)",
+         "dist.all_reduce(parameter.grad.div_(2))", "test_sum_gradients_naive"),
+        ("buckets in the order of the forward pass", "reversed(list(parameters))",
+         "list(parameters)", "test_make_buckets"),
+        ("the last bucket forgotten", "return buckets + [current] if current else buckets",
+         "return buckets", "test_make_buckets"),
+        ("two bytes taken for four", "parameter.numel() * parameter.element_size()",
+         "parameter.numel() * 4", "test_make_buckets"),
+    ],
+    "07_scale/scale.py": [
+        ("what is left over dealt to nobody", "return rows[rank::world]",
+         "return rows[rank * (len(rows) // world):(rank + 1) * (len(rows) // world)]",
+         "test_deal"),
+    ],
+}
+
+
+def code_files(stage):
+    return [p for p in sorted((ROOT / stage).glob("*.py")) if not p.name.startswith("test_")]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_blanks_keep_everything_but_the_bodies(stage):
+    for path in code_files(stage):
+        source = path.read_text()
+        before, after = ast.parse(source), ast.parse(blank(source))
+        marked = {node.lineno for node in exercises(source)}
+        assert len(exercises(blank(source))) == len(marked)
+        for node in exercises(blank(source)):
+            assert ast.get_docstring(node), f"{path.name}: {node.name} has no task"
+            assert ast.unparse(node.body[1:]) == (
+                f"raise NotImplementedError('exercise: {node.name}')")
+        for tree, lines in ((before, source), (after, blank(source))):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef) and lines.splitlines()[
+                        node.lineno - 1].endswith("# exercise"):
+                    node.body = node.body[:1]
+        assert ast.dump(before) == ast.dump(after), path.name
+
+
+def test_there_are_enough():
+    count = {stage: sum(len(exercises(path.read_text())) for path in code_files(stage))
+             for stage in STAGES}
+    assert sum(count.values()) >= 20 and min(count.values()) >= 2, count
+    for stage in STAGES:
+        assert sum(len(m) for f, m in MISTAKES.items() if f.startswith(stage)) >= 3, stage
+
+
+def grade(stage, folder, *options):
+    environment = {**os.environ, "PYTHONPATH": str(folder / "mine")}
+    return subprocess.run([sys.executable, "-m", "pytest", stage, "-x", "-p", "no:cacheprovider",
+                           *options], cwd=ROOT, env=environment, text=True, capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_blank_then_solve(stage, tmp_path):
+    """As a reader would: the first exercise is red; with the reference bodies all is green."""
+    done = subprocess.run([sys.executable, str(ROOT / "tests" / "blank.py"), stage], cwd=tmp_path,
+                          text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    files = sorted((tmp_path / "mine").iterdir())
+    first = exercises((ROOT / stage / files[0].name).read_text())
+    red = grade(stage, tmp_path)
+    assert red.returncode == 1 and "NotImplementedError: exercise: " in red.stdout, red.stdout
+    found = red.stdout.split("NotImplementedError: exercise: ")[1].split()[0]
+    names = [node.name for file in files for node in exercises(
+        (ROOT / stage / file.name).read_text())]
+    assert found in names and "1 failed" in red.stdout
+    if stage != "03_model":  # budget.py comes after gpt.py
+        assert found == min(first, key=lambda node: node.lineno).name
+
+    for file in files:
+        file.write_text((ROOT / stage / file.name).read_text())
+    again = subprocess.run([sys.executable, str(ROOT / "tests" / "blank.py"), stage], cwd=tmp_path,
+                           text=True, capture_output=True)
+    assert again.stdout.count("stays as it is") == len(files)
+    green = grade(stage, tmp_path, "-m", "not slow")
+    assert green.returncode == 0, green.stdout
+
+
+def test_blank_refuses_what_is_no_stage():
+    for arguments in (["09_nothing"], []):
+        done = subprocess.run([sys.executable, str(ROOT / "tests" / "blank.py"), *arguments],
+                              text=True, capture_output=True)
+        assert done.returncode == 2 and done.stderr.startswith("error:"), done.stderr
+
+
+def load(path, name, source):
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    exec(compile(source, str(path), "exec"), module.__dict__)
+    return module
+
+
+@contextlib.contextmanager
+def as_if(path, source):
+    """The tests of `path`, bound to a module made from another `source`."""
+    test = path.with_name(f"test_{path.name}")
+    names = (path.stem, f"{test.stem}_of_a_mistake")
+    saved = {name: sys.modules.pop(name, None) for name in names}
+    try:
+        load(path, names[0], source)
+        yield load(test, names[1], test.read_text())
+    finally:
+        for name, module in saved.items():
+            sys.modules.pop(name, None)
+            if module is not None:
+                sys.modules[name] = module
+
+
+def calls(test, tests, request):
+    """Every call that pytest would make of a test function: parameters and fixtures filled in."""
+    cases = [{}]
+    for mark in getattr(test, "pytestmark", []):
+        if mark.name == "parametrize":
+            names = [n.strip() for n in mark.args[0].split(",")]
+            rows = [row if len(names) > 1 else (row,) for row in mark.args[1]]
+            cases = [case | dict(zip(names, row)) for case in cases for row in rows]
+    for case in cases:
+        missing = [name for name in inspect.signature(test).parameters if name not in case]
+        fixtures = {name: inspect.unwrap(getattr(tests, name))() if hasattr(tests, name)
+                    else request.getfixturevalue(name) for name in missing}
+        yield lambda: test(**case, **fixtures)
+
+
+ALL = [(file, *mistake) for file, mistakes in MISTAKES.items() for mistake in mistakes]
+
+
+@pytest.mark.parametrize("file, what, right, wrong, test", ALL, ids=[f"{m[0]}: {m[1]}" for m in ALL])
+def test_mistakes_are_caught(file, what, right, wrong, test, request):
+    path = ROOT / file
+    source = path.read_text()
+    assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times in {file}"
+    with as_if(path, source.replace(right, wrong)) as tests:
+        caught = False
+        for call in calls(getattr(tests, test), tests, request):
+            try:
+                call()
+            except (Exception, pytest.fail.Exception):
+                caught = True
+                break
+    assert caught, f"{test} passes although: {what}"
+
+
+@pytest.mark.parametrize("file", MISTAKES)
+def test_without_a_mistake_the_same_tests_pass(file, request):
+    """Else a test that always fails would seem to catch everything."""
+    path = ROOT / file
+    with as_if(path, path.read_text()) as tests:
+        for name in {mistake[3] for mistake in MISTAKES[file]}:
+            for call in calls(getattr(tests, name), tests, request):
+                call()
