@@ -8,6 +8,7 @@ Start with bpe.py.
 import argparse
 import dataclasses
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -121,3 +122,20 @@ def write_safely(path, data):
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+class StopSignal:
+    """Turns the first Ctrl-C or SIGTERM into `asked`, so that a step can end; a second is usual."""
+
+    def __enter__(self):
+        self.asked = False
+        self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def ask(self, number, frame):
+        self.asked = True
+        signal.signal(number, self.before[number])
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -11,10 +11,7 @@ Prints a table. Next: 04_train/train.py.
 """
 
 import sys
-import time
 from pathlib import Path
-
-import torch
 
 # Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
@@ -22,6 +19,7 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from console import Parser, add_options, run
 from gpt import GPTConfig
+from machine import matmul_peak
 
 
 def count_parameters(config):  # exercise
@@ -86,21 +84,6 @@ def training_memory(config, batch_size):
     return {"weights": 4 * n, "gradients": 4 * n, "optimizer": 8 * n,
             "activations": activation_bytes(config, batch_size),
             "workspace": 3 * 4 * batch_size * config.seq_len * config.vocab_size}
-
-
-def matmul_peak(device="cpu", dtype=torch.float32, seconds=0.4):
-    """FLOP/s of a large square matrix product here and now: what a perfect program would reach."""
-    n = 1024 if device == "cpu" else 8192
-    a = torch.randn(n, n, device=device, dtype=dtype)
-    wait = torch.cuda.synchronize if str(device).startswith("cuda") else lambda: None
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        wait()
-        start = time.perf_counter()
-        a @ a
-        wait()
-        best = min(best, time.perf_counter() - start)
-    return 2 * n**3 / best
 
 
 def size(n_bytes):

@@ -200,8 +200,10 @@ def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path
                 return np.array([values[0], self.left == 0])
             return values
     config = module.read_config(whole)
-    halves = start_run(config, tmp_path / "runs", "halves")
-    assert train(config, halves, StopAfter()) is None
+    halves = start_run(tmp_path / "runs", "halves")
+    (halves / "config.json").write_bytes((whole / "config.json").read_bytes())
+    shards = prepare(config.data, config.vocab_size, config.data_dir)
+    assert train(config, halves, shards, StopAfter()) is None
     assert newest_checkpoint(halves).name == "step-000006"
     main([*arguments, "--name", "halves", "--resume"])
     assert same_files(newest_checkpoint(whole), newest_checkpoint(halves))
@@ -288,6 +290,7 @@ def test_wrong_input_gets_one_line(arguments, text, tmp_path, fails):
                                         "--vocab-size", 400)
     if not torch.cuda.is_available():
         assert "cuda is not available" in fails(main, *arguments, "--device", "cuda")
+    assert not (tmp_path / "runs").exists(), "what is refused leaves no run behind"
 
 
 def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, tmp_path, capsys, fails):

@@ -13,11 +13,9 @@ Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.j
 metrics.jsonl, checkpoints/step-000500/, loss.png. Next: 05_sample/sample.py.
 """
 
-import ctypes
 import dataclasses
 import json
 import math
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -32,10 +30,12 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from bpe import Tokenizer
-from budget import count_parameters, flops_per_token, matmul_peak
-from checkpoints import load, load_model, newest_checkpoint, save_checkpoint
-from console import Parser, Progress, add_options, duration, option, run, track, write_safely
+from budget import count_parameters, flops_per_token
+from checkpoints import load, load_model, newest_checkpoint, newest_run, save_checkpoint
+from console import (Parser, Progress, StopSignal, add_options, duration, option, run, track,
+                     write_safely)
 from gpt import GPT, GPTConfig, generate, random_pick
+from machine import choose_device, keep_freed_memory, matmul_peak
 from report import draw, read_metrics
 from shards import (RandomWindows, Shards, baselines, bits_per_byte, prepare, token_bytes,
                     windows)
@@ -179,7 +179,7 @@ def score(model, ids, stride=None, batch_size=32, engine=Engine()):  # exercise
     for i in track(batches, "evaluating", len(batches), unit=" batches"):
         batch = todo[i:i + batch_size]
         rows = torch.stack([padded[start:start + T + 1] for start, _ in batch]).to(device)
-        losses = model.loss(rows[:, :-1], rows[:, 1:]).double().cpu().numpy()  # (b, T)
+        losses = model.loss(rows[:, :-1], rows[:, 1:]).cpu().numpy()  # (b, T)
         for (start, fresh), row in zip(batch, losses):
             part = nats[start + fresh:start + T]  # ends where the text ends
             part[:] = row[fresh:fresh + len(part)]
@@ -202,12 +202,11 @@ def read_config(folder):
         raise ValueError(f"{folder / 'config.json'} is not the config of a run: {error}") from None
 
 
-def start_run(config, runs_dir, name):
+def start_run(runs_dir, name):
     """A new folder for a run, runs_dir/NAME or NAME-2, NAME-3 ...: no older run is touched."""
     names = (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
     folder = next(f for f in (Path(runs_dir) / name for name in names) if not f.exists())
     folder.mkdir(parents=True)
-    write_safely(folder / "config.json", json.dumps(dataclasses.asdict(config), indent=1))
     return folder
 
 
@@ -238,45 +237,18 @@ def load_run(folder, device="cpu"):
     return model.eval(), tokenizer, config, int(checkpoint.name.removeprefix("step-"))
 
 
-# ---- the machine ----
+@dataclass
+class RunOptions:
+    """Options of every command that works with a run."""
 
-def choose_device(name="auto"):
-    """"cuda", "mps" or "cpu": what was asked for, or the first of them that is there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
-             "cpu": True}
-    if name != "auto" and not there[name]:
-        raise ValueError(f"device {name} is not available here; there is "
-                         f"{', '.join(d for d in there if there[d])}")
-    return next(d for d in there if there[d]) if name == "auto" else name
+    run: str = option("", "a run's name; without one, the run that saved last")
+    runs_dir: str = option("runs", "where runs are kept")
+    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
 
-
-def keep_freed_memory():
-    """Ask glibc not to hand freed memory back: every step takes the same large blocks again, and
-    each page that the system gives out anew costs a fault. No effect on other systems.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap keeps them
-    except (OSError, AttributeError):
-        pass
-
-
-class StopSignal:
-    """Turns the first Ctrl-C or SIGTERM into `asked`, so that a step can end; a second is usual."""
-
-    def __enter__(self):
-        self.asked = False
-        self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def ask(self, number, frame):
-        self.asked = True
-        signal.signal(number, self.before[number])
-
-    def __exit__(self, *error):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    def load(self):
+        """(folder, model, tokenizer, config, step) of the run that is meant."""
+        folder = newest_run(self.runs_dir, self.run)
+        return folder, *load_run(folder, choose_device(self.device))
 
 
 # ---- the loop ----
@@ -303,17 +275,15 @@ def take_step(model, optimizer, batch, step, config, engine, stop):
     return loss, norm, bool(stopped)
 
 
-def train(config, folder, engine=Engine()):
-    """Train the run in `folder` to its end, from its newest checkpoint if it has one.
+def train(config, folder, shards, engine=Engine()):
+    """Train the run in `folder` on `shards` to its end, from its newest checkpoint if there is one.
 
     Returns the bits per byte of the whole validation set, or None if it was asked to stop.
     """
-    # 1. data, model, optimizer; then, over them, what a checkpoint remembers
+    # 1. model, optimizer, loader; then, over them, what a checkpoint remembers
     say = print if engine.leads else lambda *words: None
     keep_freed_memory()
     device = choose_device(config.device)
-    shards = Shards(engine.first(lambda: prepare(config.data, config.vocab_size, config.data_dir,
-                                                 say=say).folder))
     sizes, shape = token_bytes(shards.tokenizer), config.gpt(shards.tokenizer.vocab_size)
     model = GPT(shape, config.seed).to(device)
     optimizer = make_optimizer(model, config)
@@ -321,7 +291,7 @@ def train(config, folder, engine=Engine()):
     state = restore(folder, shards.tokenizer, model, optimizer, loader, device, engine)
     step, seconds = state["step"], state["seconds"]
     engine.prepare(model)
-    peak = float(engine.sum(np.array([matmul_peak(device)]))[0])
+    peak = float(engine.sum(np.array([matmul_peak(device, getattr(torch, config.dtype))]))[0])
     say(f"model      {shape}\n           " + ", ".join(
         f"{name} {n:,}" for name, n in count_parameters(shape).items()) + " parameters")
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
@@ -360,13 +330,13 @@ def train(config, folder, engine=Engine()):
                 save_checkpoint(folder, step, model, {
                     "step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
                     "loader": loader.state_dict(), "rng": torch.get_rng_state()})
-        if stopped:
-            say(f"\nstopped after step {step}, which is saved; --resume goes on")
-            return None
-
         # 4. the result
-        bits = evaluate(model, shards.val, sizes, engine=engine)
-        record(step=step, val_bits_per_byte=bits, final=True)
+        if not stopped:
+            bits = evaluate(model, shards.val, sizes, engine=engine)
+            record(step=step, val_bits_per_byte=bits, final=True)
+    if stopped:
+        say(f"stopped after step {step}, which is saved; --resume goes on")
+        return None
     if engine.leads:
         summarise(model, shards, bits, folder, device)
     return bits
@@ -424,16 +394,21 @@ def main(argv=None, engine=Engine()):
                                       ("preset", "name", "runs_dir", "resume"))
 
     def open_run():
-        if resume and (found := resume_run(given, runs_dir, name or preset)):
-            return found
-        if resume:
+        """Everything that can be refused is, before a new run's folder is made."""
+        found = resume_run(given, runs_dir, name or preset) if resume else None
+        if resume and not found:
             print("nothing to resume: a new run")
-        config = Config(**PRESETS[preset] | given)
-        return start_run(config, runs_dir, name or preset), config
+        folder, config = found or (None, Config(**PRESETS[preset] | given))
+        choose_device(config.device)
+        shards = prepare(config.data, config.vocab_size, config.data_dir)
+        RandomWindows(shards.train, config.batch_size, config.seq_len)
+        folder = folder or start_run(runs_dir, name or preset)
+        write_safely(folder / "config.json", json.dumps(dataclasses.asdict(config), indent=1))
+        return folder, config, shards.folder
 
-    folder, config = engine.first(open_run)
+    folder, config, shards = engine.first(open_run)
     try:
-        train(config, folder, engine)
+        train(config, folder, Shards(shards), engine)
     finally:
         engine.close()
 

@@ -24,10 +24,9 @@ import torch
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from checkpoints import newest_run
 from console import Parser, add_options, option, run
 from gpt import generate, greedy, random_pick
-from train import choose_device, load_run
+from train import RunOptions
 
 
 # ---- choosing ----
@@ -108,16 +107,13 @@ def stream_text(model, tokenizer, prompt, n_tokens, pick):
 
 
 @dataclass
-class Options:
+class Options(RunOptions):
     prompt: str = option("", "what the text begins with; - reads it from the standard input")
     tokens: int = option(200, "how many to write at most")
     temperature: float = option(0.8, "0 always takes the likeliest; 1 is the model as it is")
     top_k: int = option(0, "draw from this many only; 0: from all")
     top_p: float = option(1.0, "draw from the likeliest that have this probability together")
     seed: int = option(0, "of the draws")
-    run: str = option("", "a run's name; without one, the run that saved last")
-    runs_dir: str = option("runs", "where runs are kept")
-    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
 
     def __post_init__(self):
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or self.tokens < 0:
@@ -130,8 +126,7 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
-    folder = newest_run(options.runs_dir, options.run)
-    model, tokenizer, _, step = load_run(folder, choose_device(options.device))
+    folder, model, tokenizer, _, step = options.load()
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     pick = make_pick(options.temperature, options.top_k or None,
                      options.top_p if options.top_p < 1 else None, options.seed)

@@ -1,5 +1,7 @@
 """Tests of sample.py: choosing, then showing, then the command."""
 
+import dataclasses
+import json
 import time
 
 import pytest
@@ -103,7 +105,8 @@ def runs(tmp_path):
     tokenizer, config = Tokenizer.train(["spam and eggs " * 9], 280), Config(
         n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     for name in ("old", "new"):
-        folder = start_run(config, tmp_path, name)
+        folder = start_run(tmp_path, name)
+        (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
         tokenizer.save(folder / "tokenizer.json")
         save_checkpoint(folder, 7, GPT(config.gpt(tokenizer.vocab_size)), {})
         time.sleep(0.01)

@@ -24,10 +24,9 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from bpe import read_text
-from checkpoints import newest_run
 from console import Parser, add_options, option, run
 from shards import Compressors, baselines, bits_per_byte, prepare, token_bytes
-from train import choose_device, load_run, score
+from train import RunOptions, score
 
 
 def perplexity(nats):  # exercise
@@ -75,21 +74,17 @@ def draw_positions(losses, path):
 
 
 @dataclass
-class Options:
+class Options(RunOptions):
     file: str = option("", "a UTF-8 text to evaluate on; without one, the run's validation set")
     stride: int = option(0, "start a window every so many tokens, so that each is judged with a "
                             "longer past; 0: windows side by side")
-    run: str = option("", "a run's name; without one, the run that saved last")
-    runs_dir: str = option("runs", "where runs are kept")
-    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
 
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
-    folder = newest_run(options.runs_dir, options.run)
-    model, tokenizer, config, step = load_run(folder, choose_device(options.device))
+    folder, model, tokenizer, config, step = options.load()
     shards = prepare(config.data, config.vocab_size, config.data_dir)
     if shards.tokenizer.hash != tokenizer.hash:
         raise ValueError(f"{folder} was trained with tokenizer {tokenizer.hash}, but its data "
