@@ -48,17 +48,17 @@ class Config(GPTConfig):
     """
 
     data: str = option("python", "a source (02_data/corpus.py lists them), or shards:FOLDER")
-    batch_size: int = option(16, "windows in a step, over all micro-batches and processes")
-    micro_batch: int = option(16, "windows at once; less takes less memory, gradients are the same")
-    steps: int = option(300, "optimizer steps")
-    lr: float = option(3e-3, "peak learning rate")
-    warmup: int = option(20, "steps over which the learning rate rises from 0")
+    batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
+    micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
+    steps: int = option(1200, "optimizer steps")
+    lr: float = option(6e-3, "peak learning rate")
+    warmup: int = option(100, "steps over which the learning rate rises from 0")
     cooldown: float = option(0.5, "share of the steps over which it falls to 0 again")
     weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
     grad_clip: float = option(1.0, "largest norm of the gradients")
-    eval_every: int = option(50, "steps between evaluations on the first eval_tokens tokens")
+    eval_every: int = option(100, "steps between evaluations on the first eval_tokens tokens")
     eval_tokens: int = option(20_000, "tokens of those; the last evaluation is on all there are")
-    save_every: int = option(100, "steps between checkpoints")
+    save_every: int = option(200, "steps between checkpoints")
     seed: int = option(0, "of the weights and of the order of the data")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
     dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
@@ -81,7 +81,7 @@ class Config(GPTConfig):
 
 
 PRESETS = {
-    "nano": dict(n_layer=2, d_model=64, d_ff=256, vocab_size=512, seq_len=64, steps=60,
+    "nano": dict(n_layer=2, d_model=64, d_ff=256, vocab_size=512, seq_len=64, steps=100, warmup=10,
                  eval_every=20, eval_tokens=5_000, save_every=20),  # seconds: to see it work
     "tiny": dict(),  # two minutes on two cores: Config's own defaults
 }
