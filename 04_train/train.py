@@ -16,10 +16,15 @@ metrics.jsonl, checkpoints/step-000500/, loss.png. Next: 05_sample/sample.py.
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+# Before torch is loaded: threads with nothing to do sleep. Spinning, as they else would, they fight
+# with whatever else runs for the cores, and a step may take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
@@ -50,7 +55,7 @@ class Config(GPTConfig):
     data: str = option("python", "a source (02_data/corpus.py lists them), or shards:FOLDER")
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
     micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
-    steps: int = option(1200, "optimizer steps")
+    steps: int = option(1000, "optimizer steps")
     lr: float = option(6e-3, "peak learning rate")
     warmup: int = option(100, "steps over which the learning rate rises from 0")
     cooldown: float = option(0.5, "share of the steps over which it falls to 0 again")
