@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 # Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
 stages = [str(p) for p in Path(__file__).resolve().parents[0].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
+sys.path.append(str(Path(__file__).resolve().parent / "tests"))
 
 import console  # noqa: E402
 

@@ -6,7 +6,7 @@ bytes, find the pair of neighbours that occurs most often, give it a new id, and
 words end up as one id, rare ones as a few, and nothing is ever "unknown".
 
 Read in order: the two moves (count, merge), training by the definition, training that computes
-the same a thousand times faster, encoding, and the Tokenizer that wraps them.
+the same hundreds of times faster, encoding, and the Tokenizer that wraps them.
 Left out: other people's tokenizer files.
 
     python 01_tokenizer/bpe.py train README.md 01_tokenizer/*.py --vocab-size 1024
@@ -34,12 +34,12 @@ from console import Parser, run, track, write_safely
 
 # Text is first split into pieces, roughly words, and pairs never cross from one to the next:
 # otherwise "dog." and "dog!" would each become a token. GPT-2's pattern (Radford et al. 2019),
-# and GPT-4's (tiktoken's cl100k_base), which groups digits by three at most, ignores case in
-# 's and 'll, and keeps a run of punctuation together with the newlines after it.
+# and GPT-4's (cl100k_base, as in tiktoken 0.14), which groups digits by three at most, ignores
+# case in 's and 'll, and keeps a run of punctuation together with the newlines after it.
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
-            r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+            r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
 }
 
 # Ids that no text can produce unless the caller says so. <|bos|> opens every document; the others
@@ -250,8 +250,11 @@ class Tokenizer:
             raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and "
                              f"{len(special_tokens)} special tokens need {smallest}")
         split, words = split_function(PATTERNS.get(pattern, pattern)), Counter()
-        for text in texts:
-            words.update(split(text))
+        for text in track(texts, "counting", size=len, unit=" characters"):
+            pieces = split(text)
+            if "".join(pieces) != text:
+                raise ValueError(f"the split pattern {pattern!r} loses or reorders text")
+            words.update(pieces)
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
         words = {word.encode(): count for word, count in words.items()}
@@ -272,7 +275,7 @@ class Tokenizer:
         longest_first = sorted(allowed, key=len, reverse=True)
         parts = regex.split(f"({'|'.join(map(regex.escape, longest_first))})", text)
         return [i for part in parts
-                for i in ([self.special[part]] if part in allowed else self.encode(part))]
+                for i in ([self.special[part]] if part in allowed else self.encode(part, ()))]
 
     def decode_bytes(self, ids):  # exercise
         """The bytes that `ids` stand for, which need not be whole characters.
@@ -312,7 +315,7 @@ class Tokenizer:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             tokenizer = cls(*(content[k] for k in ("merges", "pattern", "special_tokens")))
             stored = content["hash"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is not a tokenizer.json of this project: {error!r}") from None
         if stored != tokenizer.hash:
             raise ValueError(f"{path} was changed: its hash says {stored}, its content "
@@ -334,9 +337,11 @@ class Pieces(dict):
 
 
 def split_function(pattern):
-    """A function that splits a text into pieces, losing nothing: ''.join(pieces) == text."""
+    """A function that splits a text into pieces: what `pattern` finds, and what it skips, one
+    character each, so that nothing is lost.
+    """
     try:
-        compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")  # what it skips comes one by one
+        compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
     except regex.error as error:
         raise ValueError(f"the split pattern {pattern!r} is not a regular expression: {error}")
     if compiled.groups or compiled.match(""):

@@ -19,8 +19,9 @@ def run(main):
     try:
         main()
         sys.stdout.flush()
-    except BrokenPipeError:  # `... | head` has read enough
+    except BrokenPipeError:  # `... | head` has read enough; what a shell reports of it is 141
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError) as error:
@@ -72,10 +73,10 @@ class Progress:
         self.next_time = self.start + patience
         self.drawn = False
 
-    def show(self, text, force=False):
+    def show(self, text):
         """Show `text` if it is time to; `text` may be a function, called only when it is."""
         now = time.monotonic()
-        if now < self.next_time and not force:
+        if now < self.next_time:
             return
         self.next_time = now + self.every
         text = text() if callable(text) else text
@@ -94,7 +95,7 @@ class Progress:
 
 
 def track(items, label, total=None, size=lambda item: 1, unit=""):
-    """Yield `items`, showing how much is done, how fast, and the time left when `total` is known."""
+    """Yield `items`, showing how much is done, how fast, and with a `total` the time left."""
     done = 0
 
     def line():
@@ -125,7 +126,9 @@ def write_safely(path, data):
 
 
 class StopSignal:
-    """Turns the first Ctrl-C or SIGTERM into `asked`, so that a step can end; a second is usual."""
+    """Turns the first Ctrl-C or SIGTERM into `asked`, so that a step can end. A second one acts as
+    it always does.
+    """
 
     def __enter__(self):
         self.asked = False

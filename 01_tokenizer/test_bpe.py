@@ -1,5 +1,6 @@
 """Tests of bpe.py, from primitive to composite: the first that fails is the next exercise."""
 
+import inspect
 import json
 import random
 
@@ -8,7 +9,8 @@ import pytest
 from bpe import (PATTERNS, SPECIAL_TOKENS, Tokenizer, apply_merges, apply_merges_fast, count_pairs,
                  main, merge, read_text, split_function, train_fast, train_naive)
 
-TEXTS = ["the cat sat on the mat; the cat's hat isn't flat\n\n", "def f(x):\n    return x + 1\n" * 3,
+TEXTS = ["the cat sat on the mat; the cat's hat isn't flat\n\n",
+         "def f(x):\n    return x + 1\n" * 3,
          "naïve café 東京 🙂🙂 123456 \t\r\n  x", ""]
 
 
@@ -147,6 +149,8 @@ def test_small_and_impossible_texts():
         Tokenizer.train([], 300)
     with pytest.raises(ValueError, match="265"):
         Tokenizer.train(["ab"], 264)
+    with pytest.raises(ValueError, match="loses or reorders"):
+        Tokenizer.train(["hello world"], 300, r"(?r)\w+")
     for pattern in ("(a)", "a*", "["):
         with pytest.raises(ValueError, match="pattern"):
             Tokenizer.train(["ab"], 300, pattern)
@@ -171,7 +175,9 @@ def test_save_and_load(tokenizer, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="was changed"):
         Tokenizer.load(path)
-    for bad in ("", "[]", "{}", '{"merges": [[1, 999]], "pattern": "gpt2", "special_tokens": []}'):
+    for bad in ("", "[]", "{}", '{"merges": [], "pattern": "gpt2", "special_tokens": [1]}',
+                '{"merges": [[1e999, 2]], "pattern": "gpt2", "special_tokens": []}',
+                '{"merges": [[1, 999]], "pattern": "gpt2", "special_tokens": []}'):
         path.write_text(bad)
         with pytest.raises(ValueError, match="tokenizer.json"):
             Tokenizer.load(path)
@@ -188,6 +194,12 @@ def test_ids_equal_tiktoken(tokenizer):
         assert tokenizer.encode(text) == theirs.encode_ordinary(text), f"seed {seed}, length {n}"
         text = f"a<|bos|>{text}<|user_end|>"
         assert tokenizer.encode(text, "all") == theirs.encode(text, allowed_special="all")
+
+
+def test_pattern_is_that_of_tiktoken():
+    public = pytest.importorskip("tiktoken_ext.openai_public",
+                                 reason="an oracle of tests/requirements.txt")
+    assert PATTERNS["gpt4"] in inspect.getsource(public.cl100k_base)
 
 
 def test_command_line(tmp_path, capsys, fails):

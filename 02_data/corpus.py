@@ -57,7 +57,9 @@ def cut_tail(text, share=0.1):  # exercise
 
 @dataclass(frozen=True)
 class Source:
-    """documents(): an iterator over texts. split: "hash" or "tail". fingerprint: changes with them."""
+    """documents(): an iterator over texts; split: "hash" or "tail"; fingerprint: changes when the
+    documents do.
+    """
 
     name: str
     documents: Callable[[], Iterator[str]]
@@ -81,13 +83,14 @@ def folder(path):
 
     Hidden files and folders are passed over. ValueError if there is no file, or one is not text.
     """
-    root = Path(path).expanduser()
+    root = Path(path)
     if not root.exists():
         raise ValueError(f"folder:{path} does not exist")
     files = [root] if root.is_file() else sorted(
         p for p in root.rglob("*")
         if p.is_file() and not any(s.startswith(".") for s in p.relative_to(root).parts))
-    if not any(p.stat().st_size for p in files):
+    files = [p for p in files if p.stat().st_size]
+    if not files:
         raise ValueError(f"folder:{path} holds no text")
     return from_files(f"folder:{path}", files)
 
@@ -111,13 +114,14 @@ def from_files(name, files):
 
 # ---- downloads ----
 
-def download(url, path, sha256, tries=4, wait=1.0):
-    """Fetch `url` to `path`, once: a file that is there already is kept.
+def download(url, path, sha256, tries=4, wait=0.5):
+    """Fetch `url` to `path`, once: a file that is there already, and is the right one, is kept.
 
     Written to PATH.part and renamed when its checksum is right; a broken transfer goes on where it
     stopped. ValueError if the content is not what was expected, OSError if it can't be had.
     """
     if path.exists():
+        check(path, sha256, f"{path} is not the file that was expected")
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -134,11 +138,20 @@ def download(url, path, sha256, tries=4, wait=1.0):
                 raise OSError(f"can't download {url} ({reason}); connect to the network, or put "
                               f"the file at {path}") from None
         time.sleep(wait * 2**attempt)
-    found = hashlib.sha256(part.read_bytes()).hexdigest()
-    if found != sha256:
+    try:
+        check(part, sha256, f"{url} has changed")
+    except ValueError:
         part.unlink()
-        raise ValueError(f"{url} has changed: sha256 {found[:16]}..., expected {sha256[:16]}...")
+        raise
     return part.replace(path)
+
+
+def check(path, sha256, complaint):
+    """ValueError, beginning with `complaint`, if the file's checksum is another one."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise ValueError(f"{complaint}: sha256 {found[:16]}..., not {sha256[:16]}...")
 
 
 def receive(url, part):
@@ -165,7 +178,8 @@ def receive(url, part):
 
 def shakespeare(data_dir):
     """The plays, 1.1 MB: a text small enough for quick experiments, and known to everyone."""
-    url = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+    url = ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/"
+           "input.txt")
     sha256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
     path = download(url, Path(data_dir) / "downloads" / "shakespeare.txt", sha256)
     return Source("shakespeare", lambda: iter([read_text(path)]), "tail", sha256)

@@ -84,8 +84,12 @@ class Writer:
         while len(ids) >= self.shard_tokens or everything and len(ids):
             name = f"{self.split}-{len(self.shards):05}.npy"
             shard, ids = ids[:self.shard_tokens], ids[self.shard_tokens:]
-            np.save(self.folder / name, shard)
-            digest = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+            with open(self.folder / name, "w+b") as file:
+                np.save(file, shard)
+                file.flush()
+                os.fsync(file.fileno())
+                file.seek(0)
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
             self.shards.append({"file": name, "tokens": len(shard), "sha256": digest})
             self.written += len(shard)
         self.pending = [ids]
@@ -103,8 +107,9 @@ def write_shards(source, tokenizer, folder, shard_tokens=1 << 26):
 
     ValueError if one side of the split is left without a document.
     """
+    if "<|bos|>" not in tokenizer.special:
+        raise ValueError("the tokenizer has no <|bos|>, which opens every document")
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
@@ -127,8 +132,8 @@ def write_shards(source, tokenizer, folder, shard_tokens=1 << 26):
         index["val"] |= compressors.sizes()
         tokenizer.save(aside / "tokenizer.json")
         write_safely(aside / "index.json", json.dumps(index, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
+        if not (folder / "index.json").exists():  # another process may have been faster
+            os.replace(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -141,6 +146,8 @@ def prepare(name, vocab_size=None, data_dir="data", tokenizer=None, pattern="gpt
     holds a hash of all it depends on, so changed documents never meet yesterday's shards.
     """
     if name.startswith("shards:"):
+        if tokenizer:
+            raise ValueError(f"{name} has a tokenizer of its own; leave the other one out")
         return Shards(name.removeprefix("shards:"), vocab_size)
     source = find_source(name, data_dir)
     key = [source.name, source.fingerprint, tokenizer.hash if tokenizer else [vocab_size, pattern]]
@@ -203,16 +210,23 @@ class Shards:
         self.folder = Path(folder)
         try:
             self.index = json.loads((self.folder / "index.json").read_text())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder} is not a folder of shards: {error}") from None
-        self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
+            self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
+            self.train, self.val = self._open("train"), self._open("val")
+        except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{folder} is not a folder of shards: {error!r}") from None
         if self.tokenizer.hash != self.index["tokenizer"]:
             raise ValueError(f"{folder} was made with tokenizer {self.index['tokenizer']}, but "
                              f"holds tokenizer {self.tokenizer.hash}")
         if vocab_size not in (None, self.index["vocab_size"]):
             raise ValueError(f"vocab_size is {vocab_size}, but the shards in {folder} were made "
                              f"with a vocabulary of {self.index['vocab_size']}")
-        self.train, self.val = self._open("train"), self._open("val")
+
+    @property
+    def hash(self):
+        """16 hex digits that change with any id in any shard."""
+        digests = [shard["sha256"] for split in ("train", "val")
+                   for shard in self.index[split]["shards"]]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
     def _open(self, split):
         arrays = []
@@ -227,9 +241,10 @@ class Shards:
 
 
 class RandomWindows:
-    """Endless batches of windows from random places. Batch n depends on the seed and n alone,
+    """Endless batches of windows from random places.
 
-    so that two numbers are the whole state, and a resumed run sees what it would have seen.
+    Batch n depends on the seed and on n alone: two numbers are the whole state, and a resumed run
+    sees what it would have seen.
     """
 
     def __init__(self, stream, batch_size, seq_len, seed=0):

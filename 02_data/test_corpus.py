@@ -141,6 +141,13 @@ def test_download_that_was_complete(server, tmp_path):
     assert server.seen == [f"bytes={len(BODY)}-"]
 
 
+def test_a_file_put_there_by_hand_is_checked(tmp_path):
+    (tmp_path / "file").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="is not the file that was expected"):
+        download("http://127.0.0.1:9/", tmp_path / "file", DIGEST)
+    assert (tmp_path / "file").exists(), "it is the user's, and stays"
+
+
 def test_download_refuses_other_content(server, tmp_path):
     server.plan = ["corrupt"]
     with pytest.raises(ValueError, match="sha256"):

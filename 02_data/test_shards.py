@@ -125,6 +125,20 @@ def test_write_shards(source, tokenizer, tmp_path, shard_tokens):
     assert shards.index["val"]["lzma"] == len(lzma.compress(data, preset=9))
 
 
+def test_two_may_write_at_once(source, tokenizer, tmp_path):
+    """Whoever comes second finds the folder there, and lets it be."""
+    write_shards(source, tokenizer, tmp_path / "out")
+    before = (tmp_path / "out" / "index.json").stat().st_mtime_ns
+    write_shards(source, tokenizer, tmp_path / "out")
+    assert (tmp_path / "out" / "index.json").stat().st_mtime_ns == before
+    assert {p.name for p in tmp_path.iterdir()} == {"texts", "out"}
+
+
+def test_a_tokenizer_without_bos_is_refused(source, tmp_path):
+    with pytest.raises(ValueError, match="no <|bos|>"):
+        write_shards(source, Tokenizer([], special_tokens=[]), tmp_path / "out")
+
+
 def test_large_vocabularies_take_four_bytes(source, tmp_path):
     names = [f"<|{i}|>" for i in range(65_300)]
     write_shards(source, Tokenizer([], special_tokens=["<|bos|>", *names]), tmp_path / "out")
@@ -140,6 +154,7 @@ def test_baselines(source, tokenizer, tmp_path):
     assert list(rows) == ["uniform", "unigram", "zlib -9", "lzma -9"]
     assert rows["uniform"] == pytest.approx(len(ids) * math.log2(280) / n, rel=0.02)
     assert rows["unigram"] < rows["uniform"]
+    assert rows["lzma -9"] == pytest.approx(8 * len(lzma.compress(text.encode(), preset=9)) / n)
     assert rows["zlib -9"] == pytest.approx(8 * len(zlib.compress(text.encode(), 9)) / n)
 
 
@@ -183,9 +198,23 @@ def test_mismatches_are_refused_with_both_values(source, tokenizer, tmp_path):
     write_shards(source, tokenizer, out)
     with pytest.raises(ValueError, match="vocab_size is 999.*280"):
         prepare(f"shards:{out}", 999)
+    index = (out / "index.json").read_text()
+    for bad in ("{}", "[]", "", "x"):
+        (out / "index.json").write_text(bad)
+        with pytest.raises(ValueError, match="not a folder of shards"):
+            Shards(out)
+    (out / "index.json").write_text(index)
+    with pytest.raises(ValueError, match="has a tokenizer of its own"):
+        prepare(f"shards:{out}", tokenizer=tokenizer)
     np.save(out / "train-00000.npy", np.arange(3, dtype=np.uint16))
     with pytest.raises(ValueError, match=r"uint16 \(3,\)"):
         Shards(out)
+    (out / "train-00000.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match="not a folder of shards"):
+        Shards(out)
+    write_shards(find_source(source.name), tokenizer, tmp_path / "again")
+    for path in (tmp_path / "again").glob("*.npy"):
+        (out / path.name).write_bytes(path.read_bytes())
     other = Tokenizer.train(["xyz " * 9], 270)
     other.save(out / "tokenizer.json")
     with pytest.raises(ValueError, match=f"{tokenizer.hash}.*{other.hash}"):

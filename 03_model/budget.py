@@ -104,6 +104,8 @@ def main(argv=None):
     add_options(parser, GPTConfig)
     given = vars(parser.parse_args(argv))
     batch_size = given.pop("batch_size")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
     config = GPTConfig(**given)
     parameters = count_parameters(config)
     print("parameters")

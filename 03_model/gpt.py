@@ -1,9 +1,9 @@
 """A decoder-only transformer: ids in, a score for every possible next id out.
 
-The modern recipe, which transformers calls "nanochat": RMSNorm without parameters, rotary positions,
-normalised queries and keys, grouped key/value heads, ReLU^2, no biases, an untied head with a
-soft cap on its logits. Read bottom-up: four functions that are all of the mathematics, then
-the cache, attention, the block, the model, and generate().
+The modern recipe, which transformers calls "nanochat": RMSNorm without parameters, rotary
+positions, normalised queries and keys, grouped key/value heads, ReLU^2, no biases, an untied head
+with a soft cap on its logits. Read from the top: the functions that are all of the mathematics,
+then the cache, attention, the block, the model, and generate().
 Left out: other architectures, other people's weights, clever sampling (05_sample/sample.py).
 
 One alphabet for shapes, here and everywhere: B batch, T time, C channels (d_model), H heads,
@@ -27,7 +27,7 @@ from torch import nn
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from console import option, run
+from console import Parser, option, run
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class GPTConfig:
 
     def __post_init__(self):
         for field in fields(GPTConfig):
-            if getattr(self, field.name) <= 0:
+            if not getattr(self, field.name) > 0:
                 raise ValueError(f"{field.name} is {getattr(self, field.name)}, but must be "
                                  "positive")
         if self.d_model % (2 * self.n_head):
@@ -171,7 +171,7 @@ class Attention(nn.Module):
 
     def forward(self, x, cos, sin, cache):
         B, T, C = x.shape
-        q, k, v = (f(x).view(B, T, -1, self.config.head_dim).transpose(1, 2)
+        q, k, v = (f(x).unflatten(2, (-1, self.config.head_dim)).transpose(1, 2)
                    for f in (self.q, self.k, self.v))  # (B, H, T, D), (B, G, T, D) twice
         q, k = rms_norm(rotate(q, cos, sin)), rms_norm(rotate(k, cos, sin))
         if cache is not None:
@@ -237,10 +237,11 @@ class GPT(nn.Module):
         """ids: (B, T) ints -> logits (B, T, V) in float32.
 
         With a cache, ids continue what it holds and are added to it: cache.length grows by T.
-        ValueError if the positions don't fit into the window, or into the cache.
+        ValueError if the positions don't fit into the window, or with a cache into that.
         """
         B, T = ids.shape
-        start, room = (cache.length, cache.size) if cache else (0, self.config.seq_len)
+        start, room = (0, self.config.seq_len) if cache is None else (
+            cache.length, cache.size)
         if start + T > room:
             raise ValueError(f"{start} + {T} positions don't fit into {room}")
         positions = torch.arange(start, start + T, device=ids.device)
@@ -256,12 +257,13 @@ class GPT(nn.Module):
     def loss(self, ids, targets):  # exercise
         """The loss of every target, in nats: -log p(target), and 0 where the target is negative.
 
-        ids, targets: (B, T); targets[b, t] is what should follow ids[b, t], or -1 where nothing is
-        to be learned. Returns (B, T) float32; a new model's is ln(vocab_size) everywhere.
+        ids, targets: (B, T); targets[b, t] is what should follow ids[b, t], or negative where
+        nothing is to be learned. Returns (B, T) float32; a new model's is ln(vocab_size)
+        everywhere.
         """
         logits = self(ids)  # (B, T, V)
-        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1,
-                               reduction="none")
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten().clamp(min=-1),
+                               ignore_index=-1, reduction="none")
         return nats.view_as(targets)
 
 
@@ -277,6 +279,7 @@ def random_pick(temperature=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def pick(logits):
+        logits = logits - logits.amax(dim=-1, keepdim=True)  # a tiny temperature must not overflow
         shares = (logits.float().cpu() / temperature).softmax(dim=-1)
         return torch.multinomial(shares, 1, generator=generator)[:, 0].to(logits.device)
     return pick
@@ -306,7 +309,8 @@ def generate(model, ids, n_tokens, pick=greedy):
         ids = torch.cat((ids, next_ids[:, None]), dim=1)[:, -window:]
 
 
-def main():
+def main(argv=None):
+    Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     model = GPT(GPTConfig())
     print(model)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters; "

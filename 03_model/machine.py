@@ -16,7 +16,7 @@ import torch
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from console import run
+from console import Parser, run
 
 
 def choose_device(name="auto"):
@@ -45,7 +45,7 @@ def matmul_peak(device="cpu", dtype=torch.float32, seconds=0.4):
     """FLOP/s of a large square matrix product here and now: what a perfect program would reach."""
     n = 1024 if device == "cpu" else 8192
     a = torch.randn(n, n, device=device, dtype=dtype)
-    wait = torch.cuda.synchronize if str(device).startswith("cuda") else lambda: None
+    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device, lambda: None)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         wait()
@@ -56,7 +56,8 @@ def matmul_peak(device="cpu", dtype=torch.float32, seconds=0.4):
     return 2 * n**3 / best
 
 
-def main():
+def main(argv=None):
+    Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     device = choose_device()
     print(f"{device}: {torch.get_num_threads()} threads, a matrix product reaches "
           f"{matmul_peak(device) / 1e9:,.0f} GFLOP/s")

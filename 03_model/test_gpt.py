@@ -144,9 +144,24 @@ def test_initial_loss_is_that_of_a_guess():
     assert close(losses, torch.full((4, 16), math.log(61)), 0.02)
 
 
+def test_a_new_model_does_nothing_yet():
+    """Each block adds zero to the stream; queries, keys, values and features are there, though."""
+    for block in GPT(SMALL).blocks:
+        assert (block.attention.out.weight == 0).all() and (block.mlp.down.weight == 0).all()
+        for linear in (block.attention.q, block.attention.k, block.attention.v, block.mlp.up):
+            assert linear.weight.std().item() == pytest.approx(SMALL.d_model**-0.5, rel=0.1)
+
+
+def test_no_rows_are_no_problem():
+    """A process may have no window of a batch; it must still take part, with gradients of zero."""
+    model = random_model()
+    model.loss(random_ids(0, 16), random_ids(0, 16)).sum().backward()
+    assert all((p.grad == 0).all() for p in model.parameters())
+
+
 def test_loss():
     model, ids, targets = random_model(), random_ids(2, 5), random_ids(2, 5, seed=1)
-    targets[0, 2] = -1
+    targets[0, 2] = -100
     logits, losses = model(ids), model.loss(ids, targets)
     for b in range(2):
         for t in range(5):
@@ -255,6 +270,7 @@ def test_random_pick():
     for temperature in (1.0, 0.5):
         counts = torch.bincount(random_pick(temperature, seed=1)(logits), minlength=3) / 30_000
         assert close(counts, (logits[0] / temperature).softmax(0), 0.02)
+    assert random_pick(1e-40)(logits[:5]).tolist() == [1] * 5
     assert torch.equal(random_pick(seed=2)(logits), random_pick(seed=2)(logits))
     assert not torch.equal(random_pick(seed=2)(logits), random_pick(seed=3)(logits))
 

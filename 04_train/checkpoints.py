@@ -8,7 +8,6 @@ Start with train.py, which writes them; 05_sample and 06_eval read them.
 """
 
 import os
-import pickle
 import shutil
 from pathlib import Path
 
@@ -20,8 +19,12 @@ def save_checkpoint(folder, step, model, state, keep=2):
     and tensors.
 
     It is written aside and renamed when it is whole and on the disk, so that a kill at any moment
-    leaves whole checkpoints only. The newest `keep` stay. OSError if the disk is full.
+    leaves whole checkpoints only. The newest `keep` stay. OSError if the disk is full, ValueError
+    if a weight is not finite: that would be nothing to go on from.
     """
+    if not all(tensor.isfinite().all() for tensor in model.parameters()):
+        raise ValueError(f"after step {step} some weights are not finite; not saved. A lower --lr "
+                         "may help")
     checkpoints = Path(folder) / "checkpoints"
     target, aside = checkpoints / f"step-{step:06}", checkpoints / ".writing"
     shutil.rmtree(aside, ignore_errors=True)  # what a kill may have left
@@ -39,8 +42,13 @@ def save_checkpoint(folder, step, model, state, keep=2):
         raise OSError(f"could not write {target}, the earlier ones are whole: {reason}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    for old in sorted(checkpoints.glob("step-*"))[:-keep]:
+    for old in sorted(checkpoints.glob("step-*"), key=step_of)[:-keep]:
         shutil.rmtree(old)
+
+
+def step_of(checkpoint):
+    """The step after which a checkpoint was saved, from the name of its folder."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def newest_checkpoint(folder):
@@ -49,7 +57,7 @@ def newest_checkpoint(folder):
     """
     whole = (p for p in (Path(folder) / "checkpoints").glob("step-*")
              if (p / "model.pt").exists() and (p / "state.pt").exists())
-    return max(whole, default=None)
+    return max(whole, default=None, key=step_of)
 
 
 def newest_run(runs_dir="runs", name=None):
@@ -80,6 +88,8 @@ def load(path, device):
     """Tensors and plain values from a file; nothing in it is executed."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        first = str(error).splitlines()[0]
+    except OSError:
+        raise
+    except Exception as error:  # bytes that are no checkpoint can make it stumble anywhere
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} is damaged or no checkpoint: {first}") from None

@@ -1,4 +1,4 @@
-"""A run's metrics.jsonl -> a picture of its loss.
+"""A run's metrics.jsonl -> a picture of its loss; and the table that a run ends with.
 
 One JSON object a line, written by train.py as it goes: {"step", "loss", "lr", ...} for each step
 and {"step", "val_bits_per_byte"} for each evaluation.
@@ -23,11 +23,13 @@ from console import Parser, run
 
 def read_metrics(path):
     """The objects in a .jsonl file; a last line that a kill cut short is left out."""
-    lines = Path(path).read_text().split("\n")[:-1]
     try:
-        return [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in Path(path).read_text().split("\n")[:-1]]
     except ValueError as error:
         raise ValueError(f"{path} holds a line that is no JSON: {error}") from None
+    if not all(isinstance(row, dict) and "step" in row for row in rows):
+        raise ValueError(f"{path} holds a line that is no metric of a step")
+    return rows
 
 
 def smooth(values, weight=0.9):  # exercise
@@ -65,6 +67,12 @@ def draw(metrics, path, bars=None):
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
+
+
+def table(rows):
+    """Lines that show {name: bits per byte}, the best last, the model's own marked."""
+    return "\n".join(f"{name:12} {bits:6.3f}{'  <--' if name == 'this model' else ''}"
+                     for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
 
 
 def main(argv=None):

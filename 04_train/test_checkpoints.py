@@ -26,6 +26,19 @@ def test_save_and_load(tmp_path):
     assert (model.weight == 15).all() and load(newest / "state.pt", "cpu")["step"] == 15
 
 
+def test_steps_are_numbers_not_words(tmp_path):
+    for step in (999_998, 999_999, 1_000_000):
+        save_checkpoint(tmp_path, step, linear(step), {})
+    assert newest_checkpoint(tmp_path).name == "step-1000000"
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    save_checkpoint(tmp_path, 1, linear(1), {})
+    with pytest.raises(ValueError, match="not finite"):
+        save_checkpoint(tmp_path, 2, linear(float("inf")), {})
+    assert newest_checkpoint(tmp_path).name == "step-000001"
+
+
 def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, 1, linear(1), {})
 
@@ -53,9 +66,11 @@ def test_damaged_and_foreign_files(tmp_path):
     newest = newest_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="doesn't fit"):
         load_model(torch.nn.Linear(3, 3), newest, "cpu")
-    (newest / "model.pt").write_bytes((newest / "model.pt").read_bytes()[:100])
-    with pytest.raises(ValueError, match="damaged"):
-        load_model(linear(0), newest, "cpu")
+    whole = (newest / "model.pt").read_bytes()
+    for n in (0, 1, 100, len(whole) - 10):
+        (newest / "model.pt").write_bytes(whole[:n])
+        with pytest.raises(ValueError, match="damaged"):
+            load_model(linear(0), newest, "cpu")
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):

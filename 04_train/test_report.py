@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from report import draw, main, read_metrics, smooth
+from report import draw, main, read_metrics, smooth, table
 
 
 def test_smooth():
@@ -17,9 +17,18 @@ def test_read_metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "lo')
     assert read_metrics(path) == [{"step": 1, "loss": 2.5}], "a line that a kill cut short"
+    path.write_text("5\n")
+    with pytest.raises(ValueError, match="no metric"):
+        read_metrics(path)
     path.write_text("nonsense\n")
     with pytest.raises(ValueError, match="no JSON"):
         read_metrics(path)
+
+
+def test_table():
+    lines = table({"zlib -9": 2.0, "this model": 1.5, "uniform": 3.25}).splitlines()
+    assert [line.split() for line in lines] == [["uniform", "3.250"], ["zlib", "-9", "2.000"],
+                                                ["this", "model", "1.500", "<--"]]
 
 
 def test_draw(tmp_path, capsys, fails):

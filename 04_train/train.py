@@ -14,16 +14,18 @@ metrics.jsonl, checkpoints/step-000500/, loss.png. Next: 05_sample/sample.py.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before torch is loaded: threads with nothing to do sleep. Spinning, as they else would, they fight
-# with whatever else runs for the cores, and a step may take ten times as long.
+# Before torch is loaded: threads with nothing to do sleep. Spinning, as they otherwise would, they
+# fight with whatever else runs for the cores, and a step may take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
@@ -36,12 +38,13 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from bpe import Tokenizer
 from budget import count_parameters, flops_per_token
-from checkpoints import load, load_model, newest_checkpoint, newest_run, save_checkpoint
+from checkpoints import (load, load_model, newest_checkpoint, newest_run, save_checkpoint,
+                         step_of)
 from console import (Parser, Progress, StopSignal, add_options, duration, option, run, track,
                      write_safely)
 from gpt import GPT, GPTConfig, generate, random_pick
 from machine import choose_device, keep_freed_memory, matmul_peak
-from report import draw, read_metrics
+from report import draw, read_metrics, table
 from shards import (RandomWindows, Shards, baselines, bits_per_byte, prepare, token_bytes,
                     windows)
 
@@ -55,14 +58,14 @@ class Config(GPTConfig):
     data: str = option("python", "a source (02_data/corpus.py lists them), or shards:FOLDER")
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
     micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
-    steps: int = option(1000, "optimizer steps")
+    steps: int = option(900, "optimizer steps")
     lr: float = option(6e-3, "peak learning rate")
     warmup: int = option(100, "steps over which the learning rate rises from 0")
     cooldown: float = option(0.5, "share of the steps over which it falls to 0 again")
     weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
     grad_clip: float = option(1.0, "largest norm of the gradients")
     eval_every: int = option(100, "steps between evaluations on the first eval_tokens tokens")
-    eval_tokens: int = option(20_000, "tokens of those; the last evaluation is on all there are")
+    eval_tokens: int = option(10_000, "tokens of those; the last evaluation is on all there are")
     save_every: int = option(200, "steps between checkpoints")
     seed: int = option(0, "of the weights and of the order of the data")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
@@ -72,12 +75,16 @@ class Config(GPTConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("batch_size", "micro_batch", "eval_every", "eval_tokens", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.steps < 0 or self.warmup < 0 or not 0 <= self.cooldown <= 1:
-            raise ValueError("steps and warmup must not be negative, cooldown between 0 and 1: "
-                             f"{self.steps}, {self.warmup}, {self.cooldown}")
+        least = {"batch_size": 1, "micro_batch": 1, "steps": 1, "eval_every": 1, "save_every": 1,
+                 "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0}
+        for name, value in least.items():
+            if not getattr(self, name) >= value:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {value}")
+        for name in ("lr", "grad_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0")
+        if self.cooldown > 1:
+            raise ValueError(f"cooldown is {self.cooldown}, but must be a share of at most 1")
 
     def gpt(self, vocab_size):
         """The shape of the model, with the vocabulary that the tokenizer really has."""
@@ -181,7 +188,9 @@ def score(model, ids, stride=None, batch_size=32, engine=Engine()):  # exercise
     nats = np.zeros(len(ids) - 1)
     todo = engine.share(windows(len(ids), T, stride or T))
     batches = range(0, len(todo), batch_size)
-    for i in track(batches, "evaluating", len(batches), unit=" batches"):
+    if engine.leads:
+        batches = track(batches, "evaluating", len(batches), unit=" batches")
+    for i in batches:
         batch = todo[i:i + batch_size]
         rows = torch.stack([padded[start:start + T + 1] for start, _ in batch]).to(device)
         losses = model.loss(rows[:, :-1], rows[:, 1:]).cpu().numpy()  # (b, T)
@@ -209,10 +218,13 @@ def read_config(folder):
 
 def start_run(runs_dir, name):
     """A new folder for a run, runs_dir/NAME or NAME-2, NAME-3 ...: no older run is touched."""
-    names = (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
-    folder = next(f for f in (Path(runs_dir) / name for name in names) if not f.exists())
-    folder.mkdir(parents=True)
-    return folder
+    for n in itertools.count(1):
+        folder = Path(runs_dir) / (name if n == 1 else f"{name}-{n}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            pass
 
 
 def resume_run(given, runs_dir, name):
@@ -221,7 +233,7 @@ def resume_run(given, runs_dir, name):
     given: the options asked for this time. ValueError if one would make it another run.
     """
     runs = [p.parent for p in Path(runs_dir).glob("*/config.json")
-            if p.parent.name == name or p.parent.name.rpartition("-")[0] == name]
+            if re.fullmatch(rf"{re.escape(name)}(-\d+)?", p.parent.name)]
     if not runs:
         return None
     folder = max(runs, key=lambda run: (run / "config.json").stat().st_mtime)
@@ -239,7 +251,7 @@ def load_run(folder, device="cpu"):
     checkpoint = newest_checkpoint(folder)
     model = GPT(config.gpt(tokenizer.vocab_size)).to(device)
     load_model(model, checkpoint, device)
-    return model.eval(), tokenizer, config, int(checkpoint.name.removeprefix("step-"))
+    return model.eval(), tokenizer, config, step_of(checkpoint)
 
 
 @dataclass
@@ -293,7 +305,7 @@ def train(config, folder, shards, engine=Engine()):
     model = GPT(shape, config.seed).to(device)
     optimizer = make_optimizer(model, config)
     loader = RandomWindows(shards.train, config.batch_size, config.seq_len, config.seed)
-    state = restore(folder, shards.tokenizer, model, optimizer, loader, device, engine)
+    state = restore(folder, shards, model, optimizer, loader, device, engine)
     step, seconds = state["step"], state["seconds"]
     engine.prepare(model)
     peak = float(engine.sum(np.array([matmul_peak(device, getattr(torch, config.dtype))]))[0])
@@ -334,7 +346,8 @@ def train(config, folder, shards, engine=Engine()):
             if engine.leads and (step % config.save_every == 0 or step == config.steps or stopped):
                 save_checkpoint(folder, step, model, {
                     "step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
-                    "loader": loader.state_dict(), "rng": torch.get_rng_state()})
+                    "loader": loader.state_dict(), "shards": shards.hash,
+                    "rng": torch.get_rng_state()})
         # 4. the result
         if not stopped:
             bits = evaluate(model, shards.val, sizes, engine=engine)
@@ -347,19 +360,22 @@ def train(config, folder, shards, engine=Engine()):
     return bits
 
 
-def restore(folder, tokenizer, model, optimizer, loader, device, engine):
-    """Bring everything to where the run's newest checkpoint left it. Returns step and seconds."""
+def restore(folder, shards, model, optimizer, loader, device, engine):
+    """Bring everything to where the run's newest checkpoint left it. Returns its state.
+
+    ValueError if the data are not what the run was trained on.
+    """
     if (folder / "tokenizer.json").exists():
-        known = Tokenizer.load(folder / "tokenizer.json").hash
-        if known != tokenizer.hash:
-            raise ValueError(f"{folder} was trained with tokenizer {known}, but its data now has "
-                             f"tokenizer {tokenizer.hash}: the source has changed")
+        same_tokenizer(folder, Tokenizer.load(folder / "tokenizer.json"), shards)
     elif engine.leads:
-        tokenizer.save(folder / "tokenizer.json")
+        shards.tokenizer.save(folder / "tokenizer.json")
     state = {"step": 0, "seconds": 0.0}
     if checkpoint := newest_checkpoint(folder):
         load_model(model, checkpoint, device)
         state = load(checkpoint / "state.pt", device)
+        if state["shards"] != shards.hash:
+            raise ValueError(f"{folder} was trained on shards {state['shards']}, but its data are "
+                             f"now {shards.hash}: the source has changed")
         optimizer.load_state_dict(state["optimizer"])
         loader.load_state_dict(state["loader"])
         torch.set_rng_state(state["rng"].cpu())
@@ -368,6 +384,13 @@ def restore(folder, tokenizer, model, optimizer, loader, device, engine):
                 if m["step"] <= state["step"] and not m.get("final")]
         write_safely(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept))
     return state
+
+
+def same_tokenizer(folder, tokenizer, shards):
+    """ValueError unless the run in `folder` and these shards have one tokenizer."""
+    if tokenizer.hash != shards.tokenizer.hash:
+        raise ValueError(f"{folder} was trained with tokenizer {tokenizer.hash}, but its data now "
+                         f"has tokenizer {shards.tokenizer.hash}: the source has changed")
 
 
 def summarise(model, shards, bits, folder, device):
@@ -380,8 +403,7 @@ def summarise(model, shards, bits, folder, device):
     ids = [int(i) for i in generate(model, bos, 200, random_pick(temperature=0.8, seed=0))]
     print(f"\n---- a sample ----\n{shards.tokenizer.decode(ids)}\n")
     print(f"---- bits per byte of {shards.index['val']['bytes']:,} bytes of validation text ----")
-    for name, value in sorted((rows | {"this model": bits}).items(), key=lambda row: -row[1]):
-        print(f"{name:12} {value:6.3f}{'  <--' if name == 'this model' else ''}")
+    print(table(rows | {"this model": bits}))
     print(f"\n{folder}/loss.png shows the way; next: python 05_sample/sample.py")
 
 
@@ -394,13 +416,17 @@ def main(argv=None, engine=Engine()):
     parser.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
     parser.add_argument("--resume", action="store_true", help="go on with the run of that name")
     add_options(parser, Config)
-    given = vars(parser.parse_args(argv))
-    preset, name, runs_dir, resume = (given.pop(k) for k in
-                                      ("preset", "name", "runs_dir", "resume"))
 
     def open_run():
-        """Everything that can be refused is, before a new run's folder is made."""
+        """What can be refused before a new run's folder is made is refused."""
+        given = vars(parser.parse_args(argv))
+        preset, name, runs_dir, resume = (given.pop(k) for k in
+                                          ("preset", "name", "runs_dir", "resume"))
+        if name and Path(name).name != name:
+            raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
         found = resume_run(given, runs_dir, name or preset) if resume else None
+        if resume and name and not found:
+            raise ValueError(f"there is no run {name!r} in {runs_dir}/ to resume")
         if resume and not found:
             print("nothing to resume: a new run")
         folder, config = found or (None, Config(**PRESETS[preset] | given))

@@ -65,6 +65,7 @@ def make_pick(temperature=1.0, k=None, p=None, seed=0):  # exercise
     draw = random_pick(seed=seed)
 
     def pick(logits):
+        logits = logits - logits.amax(dim=-1, keepdim=True)  # a tiny temperature must not overflow
         logits = logits / temperature
         logits = logits if k is None else top_k(logits, k)
         logits = logits if p is None else top_p(logits, p)
@@ -116,10 +117,11 @@ class Options(RunOptions):
     seed: int = option(0, "of the draws")
 
     def __post_init__(self):
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or self.tokens < 0:
-            raise ValueError("temperature, top_k and tokens must not be negative, top_p above 0 "
-                             f"and at most 1: {self.temperature}, {self.top_k}, {self.tokens}, "
-                             f"{self.top_p}")
+        for name, good in (("temperature", 0 <= self.temperature < float("inf")),
+                           ("top_k", self.top_k >= 0), ("tokens", self.tokens >= 0),
+                           ("top_p", 0 < self.top_p <= 1)):
+            if not good:
+                raise ValueError(f"{name} can't be {getattr(self, name)}")
 
 
 def main(argv=None):
@@ -130,7 +132,7 @@ def main(argv=None):
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     pick = make_pick(options.temperature, options.top_k or None,
                      options.top_p if options.top_p < 1 else None, options.seed)
-    print(f"{folder}, step {step}", file=sys.stderr)
+    print(f"{folder}, step {step}, on {model.head.weight.device}", file=sys.stderr)
     start, count = time.perf_counter(), 0
     print(prompt, end="", flush=True)
     for text in stream_text(model, tokenizer, prompt, options.tokens, pick):

@@ -1,6 +1,7 @@
 """Tests of sample.py: choosing, then showing, then the command."""
 
 import dataclasses
+import io
 import json
 import time
 
@@ -43,7 +44,7 @@ def shares(pick, logits, n=20_000):
 
 def test_make_pick():
     logits = logs([0.5, 0.3, 0.15, 0.05])
-    assert make_pick(temperature=0)(logits).tolist() == [0]
+    assert make_pick(temperature=0)(logits).tolist() == [0] == make_pick(1e-40)(logits).tolist()
     near = pytest.approx
     assert shares(make_pick(seed=1), logits) == near([0.5, 0.3, 0.15, 0.05], abs=0.02)
     sharp = torch.tensor([0.5, 0.3, 0.15, 0.05]) ** 2
@@ -113,7 +114,7 @@ def runs(tmp_path):
     return tmp_path
 
 
-def test_command_line(runs, capsys, fails):
+def test_command_line(runs, capsys, fails, monkeypatch):
     options = ["--runs-dir", str(runs), "--prompt", "spam", "--tokens", "60", "--device", "cpu"]
     main(options)
     first = capsys.readouterr()
@@ -123,11 +124,14 @@ def test_command_line(runs, capsys, fails):
     main([*options, "--seed", "1", "--run", "old"])
     other = capsys.readouterr()
     assert other.out != first.out and "old, step 7" in other.err
-    main([*options, "--temperature", "0"])
+    monkeypatch.setattr("sys.stdin", io.StringIO("from a pipe"))
+    main([*options, "--temperature", "0", "--prompt", "-"])
+    assert capsys.readouterr().out.startswith("from a pipe")
     main([*options, "--top-k", "3", "--top-p", "0.9", "--prompt", ""])
     assert "no run 'x'" in fails(main, "--runs-dir", runs, "--run", "x")
     assert "no run with a checkpoint" in fails(main, "--runs-dir", runs / "nowhere")
     assert "top_p" in fails(main, "--runs-dir", runs, "--top-p", 0)
-    assert "temperature" in fails(main, "--runs-dir", runs, "--temperature", -1)
+    for temperature in (-1, "nan", "inf"):
+        assert "temperature" in fails(main, "--runs-dir", runs, "--temperature", temperature)
     (runs / "new" / "tokenizer.json").write_text("{}")
     assert "tokenizer.json" in fails(main, "--runs-dir", runs)

@@ -25,8 +25,9 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from bpe import read_text
 from console import Parser, add_options, option, run
+from report import table
 from shards import Compressors, baselines, bits_per_byte, prepare, token_bytes
-from train import RunOptions, score
+from train import RunOptions, same_tokenizer, score
 
 
 def perplexity(nats):  # exercise
@@ -86,10 +87,7 @@ def main(argv=None):
     options = Options(**vars(parser.parse_args(argv)))
     folder, model, tokenizer, config, step = options.load()
     shards = prepare(config.data, config.vocab_size, config.data_dir)
-    if shards.tokenizer.hash != tokenizer.hash:
-        raise ValueError(f"{folder} was trained with tokenizer {tokenizer.hash}, but its data "
-                         f"now has {shards.tokenizer.hash}: the source has changed")
-
+    same_tokenizer(folder, tokenizer, shards)
     bos, sizes = tokenizer.special["<|bos|>"], token_bytes(tokenizer)
     if options.file:
         text = read_text(options.file)
@@ -104,17 +102,16 @@ def main(argv=None):
     is_text = sizes[targets] > 0
     bits = bits_per_byte(nats, targets, sizes)
 
-    print(f"{folder}, step {step}, on {what}: {sizes[targets].sum():,} bytes, "
-          f"{is_text.sum():,} tokens")
+    print(f"{folder}, step {step}, {model.head.weight.device}, on {what}: "
+          f"{sizes[targets].sum():,} bytes, {is_text.sum():,} tokens")
     error = ""
     documents = np.cumsum(ids == bos)[1:][is_text] - 1
     if documents[-1] > 0:
         error = standard_error(nats[is_text] / np.log(2), sizes[targets[is_text]], documents)
         error = f" +- {error:.3f} (standard error over {documents[-1] + 1} documents)"
     print(f"perplexity {perplexity(nats[is_text]):.2f} per token; bits per byte {bits:.4f}{error}")
-    for name, value in sorted((bars | {"this model": bits}).items(), key=lambda row: -row[1]):
-        print(f"{name:12} {value:6.3f}{'  <--' if name == 'this model' else ''}")
-    if not options.stride and len(nats) >= config.seq_len:
+    print(table(bars | {"this model": bits}))
+    if not options.file and not options.stride and len(nats) >= config.seq_len:
         draw_positions(by_position(nats, config.seq_len), folder / "context.png")
         print(f"{folder}/context.png shows what context is worth")
 

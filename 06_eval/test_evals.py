@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import train
+from bpe import Tokenizer
 from evals import by_position, main, perplexity, standard_error
 
 
@@ -26,7 +27,8 @@ def test_standard_error():
     plain = values.std(ddof=1) / 2
     assert standard_error(values, np.ones(4), np.arange(4)) == pytest.approx(plain)
     doubled = np.repeat(values, 2)
-    assert standard_error(doubled, np.ones(8), np.repeat(np.arange(4), 2)) == pytest.approx(plain), (
+    twice = standard_error(doubled, np.ones(8), np.repeat(np.arange(4), 2))
+    assert twice == pytest.approx(plain), (
         "more tokens of the same documents are no more evidence")
     seed = 0
     rng = np.random.default_rng(seed)
@@ -44,7 +46,7 @@ def run(tmp_path_factory):
     base = tmp_path_factory.mktemp("evals")
     for i in range(3):
         (base / f"{i}.txt").write_text("".join(f"{i} spam {j} eggs\n" for j in range(400)))
-    arguments = ["--data", f"folder:{base}", "--vocab-size", "300", "--steps", "5", "--device",
+    arguments = ["--data", f"folder:{base}", "--vocab-size", "300", "--steps", "40", "--device",
                  "cpu", "--data-dir", str(base / ".data"), "--runs-dir", str(base / ".runs")]
     train.main(["--preset", "nano", *arguments])
     return base / ".runs"
@@ -64,6 +66,7 @@ def test_command_line(run, tmp_path, capsys, fails):
         assert name in out
     assert (run / "nano" / "context.png").read_bytes().startswith(b"\x89PNG")
 
+    picture = (run / "nano" / "context.png").read_bytes()
     text = tmp_path / "text"
     text.write_text("0 spam 1 eggs\n" * 30)
     main(["--runs-dir", str(run), "--file", str(text)])
@@ -75,7 +78,12 @@ def test_command_line(run, tmp_path, capsys, fails):
     assert "no run 'x'" in fails(main, "--runs-dir", run, "--run", "x")
     assert "stride is 65" in fails(main, "--runs-dir", run, "--stride", 65)
     assert "No such file" in fails(main, "--runs-dir", run, "--file", tmp_path / "none")
+    assert (run / "nano" / "context.png").read_bytes() == picture, "that of the validation set"
     text.write_text("")
     assert "is empty" in fails(main, "--runs-dir", run, "--file", text)
+    trained_with = (run / "nano" / "tokenizer.json").read_bytes()
+    Tokenizer.train(["abc " * 9], 300).save(run / "nano" / "tokenizer.json")
+    assert "fit the config" in fails(main, "--runs-dir", run)
+    (run / "nano" / "tokenizer.json").write_bytes(trained_with)
     text.write_bytes(b"\xff\xfe")
     assert "not UTF-8" in fails(main, "--runs-dir", run, "--file", text)

@@ -74,7 +74,7 @@ class BucketedSum:
         self.sent = []  # (flat gradients of a bucket, what to wait for)
 
     def arrived(self, i):
-        """A gradient of bucket i is ready. Send every bucket that is complete and whose turn it is."""
+        """A gradient of bucket i is ready. Send all buckets that are complete and in turn."""
         if not self.active:
             return
         self.missing[i] -= 1

@@ -40,7 +40,7 @@ def main(stages):
     mine = Path("mine")
     for stage in stages:
         folder = ROOT / Path(stage).name
-        if not stage or not folder.is_dir():
+        if folder not in ROOT.glob("0?_*"):
             names = ", ".join(p.name for p in sorted(ROOT.glob("0?_*")))
             print(f"error: {stage!r} is not a stage; there are {names}", file=sys.stderr)
             sys.exit(2)

@@ -9,11 +9,8 @@ import os
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))
 
 from blank import ROOT, blank, exercises
 
@@ -34,6 +31,9 @@ MISTAKES = {
          "-ranks.get(pair, float(\"-inf\")))", "test_apply_merges"),
         ("special token taken from user text", "def encode(self, text, allowed_special=())",
          "def encode(self, text, allowed_special=\"all\")",
+         "test_special_tokens_only_when_allowed"),
+        ("all special tokens taken where one is allowed",
+         "self.special if allowed_special == \"all\" else allowed_special", "self.special",
          "test_special_tokens_only_when_allowed"),
         ("negative ids decoded from the end of the list", "if not 0 <= i < self.vocab_size:",
          "if not i < self.vocab_size:", "test_decode_bytes"),
@@ -65,8 +65,8 @@ MISTAKES = {
          "test_windows"),
         ("the last target never scored", "max(0, n_tokens - 1 - seq_len)",
          "max(0, n_tokens - 2 - seq_len)", "test_windows"),
-        ("what was never seen is impossible", "np.asarray(counts) + 1.0", "np.asarray(counts) + 0.0",
-         "test_unigram_bits"),
+        ("what was never seen is impossible", "np.asarray(counts) + 1.0",
+         "np.asarray(counts) + 0.0", "test_unigram_bits"),
     ],
     "03_model/gpt.py": [
         ("norm by the sum, not the mean", ".pow(2).mean(-1", ".pow(2).sum(-1", "test_rms_norm"),
@@ -93,7 +93,10 @@ MISTAKES = {
          "return self.mlp(rms_norm(x))", "test_block"),
         ("positions that start again with each chunk", "torch.arange(start, start + T,",
          "torch.arange(0, T,", "test_cached_equals_uncached"),
-        ("masked targets punished", "ignore_index=-1,", "ignore_index=-100,", "test_loss"),
+        ("masked targets learned as id 0", ".clamp(min=-1)", ".clamp(min=0)", "test_loss"),
+        ("matrices that write to the stream not zero", "            a.out.weight.zero_()\n",
+         "            a.out.weight.normal_(generator=generator)\n",
+         "test_a_new_model_does_nothing_yet"),
         ("targets of the wrong rows", "nats.view_as(targets)", "nats.view_as(targets.T).T",
          "test_loss"),
     ],
@@ -119,9 +122,15 @@ MISTAKES = {
          "test_accumulate_gives_the_gradients_of_one_big_batch"),
         ("masked tokens counted", "nats / n_targets, last", "nats / targets.numel(), last",
          "test_accumulate_gives_the_gradients_of_one_big_batch"),
+        ("the learning rate not followed", "group[\"lr\"] = learning_rate(step, config)", "pass",
+         "test_take_step"),
+        ("gradients never clipped", "model.parameters(), config.grad_clip",
+         "model.parameters(), 1e9", "test_take_step"),
+        ("a step never taken", "    optimizer.step()\n", "", "test_take_step"),
+        ("gradients never cleared", "    optimizer.zero_grad()\n", "", "test_take_step"),
         ("gradients sent with every micro-batch", "last=i == len(pieces) - 1", "last=True",
          "test_accumulate_tells_the_engine_which_is_the_last"),
-        ("bias correction spoiled", "betas=(0.9, 0.95)", "betas=(0.9, 0.999)",
+        ("a second moment that remembers too long", "betas=(0.9, 0.95)", "betas=(0.9, 0.999)",
          "test_optimizer_is_adamw"),
         ("tables decayed", "\"params\": tables, \"weight_decay\": 0.0",
          "\"params\": tables, \"weight_decay\": 0.1", "test_optimizer_is_adamw"),
@@ -146,8 +155,8 @@ MISTAKES = {
          "test_perplexity"),
         ("windows averaged, not positions", "nats[i::seq_len]",
          "nats[i * seq_len:(i + 1) * seq_len]", "test_by_position"),
-        ("tokens taken for independent", "(np.bincount(documents, weights=x) for x in (bits, sizes))",
-         "(np.asarray(x, dtype=float) for x in (bits, sizes))", "test_standard_error"),
+        ("tokens taken for independent",
+         "(np.bincount(documents, weights=x) for x in (bits, sizes))", "(np.asarray(x, dtype=float) for x in (bits, sizes))", "test_standard_error"),
     ],
     "07_scale/ddp.py": [
         ("buffers not sent", "[*model.parameters(), *model.buffers()]", "[*model.parameters()]",
@@ -282,7 +291,8 @@ def calls(test, tests, request):
 ALL = [(file, *mistake) for file, mistakes in MISTAKES.items() for mistake in mistakes]
 
 
-@pytest.mark.parametrize("file, what, right, wrong, test", ALL, ids=[f"{m[0]}: {m[1]}" for m in ALL])
+@pytest.mark.parametrize("file, what, right, wrong, test", ALL,
+                         ids=[f"{m[0]}: {m[1]}" for m in ALL])
 def test_mistakes_are_caught(file, what, right, wrong, test, request):
     path = ROOT / file
     source = path.read_text()

@@ -1,6 +1,7 @@
 """What holds for all files: who may import whom, what every file carries, what README promises."""
 
 import ast
+import functools
 import importlib
 import re
 import shlex
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from blank import exercises
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(ROOT.glob("0?_*/*.py"))
@@ -59,7 +62,7 @@ def test_form(path):
 
 def test_every_file_is_tested():
     for name, stage in STAGE.items():
-        if not name.startswith("test_") and name != "console":
+        if not name.startswith("test_"):
             assert f"test_{name}" in STAGE, f"{stage}/{name}.py has no tests"
 
 
@@ -70,6 +73,12 @@ def commands():
              for part in re.split("&&", line.split("  #")[0])]
     return [line for line in lines + re.findall(r"`([^`\n]*\.py[^`\n]*)`", README)
             if re.search(r"(?<!\S)\S+\.py\b", line)]
+
+
+@functools.cache
+def help_of(script, *command):
+    return subprocess.run([sys.executable, str(ROOT / script), *command, "--help"],
+                          capture_output=True, text=True).stdout
 
 
 def test_readme_has_commands():
@@ -84,16 +93,10 @@ def test_commands_of_the_readme_are_understood(line):
     assert (ROOT / script).exists(), f"{script} is not there"
     options = [w.split("=")[0] for w in words[words.index(script) + 1:] if w.startswith("--")]
     if options:
-        shown = subprocess.run([sys.executable, str(ROOT / script), "--help"], cwd=ROOT,
-                               capture_output=True, text=True).stdout
-        if script == "01_tokenizer/bpe.py":
-            shown = subprocess.run([sys.executable, str(ROOT / script), words[
-                words.index(script) + 1], "--help"], capture_output=True, text=True).stdout
-        if script == "07_scale/scale.py":
-            shown = subprocess.run([sys.executable, str(ROOT / "04_train" / "train.py"), "--help"],
-                                   capture_output=True, text=True).stdout
+        taker = "04_train/train.py" if script == "07_scale/scale.py" else script
+        command = words[words.index(script) + 1:][:1] if script == "01_tokenizer/bpe.py" else []
         for option in options:
-            assert re.search(rf"{option}\b", shown), f"{script} has no {option}"
+            assert re.search(rf"{option}\b", help_of(taker, *command)), f"{script} has no {option}"
     for preset in re.findall(r"--preset (\w+)", line):
         assert preset in importlib.import_module("train").PRESETS
 
@@ -113,8 +116,6 @@ def test_requirements_are_the_five_pinned():
 
 def test_the_numbers_of_the_readme():
     """What the README counts is counted here; its measurements name the command they come from."""
-    from blank import exercises
-
     marked = sum(len(exercises(path.read_text())) for path in FILES
                  if not path.name.startswith("test_"))
     assert f"{marked} exercises" in README, f"there are {marked} exercises"
