@@ -52,13 +52,16 @@ def draw(metrics, path, bars=None):
 
     steps = [m["step"] for m in metrics if "loss" in m]
     losses = [m["loss"] for m in metrics if "loss" in m]
-    vals = [(m["step"], m["val_bits_per_byte"]) for m in metrics if "val_bits_per_byte" in m]
+    vals = [m for m in metrics if "val_bits_per_byte" in m]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(steps, losses, color="0.8", lw=0.8)
     left.plot(steps, smooth(losses), color="C0")
     left.set(xlabel="step", ylabel="nats per token", title="training loss")
-    right.plot(*zip(*vals), "o-", color="C1", ms=3)
+    for kind, style in ((False, "o-"), (True, "*")):  # on a part of the text; at the end, on all
+        points = [(m["step"], m["val_bits_per_byte"]) for m in vals if m.get("final", False) == kind]
+        right.plot([x for x, _ in points], [y for _, y in points], style, color="C1",
+                   ms=9 if kind else 3)
     for i, (name, bits) in enumerate((bars or {}).items()):
         right.axhline(bits, color="0.6", lw=0.8, ls="--")
         right.annotate(name, (1, bits), xycoords=("axes fraction", "data"), fontsize=8,

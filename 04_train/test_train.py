@@ -16,7 +16,7 @@ import torch
 import train as module
 from checkpoints import load, newest_checkpoint, save_checkpoint, step_of
 from gpt import GPT, GPTConfig
-from shards import prepare, windows
+from shards import Stream, prepare, windows
 from train import (PRESETS, Config, Engine, accumulate, learning_rate, load_run, main,
                    make_optimizer, score, start_run, train)
 
@@ -144,6 +144,15 @@ def test_take_step_computes_in_the_dtype_that_was_asked_for(monkeypatch):
         module.take_step(model, make_optimizer(model, Config()), (ids, ids), 0, Config(dtype=dtype),
                          Engine(), NoStop)
     assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_evaluate_on_a_part():
+    """Windows spread evenly: here every third of the seven, and what they score counts, alone."""
+    model, stream, sizes = random_model().eval(), Stream([random_ids(7 * 16 + 1).numpy()]), [1] * 61
+    nats = score(model, stream.read(0, 113))
+    part = np.concatenate([nats[0:16], nats[48:64], nats[96:112]])
+    assert module.evaluate(model, stream, sizes, 40) == pytest.approx(part.mean() / math.log(2))
+    assert module.evaluate(model, stream, sizes) == pytest.approx(nats.mean() / math.log(2))
 
 
 @pytest.mark.parametrize("n", [2, 16, 17, 18, 33, 50])

@@ -64,8 +64,8 @@ class Config(GPTConfig):
     cooldown: float = option(0.5, "share of the steps over which it falls to 0 again")
     weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
     grad_clip: float = option(1.0, "largest norm of the gradients")
-    eval_every: int = option(100, "steps between evaluations on the first eval_tokens tokens")
-    eval_tokens: int = option(10_000, "tokens of those; the last evaluation is on all there are")
+    eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
+    eval_tokens: int = option(10_000, "how many validation tokens they take; the last takes all")
     save_every: int = option(200, "steps between checkpoints")
     seed: int = option(0, "of the weights and of the order of the data")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
@@ -174,19 +174,20 @@ class Engine:
 # ---- evaluation ----
 
 @torch.inference_mode()
-def score(model, ids, stride=None, batch_size=32, engine=Engine()):  # exercise
+def score(model, ids, stride=None, every=1, batch_size=32, engine=Engine()):  # exercise
     """What each id of a text costs the model, given those before it: (N - 1,) nats, float64.
 
     ids: (N,) ints, N >= 2; entry i of the result is the loss of ids[i + 1]. Uses the windows of
     shards.windows(N, seq_len, stride) (default: side by side, stride = seq_len), each target
-    counted once, `batch_size` windows at a time; the last may stick out over the end. Windows
-    are dealt out by engine.share(list), and the parts put together by engine.sum(array).
+    counted once, `batch_size` windows at a time; the last may stick out over the end. With
+    `every` = n only windows 0, n, 2n ... are used; what they don't score stays 0. Windows are
+    dealt out by engine.share(list), and the parts put together by engine.sum(array).
     """
     T, device = model.config.seq_len, model.head.weight.device
     ids = torch.as_tensor(np.asarray(ids))
     padded = F.pad(ids, (0, T))
     nats = np.zeros(len(ids) - 1)
-    todo = engine.share(windows(len(ids), T, stride or T))
+    todo = engine.share(windows(len(ids), T, stride or T)[::every])
     batches = range(0, len(todo), batch_size)
     if engine.leads:
         batches = track(batches, "evaluating", len(batches), unit=" batches")
@@ -201,9 +202,14 @@ def score(model, ids, stride=None, batch_size=32, engine=Engine()):  # exercise
 
 
 def evaluate(model, stream, sizes, max_tokens=None, engine=Engine()):
-    """Bits per byte of a stream of ids, or of its first max_tokens."""
-    ids = stream.read(0, min(len(stream), max_tokens or len(stream)))
-    return bits_per_byte(score(model, ids, engine=engine), ids[1:], sizes)
+    """Bits per byte of a stream of ids; with max_tokens, on windows spread evenly over it that
+    have about so many targets.
+    """
+    ids, T = stream.read(0, len(stream)), model.config.seq_len
+    every = -(-len(ids) // max_tokens) if max_tokens else 1
+    scored = np.arange(len(ids) - 1) // T % every == 0
+    nats = score(model, ids, every=every, engine=engine)
+    return bits_per_byte(nats, np.where(scored, ids[1:], -1), sizes)
 
 
 # ---- a run's folder ----

@@ -67,7 +67,10 @@ def draw_positions(losses, path):
 
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(np.arange(1, len(losses) + 1), losses, lw=1)
+    seen = np.arange(1, len(losses) + 1)
+    axes.plot(seen, losses, ".", color="0.8")
+    octaves = [(seen >= 2**i) & (seen < 2**(i + 1)) for i in range(int(np.log2(len(losses))) + 1)]
+    axes.plot([seen[o].mean() for o in octaves], [losses[o].mean() for o in octaves], "o-")
     axes.set(xscale="log", xlabel="ids that the model sees", ylabel="nats per token",
              title="what context is worth")
     axes.spines[["top", "right"]].set_visible(False)
