@@ -1,7 +1,8 @@
 """A run's metrics.jsonl -> a picture of its loss; and the table that a run ends with.
 
-One JSON object a line, written by train.py as it goes: {"step", "loss", "lr", ...} for each step
-and {"step", "val_bits_per_byte"} for each evaluation.
+One JSON object a line, written by train.py as it goes: {"step", "loss", "lr", ...} for each step,
+{"step", "val_bits_per_byte"} for each evaluation; the last one also says what others reach,
+{..., "baselines": {name: bits per byte}}.
 
     python 04_train/report.py runs/tiny
 
@@ -46,8 +47,8 @@ def smooth(values, weight=0.9):  # exercise
     return np.array(result)
 
 
-def draw(metrics, path, bars=None):
-    """Draw training loss and validation bits per byte over the steps. bars: {name: bits}."""
+def draw(metrics, path):
+    """Draw training loss and validation bits per byte over the steps."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     steps = [m["step"] for m in metrics if "loss" in m]
@@ -59,10 +60,11 @@ def draw(metrics, path, bars=None):
     left.plot(steps, smooth(losses), color="C0")
     left.set(xlabel="step", ylabel="nats per token", title="training loss")
     for kind, style in ((False, "o-"), (True, "*")):  # on a part of the text; at the end, on all
-        points = [(m["step"], m["val_bits_per_byte"]) for m in vals if m.get("final", False) == kind]
-        right.plot([x for x, _ in points], [y for _, y in points], style, color="C1",
-                   ms=9 if kind else 3)
-    for i, (name, bits) in enumerate((bars or {}).items()):
+        points = [m for m in vals if ("baselines" in m) == kind]
+        right.plot([m["step"] for m in points], [m["val_bits_per_byte"] for m in points], style,
+                   color="C1", ms=9 if kind else 3)
+    right.margins(y=0.08)
+    for name, bits in vals[-1].get("baselines", {}).items():
         right.axhline(bits, color="0.6", lw=0.8, ls="--")
         right.annotate(name, (1, bits), xycoords=("axes fraction", "data"), fontsize=8,
                        ha="right", va="bottom", color="0.4")

@@ -38,7 +38,8 @@ def test_draw(tmp_path, capsys, fails):
     main([str(tmp_path)])
     picture = (tmp_path / "loss.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
-    draw(rows, tmp_path / "bars.png", {"zlib": 2.1})
+    rows[-1]["baselines"] = {"zlib -9": 2.1}
+    draw(rows, tmp_path / "bars.png")
     assert (tmp_path / "bars.png").read_bytes() != picture
     assert "not a run" in fails(main, tmp_path / "nowhere")
     (tmp_path / "metrics.jsonl").write_text("")

@@ -357,12 +357,12 @@ def train(config, folder, shards, engine=Engine()):
         # 4. the result
         if not stopped:
             bits = evaluate(model, shards.val, sizes, engine=engine)
-            record(step=step, val_bits_per_byte=bits, final=True)
+            record(step=step, val_bits_per_byte=bits, baselines=baselines(shards))
     if stopped:
         say(f"stopped after step {step}, which is saved; --resume goes on")
         return None
     if engine.leads:
-        summarise(model, shards, bits, folder, device)
+        summarise(model, shards, folder, device)
     return bits
 
 
@@ -387,7 +387,7 @@ def restore(folder, shards, model, optimizer, loader, device, engine):
         torch.set_rng_state(state["rng"].cpu())
     if engine.leads and (folder / "metrics.jsonl").exists():  # forget what will come again
         kept = [m for m in read_metrics(folder / "metrics.jsonl")
-                if m["step"] <= state["step"] and not m.get("final")]
+                if m["step"] <= state["step"] and "baselines" not in m]
         write_safely(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept))
     return state
 
@@ -399,17 +399,17 @@ def same_tokenizer(folder, tokenizer, shards):
                          f"has tokenizer {shards.tokenizer.hash}: the source has changed")
 
 
-def summarise(model, shards, bits, folder, device):
+def summarise(model, shards, folder, device):
     """Draw the curves, print a sample, and the table: what this model and others make of the
     validation text.
     """
-    rows = baselines(shards)
-    draw(read_metrics(folder / "metrics.jsonl"), folder / "loss.png", rows)
+    metrics = read_metrics(folder / "metrics.jsonl")
+    draw(metrics, folder / "loss.png")
     bos = torch.tensor([[shards.tokenizer.special["<|bos|>"]]], device=device)
     ids = [int(i) for i in generate(model, bos, 200, random_pick(temperature=0.8, seed=0))]
     print(f"\n---- a sample ----\n{shards.tokenizer.decode(ids)}\n")
     print(f"---- bits per byte of {shards.index['val']['bytes']:,} bytes of validation text ----")
-    print(table(rows | {"this model": bits}))
+    print(table(metrics[-1]["baselines"] | {"this model": metrics[-1]["val_bits_per_byte"]}))
     print(f"\n{folder}/loss.png shows the way; next: python 05_sample/sample.py")
 
 

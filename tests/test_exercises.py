@@ -156,7 +156,8 @@ MISTAKES = {
         ("windows averaged, not positions", "nats[i::seq_len]",
          "nats[i * seq_len:(i + 1) * seq_len]", "test_by_position"),
         ("tokens taken for independent",
-         "(np.bincount(documents, weights=x) for x in (bits, sizes))", "(np.asarray(x, dtype=float) for x in (bits, sizes))", "test_standard_error"),
+         "(np.bincount(documents, weights=x) for x in (bits, sizes))",
+         "(np.asarray(x, dtype=float) for x in (bits, sizes))", "test_standard_error"),
     ],
     "07_scale/ddp.py": [
         ("buffers not sent", "[*model.parameters(), *model.buffers()]", "[*model.parameters()]",
