@@ -110,7 +110,7 @@ def train_fast(words, n_merges):
     where a was and unlinks b. An index says at which positions a pair stood when it was made, and
     a heap which pair is the most frequent. Both are allowed to be out of date: a pair is counted
     once when it appears and afterwards only loses, so the heap never underestimates, and an entry
-    is checked when it is used. Time: one step a merged occurrence, however long the words.
+    is checked when it is used. The time grows with the occurrences merged, however long the words.
     """
     fence = -1
     symbols, weights = [fence], [0]
@@ -144,11 +144,10 @@ def train_fast(words, n_merges):
             if symbols[i] != a or symbols[j] != b:
                 continue  # an earlier merge took one of them
             weight, before, after = weights[i], left[i], right[j]
-            symbols[i], symbols[j] = new_id, fence
-            right[i] = after
-            left[after] = i
-            for old, new, place in (((symbols[before], a), (symbols[before], new_id), before),
-                                    ((b, symbols[after]), (new_id, symbols[after]), i)):
+            symbols[i], symbols[j] = new_id, fence  # j is dead: nothing pairs with a fence
+            right[i], left[after] = after, i
+            x, y = symbols[before], symbols[after]  # x a b y is now x new_id y
+            for place, old, new in ((before, (x, a), (x, new_id)), (i, (b, y), (new_id, y))):
                 if fence not in new:
                     counts[old] -= weight
                     counts[new] += weight
@@ -209,6 +208,33 @@ def apply_merges_fast(ids, ranks):
                     places[later] = [k]
                     heapq.heappush(todo, later)
     return [i for i in ids if i is not None]
+
+
+class Pieces(dict):
+    """The ids of every piece met so far: texts repeat their words, so most look-ups are hits."""
+
+    def __init__(self, ranks, limit=1_000_000):
+        self.ranks, self.limit = ranks, limit
+
+    def __missing__(self, piece):
+        if len(self) >= self.limit:  # endless new words must not fill the memory
+            self.clear()
+        ids = self[piece] = apply_merges_fast(list(piece.encode()), self.ranks)
+        return ids
+
+
+def split_function(pattern):
+    """A function that splits a text into pieces: what `pattern` finds, and what it skips, one
+    character each, so that nothing is lost.
+    """
+    try:
+        compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
+    except regex.error as error:
+        raise ValueError(f"the split pattern {pattern!r} is not a regular expression: {error}")
+    if compiled.groups or compiled.match(""):
+        raise ValueError(f"the split pattern {pattern!r} must not capture groups, nor "
+                         "match the empty text")
+    return compiled.findall
 
 
 class Tokenizer:
@@ -306,14 +332,14 @@ class Tokenizer:
 
     def save(self, path):
         """Write tokenizer.json (pattern, merges, special tokens, hash)."""
-        write_safely(path, json.dumps({"format": "bpe 1", "hash": self.hash, **self._content()}))
+        write_safely(path, json.dumps({"hash": self.hash, **self._content()}))
 
     @classmethod
     def load(cls, path):
         """Read what save() wrote. ValueError, naming the file, if it is anything else."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            tokenizer = cls(*(content[k] for k in ("merges", "pattern", "special_tokens")))
+            tokenizer = cls(content["merges"], content["pattern"], content["special_tokens"])
             stored = content["hash"]
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is not a tokenizer.json of this project: {error!r}") from None
@@ -321,32 +347,6 @@ class Tokenizer:
             raise ValueError(f"{path} was changed: its hash says {stored}, its content "
                              f"{tokenizer.hash}")
         return tokenizer
-
-
-class Pieces(dict):
-    """The ids of every piece met so far: texts repeat their words, so most look-ups are hits."""
-
-    def __init__(self, ranks, limit=1_000_000):
-        self.ranks, self.limit = ranks, limit
-
-    def __missing__(self, piece):
-        if len(self) >= self.limit:  # endless new words must not fill the memory
-            self.clear()
-        ids = self[piece] = apply_merges_fast(list(piece.encode()), self.ranks)
-        return ids
-
-
-def split_function(pattern):
-    """A function that splits a text into pieces: what `pattern` finds, and what it skips, one
-    character each, so that nothing is lost.
-    """
-    try:
-        compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
-    except regex.error as error:
-        raise ValueError(f"the split pattern {pattern!r} is not a regular expression: {error}")
-    if compiled.groups or compiled.match(""):
-        raise ValueError(f"the split pattern {pattern!r} must not capture groups or match nothing")
-    return compiled.findall
 
 
 # ---- the command line ----

@@ -19,7 +19,7 @@ def run(main):
     try:
         main()
         sys.stdout.flush()
-    except BrokenPipeError:  # `... | head` has read enough; what a shell reports of it is 141
+    except BrokenPipeError:  # `... | head` has read enough; 141 is 128 + SIGPIPE, as in a shell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except KeyboardInterrupt:
@@ -42,7 +42,10 @@ def option(default, help, choices=None):
 
 
 def add_options(parser, config_class):
-    """Give `parser` one --flag a field of `config_class`; parse_args() returns only those given."""
+    """Give `parser` one --flag for each field of `config_class`.
+
+    parse_args() then returns only those that were given.
+    """
     for field in dataclasses.fields(config_class):
         how = {"help": f"{field.metadata['help']} (default: {field.default})"}
         if field.type is bool:

@@ -67,7 +67,9 @@ class Source:
     fingerprint: str
 
     def parts(self):
-        """Yield ("train" or "val", text) for every document, or both halves of one; none empty."""
+        """Yield ("train" or "val", text): each document on its side; or, split by tails, what
+        stands before a document's tail, and the tail. Nothing empty is yielded.
+        """
         for text in self.documents():
             if self.split == "hash":
                 pairs = [("val" if is_validation(text) else "train", text)]
@@ -81,7 +83,8 @@ class Source:
 def folder(path):
     """Every file below `path` (or the file `path` itself), in the order of their names.
 
-    Hidden files and folders are passed over. ValueError if there is no file, or one is not text.
+    Hidden and empty files and hidden folders are passed over. ValueError if nothing is left, and
+    when the documents are read, if one is not UTF-8 text.
     """
     root = Path(path)
     if not root.exists():

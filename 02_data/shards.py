@@ -1,9 +1,9 @@
 """Documents -> token shards on disk -> batches.
 
 Text is encoded once and kept as plain arrays, because a trainer reads it many times, from random
-places, and faster than any tokenizer writes it. A folder of shards holds tokenizer.json,
+places, and faster than a tokenizer could encode it. A folder of shards holds tokenizer.json,
 train-00000.npy and so on, the same for val, where each document starts, and index.json: counts,
-checksums, and what two compressors make of the validation text, the bar a model has to clear.
+checksums, and what two compressors make of the validation text, a yardstick for a model.
 Every document starts with <|bos|>.
 Left out: mixing sources, packing documents into windows, several workers.
 
@@ -122,7 +122,7 @@ def write_shards(source, tokenizer, folder, shard_tokens=1 << 26):
             writers[split].add([bos] + tokenizer.encode(text), len(data))
             if split == "val":
                 compressors.add(data)
-        index = {"format": "shards 1", "source": source.name, "split": source.split,
+        index = {"source": source.name, "split": source.split,
                  "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size,
                  "dtype": np.dtype(dtype).name}
         index |= {split: writer.close() for split, writer in writers.items()}
@@ -138,36 +138,34 @@ def write_shards(source, tokenizer, folder, shard_tokens=1 << 26):
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def prepare(name, vocab_size=None, data_dir="data", tokenizer=None, pattern="gpt4", say=print):
+def prepare(name, vocab_size=None, data_dir="data", tokenizer=None, say=print):
     """The Shards of a source, made if they aren't there yet, with a tokenizer of their own.
 
     name: a source's, or shards:FOLDER for a folder that this made earlier. The tokenizer is
-    trained on the training documents to `vocab_size` ids, unless one is given. The folder's name
-    holds a hash of all it depends on, so changed documents never meet yesterday's shards.
+    trained on the training documents to `vocab_size` ids (fewer, if the text gives no more),
+    unless one is given. The folder's name holds a hash of all that it depends on, so changed
+    documents never meet yesterday's shards.
     """
     if name.startswith("shards:"):
         if tokenizer:
             raise ValueError(f"{name} has a tokenizer of its own; leave the other one out")
         return Shards(name.removeprefix("shards:"), vocab_size)
     source = find_source(name, data_dir)
-    key = [source.name, source.fingerprint, tokenizer.hash if tokenizer else [vocab_size, pattern]]
+    key = [source.name, source.fingerprint, tokenizer.hash if tokenizer else vocab_size]
     key = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", source.name).strip("-")[-40:]
     folder = Path(data_dir) / f"{slug}-{key}"
-    if (folder / "index.json").exists():
-        say(f"data       {folder} (made earlier)")
-        return Shards(folder)
-    if tokenizer is None:
-        texts = (text for part, text in source.parts() if part == "train")
-        tokenizer = Tokenizer.train(texts, vocab_size, pattern)
-        if tokenizer.vocab_size < vocab_size:
-            say(f"tokenizer  {tokenizer.vocab_size} ids are all that this text gives, "
-                f"not {vocab_size}")
-    write_shards(source, tokenizer, folder)
+    earlier = (folder / "index.json").exists()
+    if not earlier:
+        if tokenizer is None:
+            texts = (text for part, text in source.parts() if part == "train")
+            tokenizer = Tokenizer.train(texts, vocab_size)
+        write_shards(source, tokenizer, folder)
     shards = Shards(folder)
     train, val = shards.index["train"], shards.index["val"]
-    say(f"data       {folder}: {train['documents']:,} documents, {train['tokens']:,} tokens, "
-        f"{train['bytes'] / (train['tokens'] - train['documents']):.2f} bytes a token; validation "
+    say(f"data       {folder}{' (made earlier)' if earlier else ''}: {train['documents']:,} "
+        f"documents, {train['tokens']:,} tokens of {shards.index['vocab_size']:,} kinds, "
+        f"{train['bytes'] / (train['tokens'] - train['documents']):.2f} bytes each; validation "
         f"{val['documents']:,} documents, {val['bytes']:,} bytes")
     return shards
 
@@ -188,10 +186,10 @@ class Stream:
         """Ids start .. start + n - 1 of the stream, (n,) int64, also across shards.
 
         self.arrays: the shards' ids; self.ends: where in the stream each of them ends.
-        ValueError if the stream ends before, naming its length.
+        ValueError, naming the stream's length, if start is negative or the stream ends before.
         """
         if start < 0 or start + n > len(self):
-            raise ValueError(f"ids {start} to {start + n} are not in a stream of {len(self)}")
+            raise ValueError(f"{n} ids from {start} on are not in a stream of {len(self)}")
         parts, i = [], int(np.searchsorted(self.ends, start, side="right"))
         offset = start - (self.ends[i - 1] if i else 0)
         while n > 0:
@@ -277,12 +275,13 @@ class RandomWindows:
 
 
 def windows(n_tokens, seq_len, stride):  # exercise
-    """Windows that score every token of a text but the first exactly once: [(start, fresh), ...].
+    """Windows that score every token of a text but the first exactly once: [(start, skip), ...].
 
     A window reads ids start .. start + seq_len - 1 and predicts the id after each. Windows start
-    every `stride` ids until the last id has been predicted. `fresh` is how many of a window's
-    predictions an earlier one has made already, and which are not to be counted again: with
-    stride = seq_len none; with less, every token but the first few sees a longer past.
+    every `stride` ids until the last id has been predicted. `skip` is how many of a window's first
+    predictions an earlier window has made already; they are not counted again. With stride =
+    seq_len that is 0; with less, all targets after the first window have a past of more than
+    seq_len - stride ids. ValueError, naming the stride, unless 0 < stride <= seq_len.
     windows(10, 4, 4) == [(0, 0), (4, 0), (8, 0)]; windows(10, 4, 2)[:2] == [(0, 0), (2, 2)]
     """
     if not 0 < stride <= seq_len:
@@ -292,7 +291,7 @@ def windows(n_tokens, seq_len, stride):  # exercise
     return [(i * stride, 0 if i == 0 else seq_len - stride) for i in range(count)]
 
 
-# ---- what a model has to beat ----
+# ---- yardsticks for a model ----
 
 class Compressors:
     """How small zlib -9 and lzma -9 make a text that is given to them piece by piece."""

@@ -1,8 +1,8 @@
 """What a model costs: parameters, arithmetic and memory, before it is built.
 
-Every number here is a short formula, and test_budget.py holds each against the real module:
-parameters counted, FLOPs counted by PyTorch, activations caught as autograd saves them.
-Left out: time and money (they need a machine's price; 07_scale plans with these formulas).
+Every number here is a short formula, and test_budget.py holds each but one estimate against the
+real module: parameters counted, FLOPs counted by PyTorch, activations caught as autograd saves
+them. Left out: time and money.
 
     python 03_model/budget.py --n-layer 12 --d-model 768 --n-head 6 --n-kv-head 6 --d-ff 3072 \\
         --seq-len 1024 --vocab-size 50304 --batch-size 8
@@ -38,11 +38,12 @@ def count_parameters(config):  # exercise
 
 
 def flops_per_token(config):  # exercise
-    """FLOPs of a training step per token, forward and backward (Kaplan et al. 2020, table 1).
+    """FLOPs of a training step per token, forward and backward (Chowdhery et al. 2022,
+    appendix B).
 
     6 for each parameter that is multiplied by (all but the embedding, which is looked up): one
     multiply and one add forward, twice that backward. And in each layer 12 H D T for the scores
-    and the weighted sum over all T positions of the window, masked ones included.
+    and the weighted sum over all T positions of the window, masked ones included (H D = C).
     """
     parameters = count_parameters(config)
     multiplied = sum(parameters.values()) - parameters["embedding"]
@@ -52,7 +53,8 @@ def flops_per_token(config):  # exercise
 def cache_bytes(config, n_tokens=1, value_bytes=4):  # exercise
     """Bytes that the KV cache takes for n_tokens positions of one sequence.
 
-    A key and a value of D numbers for each of the G key/value heads, in every layer: with
+    A key and a value of D numbers, `value_bytes` bytes each, for every one of the G key/value
+    heads, in every layer: with
     multi-query attention (G = 1) that is n_head times less than with multi-head.
     """
     return 2 * config.n_layer * config.n_kv_head * config.head_dim * value_bytes * n_tokens

@@ -7,7 +7,7 @@ then the cache, attention, the block, the model, and generate().
 Left out: other architectures, other people's weights, clever sampling (05_sample/sample.py).
 
 One alphabet for shapes, here and everywhere: B batch, T time, C channels (d_model), H heads,
-G key/value heads, D head size, V vocabulary.
+G key/value heads, D head size, S positions seen (the cache's and the T new ones), V vocabulary.
 
     python 03_model/gpt.py        # builds a small one and prints it
 
@@ -46,7 +46,7 @@ class GPTConfig:
 
     def __post_init__(self):
         for field in fields(GPTConfig):
-            if not getattr(self, field.name) > 0:
+            if not getattr(self, field.name) > 0:  # not "<=", which would let nan pass
                 raise ValueError(f"{field.name} is {getattr(self, field.name)}, but must be "
                                  "positive")
         if self.d_model % (2 * self.n_head):
@@ -89,7 +89,8 @@ def rotate(x, cos, sin):  # exercise
     """Turn each pair (x1, x2) of x by its angle: (x1 cos + x2 sin, x2 cos - x1 sin).
 
     x: (B, H, T, D), whose pair i is x[..., i] and x[..., i + D/2]. cos, sin: (T, D/2).
-    The dot product of two turned vectors depends only on how far apart they stand.
+    The dot product of two turned vectors depends only on how far apart they stand. (The paper
+    pairs neighbours and turns the other way: as good, as long as queries and keys do the same.)
     """
     x1, x2 = x.chunk(2, dim=-1)
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
@@ -134,7 +135,7 @@ class KVCache:
     """The keys and values of the positions a generation has seen, so that none is computed twice.
 
     Memory is taken once, for `size` positions. `length` says how many are filled; every layer
-    writes behind it, and GPT.forward alone moves it, once, when all layers are done.
+    writes behind it, and GPT.forward moves it on, once, when all layers are done.
     """
 
     def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
@@ -220,8 +221,9 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator):
-        """Matrices uniform with variance 1 / d_model; the two that write to the stream zero, so
-        that each block starts as "do nothing"; a tiny head, so that all ids start equally likely.
+        """Embedding normal; matrices uniform with variance 1 / d_model, but those that write to the
+        stream zero, so that each block starts as "do nothing"; a tiny head, so that all ids start
+        about equally likely.
         """
         bound = math.sqrt(3 / self.config.d_model)
         self.embed.weight.normal_(generator=generator)
@@ -237,11 +239,10 @@ class GPT(nn.Module):
         """ids: (B, T) ints -> logits (B, T, V) in float32.
 
         With a cache, ids continue what it holds and are added to it: cache.length grows by T.
-        ValueError if the positions don't fit into the window, or with a cache into that.
+        ValueError if the positions don't fit into the window or, with a cache, into the cache.
         """
-        B, T = ids.shape
-        start, room = (0, self.config.seq_len) if cache is None else (
-            cache.length, cache.size)
+        T = ids.shape[1]
+        start, room = (0, self.config.seq_len) if cache is None else (cache.length, cache.size)
         if start + T > room:
             raise ValueError(f"{start} + {T} positions don't fit into {room}")
         positions = torch.arange(start, start + T, device=ids.device)
@@ -258,8 +259,8 @@ class GPT(nn.Module):
         """The loss of every target, in nats: -log p(target), and 0 where the target is negative.
 
         ids, targets: (B, T); targets[b, t] is what should follow ids[b, t], or negative where
-        nothing is to be learned. Returns (B, T) float32; a new model's is ln(vocab_size)
-        everywhere.
+        nothing is to be learned. Returns (B, T) float32; a new model's is very
+        nearly ln(vocab_size).
         """
         logits = self(ids)  # (B, T, V)
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten().clamp(min=-1),
@@ -274,13 +275,19 @@ def greedy(logits):
     return logits.argmax(dim=-1)
 
 
+def apply_temperature(logits, temperature):
+    """logits / temperature, up to a constant that no softmax sees; without it a tiny temperature
+    would overflow.
+    """
+    return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+
+
 def random_pick(temperature=1.0, seed=0):
     """A pick for generate() that draws each id with probability softmax(logits / temperature)."""
     generator = torch.Generator().manual_seed(seed)
 
     def pick(logits):
-        logits = logits - logits.amax(dim=-1, keepdim=True)  # a tiny temperature must not overflow
-        shares = (logits.float().cpu() / temperature).softmax(dim=-1)
+        shares = apply_temperature(logits, temperature).softmax(dim=-1).cpu()
         return torch.multinomial(shares, 1, generator=generator)[:, 0].to(logits.device)
     return pick
 
@@ -295,18 +302,15 @@ def generate(model, ids, n_tokens, pick=greedy):
     if ids.shape[1] == 0:
         raise ValueError("the prompt is empty: give it at least <|bos|>")
     window = model.config.seq_len
-    ids, cache = ids[:, -window:], None
+    cache = KVCache(model.config, len(ids), dtype=model.head.weight.dtype, device=ids.device)
+    ids = new = ids[:, -window:]
     for _ in range(n_tokens):
-        if cache is None or cache.length == window:
-            keep = ids if cache is None else ids[:, -((window + 1) // 2):]
-            cache = KVCache(model.config, len(ids), dtype=model.head.weight.dtype,
-                            device=ids.device)
-            logits = model(keep, cache)
-        else:
-            logits = model(ids[:, -1:], cache)
-        next_ids = pick(logits[:, -1])  # (B,)
+        if cache.length == window:
+            new, cache.length = ids[:, -((window + 1) // 2):], 0
+        next_ids = pick(model(new, cache)[:, -1])  # (B,)
         yield next_ids
-        ids = torch.cat((ids, next_ids[:, None]), dim=1)[:, -window:]
+        new = next_ids[:, None]
+        ids = torch.cat((ids, new), dim=1)[:, -window:]
 
 
 def main(argv=None):

@@ -21,12 +21,14 @@ from console import Parser, run
 
 def choose_device(name="auto"):
     """"cuda", "mps" or "cpu": what was asked for, or the first of them that is there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
+    works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
              "cpu": True}
-    if name != "auto" and not there[name]:
-        raise ValueError(f"device {name} is not available here; there is "
-                         f"{', '.join(d for d in there if there[d])}")
-    return next(d for d in there if there[d]) if name == "auto" else name
+    there = [device for device in works if works[device]]
+    if name == "auto":
+        return there[0]
+    if name not in there:
+        raise ValueError(f"device {name} is not available here; there is {', '.join(there)}")
+    return name
 
 
 def keep_freed_memory():

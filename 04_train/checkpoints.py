@@ -4,7 +4,7 @@
     runs/tiny/checkpoints/step-000300/model.pt   the weights
                                       state.pt   all else: optimizer, loop, loader, random numbers
 
-Start with train.py, which writes them; 05_sample and 06_eval read them.
+train.py writes them; 05_sample and 06_eval read them. Left out: sharded ones. Next: report.py.
 """
 
 import os

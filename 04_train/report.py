@@ -6,6 +6,7 @@ One JSON object a line, written by train.py as it goes: {"step", "loss", "lr", .
 
     python 04_train/report.py runs/tiny
 
+Left out: more than one run on a page.
 Reads metrics.jsonl; writes loss.png beside it. Next: 05_sample/sample.py.
 """
 
@@ -59,10 +60,10 @@ def draw(metrics, path):
     left.plot(steps, losses, color="0.8", lw=0.8)
     left.plot(steps, smooth(losses), color="C0")
     left.set(xlabel="step", ylabel="nats per token", title="training loss")
-    for kind, style in ((False, "o-"), (True, "*")):  # on a part of the text; at the end, on all
-        points = [m for m in vals if ("baselines" in m) == kind]
+    for final, style in ((False, "o-"), (True, "*")):  # on a part of the text; at the end, on all
+        points = [m for m in vals if ("baselines" in m) == final]
         right.plot([m["step"] for m in points], [m["val_bits_per_byte"] for m in points], style,
-                   color="C1", ms=9 if kind else 3)
+                   color="C1", ms=9 if final else 3)
     right.margins(y=0.08)
     for name, bits in vals[-1].get("baselines", {}).items():
         right.axhline(bits, color="0.6", lw=0.8, ls="--")

@@ -10,7 +10,7 @@ Left out: other optimizers than AdamW, other schedules, other ways to choose the
     python 04_train/train.py --preset tiny --data folder:PATH --steps 200
 
 Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.json,
-metrics.jsonl, checkpoints/step-000500/, loss.png. Next: 05_sample/sample.py.
+metrics.jsonl, checkpoints/step-000500/, loss.png. Next: checkpoints.py and report.py.
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ class Config(GPTConfig):
     weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
     grad_clip: float = option(1.0, "largest norm of the gradients")
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
-    eval_tokens: int = option(10_000, "how many validation tokens they take; the last takes all")
+    eval_tokens: int = option(10_000, "validation tokens in an evaluation; the last one takes all")
     save_every: int = option(200, "steps between checkpoints")
     seed: int = option(0, "of the weights and of the order of the data")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
@@ -78,11 +78,11 @@ class Config(GPTConfig):
         least = {"batch_size": 1, "micro_batch": 1, "steps": 1, "eval_every": 1, "save_every": 1,
                  "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0}
         for name, value in least.items():
-            if not getattr(self, name) >= value:
+            if not getattr(self, name) >= value:  # not "<", which would let nan pass
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {value}")
         for name in ("lr", "grad_clip"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0")
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be a number above 0")
         if self.cooldown > 1:
             raise ValueError(f"cooldown is {self.cooldown}, but must be a share of at most 1")
 
@@ -98,7 +98,8 @@ PRESETS = {
     "tiny": dict(),  # two minutes on two cores: Config's own defaults
 }
 
-# What a run may be given anew when it goes on: how long, how often, and where; never what it is.
+# What may change when a run goes on: how long it is (which moves the cool-down), how often it
+# reports, how much memory it takes, and where; never what it is.
 MAY_CHANGE = {"steps", "micro_batch", "eval_every", "save_every", "device", "data_dir"}
 
 
@@ -108,7 +109,8 @@ def learning_rate(step, config):  # exercise
     """The learning rate of step 0, 1, ... config.steps - 1: up, level, down, each a straight line.
 
     lr * (step + 1) / warmup while that is below lr; over the last `cooldown` share of the steps
-    lr * (steps - step) / (cooldown * steps); lr in between; the lower where both apply.
+    lr * (steps - step) / (cooldown * steps); lr in between; the lower where both apply. A warmup
+    or a cooldown of 0 leaves that part out.
     (Warm-up, constant, cool-down: Hägele et al. 2024.)
     """
     rise = (step + 1) / config.warmup if config.warmup else 1.0
@@ -131,7 +133,8 @@ def accumulate(model, inputs, targets, micro_batch, n_targets, engine):  # exerc
     inputs, targets: (B, T), split along B. model.loss gives (b, T) nats, 0 where masked. Each
     micro-batch's sum is divided by `n_targets`, how many targets the *whole* batch has, so that
     a token weighs the same wherever it stands: averaging the micro-batches' means would weigh
-    the tokens of a half-masked one double. For each, engine.backward(loss, last): is it the last?
+    the tokens of a half-masked one double. Each goes to engine.backward(loss, last), with
+    last=True for the last micro-batch only.
     Returns the sum of all nats as a float.
     """
     total = 0.0
@@ -195,9 +198,9 @@ def score(model, ids, stride=None, every=1, batch_size=32, engine=Engine()):  # 
         batch = todo[i:i + batch_size]
         rows = torch.stack([padded[start:start + T + 1] for start, _ in batch]).to(device)
         losses = model.loss(rows[:, :-1], rows[:, 1:]).cpu().numpy()  # (b, T)
-        for (start, fresh), row in zip(batch, losses):
-            part = nats[start + fresh:start + T]  # ends where the text ends
-            part[:] = row[fresh:fresh + len(part)]
+        for (start, skip), row in zip(batch, losses):
+            part = nats[start + skip:start + T]  # ends where the text ends
+            part[:] = row[skip:skip + len(part)]
     return engine.sum(nats)
 
 
@@ -207,6 +210,7 @@ def evaluate(model, stream, sizes, max_tokens=None, engine=Engine()):
     """
     ids, T = stream.read(0, len(stream)), model.config.seq_len
     every = -(-len(ids) // max_tokens) if max_tokens else 1
+    # score(every=...) takes windows 0, every, 2 every ...
     scored = np.arange(len(ids) - 1) // T % every == 0
     nats = score(model, ids, every=every, engine=engine)
     return bits_per_byte(nats, np.where(scored, ids[1:], -1), sizes)
@@ -285,7 +289,7 @@ def take_step(model, optimizer, batch, step, config, engine, stop):
     inputs, targets = (torch.from_numpy(engine.share(rows)).to(device) for rows in batch)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
         nats = accumulate(model, inputs, targets, config.micro_batch, n_targets, engine)
-    nats, stopped = engine.sum(np.array([nats, stop.asked]))
+    nats, stopped = engine.sum(np.array([nats, stop.asked]))  # has any process been asked to stop?
     loss = nats / n_targets
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip))
     if not math.isfinite(loss + norm):
@@ -369,6 +373,7 @@ def train(config, folder, shards, engine=Engine()):
 def restore(folder, shards, model, optimizer, loader, device, engine):
     """Bring everything to where the run's newest checkpoint left it. Returns its state.
 
+    A new run's folder gets its tokenizer.json; metrics of steps that will come again are cut off.
     ValueError if the data are not what the run was trained on.
     """
     if (folder / "tokenizer.json").exists():
@@ -410,7 +415,7 @@ def summarise(model, shards, folder, device):
     print(f"\n---- a sample ----\n{shards.tokenizer.decode(ids)}\n")
     print(f"---- bits per byte of {shards.index['val']['bytes']:,} bytes of validation text ----")
     print(table(metrics[-1]["baselines"] | {"this model": metrics[-1]["val_bits_per_byte"]}))
-    print(f"\n{folder}/loss.png shows the way; next: python 05_sample/sample.py")
+    print(f"\n{folder}/loss.png shows the curves; next: python 05_sample/sample.py")
 
 
 # ---- the command line ----
@@ -436,7 +441,7 @@ def main(argv=None, engine=Engine()):
         if resume and not found:
             print("nothing to resume: a new run")
         folder, config = found or (None, Config(**PRESETS[preset] | given))
-        choose_device(config.device)
+        choose_device(config.device)  # this, and RandomWindows below: only for what they refuse
         shards = prepare(config.data, config.vocab_size, config.data_dir)
         RandomWindows(shards.train, config.batch_size, config.seq_len)
         folder = folder or start_run(runs_dir, name or preset)

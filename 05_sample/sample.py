@@ -25,7 +25,7 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from console import Parser, add_options, option, run
-from gpt import generate, greedy, random_pick
+from gpt import apply_temperature, generate, greedy, random_pick
 from train import RunOptions
 
 
@@ -49,7 +49,6 @@ def top_p(logits, p):  # exercise
     ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
     shares = ordered.softmax(dim=-1)
     before = shares.cumsum(dim=-1) - shares  # what the likelier ones add up to
-    before[..., 0] = -1.0
     ordered = ordered.masked_fill(before >= p, float("-inf"))
     return torch.empty_like(logits).scatter(-1, ids, ordered)
 
@@ -57,16 +56,15 @@ def top_p(logits, p):  # exercise
 def make_pick(temperature=1.0, k=None, p=None, seed=0):  # exercise
     """A pick for generate(): logits (B, V) -> ids (B,). Temperature 0 is greedy.
 
-    Divides by the temperature, then applies top_k if k is given, then top_p if p is, then draws
-    by random_pick with this seed.
+    Sharpens by gpt.apply_temperature(logits, temperature), then applies top_k if k is given, then top_p if p
+    is, then draws by random_pick with this seed.
     """
     if temperature == 0:
         return greedy
     draw = random_pick(seed=seed)
 
     def pick(logits):
-        logits = logits - logits.amax(dim=-1, keepdim=True)  # a tiny temperature must not overflow
-        logits = logits / temperature
+        logits = apply_temperature(logits, temperature)
         logits = logits if k is None else top_k(logits, k)
         logits = logits if p is None else top_p(logits, p)
         return draw(logits)
@@ -139,7 +137,7 @@ def main(argv=None):
         print(text, end="", flush=True)
         count += 1
     seconds = time.perf_counter() - start
-    print(f"\n{(count - 1) / seconds:,.0f} tokens/s", file=sys.stderr)
+    print(f"\n{(count - 1) / seconds:,.0f} tokens/s", file=sys.stderr)  # the last was end()
 
 
 if __name__ == "__main__":

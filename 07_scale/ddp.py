@@ -29,7 +29,7 @@ def broadcast_weights(model):  # exercise
 def sum_gradients_naive(parameters):  # exercise
     """Replace each parameter's .grad by its sum over all ranks: dist.all_reduce(tensor), in place.
 
-    One message a parameter, all after the backward pass: simple, right, and slow.
+    One message for each parameter, all after the backward pass: simple, right, and slow.
     """
     for parameter in parameters:
         dist.all_reduce(parameter.grad)

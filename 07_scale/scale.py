@@ -8,7 +8,7 @@ Left out: sharded optimizers. Not tried yet: several machines, GPUs.
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny
 
 Takes the options of 04_train/train.py, and reads and writes what it does. After a mistake torchrun
-adds words of its own to our one line, and ends with exit code 1.
+adds words of its own to our one line, and ends with exit code 1. The path ends here.
 """
 
 import os
@@ -30,8 +30,8 @@ from train import Engine, main
 def deal(rows, rank, world):  # exercise
     """The rows of rank `rank` of `world`: rank, rank + world, rank + 2 world, ...
 
-    rows: anything that can be sliced. Every row goes to exactly one rank, and no rank gets two
-    more than another: deal([0, 1, 2, 3, 4], 1, 2) == [1, 3]
+    rows: anything that can be sliced. Every row goes to exactly one rank, and the ranks
+    differ by at most one row: deal([0, 1, 2, 3, 4], 1, 2) == [1, 3]
     """
     return rows[rank::world]
 
@@ -48,12 +48,14 @@ class DataParallel(Engine):
         self.gradients = BucketedSum(model.parameters())
 
     def first(self, work):
-        """Rank 0 works; the others get its result, or end as it does. Pickled, between us alone."""
+        """Rank 0 works; the others get its result, or end as it does. It travels as a pickle,
+        which is safe, since only our own processes send.
+        """
         box = [None, None]
         if self.leads:
             try:
                 box[0] = work()
-            except (ValueError, OSError, SystemExit) as error:  # the latter after --help
+            except (ValueError, OSError, SystemExit) as error:  # SystemExit: --help
                 box[1] = error
         dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
