@@ -56,8 +56,8 @@ def top_p(logits, p):  # exercise
 def make_pick(temperature=1.0, k=None, p=None, seed=0):  # exercise
     """A pick for generate(): logits (B, V) -> ids (B,). Temperature 0 is greedy.
 
-    Sharpens by gpt.apply_temperature(logits, temperature), then applies top_k if k is given, then top_p if p
-    is, then draws by random_pick with this seed.
+    Otherwise apply_temperature(logits, temperature), then top_k if k is given, then top_p if p is
+    given, then a draw by random_pick with this seed.
     """
     if temperature == 0:
         return greedy
