@@ -1,6 +1,5 @@
 """Tests of train.py: the parts of a step, then whole runs, interrupted in every way."""
 
-import dataclasses
 import json
 import math
 import os
@@ -14,11 +13,12 @@ import pytest
 import torch
 
 import train as module
-from checkpoints import load, newest_checkpoint, save_checkpoint, step_of
 from gpt import GPT, GPTConfig
+from presets import Config
+from runs import (load, load_run, newest_checkpoint, read_config, save_checkpoint, start_run,
+                  step_of)
 from shards import Stream, prepare, windows
-from train import (PRESETS, Config, Engine, accumulate, learning_rate, load_run, main,
-                   make_optimizer, score, start_run, train)
+from train import Engine, accumulate, learning_rate, main, make_optimizer, score, train
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
 
@@ -220,7 +220,7 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys):
     assert [m["step"] for m in rows if "loss" in m] == list(range(1, 13))
     assert rows[0]["loss"] == pytest.approx(math.log(300), rel=0.01)
     assert rows[-3]["loss"] < 0.9 * rows[0]["loss"], "it learned something"
-    config = module.read_config(folder)
+    config = read_config(folder)
     assert [m["lr"] for m in rows if "loss" in m] == [learning_rate(s, config) for s in range(12)]
     shards = prepare(config.data, config.vocab_size, config.data_dir)
     expected = module.evaluate(load_run(folder)[0], shards.val, module.token_bytes(
@@ -251,7 +251,7 @@ def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path
                 self.left -= 1
                 return np.array([values[0], self.left == 0])
             return values
-    config = module.read_config(whole)
+    config = read_config(whole)
     halves = start_run(tmp_path / "runs", "halves")
     (halves / "config.json").write_bytes((whole / "config.json").read_bytes())
     shards = prepare(config.data, config.vocab_size, config.data_dir)
@@ -364,7 +364,7 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, text, tmp_path, 
     main([*arguments, "--resume", "--steps", "13"])
     assert newest_checkpoint(folder).name == "step-000013"
     main([*arguments[:6], *arguments[8:], "--resume"])  # 13 steps are what it is now
-    assert module.read_config(folder).steps == 13 == metrics(folder)[-1]["step"]
+    assert read_config(folder).steps == 13 == metrics(folder)[-1]["step"]
     other = prepare(f"folder:{tmp_path / 'runs'}/nano/metrics.jsonl", 270, tmp_path / "data",
                     say=lambda words: None)
     other.tokenizer.save(folder / "tokenizer.json")
@@ -373,7 +373,7 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, text, tmp_path, 
     shards.tokenizer.save(folder / "tokenizer.json")
     shards.index["train"]["shards"][0]["sha256"] = "another"
     with pytest.raises(ValueError, match="its data are now"):
-        train(module.read_config(folder), folder, shards)
+        train(read_config(folder), folder, shards)
     (folder / "config.json").write_text("{}x")
     assert "not the config of a run" in fails(main, *arguments, "--resume")
 
@@ -390,9 +390,3 @@ def test_checkpoint_of_another_shape_is_refused(arguments, tmp_path, fails):
     save_checkpoint(folder, 13, GPT(SMALL), {})
     with pytest.raises(ValueError, match="doesn't fit the config"):
         load_run(folder)
-
-
-def test_presets_are_configs():
-    for name, preset in PRESETS.items():
-        config = Config(**preset)
-        assert dataclasses.asdict(config) and config.gpt(config.vocab_size).n_layer

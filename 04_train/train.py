@@ -10,18 +10,16 @@ Left out: other optimizers than AdamW, other schedules, other ways to choose the
     python 04_train/train.py --preset tiny --data folder:PATH --steps 200
 
 Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.json,
-metrics.jsonl, checkpoints/step-000500/, loss.png. Next: checkpoints.py and report.py.
+metrics.jsonl, checkpoints/step-000500/, loss.png. Its options and presets are in presets.py.
+Next: presets.py, runs.py and report.py.
 """
 
 import dataclasses
-import itertools
 import json
 import math
 import os
-import re
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 # Before torch is loaded: threads with nothing to do sleep. Spinning, as they otherwise would, they
@@ -38,69 +36,15 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from bpe import Tokenizer
 from budget import count_parameters, flops_per_token
-from checkpoints import (load, load_model, newest_checkpoint, newest_run, save_checkpoint,
-                         step_of)
-from console import (Parser, Progress, StopSignal, add_options, duration, option, run, track,
-                     write_safely)
-from gpt import GPT, GPTConfig, generate, random_pick
+from console import Parser, Progress, StopSignal, add_options, duration, run, track, write_safely
+from gpt import GPT, generate, random_pick
 from machine import choose_device, keep_freed_memory, matmul_peak
+from presets import PRESETS, Config
 from report import draw, read_metrics, table
+from runs import (load, load_model, newest_checkpoint, resume_run, same_tokenizer, save_checkpoint,
+                  start_run)
 from shards import (RandomWindows, Shards, baselines, bits_per_byte, prepare, token_bytes,
                     windows)
-
-
-@dataclass(frozen=True)
-class Config(GPTConfig):
-    """A run, whole: the shape of the model and how it is trained. The same config on the same
-    machine gives the same weights, bit for bit.
-    """
-
-    data: str = option("python", "a source (02_data/corpus.py lists them), or shards:FOLDER")
-    batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
-    micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
-    steps: int = option(800, "optimizer steps")
-    lr: float = option(6e-3, "peak learning rate")
-    warmup: int = option(100, "steps over which the learning rate rises from 0")
-    cooldown: float = option(0.5, "share of the steps over which it falls to 0 again")
-    weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
-    grad_clip: float = option(1.0, "largest norm of the gradients")
-    eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
-    eval_tokens: int = option(10_000, "validation tokens in an evaluation; the last one takes all")
-    save_every: int = option(200, "steps between checkpoints")
-    seed: int = option(0, "of the weights and of the order of the data")
-    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
-    dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
-                        ("float32", "bfloat16"))
-    data_dir: str = option("data", "where downloads and shards are kept")
-
-    def __post_init__(self):
-        super().__post_init__()
-        least = {"batch_size": 1, "micro_batch": 1, "steps": 1, "eval_every": 1, "save_every": 1,
-                 "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0}
-        for name, value in least.items():
-            if not getattr(self, name) >= value:  # not "<", which would let nan pass
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {value}")
-        for name in ("lr", "grad_clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be a number above 0")
-        if self.cooldown > 1:
-            raise ValueError(f"cooldown is {self.cooldown}, but must be a share of at most 1")
-
-    def gpt(self, vocab_size):
-        """The shape of the model, with the vocabulary that the tokenizer really has."""
-        shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)}
-        return GPTConfig(**shape | {"vocab_size": vocab_size})
-
-
-PRESETS = {
-    "nano": dict(n_layer=2, d_model=64, d_ff=256, vocab_size=512, seq_len=64, steps=100, warmup=10,
-                 eval_every=20, eval_tokens=5_000, save_every=20),  # seconds: to see it work
-    "tiny": dict(),  # two minutes on two cores: Config's own defaults
-}
-
-# What may change when a run goes on: how long it is (which moves the cool-down), how often it
-# reports, how much memory it takes, and where; never what it is.
-MAY_CHANGE = {"steps", "micro_batch", "eval_every", "save_every", "device", "data_dir"}
 
 
 # ---- the parts of a step ----
@@ -214,68 +158,6 @@ def evaluate(model, stream, sizes, max_tokens=None, engine=Engine()):
     scored = np.arange(len(ids) - 1) // T % every == 0
     nats = score(model, ids, every=every, engine=engine)
     return bits_per_byte(nats, np.where(scored, ids[1:], -1), sizes)
-
-
-# ---- a run's folder ----
-
-def read_config(folder):
-    """The Config of a run."""
-    try:
-        return Config(**json.loads((folder / "config.json").read_text()))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'config.json'} is not the config of a run: {error}") from None
-
-
-def start_run(runs_dir, name):
-    """A new folder for a run, runs_dir/NAME or NAME-2, NAME-3 ...: no older run is touched."""
-    for n in itertools.count(1):
-        folder = Path(runs_dir) / (name if n == 1 else f"{name}-{n}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            pass
-
-
-def resume_run(given, runs_dir, name):
-    """(folder, config) of the newest run NAME or NAME-2 ..., or None if there is none.
-
-    given: the options asked for this time. ValueError if one would make it another run.
-    """
-    runs = [p.parent for p in Path(runs_dir).glob("*/config.json")
-            if re.fullmatch(rf"{re.escape(name)}(-\d+)?", p.parent.name)]
-    if not runs:
-        return None
-    folder = max(runs, key=lambda run: (run / "config.json").stat().st_mtime)
-    config = read_config(folder)
-    for key, value in given.items():
-        if key not in MAY_CHANGE and value != getattr(config, key):
-            raise ValueError(f"{folder} was started with {key} {getattr(config, key)}, not "
-                             f"{value}; that is another run: leave out --resume")
-    return folder, dataclasses.replace(config, **given)
-
-
-def load_run(folder, device="cpu"):
-    """(model, tokenizer, config, step) of a run's newest checkpoint, ready to be used."""
-    tokenizer, config = Tokenizer.load(folder / "tokenizer.json"), read_config(folder)
-    checkpoint = newest_checkpoint(folder)
-    model = GPT(config.gpt(tokenizer.vocab_size)).to(device)
-    load_model(model, checkpoint, device)
-    return model.eval(), tokenizer, config, step_of(checkpoint)
-
-
-@dataclass
-class RunOptions:
-    """Options of every command that works with a run."""
-
-    run: str = option("", "a run's name; without one, the run that saved last")
-    runs_dir: str = option("runs", "where runs are kept")
-    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
-
-    def load(self):
-        """(folder, model, tokenizer, config, step) of the run that is meant."""
-        folder = newest_run(self.runs_dir, self.run)
-        return folder, *load_run(folder, choose_device(self.device))
 
 
 # ---- the loop ----
@@ -395,13 +277,6 @@ def restore(folder, shards, model, optimizer, loader, device, engine):
                 if m["step"] <= state["step"] and "baselines" not in m]
         write_safely(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept))
     return state
-
-
-def same_tokenizer(folder, tokenizer, shards):
-    """ValueError unless the run in `folder` and these shards have one tokenizer."""
-    if tokenizer.hash != shards.tokenizer.hash:
-        raise ValueError(f"{folder} was trained with tokenizer {tokenizer.hash}, but its data now "
-                         f"has tokenizer {shards.tokenizer.hash}: the source has changed")
 
 
 def summarise(model, shards, folder, device):

@@ -26,7 +26,7 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from console import Parser, add_options, option, run
 from gpt import apply_temperature, generate, greedy, random_pick
-from train import RunOptions
+from runs import RunOptions
 
 
 # ---- choosing ----

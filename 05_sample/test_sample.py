@@ -10,8 +10,9 @@ import torch
 
 from bpe import Tokenizer
 from gpt import GPT, GPTConfig
+from presets import Config
+from runs import save_checkpoint, start_run
 from sample import TextStream, main, make_pick, stream_text, top_k, top_p
-from train import Config, save_checkpoint, start_run
 
 INF = float("inf")
 

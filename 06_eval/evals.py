@@ -26,8 +26,9 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 from bpe import read_text
 from console import Parser, add_options, option, run
 from report import table
+from runs import RunOptions, same_tokenizer
 from shards import Compressors, baselines, bits_per_byte, prepare, token_bytes
-from train import RunOptions, same_tokenizer, score
+from train import score
 
 
 def perplexity(nats):  # exercise

@@ -2,7 +2,6 @@
 
 import ast
 import functools
-import importlib
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from blank import exercises
+from presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(ROOT.glob("0?_*/*.py"))
@@ -98,7 +98,7 @@ def test_commands_of_the_readme_are_understood(line):
         for option in options:
             assert re.search(rf"{option}\b", help_of(taker, *command)), f"{script} has no {option}"
     for preset in re.findall(r"--preset (\w+)", line):
-        assert preset in importlib.import_module("train").PRESETS
+        assert preset in PRESETS
 
 
 def test_links_of_the_readme():

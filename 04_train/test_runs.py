@@ -1,12 +1,12 @@
-"""Tests of checkpoints.py: whole, or not there."""
+"""Tests of runs.py: whole, or not there."""
 
 import io
 
 import pytest
 import torch
 
-import checkpoints
-from checkpoints import load, load_model, newest_checkpoint, newest_run, save_checkpoint
+import runs
+from runs import load, load_model, newest_checkpoint, newest_run, save_checkpoint
 
 
 def linear(value):
@@ -44,7 +44,7 @@ def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
 
     def full(*args):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\n...")
-    monkeypatch.setattr(checkpoints.torch, "save", full)
+    monkeypatch.setattr(runs.torch, "save", full)
     with pytest.raises(OSError, match="the earlier ones are whole"):
         save_checkpoint(tmp_path, 2, linear(2), {})
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]

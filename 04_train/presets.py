@@ -1,0 +1,71 @@
+"""What a run is: the shape of its model and how it is trained, and the presets that fill it in.
+
+Every field is an option of train.py. Left out: where a run is kept (runs.py). Next: runs.py.
+"""
+
+import dataclasses
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from console import option
+from gpt import GPTConfig
+
+
+@dataclass(frozen=True)
+class Config(GPTConfig):
+    """A run, whole: the shape of the model and how it is trained. The same config on the same
+    machine gives the same weights, bit for bit.
+    """
+
+    data: str = option("python", "a source (02_data/corpus.py lists them), or shards:FOLDER")
+    batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
+    micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
+    steps: int = option(800, "optimizer steps")
+    lr: float = option(6e-3, "peak learning rate")
+    warmup: int = option(100, "steps over which the learning rate rises from 0")
+    cooldown: float = option(0.5, "share of the steps over which it falls to 0 again")
+    weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
+    grad_clip: float = option(1.0, "largest norm of the gradients")
+    eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
+    eval_tokens: int = option(10_000, "validation tokens in an evaluation; the last one takes all")
+    save_every: int = option(200, "steps between checkpoints")
+    seed: int = option(0, "of the weights and of the order of the data")
+    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
+    dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
+                        ("float32", "bfloat16"))
+    data_dir: str = option("data", "where downloads and shards are kept")
+
+    def __post_init__(self):
+        super().__post_init__()
+        least = {"batch_size": 1, "micro_batch": 1, "steps": 1, "eval_every": 1, "save_every": 1,
+                 "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0}
+        for name, value in least.items():
+            if not getattr(self, name) >= value:  # not "<", which would let nan pass
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {value}")
+        for name in ("lr", "grad_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be a number above 0")
+        if self.cooldown > 1:
+            raise ValueError(f"cooldown is {self.cooldown}, but must be a share of at most 1")
+
+    def gpt(self, vocab_size):
+        """The shape of the model, with the vocabulary that the tokenizer really has."""
+        shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)}
+        return GPTConfig(**shape | {"vocab_size": vocab_size})
+
+
+PRESETS = {
+    "nano": dict(n_layer=2, d_model=64, d_ff=256, vocab_size=512, seq_len=64, steps=100, warmup=10,
+                 eval_every=20, eval_tokens=5_000, save_every=20),  # seconds: to see it work
+    "tiny": dict(),  # two minutes on two cores: Config's own defaults
+}
+
+# What may change when a run goes on: how long it is (which moves the cool-down), how often it
+# reports, how much memory it takes, and where; never what it is.
+MAY_CHANGE = {"steps", "micro_batch", "eval_every", "save_every", "device", "data_dir"}

@@ -1,0 +1,29 @@
+"""Tests of presets.py."""
+
+import dataclasses
+
+import pytest
+
+from gpt import GPT, GPTConfig
+from presets import MAY_CHANGE, PRESETS, Config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_can_be_built(name):
+    config = Config(**PRESETS[name])
+    shape = config.gpt(300)
+    assert type(shape) is GPTConfig and shape.vocab_size == 300
+    assert shape == dataclasses.replace(shape, n_layer=config.n_layer, d_model=config.d_model)
+    assert sum(p.numel() for p in GPT(shape).parameters()) > 0
+
+
+def test_what_may_change_are_fields_that_are_not_of_the_model():
+    names = {field.name for field in dataclasses.fields(Config)}
+    assert MAY_CHANGE <= names - {field.name for field in dataclasses.fields(GPTConfig)}
+
+
+@pytest.mark.parametrize("name, value", [("lr", float("nan")), ("lr", float("inf")), ("steps", 0),
+                                         ("cooldown", -0.1), ("cooldown", 1.1), ("n_layer", 0)])
+def test_configs_that_cannot_be(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is"):
+        Config(**{name: value})
