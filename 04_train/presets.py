@@ -26,7 +26,7 @@ class Config(GPTConfig):
     data: str = option("python", "a source (02_data/corpus.py lists them), or shards:FOLDER")
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
     micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
-    steps: int = option(800, "optimizer steps")
+    steps: int = option(700, "optimizer steps")
     lr: float = option(6e-3, "peak learning rate")
     warmup: int = option(100, "steps over which the learning rate rises from 0")
     cooldown: float = option(0.5, "share of the steps over which it falls to 0 again")
