@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,24 @@ def command():
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return done
     return start
+
+
+@pytest.fixture(scope="session")
+def random_text():
+    """random_text(rng, n): n characters of what tokenizers trip over: all of Unicode, runs of
+    spaces, controls, newlines. With assigned=True only characters that Python knows, for
+    comparisons with programs that may know another version of Unicode.
+    """
+    kinds = ["abcDEF'sTll ", " \t\n\r\u00a0\u2003\x1c", "0123456789²٣", "\0\x1b\x7f.,;!?/_=:",
+             "éüñßøÅǅʰまé\u0301ſ"]
+
+    def any_character(rng, assigned):
+        while True:
+            c = chr(rng.choice([rng.randrange(0x20, 0xD800), rng.randrange(0xE000, 0x110000)]))
+            if not assigned or unicodedata.category(c) != "Cn":
+                return c
+
+    def make(rng, n, assigned=False):
+        return "".join(any_character(rng, assigned) if rng.random() < 0.1 else
+                       rng.choice(rng.choice(kinds)) for _ in range(n))
+    return make

@@ -5,42 +5,38 @@ but sequences would be long. Byte-pair encoding makes them about four times shor
 bytes, find the pair of neighbours that occurs most often, give it a new id, and repeat. Common
 words end up as one id, rare ones as a few, and nothing is ever "unknown".
 
-Read in order: the two moves (count, merge), training by the definition, training that computes
-the same hundreds of times faster, encoding, and the Tokenizer that wraps them.
-Left out: other people's tokenizer files.
+Read in order: the two moves (count, merge), training, encoding, and the Tokenizer that wraps them.
+Left out: how a text is cut into pieces first (pieces.py), the same training and encoding, a
+thousand times faster (fast.py), and other people's files (formats.py).
 
     python 01_tokenizer/bpe.py train README.md 01_tokenizer/*.py --vocab-size 1024
     python 01_tokenizer/bpe.py show "def tokenize(text): return text.split()"
     python 01_tokenizer/bpe.py encode "hello world"
     python 01_tokenizer/bpe.py decode 104 105
 
-Reads text; writes tokenizer.json, plain JSON. Next: 02_data/corpus.py.
+Reads text; writes tokenizer.json, plain JSON. Next: pieces.py.
 """
 
+import functools
 import hashlib
-import heapq
+import itertools
 import json
+import re
 import sys
-from collections import Counter, defaultdict
+from array import array
+from collections import Counter
 from pathlib import Path
 
-import regex
+import numpy as np
 
 # Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from console import Parser, run, track, write_safely
-
-# Text is first split into pieces, roughly words, and pairs never cross from one to the next:
-# otherwise "dog." and "dog!" would each become a token. GPT-2's pattern (Radford et al. 2019),
-# and GPT-4's (cl100k_base, as in tiktoken 0.14), which groups digits by three at most, ignores
-# case in 's and 'll, and keeps a run of punctuation together with the newlines after it.
-PATTERNS = {
-    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
-            r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
-}
+from console import Parser, in_batches, parallel, read_text, run, track, write_safely
+from fast import Chunks, Pieces, train_fast
+from pieces import (PATTERNS, blocks, count_pieces, find_pattern, group_digits, is_cuttable,
+                    split_function, split_special)
 
 # Ids that no text can produce unless the caller says so. <|bos|> opens every document; the others
 # mark the turns of a chat and the calls of a tool, reserved now so that any model can learn them.
@@ -102,64 +98,6 @@ def train_naive(words, n_merges):  # exercise
     return merges
 
 
-def train_fast(words, n_merges):
-    """The same merges as train_naive, touching only what a merge changes.
-
-    All words stand in one row of symbols with a fence after each. A symbol is at a position;
-    `left` and `right` link it to its neighbours, because merging (a, b) writes the new symbol
-    where a was and unlinks b. An index says at which positions a pair stood when it was made, and
-    a heap which pair is the most frequent. Both are allowed to be out of date: a pair is counted
-    once when it appears and afterwards only loses, so the heap never underestimates, and an entry
-    is checked when it is used. The time grows with the occurrences merged, however long the words.
-    """
-    fence = -1
-    symbols, weights = [fence], [0]
-    for word, count in words.items():
-        symbols += [*word, fence]
-        weights += [count] * (len(word) + 1)
-    left = list(range(-1, len(symbols) - 1))
-    right = list(range(1, len(symbols) + 1))
-
-    counts, places = defaultdict(int), defaultdict(list)
-    for i, pair in enumerate(zip(symbols, symbols[1:])):
-        if fence not in pair:
-            counts[pair] += weights[i]
-            places[pair].append(i)
-    heap = [(-count, pair) for pair, count in counts.items()]
-    heapq.heapify(heap)
-
-    merges = []
-    for new_id in track(range(256, 256 + n_merges), "merging", n_merges, unit=" pairs"):
-        while heap and -heap[0][0] != counts[heap[0][1]]:  # out of date: put it where it belongs
-            _, pair = heapq.heappop(heap)
-            if counts[pair]:
-                heapq.heappush(heap, (-counts[pair], pair))
-        if not heap:
-            break
-        a, b = pair = heapq.heappop(heap)[1]
-        merges.append(pair)
-        fresh = set()
-        for i in sorted(places.pop(pair)):  # from left to right, for pairs like (a, a)
-            j = right[i]
-            if symbols[i] != a or symbols[j] != b:
-                continue  # an earlier merge took one of them
-            weight, before, after = weights[i], left[i], right[j]
-            symbols[i], symbols[j] = new_id, fence  # j is dead: nothing pairs with a fence
-            right[i], left[after] = after, i
-            x, y = symbols[before], symbols[after]  # x a b y is now x new_id y
-            for place, old, new in ((before, (x, a), (x, new_id)), (i, (b, y), (new_id, y))):
-                if fence not in new:
-                    counts[old] -= weight
-                    counts[new] += weight
-                    places[new].append(place)
-                    fresh.add(new)
-        del counts[pair]
-        for new in fresh:
-            if counts[new]:  # it may be gone again: (a, a) in "aaaa" makes (aa, a), then (aa, aa)
-                heapq.heappush(heap, (-counts[new], new))
-    return merges
-
-
 # ---- encoding ----
 
 def apply_merges(ids, ranks):  # exercise
@@ -177,114 +115,92 @@ def apply_merges(ids, ranks):  # exercise
     return ids
 
 
-def apply_merges_fast(ids, ranks):
-    """The same ids as apply_merges, in about one step a merge, however long the piece.
-
-    One linked row again, and the places at which each possible merge may be made. A merge makes
-    only pairs that were learned later than itself, so each new id is taken up once, in order.
-    """
-    n = len(ids)
-    ids, left, right = ids + [None], list(range(-1, n)), list(range(1, n + 2))
-    places = {}
-    for i, pair in enumerate(zip(ids, ids[1:])):
-        if pair in ranks:
-            places.setdefault(ranks[pair], []).append(i)
-    todo = list(places)
-    heapq.heapify(todo)
-    while todo:
-        new_id = heapq.heappop(todo)
-        for i in sorted(places.pop(new_id)):
-            j = right[i]
-            if ranks.get((ids[i], ids[j])) != new_id:
-                continue  # one of the two was merged in the meantime
-            ids[i], ids[j] = new_id, None
-            right[i] = right[j]
-            left[right[j]] = i
-            for k in (left[i], i):
-                later = ranks.get((ids[k], ids[right[k]])) if k >= 0 else None
-                if later in places:
-                    places[later].append(k)
-                elif later is not None:
-                    places[later] = [k]
-                    heapq.heappush(todo, later)
-    return [i for i in ids if i is not None]
-
-
-class Pieces(dict):
-    """The ids of every piece met so far: texts repeat their words, so most look-ups are hits."""
-
-    def __init__(self, ranks, limit=1_000_000):
-        self.ranks, self.limit = ranks, limit
-
-    def __missing__(self, piece):
-        if len(self) >= self.limit:  # endless new words must not fill the memory
-            self.clear()
-        ids = self[piece] = apply_merges_fast(list(piece.encode()), self.ranks)
-        return ids
-
-
-def split_function(pattern):
-    """A function that splits a text into pieces: what `pattern` finds, and what it skips, one
-    character each, so that nothing is lost.
-    """
-    try:
-        compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
-    except regex.error as error:
-        raise ValueError(f"the split pattern {pattern!r} is not a regular expression: {error}")
-    if compiled.groups or compiled.match(""):
-        raise ValueError(f"the split pattern {pattern!r} must not capture groups, nor "
-                         "match the empty text")
-    return compiled.findall
-
+# ---- both in one ----
 
 class Tokenizer:
-    """Text to ids and back: bytes are 0..255, merge i is 256 + i, the special tokens come last.
+    """Text to ids and back.
 
-    merges: pairs as train_naive returns them. pattern: a name in PATTERNS or a regular expression.
-    vocab: the bytes each id stands for; special: {name: id}; vocab_size counts both kinds.
+    merges: pairs of symbols, as train_naive returns them: symbols 0..255 are the bytes, merge i
+    makes 256 + i. pattern: a name in PATTERNS, a regular expression or a list of them.
+    special_tokens: {name: id}, or names that take the ids after all others.
+    ids: the id of each symbol; without it they take the ids that special tokens leave, in order.
+    A byte whose id is None can't be written and is left out, as some tokenizers elsewhere do.
+
+    vocab: the bytes each id stands for, b"" for one that stands for nothing; special: {name: id};
+    vocab_size: the number of ids from 0 to the largest.
     """
 
-    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
+    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None):
         self.merges = [(int(a), int(b)) for a, b in merges]
-        self.pattern = PATTERNS.get(pattern, pattern)
-        self.special_tokens = tuple(special_tokens)
-        self._split = split_function(self.pattern)
-        self.vocab = [bytes([b]) for b in range(256)]
+        self.pattern = find_pattern(pattern)
+        symbols = [bytes([b]) for b in range(256)]
         for a, b in self.merges:
-            if not 0 <= min(a, b) <= max(a, b) < len(self.vocab):
-                raise ValueError(f"merge {len(self.vocab) - 256} joins {a} and {b}, but only ids "
-                                 f"below {len(self.vocab)} exist by then")
-            self.vocab.append(self.vocab[a] + self.vocab[b])
-        if len(set(self.special_tokens)) != len(self.special_tokens) or "" in self.special_tokens:
-            raise ValueError(f"special tokens must differ and not be empty: {self.special_tokens}")
-        self.special = {name: len(self.vocab) + i for i, name in enumerate(self.special_tokens)}
-        self.vocab += [name.encode() for name in self.special_tokens]
-        self.vocab_size = len(self.vocab)
-        self._ranks = {pair: 256 + i for i, pair in enumerate(self.merges)}
-        self._pieces = Pieces(self._ranks)
+            if not 0 <= min(a, b) <= max(a, b) < len(symbols):
+                raise ValueError(f"merge {len(symbols) - 256} joins {a} and {b}, but only symbols "
+                                 f"below {len(symbols)} exist by then")
+            symbols.append(symbols[a] + symbols[b])
+
+        if not isinstance(special_tokens, dict):
+            if len(set(special_tokens)) < len(special_tokens):
+                raise ValueError(f"special tokens must differ: {special_tokens}")
+            special_tokens = {name: len(symbols) + i for i, name in enumerate(special_tokens)}
+        self.special = dict(sorted(special_tokens.items(), key=lambda item: item[1]))
+        taken = set(self.special.values())
+        free = (i for i in itertools.count() if i not in taken)
+        in_order = list(itertools.islice(free, len(symbols)))
+        self.ids = in_order if ids is None else list(ids)
+        self._in_order = self.ids == in_order
+
+        used = [i for i in [*self.ids, *self.special.values()] if i is not None]
+        if "" in self.special or len(set(used)) < len(used) or min(used) < 0:
+            raise ValueError("special tokens need a name, and ids must differ and not be negative: "
+                             f"{self.special}")
+        if len(self.ids) != len(symbols) or None in self.ids[256:]:
+            raise ValueError(f"{len(symbols)} symbols need an id each, not {len(self.ids)}")
+        self.vocab_size = max(used) + 1
+        if self.vocab_size > 2 * len(used) + 100_000:
+            raise ValueError(f"the largest id is {max(used)}, far beyond the {len(used)} in use")
+        self.vocab = [b""] * self.vocab_size
+        for i, symbol in zip(self.ids, symbols):
+            if i is not None:
+                self.vocab[i] = symbol
+        for name, i in self.special.items():
+            self.vocab[i] = name.encode()
+
+        self._split = split_function(self.pattern)
+        self._pieces = Pieces({pair: 256 + i for i, pair in enumerate(self.merges)}, self.ids)
+        self._chunks = Chunks(self._split, self._pieces)
+
+    def __reduce__(self):  # what travels to another process: what it is made of
+        return Tokenizer, (self.merges, self.pattern, self.special, self.ids)
 
     @classmethod
-    def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
+    def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS, workers=1):
         """Learn a vocabulary of `vocab_size` ids, special tokens included, from strings.
 
-        texts: any iterable of strings, read once; their order does not matter. A text too small
-        for that many merges gives a smaller vocabulary. ValueError if the 256 bytes and the
-        special tokens don't fit into `vocab_size`, or if there is no text at all.
+        texts: any iterable of strings, read once; neither their order nor the number of worker
+        processes that count their pieces matters. Memory grows with the pieces that differ, not
+        with the texts. A text too small for that many merges gives a smaller vocabulary.
+        ValueError if the 256 bytes and the special tokens don't fit into `vocab_size`, or if there
+        is no text at all.
         """
-        smallest = 256 + len(special_tokens)
-        if vocab_size < smallest:
-            raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and "
-                             f"{len(special_tokens)} special tokens need {smallest}")
-        split, words = split_function(PATTERNS.get(pattern, pattern)), Counter()
-        for text in track(texts, "counting", size=len, unit=" characters"):
-            pieces = split(text)
-            if "".join(pieces) != text:
-                raise ValueError(f"the split pattern {pattern!r} loses or reorders text")
-            words.update(pieces)
+        n_merges = vocab_size - 256 - len(special_tokens)
+        if n_merges < 0:
+            raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(special_tokens)} "
+                             f"special tokens need {vocab_size - n_merges}")
+        if isinstance(special_tokens, dict) and any(i >= vocab_size
+                                                    for i in special_tokens.values()):
+            raise ValueError(f"special tokens need ids below {vocab_size}: {special_tokens}")
+        pattern, words = find_pattern(pattern), Counter()
+        texts = track(texts, "counting", size=lambda text: len(text) / 1e6, unit=" MB")
+        for counts in parallel(functools.partial(count_pieces, pattern=pattern),
+                               in_batches(texts, 1 << 20), workers):
+            for piece, count in counts.items():
+                words[piece] += count
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
         words = {word.encode(): count for word, count in words.items()}
-        return cls(train_fast(words, vocab_size - smallest), pattern, special_tokens)
+        return cls(train_fast(words, n_merges), pattern, special_tokens)
 
     def encode(self, text, allowed_special=()):
         """The ids of `text`, a list of ints.
@@ -292,28 +208,47 @@ class Tokenizer:
         Special tokens written in the text are plain text, unless their names are in
         `allowed_special` ("all": every one): what a user types must never open a turn.
         """
-        if not allowed_special:
-            pieces = self._pieces
-            return [i for piece in self._split(text) for i in pieces[piece]]
+        return self.encode_array(text, allowed_special).tolist()
+
+    def encode_array(self, text, allowed_special=()):
+        """The same ids as an array (n,) uint32, in a quarter of the memory."""
         allowed = set(self.special if allowed_special == "all" else allowed_special)
         if unknown := allowed - set(self.special):
             raise ValueError(f"not special tokens of this tokenizer: {sorted(unknown)}")
-        longest_first = sorted(allowed, key=len, reverse=True)
-        parts = regex.split(f"({'|'.join(map(regex.escape, longest_first))})", text)
-        return [i for part in parts
-                for i in ([self.special[part]] if part in allowed else self.encode(part, ()))]
+        ids = []
+        for part in split_special(text, allowed):
+            if part in allowed:
+                ids.append(array("I", [self.special[part]]).tobytes())
+            elif is_cuttable(self.pattern):
+                ids += [self._chunks.encode(block) for block in blocks(part, self.pattern)]
+            else:
+                ids += [self._pieces[piece] for piece in self._split(part)]
+        return np.frombuffer(b"".join(ids), dtype=np.uint32)
+
+    def encode_many(self, texts, workers=1):
+        """The ids of every text in turn, as encode_array() gives them; `workers` processes share
+        the work. Texts are taken as they are needed, a few megabytes ahead.
+        """
+        for batch in parallel(self._encode_batch, in_batches(texts, 1 << 20), workers):
+            yield from batch
+
+    def _encode_batch(self, texts):
+        return [self.encode_array(text) for text in texts]
 
     def decode_bytes(self, ids):  # exercise
         """The bytes that `ids` stand for, which need not be whole characters.
 
-        self.vocab holds the bytes of each id. ValueError for an id outside 0..vocab_size-1, which
-        names that id (beware: a Python list takes negative ones).
+        self.vocab holds the bytes of each id. An id that stands for nothing, be it b"" in the
+        vocabulary or beyond its end (models pad it to a round number), gives U+FFFD, as UTF-8.
+        ValueError for a negative id (beware: Python counts those from the end of a list).
         """
-        ids = list(ids)
+        vocab = self.vocab
+        tokens = []
         for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise ValueError(f"id {i} is not in the vocabulary (0 to {self.vocab_size - 1})")
-        return b"".join([self.vocab[i] for i in ids])
+            if i < 0:
+                raise ValueError(f"id {i} is negative")
+            tokens.append((vocab[i] if i < len(vocab) else b"") or "\ufffd".encode())
+        return b"".join(tokens)
 
     def decode(self, ids):
         """The text that `ids` stand for; bytes that are no whole character become U+FFFD."""
@@ -322,8 +257,8 @@ class Tokenizer:
     # ---- on disk ----
 
     def _content(self):
-        return {"pattern": self.pattern, "merges": self.merges,
-                "special_tokens": list(self.special_tokens)}
+        return {"pattern": self.pattern, "special_tokens": self.special,
+                "ids": None if self._in_order else self.ids, "merges": self.merges}
 
     @property
     def hash(self):
@@ -331,7 +266,7 @@ class Tokenizer:
         return hashlib.sha256(json.dumps(self._content()).encode()).hexdigest()[:16]
 
     def save(self, path):
-        """Write tokenizer.json (pattern, merges, special tokens, hash)."""
+        """Write tokenizer.json: pattern, special tokens, ids if not in order, merges, hash."""
         write_safely(path, json.dumps({"hash": self.hash, **self._content()}))
 
     @classmethod
@@ -339,7 +274,8 @@ class Tokenizer:
         """Read what save() wrote. ValueError, naming the file, if it is anything else."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            tokenizer = cls(content["merges"], content["pattern"], content["special_tokens"])
+            tokenizer = cls(content["merges"], content["pattern"], content["special_tokens"],
+                            content["ids"])
             stored = content["hash"]
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is not a tokenizer.json of this project: {error!r}") from None
@@ -361,17 +297,14 @@ def colour(tokenizer, ids):
     return " ".join(shown)
 
 
-def read_text(path):
-    """The text of a UTF-8 file, without a byte-order mark. ValueError if it is no text."""
-    data = Path(path).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}: {data[error.start]:#04x});"
-                         " convert it or leave it out") from None
-    if "\0" in text:
-        raise ValueError(f"{path} is a binary file (it holds NUL bytes); leave it out")
-    return text
+def special_tokens(words):
+    """The special tokens that `words` name: a tuple, or {name: id} for words like NAME=ID."""
+    with_ids = [re.fullmatch(r"(.+)=(\d+)", word) for word in words]
+    if not any(with_ids):
+        return tuple(words)
+    if not all(with_ids):
+        raise ValueError(f"--special {' '.join(words)}: give an id (NAME=ID) to all or to none")
+    return {match[1]: int(match[2]) for match in with_ids}
 
 
 def main(argv=None):
@@ -387,8 +320,15 @@ def main(argv=None):
             command.add_argument("files", nargs="+", help="UTF-8 text files")
             command.add_argument("--vocab-size", type=int, default=2048,
                                  help="how many ids, special tokens included (default: 2048)")
-            command.add_argument("--pattern", default="gpt4",
-                                 help="gpt2, gpt4 or a regular expression (default: gpt4)")
+            command.add_argument("--pattern", default="gpt4", help=f"{', '.join(PATTERNS)} or a "
+                                 "regular expression (default: gpt4)")
+            command.add_argument("--digits", type=int, choices=(1, 2, 3),
+                                 help="numbers in groups of so many (default: the pattern's)")
+            command.add_argument("--special", nargs="*", metavar="NAME[=ID]",
+                                 help="special tokens, after all others or at an id (default: the "
+                                 "nine of a chat)")
+            command.add_argument("--workers", type=int, default=1,
+                                 help="processes that count pieces (default: 1)")
         elif name == "decode":
             command.add_argument("ids", nargs="+", type=int)
         else:
@@ -396,12 +336,18 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     if args.command == "train":
-        texts = [read_text(path) for path in args.files]
-        tokenizer = Tokenizer.train(texts, args.vocab_size, args.pattern)
+        pattern = find_pattern(args.pattern)
+        pattern = group_digits(pattern, args.digits) if args.digits else pattern
+        special = SPECIAL_TOKENS if args.special is None else special_tokens(args.special)
+        tokenizer = Tokenizer.train(map(read_text, args.files), args.vocab_size, pattern, special,
+                                    args.workers)
         tokenizer.save(args.tokenizer)
-        n_bytes = sum(len(text.encode()) for text in texts)
-        n_ids = sum(len(tokenizer.encode(text)) for text in texts)
-        print(f"{args.tokenizer}: {tokenizer.vocab_size} ids, {n_bytes / n_ids:.2f} bytes an id")
+        n_ids = 256 + len(tokenizer.merges) + len(special)
+        sample = read_text(args.files[0])[:1_000_000]
+        print(f"{args.tokenizer}: {n_ids} ids"
+              + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else "")
+              + f", {len(sample.encode()) / len(tokenizer.encode(sample)):.2f} bytes an id in "
+              f"{args.files[0]}")
         return
     tokenizer = Tokenizer.load(args.tokenizer)
     if args.command == "decode":

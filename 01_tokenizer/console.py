@@ -1,5 +1,5 @@
 """What every command of this course shares: options from a dataclass, one-line errors, progress,
-files that are never half written.
+files that are never half written, work shared by processes.
 
 No stage is about any of this, so it is kept out of their way; a first reading may skip it.
 Start with bpe.py.
@@ -7,10 +7,13 @@ Start with bpe.py.
 
 import argparse
 import dataclasses
+import multiprocessing
 import os
 import signal
 import sys
 import time
+from collections import deque
+from multiprocessing.connection import wait
 from pathlib import Path
 
 
@@ -112,6 +115,88 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
             yield item
             done += size(item)
             progress.show(line)
+
+
+def in_batches(items, limit, size=len):
+    """Lists of consecutive `items`, each full as soon as the sizes in it reach `limit`."""
+    batch, total = [], 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= limit:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def serve(function, pipe):
+    """What a worker of parallel() does: until its parent is gone, an item in, a result out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process().sentinel
+    while parent not in wait([pipe, parent]):
+        try:
+            answer = function(pipe.recv()), None
+        except ValueError as error:
+            answer = None, error
+        pipe.send(answer)
+
+
+def parallel(function, items, workers):
+    """map(function, items), in order, on `workers` processes; each holds one item at a time.
+
+    `function` and items must be picklable, as some systems start processes from nothing. A
+    ValueError of `function` is raised here.
+    """
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    idle, busy, processes = deque(), deque(), []
+
+    def result():
+        pipe = busy.popleft()
+        try:
+            answer, error = pipe.recv()
+        except EOFError:
+            raise ValueError("a worker process died (out of memory?); use fewer workers") from None
+        idle.append(pipe)
+        if error:
+            raise error
+        return answer
+
+    try:
+        for item in items:
+            if len(processes) < workers:
+                here, there = multiprocessing.Pipe()
+                process = multiprocessing.Process(target=serve, args=(function, there), daemon=True)
+                process.start()
+                there.close()  # so that a worker's end is an end of file here
+                processes.append(process)
+                idle.append(here)
+            elif not idle:
+                yield result()
+            idle[0].send(item)
+            busy.append(idle.popleft())
+        while busy:
+            yield result()
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def read_text(path):
+    """The text of a UTF-8 file, without a byte-order mark. ValueError if it is no text."""
+    data = Path(path).read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}: {data[error.start]:#04x});"
+                         " convert it or leave it out") from None
+    if "\0" in text:
+        raise ValueError(f"{path} is a binary file (it holds NUL bytes); leave it out")
+    return text
 
 
 def write_safely(path, data):

@@ -11,8 +11,8 @@ import pytest
 
 import bpe
 import console
-from console import (Parser, Progress, StopSignal, add_options, duration, option, run, track,
-                     write_safely)
+from console import (Parser, Progress, StopSignal, add_options, duration, in_batches, option,
+                     parallel, run, track, write_safely)
 
 
 @pytest.mark.parametrize("error, code", [(ValueError("no"), 2), (OSError("no"), 2),
@@ -116,3 +116,51 @@ def test_stop_signal():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def double(x):
+    if x == 13:
+        raise ValueError("13 is unlucky")
+    if x == 14:
+        os._exit(1)
+    return 2 * x
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_parallel(workers):
+    taken = []
+    items = (taken.append(x) or x for x in range(10))
+    results = parallel(double, items, workers)
+    assert next(results) == 0 and len(taken) <= workers + 1, "items are taken as they are needed"
+    assert list(results) == [2 * x for x in range(1, 10)]
+    assert list(parallel(double, [], workers)) == []
+    with pytest.raises(ValueError, match="unlucky"):
+        list(parallel(double, [12, 13], workers))
+
+
+def test_parallel_when_a_worker_dies():
+    with pytest.raises(ValueError, match="died"):
+        list(parallel(double, [1, 14, 2], 2))
+
+
+def test_parallel_with_processes_started_from_nothing(tmp_path):
+    """Where processes are spawned, not forked (macOS, Windows), by a file that a user runs."""
+    (tmp_path / "main.py").write_text(f"""
+import multiprocessing, sys
+sys.path += {sys.path!r}
+from bpe import Tokenizer
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    texts = ["the cat sat"] * 100_000
+    tokenizer = Tokenizer.train(texts, 270, [r"\\p{{N}}|\\P{{N}}+", "\\w+| "], workers=2)
+    assert tokenizer.hash == Tokenizer.train(texts, 270, tokenizer.pattern).hash
+    print([len(ids) for ids in tokenizer.encode_many(texts, workers=2)] == [3 + 2] * 100_000)
+""")
+    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_in_batches():
+    assert list(in_batches(["ab", "c", "d", "efgh", "i"], 3)) == [["ab", "c"], ["d", "efgh"], ["i"]]
+    assert list(in_batches([], 3)) == []

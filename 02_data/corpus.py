@@ -26,8 +26,8 @@ from typing import Callable, Iterator
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from bpe import read_text
-from console import Parser, Progress, run
+
+from console import Parser, Progress, read_text, run
 
 FEW = 200  # with fewer documents than this a split by hash could leave one side all but empty
 

@@ -119,7 +119,7 @@ def write_shards(source, tokenizer, folder, shard_tokens=1 << 26):
         for split, text in track(source.parts(), "encoding", size=lambda part: len(part[1]) / 1e6,
                                  unit=" MB"):
             data = text.encode()
-            writers[split].add([bos] + tokenizer.encode(text), len(data))
+            writers[split].add(np.append(bos, tokenizer.encode_array(text)), len(data))
             if split == "val":
                 compressors.add(data)
         index = {"source": source.name, "split": source.split,

@@ -23,8 +23,8 @@ import numpy as np
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from bpe import read_text
-from console import Parser, add_options, option, run
+
+from console import Parser, add_options, option, read_text, run
 from report import table
 from runs import RunOptions, same_tokenizer
 from shards import Compressors, baselines, bits_per_byte, prepare, token_bytes

@@ -23,6 +23,7 @@ HEADER = '''
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 '''
+WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/formats.py", "tests/bench.py")
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
@@ -94,7 +95,8 @@ def test_commands_of_the_readme_are_understood(line):
     options = [w.split("=")[0] for w in words[words.index(script) + 1:] if w.startswith("--")]
     if options:
         taker = "04_train/train.py" if script == "07_scale/scale.py" else script
-        command = words[words.index(script) + 1:][:1] if script == "01_tokenizer/bpe.py" else []
+        after = words[words.index(script) + 1:][:1]
+        command = after if script in WITH_COMMANDS else []
         for option in options:
             assert re.search(rf"{option}\b", help_of(taker, *command)), f"{script} has no {option}"
     for preset in re.findall(r"--preset (\w+)", line):

@@ -1,0 +1,239 @@
+"""The same merges and the same ids as bpe.py, fast: numpy for training, memory for encoding.
+
+Training looks at a pair only where it stands, and at all its places at once. Encoding is asked for
+the same words again and again, so it remembers their ids.
+Left out: nothing that bpe.py does not define in a few lines; tests hold the two equal.
+
+Reads and writes nothing. Next: formats.py.
+"""
+
+import heapq
+import sys
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from console import track
+from pieces import cut, uncut
+
+
+# ---- training ----
+
+class Row:
+    """All words in one row of symbols, a fence around each, and where every pair stands in it.
+
+    A symbol is at a place; `left` and `right` link it to its neighbours, because merging (a, b)
+    writes the new symbol where a was and unlinks b. Pairs are numbered as they appear. A pair
+    appears when the newer of its two symbols is made, everywhere at once, and from then on only
+    loses places. So its places are written down once, and `pair_at` says which of them still hold.
+    """
+
+    FENCE = -1
+
+    def __init__(self, words):
+        sizes = np.array([len(word) + 1 for word in words], dtype=np.int64)
+        row = b"".join(b"\0" + word for word in words) + b"\0"
+        n = len(row)
+        self.symbols = np.frombuffer(row, np.uint8).astype(np.int64)
+        self.symbols[np.cumsum(np.append(0, sizes))] = self.FENCE
+        counts = np.array(list(words.values()), dtype=np.int64)
+        self.weights = np.append(np.repeat(counts, sizes), 0)
+        self.left, self.right = np.arange(-1, n - 1), np.arange(1, n + 1)
+        # A merge removes a symbol and writes down at most two places, so 3n is room for them all.
+        self.places, self.starts = np.empty(3 * n, np.int64), np.zeros(3 * n, np.int64)
+        self.keys, self.counts = np.empty(3 * n, np.int64), np.zeros(3 * n, np.int64)
+        self.pair_at = np.zeros(n, np.int64)
+        self.n_pairs, self.n_places = 1, 0  # number 0 is "no pair"
+        self.add_pairs(np.flatnonzero((self.symbols[:-1] >= 0) & (self.symbols[1:] >= 0)))
+        self.threshold = max(1, int(self.counts.max()))
+
+    def add_pairs(self, places):
+        """Number, count and write down the pairs, all of them new, that begin at `places`."""
+        if not len(places):
+            return
+        keys = self.symbols[places] << 32 | self.symbols[self.right[places]]
+        order = np.argsort(keys, kind="stable")
+        places, keys = places[order], keys[order]
+        first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+        pairs = np.arange(self.n_pairs, self.n_pairs + len(first))
+        self.keys[pairs] = keys[first]
+        self.counts[pairs] = np.add.reduceat(self.weights[places], first)
+        self.starts[pairs] = self.n_places + first
+        self.pair_at[places] = np.repeat(pairs, np.diff(first, append=len(places)))
+        self.places[self.n_places:self.n_places + len(places)] = places
+        self.n_pairs, self.n_places = self.n_pairs + len(pairs), self.n_places + len(places)
+        self.starts[self.n_pairs] = self.n_places
+
+    def most_frequent(self, limit):
+        """The pairs to be merged next, in order, and their numbers: as many as can be merged in
+        one go, at most `limit`. None if none is left.
+
+        (a, b) and (c, d) touch if b = c or a = d. The list ends before the first pair that touches
+        an earlier one, so its pairs take no places from each other. Nor do they make a pair that
+        would have to come before the last of them: a new (x, ab) is at most as frequent as (x, a)
+        was, which touches (a, b) and so stands behind the end of the list; and of equals the one
+        with the older symbols comes first. Only (a, a) can make a pair from itself, (aa, aa),
+        which may be frequent; so (a, a) ends the list.
+        """
+        while not len(best := np.flatnonzero(self.counts[:self.n_pairs] >= self.threshold)):
+            if self.threshold == 1:
+                return [], best
+            self.threshold -= max(1, self.threshold // 8)  # a few pairs at a time: they are sorted
+        best = best[np.lexsort((self.keys[best], -self.counts[best]))][:limit]
+        pairs, firsts, seconds = [], set(), set()
+        for key in self.keys[best].tolist():
+            a, b = key >> 32, key & 0xffffffff
+            if a in seconds or b in firsts:
+                break
+            pairs.append((a, b))
+            firsts.add(a)
+            seconds.add(b)
+            if a == b:
+                break
+        return pairs, best[:len(pairs)]
+
+    def merge(self, numbers, new_id):
+        """Merge the pairs of these numbers wherever they stand, into new_id, new_id + 1, ..."""
+        places = [self.places[self.starts[p]:self.starts[p + 1]] for p in numbers]
+        places = [at[self.pair_at[at] == p] for at, p in zip(places, numbers)]
+        made = np.repeat(np.arange(new_id, new_id + len(places)), [len(at) for at in places])
+        i = np.concatenate(places)
+        overlaps = np.append(False, self.right[i[:-1]] == i[1:])  # "aaa" holds (a, a) twice
+        if overlaps.any():  # from left to right: every other one of a run
+            n = np.arange(len(i))
+            nth = n - np.maximum.accumulate(np.where(overlaps, 0, n))
+            i, made = i[nth % 2 == 0], made[nth % 2 == 0]
+        j = self.right[i]
+        after = self.right[j]
+        self.symbols[i], self.symbols[j] = made, self.FENCE  # j is out of the row
+        self.right[i], self.left[after] = after, i
+        before = self.left[i]
+        self.pair_at[i] = 0  # x a b y became x new y: (a, b) at i is gone, and so are two others
+        for at in (j, before):
+            np.subtract.at(self.counts, self.pair_at[at], self.weights[i])
+            self.pair_at[at] = 0
+        self.counts[numbers] = self.counts[0] = 0
+        x, y = self.symbols[before], self.symbols[after]
+        self.add_pairs(np.concatenate([  # (new, y) and (x, new); (new, new) is a (new, y)
+            i[y != self.FENCE], before[(x != self.FENCE) & (x < new_id)]]))
+
+
+def train_fast(words, n_merges):
+    """The same merges as train_naive, touching only what a merge changes, many places at a time.
+
+    The time grows with the number of places merged, however long the words are.
+    """
+    def batches():
+        row, done = Row(words), 0
+        while done < n_merges:
+            pairs, numbers = row.most_frequent(n_merges - done)
+            if not pairs:
+                break
+            row.merge(numbers, 256 + done)
+            done += len(pairs)
+            yield pairs
+
+    progress = track(batches(), "merging", n_merges, size=len, unit=" pairs")
+    return [pair for pairs in progress for pair in pairs]
+
+
+# ---- encoding ----
+
+def apply_merges_fast(ids, ranks):
+    """The same ids as apply_merges: each merge's rank is looked up once, not in every round."""
+    if len(ids) > 100:
+        return apply_merges_long(ids, ranks)
+    ids, rank, never = list(ids), ranks.get, 1 << 62
+    todo = [rank(pair, never) for pair in zip(ids, ids[1:])]
+    while todo and (new_id := min(todo)) < never:
+        i = todo.index(new_id)
+        ids[i:i + 2] = [new_id]
+        del todo[i]
+        if i > 0:
+            todo[i - 1] = rank((ids[i - 1], new_id), never)
+        if i < len(todo):
+            todo[i] = rank((new_id, ids[i + 1]), never)
+    return ids
+
+
+def apply_merges_long(ids, ranks):
+    """The same again, in n log n steps for n ids, for the megabyte that is a single word.
+
+    A linked row, and a heap of the merges that are possible, each with its place: the lowest id
+    first, and of equals the leftmost. What a merge makes impossible is noticed when it is taken.
+    """
+    n = len(ids)
+    ids, left, right = [*ids, None], list(range(-1, n)), list(range(1, n + 2))
+    todo = [(ranks[pair], i) for i, pair in enumerate(zip(ids, ids[1:])) if pair in ranks]
+    heapq.heapify(todo)
+    while todo:
+        new_id, i = heapq.heappop(todo)
+        j = right[i]
+        if ids[i] is None or ranks.get((ids[i], ids[j])) != new_id:
+            continue  # one of the two was merged in the meantime
+        before, after = left[i], right[j]
+        ids[i], ids[j] = new_id, None
+        right[i], left[after] = after, i
+        if (later := ranks.get((new_id, ids[after]))) is not None:
+            heapq.heappush(todo, (later, i))
+        if before >= 0 and (later := ranks.get((ids[before], new_id))) is not None:
+            heapq.heappush(todo, (later, before))
+    return [i for i in ids if i is not None]
+
+
+class Pieces(dict):
+    """{piece: its ids} for every piece met so far: texts repeat their words, so most are known.
+
+    The ids are the bytes of an array of uint32, which are joined, copied and kept at less cost
+    than lists.
+    """
+
+    def __init__(self, ranks, ids, limit=1 << 20):
+        self.ranks, self.ids, self.limit = ranks, ids, limit
+        self.left_out = bytes(byte for byte in range(256) if ids[byte] is None)
+
+    def __missing__(self, piece):
+        if len(self) >= self.limit:  # endless new words must not fill the memory
+            self.clear()
+        symbols = apply_merges_fast(piece.encode().translate(None, self.left_out), self.ranks)
+        self[piece] = ids = array("I", [self.ids[symbol] for symbol in symbols]).tobytes()
+        return ids
+
+
+class Chunks(dict):
+    """{chunk: its ids}, one level up: what cut() makes of a text, mostly a word and its comma.
+
+    The first `limit` of them stay, which are the frequent ones; others are looked up by pieces.
+    """
+
+    def __init__(self, split, pieces, limit=1 << 20):
+        self.split, self.pieces, self.limit = split, pieces, limit
+
+    def encode(self, text):
+        """The ids of `text`, as bytes."""
+        first, chunks, last = cut(text)
+        ids = list(map(self.get, chunks))
+        if None in ids:
+            new = [i for i, known in enumerate(ids) if known is None]
+            for i, learned in zip(new, self.learn([chunks[i] for i in new])):
+                ids[i] = learned
+        return b"".join([*map(self.pieces.__getitem__, self.split(first)), *ids,
+                         *map(self.pieces.__getitem__, self.split(last))])
+
+    def learn(self, chunks):
+        """The ids of each of `chunks`, with one call of split()."""
+        pieces = self.split(uncut(chunks))
+        ids = [self.pieces[piece] for piece in pieces]
+        # A chunk's pieces end where it ends, its length and one space after the chunk before.
+        ends = np.cumsum([len(piece) for piece in pieces])
+        stops = np.searchsorted(ends, np.cumsum([len(chunk) + 1 for chunk in chunks])) + 1
+        stops = stops.tolist()
+        learned = [b"".join(ids[start:stop]) for start, stop in zip([0, *stops], stops)]
+        if len(self) < self.limit:
+            self.update(zip(chunks, learned))
+        return learned

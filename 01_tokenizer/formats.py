@@ -1,0 +1,363 @@
+"""Other people's tokenizers, in and out: GPT-2, tiktoken, Hugging Face.
+
+All of them are byte-pair encoding, so all become a Tokenizer of bpe.py; they differ in how they
+write down the bytes, the merges and the special tokens. The ids are exactly theirs, or the file is
+refused, by the name of what can't be expressed. So it is on the way out.
+Left out: tokenizers that are not BPE on bytes (WordPiece, Unigram), normalizers, and what a post
+processor adds to a text, such as a <|bos|>.
+
+    python 01_tokenizer/formats.py import cl100k_base.tiktoken --tokenizer c.json
+    python 01_tokenizer/formats.py export huggingface/tokenizer.json
+    python 01_tokenizer/formats.py compare README.md --tokenizer tokenizer.json --tokenizer c.json
+
+Reads and writes tokenizer files. Next: picture.py.
+"""
+
+import base64
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from bpe import Tokenizer
+from console import Parser, read_text, run, track, write_safely
+from fast import apply_merges_fast
+from pieces import DIGITS, PATTERNS
+
+# A file of ranks says nothing about pattern and special tokens; these are tiktoken's.
+RANKS = {"cl100k_base": ("gpt4", {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258,
+                                  "<|fim_middle|>": 100259, "<|fim_suffix|>": 100260,
+                                  "<|endofprompt|>": 100276}),
+         "o200k_base": ("o200k", {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}),
+         "r50k_base": ("gpt2", {"<|endoftext|>": 50256}),
+         "p50k_base": ("gpt2", {"<|endoftext|>": 50256})}
+
+
+def byte_letters():  # exercise
+    """The character by which GPT-2's files write each byte, {byte: character} for all 256.
+
+    A vocabulary file should hold no spaces or control characters, so bytes that Latin-1 prints (33
+    to 126, 161 to 172, 174 to 255) are the characters of that number; the other 68, in ascending
+    order, are the characters from number 256 on. A space, byte 32, is number 288, "\u0120".
+    """
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte if byte in printable else 256 + others.index(byte))
+            for byte in range(256)}
+
+
+def recover_merges(tokens):
+    """The merges behind `tokens`, byte strings in the order in which they were learned.
+
+    Such a list leaves the pairs out, but the last step of a token is what the earlier merges make
+    of its bytes: always two parts. ValueError, naming the token, if they are not.
+    """
+    ranks = {}
+    for n, token in enumerate(track(tokens, "recovering merges", len(tokens))):
+        pair = tuple(apply_merges_fast(list(token), ranks))
+        if len(pair) != 2:
+            raise ValueError(f"the token {token!r} is not made of two earlier ones, so these are "
+                             "not the ranks of a byte-pair encoding")
+        ranks[pair] = 256 + n
+    return list(ranks)
+
+
+def strange_token(tokenizer):
+    """The bytes of a token that its own text would not be encoded to, or None.
+
+    Merges that were learned never leave one. Without any, it makes no difference whether merges
+    are looked up by pair, as here, or by the bytes they make, as in tiktoken: where a token can
+    arise at all, only one pair of its parts can ever stand side by side.
+    """
+    ranks = {pair: 256 + i for i, pair in enumerate(tokenizer.merges)}
+    for i in track(range(256, len(tokenizer.ids)), "checking", len(tokenizer.merges)):
+        token = tokenizer.vocab[tokenizer.ids[i]]
+        if apply_merges_fast(list(token), ranks) != [i]:
+            return token
+    return None
+
+
+# ---- in ----
+
+def from_vocabulary(vocabulary, merges, pattern, special):
+    """A Tokenizer from {token: id} and pairs of tokens, written in byte_letters().
+
+    Several merges may make the same token; then the one that its bytes lead to is kept.
+    """
+    byte_of = {letter: byte for byte, letter in byte_letters().items()}
+    symbols = byte_of | {token: 256 + i for i, token in enumerate(
+        dict.fromkeys(left + right for left, right in merges))}
+    for left, right in merges:
+        if left not in symbols or right not in symbols or left + right not in vocabulary:
+            raise ValueError(f"the merge of {left!r} and {right!r} uses or makes a token that is "
+                             "not there")
+    if len(symbols) < 256 + len(merges):
+        pairs = recover_merges([bytes(byte_of[letter] for letter in token)
+                                for token in list(symbols)[256:]])
+    else:
+        pairs = [(symbols[left], symbols[right]) for left, right in merges]
+    if unused := vocabulary.keys() - symbols.keys() - special.keys():
+        raise ValueError(f"no merge makes the token {min(unused)!r}, nor is it a special one")
+    return Tokenizer(pairs, pattern, special, [vocabulary.get(token) for token in symbols])
+
+
+def read_gpt2(vocabulary, merges):
+    """From GPT-2's two files: encoder.json or vocab.json, and vocab.bpe or merges.txt."""
+    ids = json.loads(Path(vocabulary).read_text(encoding="utf-8"))
+    lines = Path(merges).read_text(encoding="utf-8").split("\n")
+    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+    special = {token: ids[token] for token in ("<|endoftext|>",) if token in ids}
+    return from_vocabulary(ids, pairs, "gpt2", special)
+
+
+def read_tiktoken(path, pattern=None, special=None):
+    """From a file of ranks: on each line a token in base64 and its id.
+
+    pattern and special tokens are known for the names in RANKS, otherwise they must be given.
+    """
+    known = RANKS.get(Path(path).stem, (None, {}))
+    if not (pattern or known[0]):
+        raise ValueError(f"{path} holds no split pattern; give one (known: {', '.join(RANKS)})")
+    ranks = {}
+    for line in Path(path).read_bytes().splitlines():
+        if line:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+    tokens = sorted((token for token in ranks if len(token) > 1), key=ranks.get)
+    symbols = [bytes([byte]) for byte in range(256)] + tokens
+    if missing := [token for token in symbols if token not in ranks]:
+        raise ValueError(f"{path} has no rank for the byte {missing[0]!r}")
+    return Tokenizer(recover_merges(tokens), pattern or known[0],
+                     known[1] if special is None else special, [ranks[s] for s in symbols])
+
+
+def read_huggingface(path):
+    """From a tokenizer.json that holds a byte-level BPE: GPT-2, SmolLM2, Llama 3, Qwen 2, ...
+
+    Its added tokens become special tokens, which it recognises in any text; here that takes
+    allowed_special="all".
+    """
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    model = content["model"]
+
+    def refuse(what):
+        raise ValueError(f"{path} has {what}, which is not expressible here")
+
+    if model.get("type", "BPE") != "BPE":
+        refuse(f"a model of type {model['type']}")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(key):
+            refuse(f"{key}={model[key]!r}")
+    if (normalizer := content.get("normalizer")) and normalizer.get("normalizers") != []:
+        refuse(f"the normalizer {normalizer['type']}")
+    special = {}
+    for token in content.get("added_tokens", []):
+        for key in ("single_word", "lstrip", "rstrip"):
+            if token.get(key):
+                refuse(f"{key} in the added token {token['content']!r}")
+        special[token["content"]] = token["id"]
+
+    steps, byte_level = content.get("pre_tokenizer") or {"type": "no pre-tokenizer"}, False
+    patterns = []
+    for step in steps["pretokenizers"] if steps["type"] == "Sequence" else [steps]:
+        kind = step["type"]
+        if kind == "ByteLevel" and not step.get("add_prefix_space"):
+            byte_level = True
+            patterns += [PATTERNS["gpt2"]] if step.get("use_regex", True) else []
+        elif kind == "Digits" and not byte_level:
+            patterns.append(DIGITS["apart" if step["individual_digits"] else "together"])
+        elif kind == "Split" and not byte_level:
+            found = step["pattern"].get("Regex") or re.escape(step["pattern"]["String"])
+            known = found in PATTERNS.values()  # such a pattern leaves nothing between its matches
+            if (step["behavior"], bool(step.get("invert"))) not in (
+                    ("Isolated", False), *[("Removed", True)] * known):
+                refuse(f"a Split that is {step['behavior']}, invert={step.get('invert')}")
+            check_dialect(found)
+            patterns.append(found if known else f"(?:{found})|(?:(?!{found})[\\s\\S])+")
+        else:
+            refuse(f"the pre-tokenizer {kind}" + " with a prefix space" * (kind == "ByteLevel"))
+    if not byte_level:
+        refuse("no ByteLevel pre-tokenizer")
+
+    merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+    tokenizer = from_vocabulary(model["vocab"], merges, patterns[0] if len(patterns) == 1
+                                else patterns or r"[\s\S]+", special)
+    if model.get("unk_token") and None in tokenizer.ids:
+        refuse(f"the unknown token {model['unk_token']!r} for bytes without a token")
+    if model.get("ignore_merges") and (token := strange_token(tokenizer)):
+        refuse(f"ignore_merges and the token {token!r}, which merges would not make")
+    return tokenizer
+
+
+def load(path, pattern=None):
+    """The Tokenizer in a file or folder of any format known here. ValueError if there is none."""
+    path = Path(path)
+    if path.is_dir():
+        names = ("tokenizer.json", "encoder.json", "vocab.json")
+        if not (found := [path / name for name in names if (path / name).exists()]):
+            raise ValueError(f"{path} holds none of {', '.join(names)}")
+        path = found[0]
+    try:
+        if path.suffix != ".json":
+            return read_tiktoken(path, pattern)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content.get("model"), dict):
+            return read_huggingface(path)
+        if isinstance(content.get("hash"), str):
+            return Tokenizer.load(path)
+        for ours, theirs in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
+            if path.name.endswith(ours):
+                return read_gpt2(path, path.with_name(path.name.removesuffix(ours) + theirs))
+        raise ValueError("it is neither of Hugging Face, nor of GPT-2, nor of this project")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        what = str(error) if type(error) is ValueError else repr(error)
+        raise ValueError(what if str(path) in what else f"{path}: {what}") from None
+
+
+# ---- out ----
+
+def check_dialect(pattern):
+    """ValueError if `pattern` means something else to the regular expressions elsewhere."""
+    plain = re.sub(r"\\[pP]\{\w+\}|\\.|\[(?:\\.|[^\]\\])*\]", "x", pattern)  # one character each
+    for what, sign in (("a possessive quantifier", r"[*+?}]\+"), ("an anchor", r"[\^$]"),
+                       ("a look behind", r"\(\?<[=!]")):
+        if re.search(sign, plain):
+            raise ValueError(f"the split pattern {pattern!r} has {what}, which differs between "
+                             "engines")
+
+
+def write_huggingface(tokenizer, path):
+    """Write a tokenizer.json for Hugging Face's tokenizers and transformers.
+
+    Its special tokens are recognised in any text there. ValueError for a pattern that means
+    something else there, and for tokens that would be written alike.
+    """
+    letters = byte_letters()
+
+    def written(symbol):
+        return "".join(letters[byte] for byte in tokenizer.vocab[tokenizer.ids[symbol]])
+
+    patterns = tokenizer.pattern if isinstance(tokenizer.pattern, list) else [tokenizer.pattern]
+    for pattern in patterns:
+        check_dialect(pattern)
+    tokens = [(written(symbol), i) for symbol, i in enumerate(tokenizer.ids) if i is not None]
+    vocabulary = {}
+    for name, i in tokens + list(tokenizer.special.items()):
+        if name in vocabulary:
+            raise ValueError(f"ids {vocabulary[name]} and {i} would both be written {name!r}")
+        vocabulary[name] = i
+    splits = [{"type": "Split", "behavior": "Isolated", "invert": False,
+               "pattern": {"Regex": p if p in PATTERNS.values() else f"(?:{p})|[\\s\\S]"}}
+              for p in patterns]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                  "use_regex": False}
+    content = {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{"id": i, "content": name, "single_word": False, "lstrip": False,
+                          "rstrip": False, "normalized": False, "special": True}
+                         for name, i in tokenizer.special.items()],
+        "normalizer": None, "post_processor": None, "decoder": byte_level,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None,
+                  "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                  "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                  "vocab": dict(sorted(vocabulary.items(), key=lambda item: item[1])),
+                  "merges": [[written(a), written(b)] for a, b in tokenizer.merges]}}
+    write_safely(path, json.dumps(content, ensure_ascii=False))
+
+
+def write_tiktoken(tokenizer, path):
+    """Write a file of ranks for tiktoken, which wants pattern and special tokens beside it:
+    tiktoken.Encoding(name, pat_str=tokenizer.pattern, mergeable_ranks=
+    tiktoken.load.load_tiktoken_bpe(path), special_tokens=tokenizer.special).
+
+    ValueError for what ranks can't say: a list of patterns, bytes without an id, ids that don't
+    follow the order of the merges, a token that its own bytes don't lead to.
+    """
+    if isinstance(tokenizer.pattern, list):
+        raise ValueError("tiktoken takes a single split pattern; this tokenizer applies "
+                         f"{len(tokenizer.pattern)} in turn")
+    check_dialect(tokenizer.pattern)
+    if None in tokenizer.ids:
+        raise ValueError(f"tiktoken needs an id for every byte; {tokenizer.ids.index(None):#04x} "
+                         "has none")
+    if tokenizer.ids[256:] != sorted(tokenizer.ids[256:]):
+        raise ValueError("tiktoken merges in the order of the ids; these are in another order")
+    if token := strange_token(tokenizer):
+        raise ValueError(f"tiktoken would encode {token!r} differently: its own merges don't make "
+                         "that token")
+    lines = [base64.b64encode(tokenizer.vocab[i]) + f" {i}\n".encode()
+             for i in sorted(tokenizer.ids)]
+    write_safely(path, b"".join(lines))
+
+
+# ---- side by side ----
+
+def compare(texts, tokenizer):
+    """What `tokenizer` makes of `texts`: bytes per token, tokens per word (what stands between
+    white space), and the share of bytes that are tokens by themselves.
+    """
+    sizes = np.array([len(token) for token in tokenizer.vocab])
+    used = np.concatenate([sizes[ids] for ids in tokenizer.encode_many(texts)])
+    words = sum(len(text.split()) for text in texts)
+    return used.sum() / len(used), len(used) / words, (used == 1).sum() / used.sum()
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (("import", "make a tokenizer.json of this project from another format"),
+                       ("export", "write one for Hugging Face (.json) or tiktoken (.tiktoken)"),
+                       ("compare", "how well tokenizers compress your files")):
+        command = commands.add_parser(name, help=what, description=what)
+        if name == "compare":
+            command.add_argument("files", nargs="+", help="UTF-8 text files")
+            command.add_argument("--tokenizer", action="append", required=True, metavar="PATH",
+                                 help="a tokenizer in any format; may be given several times")
+            continue
+        command.add_argument("path", help="the other format's file" + " or folder" *
+                             (name == "import"))
+        command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
+                             help="this project's file (default: tokenizer.json)")
+        if name == "import":
+            command.add_argument("--pattern", help="the split pattern of a file of ranks with "
+                                 f"another name than {', '.join(RANKS)}")
+    args = parser.parse_args(argv)
+
+    if args.command == "import":
+        tokenizer = load(args.path, args.pattern)
+        tokenizer.save(args.tokenizer)
+        print(f"{args.tokenizer}: {len(tokenizer.merges):,} merges, {len(tokenizer.special)} "
+              f"special tokens, ids up to {tokenizer.vocab_size - 1:,}")
+    elif args.command == "export":
+        tokenizer = load(args.tokenizer)
+        if args.path.endswith(".json"):
+            write_huggingface(tokenizer, args.path)
+        elif args.path.endswith(".tiktoken"):
+            write_tiktoken(tokenizer, args.path)
+            print(f"tiktoken also needs\npat_str = {tokenizer.pattern!r}\n"
+                  f"special_tokens = {tokenizer.special}")
+        else:
+            raise ValueError(f"{args.path}: a name that ends in .json is written for Hugging Face, "
+                             "one in .tiktoken for tiktoken")
+    else:
+        texts = [read_text(path) for path in args.files]
+        if not any(text.split() for text in texts):
+            raise ValueError("there are no words in these files")
+        width = max(len(name) for name in args.tokenizer)
+        print(f"{'':{width}}      ids  bytes/token  tokens/word  bytes in 1-byte tokens")
+        for name in args.tokenizer:
+            tokenizer = load(name)
+            density, words, single = compare(texts, tokenizer)
+            print(f"{name:{width}}  {tokenizer.vocab_size:7,}  {density:11.3f}  {words:11.3f}  "
+                  f"{single:22.1%}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,192 @@
+"""Text -> pieces: where a tokenizer may never join.
+
+Before any pairs are counted, a text is split into pieces, roughly words, and pairs never cross
+from one to the next: otherwise "dog." and "dog!" would each become a token. A regular expression
+says what a piece is; it is also the slow part, so it is run by the faster of two engines.
+Left out: what becomes of the pieces, which is bpe.py.
+
+Reads and writes nothing. Next: fast.py.
+"""
+
+import functools
+import re
+from collections import Counter
+
+import regex
+
+# \p{L} is a letter in any script, \p{N} a digit; Lu and Ll are upper and lower case. In all four,
+# a space belongs to the word behind it, so that a word has one spelling wherever it stands.
+WORD = r"(?:\p{Lu}+(?!\p{Ll})|\p{Lu}?\p{Ll}+|\p{L}+)"  # HTTP|Server, get|Name
+CONTRACTION = r"(?:'(?i:[sdmt]|ll|ve|re))"
+PATTERNS = {
+    # GPT-2 (Radford et al. 2019, section 2.2).
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    # GPT-4 (cl100k_base in tiktoken): digits in threes at most, 'S as well as 's, a tab or a
+    # bracket goes with its word, and a run of punctuation keeps the newlines after it.
+    "gpt4": CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    # GPT-4o (o200k_base in tiktoken): words end where upper case begins, 's stays with its word.
+    "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+             + CONTRACTION +
+             r"?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+             + CONTRACTION + r"?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    # Go: parts of camelCase and snake_case; a keyword or an operator takes the next word along
+    # (" != nil", "if err", ":= range"); punctuation takes newline and indentation (" {\n\t\t").
+    "go": r" ?(?:(?:func|if|for|return|var|type|case|range|[-+*/<>=!:&|]+) )?"
+          r"[^\s\p{L}\p{N}]{0,2}" + WORD + r"|\p{N}{1,3}"
+          r"| ?[^\s\p{L}\p{N}]+(?:\r?\n[\t ]*)*|\s*[\r\n][\t ]*|\s+(?!\S)|\s+",
+}
+DIGITS = {"apart": r"\p{N}|\P{N}+", "together": r"\p{N}+|\P{N}+"}  # for a list of patterns
+
+
+def find_pattern(pattern):
+    """The regular expression of that name, or what was given: an expression, or a list of them."""
+    return PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else list(pattern)
+
+
+def group_digits(pattern, n):
+    """`pattern` with numbers cut into groups of at most n digits: 1 makes every digit a piece."""
+    grouped, found = re.subn(r"\\p\{N\}(?:\+|\{1,\d\})", rf"\\p{{N}}{{1,{n}}}", pattern)
+    if not found:
+        raise ValueError(f"the split pattern {pattern!r} has no \\p{{N}}+ or \\p{{N}}{{1,3}} that "
+                         "says how digits are grouped")
+    return grouped
+
+
+def split_function(pattern):
+    """A function that splits a text into pieces: what `pattern` finds, and what it skips, one
+    character each, so that nothing is lost.
+
+    A list of patterns is applied in turn, each to the pieces of the one before. ValueError if one
+    is no regular expression, captures groups or matches the empty text.
+    """
+    if not isinstance(pattern, str):
+        steps = [split_function(step) for step in pattern]
+        return lambda text: functools.reduce(
+            lambda pieces, step: [part for piece in pieces for part in step(piece)], steps, [text])
+    try:
+        compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
+    except regex.error as error:
+        raise ValueError(f"the split pattern {pattern!r} is not a regular expression: {error}")
+    if compiled.groups or compiled.match(""):
+        raise ValueError(f"the split pattern {pattern!r} must not capture groups, nor "
+                         "match the empty text")
+    if (spelled_out := spell_out(pattern)) is None:
+        return compiled.findall
+    faster = re.compile(f"(?:{spelled_out})|[\\s\\S]")
+
+    def split(text):
+        plain = text.isascii() or len(text.encode("utf-16", "surrogatepass")) == 2 * len(text) + 2
+        return (faster if plain else compiled).findall(text)
+    return split
+
+
+@functools.cache
+def characters(kind):
+    """What matches `kind`, such as \\p{L}, up to U+FFFF: ranges, for use inside [...]."""
+    runs = regex.findall(f"{kind}+", "".join(map(chr, range(1 << 16))))
+    return "".join(f"{re.escape(run[0])}-{re.escape(run[-1])}" for run in runs)
+
+
+def spell_out(pattern):
+    """`pattern` for Python's own engine, which knows no \\p{L} but is two to three times as fast:
+    kinds of characters are written as ranges, up to U+FFFF (a table; beyond, it would search).
+
+    None if the pattern holds anything that the two engines might understand differently.
+    """
+    spelled, inside, before = [], False, ""
+    for part in re.findall(r"\\[pP]\{\w+\}|\\.|\(\?i:[^()\\]*\)|\(\?.|\[\^?|[^\\]", pattern):
+        kind = re.fullmatch(r"\\([pP]\{\w+\}|[sS])", part)
+        if kind and part[1] in "ps":
+            part = characters(part) if inside else f"[{characters(part)}]"
+        elif kind and not inside:
+            part = f"[^{characters(part.replace('P', 'p').replace('S', 's'))}]"
+        elif (kind or inside and (part[0] == "[" or part == before and part in "&|~-")
+              or re.fullmatch(r"\\[^\Wrnt]|\(\?[^:=!i]|\(\?i", part)):
+            return None
+        elif part[0] == "[" or part == "]":
+            inside = part != "]"
+        spelled.append(part)
+        before = part
+    return "".join(spelled)
+
+
+def split_special(text, names):  # exercise
+    """`text` cut at the special tokens in `names`: a list of plain texts and names, none empty.
+
+    Where several names fit, the longest one wins; names may hold any character, also those that
+    mean something in a regular expression. No names: the text is a single part.
+    split_special("hi<|end|>you", ["<|end|>"]) == ["hi", "<|end|>", "you"]
+    """
+    if not names:
+        return [text] if text else []
+    longest_first = sorted(names, key=len, reverse=True)
+    return [part for part in regex.split(f"({'|'.join(map(regex.escape, longest_first))})", text)
+            if part]
+
+
+# ---- cutting without a regular expression ----
+#
+# With these patterns a space that follows a non-space always begins a new piece, and none of them
+# looks to its left. So a text may be cut at such spaces, which str.split does faster still.
+
+CUTTABLE = {group_digits(PATTERNS[name], n) for name in ("gpt2", "gpt4", "o200k")
+            for n in (1, 2, 3)} | {PATTERNS["gpt2"]}
+SAFE_SPACE = re.compile(r" (?<=\S )")
+WHITESPACE = "\t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200b)))
+
+
+def is_cuttable(pattern):
+    """Whether texts may be cut at spaces that follow a non-space."""
+    *before, last = [pattern] if isinstance(pattern, str) else pattern
+    return last in CUTTABLE and set(before) <= set(DIGITS.values())
+
+
+def blocks(text, pattern, size=1 << 15):
+    """`text` in blocks of little more than `size` characters that may be split one by one, which
+    keeps short-lived strings in the processor's cache; in one block if `pattern` forbids it.
+    """
+    start, cuttable = 0, is_cuttable(pattern)
+    while start < len(text):
+        found = SAFE_SPACE.search(text, start + size) if cuttable else None
+        end = found.start() if found else len(text)
+        yield text[start:end]
+        start = end
+
+
+def cut(text):
+    """How `text` begins, a list of chunks, how it ends: cut at every space after a non-space.
+
+    The spaces it is cut at are left out; other spaces in a chunk are written \\0. Beginning and end
+    are plain text. A text with \\0 in it is all beginning.
+    cut("a bc  d\\n e f") == ("a", ["bc", "\\0d\\n\\0e"], " f")
+    """
+    if "\0" in text:
+        return text, [], ""
+    text = text.replace("  ", " \0").replace("\0 ", "\0\0")  # of a run only the first may cut
+    for space in WHITESPACE:
+        if space in text:
+            text = text.replace(space + " ", space + "\0")
+    first, *chunks = text.split(" ")
+    return uncut([first])[1:], chunks[:-1], uncut(chunks[-1:])
+
+
+def uncut(chunks):
+    """The text that `chunks` were cut from, with the space in front of each."""
+    return "".join([" " + chunk for chunk in chunks]).replace("\0", " ")
+
+
+def count_pieces(texts, pattern):
+    """{piece: how often it occurs} over all `texts`, a Counter.
+
+    ValueError if `pattern` loses or reorders text, as one with (?r) does.
+    """
+    split, counts = split_function(pattern), Counter()
+    for text in texts:
+        for block in blocks(text, pattern):
+            pieces = split(block)
+            if "".join(pieces) != block:
+                raise ValueError(f"the split pattern {pattern!r} loses or reorders text")
+            counts.update(pieces)
+    return counts

@@ -1,0 +1,308 @@
+"""Speed and memory beside other people's programs, and the same results as theirs, on real text.
+
+Every contender runs in a process of its own, one after the other, with all cores; the clock starts
+with the text in memory. Rounds take turns, and medians are compared, because machines are noisy.
+A peer that isn't installed (tests/requirements.txt) is left out, and said to be.
+
+    python tests/bench.py tokenizer --text FILE --encode FILE...
+    python tests/bench.py slope
+    python tests/bench.py parity --data DIR
+
+FILE: .txt or .jsonl (every string in it), gzipped or not, or a folder of Python files. Prints
+tables, as README shows them.
+"""
+
+import argparse
+import array
+import collections
+import gzip
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import regex
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+import formats
+import pieces
+from bpe import Tokenizer
+from console import Parser, run
+
+
+# ---- text ----
+
+def strings(item):
+    """Every string in a JSON value."""
+    if isinstance(item, str):
+        yield item
+    elif isinstance(item, (list, dict)):
+        for part in item.values() if isinstance(item, dict) else item:
+            yield from strings(part)
+
+
+def read(path):
+    """The documents in a text file or in a .jsonl file, gzipped or not."""
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", "replace")
+    if ".jsonl" not in path.suffixes:
+        return [text]
+    return ["\n".join(strings(json.loads(line))) for line in text.splitlines()]
+
+
+def documents(paths, limit=float("inf")):
+    """Documents of at most about a megabyte from files and folders, `limit` bytes in all."""
+    total, texts = 0, []
+    for path in map(Path, paths):
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            for text in read(file):
+                for part in pieces.blocks(text, pieces.PATTERNS["gpt2"], 1 << 20):
+                    texts.append(part)
+                    total += len(part.encode())
+                    if total >= limit:
+                        return texts
+    return texts
+
+
+# ---- training: each contender is given documents and a vocabulary size, returns its merges' number
+
+def train_ours(texts, size, workers=2):
+    return len(Tokenizer.train(texts, size, "gpt2", (), workers).merges)
+
+
+def train_ours_alone(texts, size):
+    return train_ours(texts, size, workers=1)
+
+
+def train_tokenizers(texts, size):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=size, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    return tokenizer.get_vocab_size() - 256
+
+
+def train_rustbpe(texts, size):
+    import rustbpe
+    tokenizer = rustbpe.Tokenizer()
+    tokenizer.train_from_iterator(texts, size, pattern=pieces.PATTERNS["gpt2"])
+    return tokenizer.vocab_size - 256
+
+
+def train_sentencepiece(texts, size):
+    """Splits at spaces only and works on characters: a similar job, not the same."""
+    import sentencepiece
+    with tempfile.TemporaryDirectory() as folder:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(line for text in texts for line in text.splitlines()),
+            model_prefix=f"{folder}/m", vocab_size=size, model_type="bpe", byte_fallback=True,
+            num_threads=2, minloglevel=2)
+        return sentencepiece.SentencePieceProcessor(f"{folder}/m.model").vocab_size() - 256
+
+
+TRAINERS = {"ours, 2 workers": (train_ours, "bpe"), "ours, 1 process": (train_ours_alone, "bpe"),
+            "HF tokenizers": (train_tokenizers, "tokenizers"),
+            "rustbpe": (train_rustbpe, "rustbpe"),
+            "sentencepiece": (train_sentencepiece, "sentencepiece")}
+
+
+# ---- encoding: each is given documents and a tokenizer.json, returns [(label, seconds, ids)]
+
+def timed(encode, texts):
+    """Seconds, and how many ids came out."""
+    start = time.perf_counter()
+    n = sum(len(ids) for ids in encode(texts))
+    return time.perf_counter() - start, n
+
+
+def encode_ours(texts, path):
+    tokenizer = Tokenizer.load(path)
+    yield "ours, 2 workers, cold", *timed(lambda t: tokenizer.encode_many(t, workers=2), texts)
+    for label in ("cold", "warm"):
+        yield f"ours, 1 process, {label}", *timed(lambda t: map(tokenizer.encode, t), texts)
+
+
+def encode_tiktoken(texts, path):
+    import tiktoken
+    ours = Tokenizer.load(path)
+    theirs = tiktoken.Encoding("ours", pat_str=ours.pattern, special_tokens={}, mergeable_ranks={
+        ours.vocab[i]: i for i in ours.ids})
+    yield "tiktoken, 1 thread", *timed(lambda t: map(theirs.encode_ordinary, t), texts)
+    yield "tiktoken, 2 threads", *timed(
+        lambda t: theirs.encode_ordinary_batch(t, num_threads=2), texts)
+
+
+def encode_tokenizers(texts, path):
+    from tokenizers import Tokenizer as Theirs
+    with tempfile.TemporaryDirectory() as folder:
+        formats.write_huggingface(Tokenizer.load(path), f"{folder}/tokenizer.json")
+        theirs = Theirs.from_file(f"{folder}/tokenizer.json")
+    yield "HF tokenizers, 2 threads", *timed(lambda t: theirs.encode_batch_fast(t), texts)
+
+
+ENCODERS = {"ours": (encode_ours, "bpe"), "tiktoken": (encode_tiktoken, "tiktoken"),
+            "HF tokenizers": (encode_tokenizers, "tokenizers")}
+
+
+# ---- running them ----
+
+def contend(job):
+    """In a process of its own: one contender, its results as a line of JSON."""
+    job = json.loads(job)
+    texts = documents(job["text"], job["limit"])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if job["kind"] == "train":
+        seconds, n = timed(lambda t: [range(TRAINERS[job["name"]][0](t, job["size"]))], texts)
+        rows = [(job["name"], seconds, n)]
+    else:
+        rows = list(ENCODERS[job["name"]][0](texts, job["tokenizer"]))
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            + 2 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    print(json.dumps([(*row, peak / 1024) for row in rows]))
+
+
+def race(contenders, runs, **job):
+    """{label: (median seconds, what came out, MB beyond the text)}, the contenders taking turns."""
+    results = collections.defaultdict(list)
+    for _ in range(runs):
+        for name, (_, package) in contenders.items():
+            if find_spec(package):
+                done = subprocess.run(
+                    [sys.executable, __file__, "contend", json.dumps({"name": name, **job})],
+                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+                for label, *row in json.loads(done.stdout.splitlines()[-1]):
+                    results[label].append(row)
+    for name, (_, package) in contenders.items():
+        if not find_spec(package):
+            print(f"({name} is not installed and left out)")
+    return {label: [statistics.median(column) for column in zip(*rows)]
+            for label, rows in results.items()}
+
+
+def bench_tokenizer(text, encode, runs, sizes, megabytes):
+    n = sum(len(t.encode()) for t in documents(text)) / 1e6
+    for size in sizes:
+        print(f"\ntraining {size:,} ids on {n:.0f} MB, gpt2 pattern, median of {runs}\n")
+        print("| | seconds | MB/s | MB of memory beyond the text |\n|---|---|---|---|")
+        results = race(TRAINERS, runs, kind="train", text=text, limit=1e18, size=size)
+        for label, (seconds, merges, peak) in results.items():
+            print(f"| {label} | {seconds:.1f} | {n / seconds:.1f} | {peak:.0f} |")
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/tokenizer.json"
+        Tokenizer.train(documents(text), sizes[-1], "gpt4", ()).save(path)
+        for name, files, limit in (("the same text", text, 1e18),
+                                   ("other text", encode, megabytes * 1e6)):
+            if not files:
+                continue
+            n = sum(len(t.encode()) for t in documents(files, limit)) / 1e6
+            print(f"\nencoding {n:.0f} MB ({name}) to lists of ids, {sizes[-1]:,} ids, gpt4 "
+                  f"pattern, median of {runs}\n\n| | MB/s | ids |\n|---|---|---|")
+            results = race(ENCODERS, runs, kind="encode", text=files, limit=limit, tokenizer=path)
+            for label, (seconds, ids, peak) in results.items():
+                print(f"| {label} | {n / seconds:.1f} | {ids:,.0f} |")
+
+
+# ---- the slope: time over size, for what breaks tokenizers ----
+
+def bench_slope():
+    rng = random.Random(1)
+    texts = {"one letter": lambda n: "a" * n, "one word of many letters":
+             lambda n: "".join(rng.choices("etaoinshrdlu", k=n)),
+             "random bytes": lambda n: rng.randbytes(n).decode("latin-1"),
+             "spaces": lambda n: " " * n}
+    print("seconds for 1/4, 1/2 and 1 million characters\n")
+    print("| | training | encoding |\n|---|---|---|")
+    for name, make in texts.items():
+        seconds = [[], []]
+        for n in (250_000, 500_000, 1_000_000):
+            text = make(n)
+            start = time.perf_counter()
+            tokenizer = Tokenizer.train([text], 1024, "gpt4", ())
+            middle = time.perf_counter()
+            ids = tokenizer.encode(text)
+            seconds[0].append(middle - start)
+            seconds[1].append(time.perf_counter() - middle)
+            assert tokenizer.decode(ids) == text
+        print(f"| {name} | " + " | ".join(", ".join(f"{s:.2f}" for s in row)
+                                           for row in seconds) + " |")
+
+
+# ---- parity: the same ids as everyone else, on real text ----
+
+def bench_parity(data):
+    """Every text below `data` with GPT-2's, cl100k's and o200k's vocabulary: the ids by way of
+    chunks, of the plain regular expression, of tiktoken and of tokenizers.
+    """
+    import tiktoken
+    import tokenizers
+    data = Path(data)
+    corpora = sorted(path for path in data.rglob("*") if path.is_file() and "tokenizers" not in
+                     path.parts and {".txt", ".jsonl"} & set(path.suffixes))
+    found = [*data.rglob("*encoder.json"), *data.rglob("*.tiktoken")]
+    if not corpora or not found:
+        raise ValueError(f"{data} holds no text, or no GPT-2 or tiktoken vocabulary")
+    for path in sorted(found):
+        ours = formats.load(path)
+        peers = {"tiktoken": tiktoken.Encoding(
+            path.stem, pat_str=ours.pattern, special_tokens=ours.special,
+            mergeable_ranks={ours.vocab[i]: i for i in ours.ids}).encode_ordinary}
+        with tempfile.TemporaryDirectory() as folder:
+            formats.write_huggingface(ours, f"{folder}/tokenizer.json")
+            theirs = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
+        peers["tokenizers"] = lambda text: theirs.encode(text).ids
+        plain = regex.compile(f"(?:{ours.pattern})|[\\s\\S]").findall
+        for corpus in corpora:
+            texts, n_ids, differ = documents([corpus]), 0, collections.Counter()
+            for text in texts:
+                ids = ours.encode(text)
+                n_ids += len(ids)
+                differ["plain"] += ids != [i for piece in plain(text) for i in
+                                           array.array("I", ours._pieces[piece])]
+                differ["decoded"] += ours.decode(ids) != text
+                for name, encode in peers.items():
+                    differ[name] += ids != encode(text)
+            differ["counted"] = (pieces.count_pieces(texts, ours.pattern) !=
+                                 sum((collections.Counter(plain(t)) for t in texts),
+                                     collections.Counter()))
+            what = f"DIFFERENT: {dict(differ)}" if sum(differ.values()) else "all equal"
+            print(f"{path.name}  {corpus.relative_to(data)}: {len(texts)} documents, {n_ids:,} "
+                  f"ids; {what}", flush=True)
+
+
+def main():
+    parser = Parser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("tokenizer", help="training and encoding")
+    command.add_argument("--text", nargs="+", required=True, help="what to train on, and to encode")
+    command.add_argument("--encode", nargs="+", help="other text to encode")
+    command.add_argument("--megabytes", type=float, default=100, help="of it (default: 100)")
+    command.add_argument("--sizes", type=int, nargs="+", default=[8192, 32768])
+    command.add_argument("--runs", type=int, default=3, help="rounds (default: 3)")
+    commands.add_parser("slope", help="time over size for difficult texts")
+    command = commands.add_parser("parity", help="ids equal to those of others")
+    command.add_argument("--data", required=True, help="a folder of texts and vocabularies")
+    commands.add_parser("contend", help=argparse.SUPPRESS).add_argument("job")
+    args = parser.parse_args()
+    if args.command == "tokenizer":
+        bench_tokenizer(args.text, args.encode, args.runs, args.sizes, args.megabytes)
+    elif args.command == "slope":
+        bench_slope()
+    elif args.command == "parity":
+        bench_parity(args.data)
+    else:
+        contend(args.job)
+
+
+if __name__ == "__main__":
+    run(main)
