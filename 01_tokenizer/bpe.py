@@ -192,9 +192,10 @@ class Tokenizer:
                                                     for i in special_tokens.values()):
             raise ValueError(f"special tokens need ids below {vocab_size}: {special_tokens}")
         pattern, words = find_pattern(pattern), Counter()
-        texts = track(texts, "counting", size=lambda text: len(text) / 1e6, unit=" MB")
+        parts = (part for text in texts for part in blocks(text, pattern, 1 << 20))
+        parts = track(parts, "counting", size=lambda part: len(part) / 1e6, unit=" MB")
         for counts in parallel(functools.partial(count_pieces, pattern=pattern),
-                               in_batches(texts, 1 << 20), workers):
+                               in_batches(parts, 1 << 20), workers):
             for piece, count in counts.items():
                 words[piece] += count
         if not words:
@@ -336,6 +337,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     if args.command == "train":
+        if not Path(args.tokenizer).parent.is_dir():  # better now than after an hour
+            raise ValueError(f"{args.tokenizer}: there is no such folder to write to")
         pattern = find_pattern(args.pattern)
         pattern = group_digits(pattern, args.digits) if args.digits else pattern
         special = SPECIAL_TOKENS if args.special is None else special_tokens(args.special)

@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections import deque
-from multiprocessing.connection import wait
 from pathlib import Path
 
 
@@ -131,16 +130,20 @@ def in_batches(items, limit, size=len):
 
 
 def serve(function, pipe):
-    """What a worker of parallel() does: until its parent is gone, an item in, a result out."""
+    """What a worker of parallel() does: an item in, a result out, until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process().sentinel
-    while parent not in wait([pipe, parent]):
-        try:
-            answer = function(pipe.recv()), None
-        except ValueError as error:
-            answer = None, error
-        pipe.send(answer)
+    parent = os.getppid()
+    try:
+        while os.getppid() == parent:
+            if pipe.poll(1):
+                try:
+                    answer = function(pipe.recv()), None
+                except ValueError as error:
+                    answer = None, error
+                pipe.send(answer)
+    except (EOFError, OSError):
+        pass  # the parent was killed
 
 
 def parallel(function, items, workers):

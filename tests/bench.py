@@ -252,6 +252,7 @@ def bench_parity(data):
     found = [*data.rglob("*encoder.json"), *data.rglob("*.tiktoken")]
     if not corpora or not found:
         raise ValueError(f"{data} holds no text, or no GPT-2 or tiktoken vocabulary")
+    different = 0
     for path in sorted(found):
         ours = formats.load(path)
         peers = {"tiktoken": tiktoken.Encoding(
@@ -272,12 +273,14 @@ def bench_parity(data):
                 differ["decoded"] += ours.decode(ids) != text
                 for name, encode in peers.items():
                     differ[name] += ids != encode(text)
-            differ["counted"] = (pieces.count_pieces(texts, ours.pattern) !=
-                                 sum((collections.Counter(plain(t)) for t in texts),
-                                     collections.Counter()))
-            what = f"DIFFERENT: {dict(differ)}" if sum(differ.values()) else "all equal"
+            counts = collections.Counter(piece for text in texts for piece in plain(text))
+            differ["counted"] = pieces.count_pieces(texts, ours.pattern) != counts
+            what = f"DIFFERENT: {dict(differ)}" if differ.total() else "all equal"
+            different += differ.total()
             print(f"{path.name}  {corpus.relative_to(data)}: {len(texts)} documents, {n_ids:,} "
                   f"ids; {what}", flush=True)
+    if different:
+        raise ValueError(f"{different} documents differ")
 
 
 def main():
