@@ -120,8 +120,12 @@ def apply_merges(ids, ranks):  # exercise
 class Tokenizer:
     """Text to ids and back.
 
-    merges: pairs of symbols, as train_naive returns them: symbols 0..255 are the bytes, merge i
-    makes 256 + i. pattern: a name in PATTERNS, a regular expression or a list of them.
+    Merges work on symbols, numbers of our own: 0..255 are the bytes, merge i makes 256 + i. Models
+    see ids. Here the two are the same, until special tokens are given ids among them; elsewhere
+    they are not: to GPT-2, byte 33 has the id 0.
+
+    merges: pairs of symbols, as train_naive returns them. pattern: a name in PATTERNS, a regular
+    expression or a list of them.
     special_tokens: {name: id}, or names that take the ids after all others.
     ids: the id of each symbol; without it they take the ids that special tokens leave, in order.
     A byte whose id is None can't be written and is left out, as some tokenizers elsewhere do.
@@ -133,11 +137,15 @@ class Tokenizer:
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None):
         self.merges = [(int(a), int(b)) for a, b in merges]
         self.pattern = find_pattern(pattern)
-        symbols = [bytes([b]) for b in range(256)]
+        symbols, n_bytes = [bytes([b]) for b in range(256)], 0
         for a, b in self.merges:
             if not 0 <= min(a, b) <= max(a, b) < len(symbols):
                 raise ValueError(f"merge {len(symbols) - 256} joins {a} and {b}, but only symbols "
                                  f"below {len(symbols)} exist by then")
+            n_bytes += len(symbols[a]) + len(symbols[b])
+            if n_bytes > 1 << 28:
+                raise ValueError(f"the tokens up to merge {len(symbols) - 256} hold more than "
+                                 f"{1 << 28:,} bytes")
             symbols.append(symbols[a] + symbols[b])
 
         if not isinstance(special_tokens, dict):
@@ -212,7 +220,11 @@ class Tokenizer:
         return self.encode_array(text, allowed_special).tolist()
 
     def encode_array(self, text, allowed_special=()):
-        """The same ids as an array (n,) uint32, in a quarter of the memory."""
+        """The same ids as a read-only array (n,) uint32, in a quarter of the memory.
+
+        By definition: split the text into pieces, apply the merges to each, and join the ids. Where
+        the pattern allows it, a text is first cut at spaces, which gives the same ids, sooner.
+        """
         allowed = set(self.special if allowed_special == "all" else allowed_special)
         if unknown := allowed - set(self.special):
             raise ValueError(f"not special tokens of this tokenizer: {sorted(unknown)}")
@@ -278,7 +290,8 @@ class Tokenizer:
             tokenizer = cls(content["merges"], content["pattern"], content["special_tokens"],
                             content["ids"])
             stored = content["hash"]
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError,
+                RecursionError) as error:
             raise ValueError(f"{path} is not a tokenizer.json of this project: {error!r}") from None
         if stored != tokenizer.hash:
             raise ValueError(f"{path} was changed: its hash says {stored}, its content "
@@ -293,7 +306,7 @@ def colour(tokenizer, ids):
     shades, shown = (153, 158, 223, 218, 189), []
     for n, i in enumerate(ids):
         text = tokenizer.vocab[i].decode("utf-8", errors="backslashreplace")
-        text = text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+        text = re.sub(r"[\0-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
         shown.append(f"\x1b[30;48;5;{shades[n % len(shades)]}m{text}\x1b[0m\x1b[2m{i}\x1b[0m")
     return " ".join(shown)
 
@@ -303,8 +316,9 @@ def special_tokens(words):
     with_ids = [re.fullmatch(r"(.+)=(\d+)", word) for word in words]
     if not any(with_ids):
         return tuple(words)
-    if not all(with_ids):
-        raise ValueError(f"--special {' '.join(words)}: give an id (NAME=ID) to all or to none")
+    if not all(with_ids) or len({match[1] for match in with_ids}) < len(words):
+        raise ValueError(f"--special {' '.join(words)}: give an id (NAME=ID) to all or to none, "
+                         "and no name twice")
     return {match[1]: int(match[2]) for match in with_ids}
 
 
@@ -342,15 +356,22 @@ def main(argv=None):
         pattern = find_pattern(args.pattern)
         pattern = group_digits(pattern, args.digits) if args.digits else pattern
         special = SPECIAL_TOKENS if args.special is None else special_tokens(args.special)
-        tokenizer = Tokenizer.train(map(read_text, args.files), args.vocab_size, pattern, special,
-                                    args.workers)
+        sample = {}
+
+        def texts():
+            for path in args.files:
+                text = read_text(path)
+                if text and not sample:
+                    sample[path] = text[:1_000_000]
+                yield text
+
+        tokenizer = Tokenizer.train(texts(), args.vocab_size, pattern, special, args.workers)
         tokenizer.save(args.tokenizer)
         n_ids = 256 + len(tokenizer.merges) + len(special)
-        sample = read_text(args.files[0])[:1_000_000]
+        (path, text), = sample.items()
         print(f"{args.tokenizer}: {n_ids} ids"
               + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else "")
-              + f", {len(sample.encode()) / len(tokenizer.encode(sample)):.2f} bytes an id in "
-              f"{args.files[0]}")
+              + f", {len(text.encode()) / len(tokenizer.encode(text)):.2f} bytes an id in {path}")
         return
     tokenizer = Tokenizer.load(args.tokenizer)
     if args.command == "decode":

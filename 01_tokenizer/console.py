@@ -129,21 +129,21 @@ def in_batches(items, limit, size=len):
         yield batch
 
 
-def serve(function, pipe):
+def serve(function, pipe, others):
     """What a worker of parallel() does: an item in, a result out, until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = os.getppid()
+    for end in others:
+        end.close()
     try:
-        while os.getppid() == parent:
-            if pipe.poll(1):
-                try:
-                    answer = function(pipe.recv()), None
-                except ValueError as error:
-                    answer = None, error
-                pipe.send(answer)
+        while True:
+            try:
+                answer = function(pipe.recv()), None
+            except ValueError as error:
+                answer = None, error
+            pipe.send(answer)
     except (EOFError, OSError):
-        pass  # the parent was killed
+        pass  # the parent has gone
 
 
 def parallel(function, items, workers):
@@ -152,37 +152,43 @@ def parallel(function, items, workers):
     `function` and items must be picklable, as some systems start processes from nothing. A
     ValueError of `function` is raised here.
     """
-    if workers <= 1:
+    if workers < 1:
+        raise ValueError(f"{workers} worker processes can't do anything; 1 or more can")
+    if workers == 1:
         yield from map(function, items)
         return
+    forked = multiprocessing.get_start_method() == "fork"
     idle, busy, processes = deque(), deque(), []
 
+    def start():
+        here, there = multiprocessing.Pipe()
+        # A fork inherits our ends of all pipes; were they left open, it would not see us go.
+        others = [here, *idle, *busy] if forked else []
+        processes.append(multiprocessing.Process(target=serve, args=(function, there, others),
+                                                 daemon=True))
+        processes[-1].start()
+        there.close()
+        idle.append(here)
+
     def result():
-        pipe = busy.popleft()
-        try:
-            answer, error = pipe.recv()
-        except EOFError:
-            raise ValueError("a worker process died (out of memory?); use fewer workers") from None
-        idle.append(pipe)
+        answer, error = busy[0].recv()
+        idle.append(busy.popleft())
         if error:
             raise error
         return answer
 
     try:
         for item in items:
-            if len(processes) < workers:
-                here, there = multiprocessing.Pipe()
-                process = multiprocessing.Process(target=serve, args=(function, there), daemon=True)
-                process.start()
-                there.close()  # so that a worker's end is an end of file here
-                processes.append(process)
-                idle.append(here)
-            elif not idle:
+            if not idle and len(processes) < workers:
+                start()
+            if not idle:
                 yield result()
             idle[0].send(item)
             busy.append(idle.popleft())
         while busy:
             yield result()
+    except (EOFError, ConnectionError):
+        raise ValueError("a worker process died (out of memory?); use fewer workers") from None
     finally:
         for process in processes:
             process.terminate()

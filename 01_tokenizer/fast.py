@@ -30,7 +30,8 @@ class Row:
     A symbol is at a place; `left` and `right` link it to its neighbours, because merging (a, b)
     writes the new symbol where a was and unlinks b. Pairs are numbered as they appear. A pair
     appears when the newer of its two symbols is made, everywhere at once, and from then on only
-    loses places. So its places are written down once, and `pair_at` says which of them still hold.
+    loses places. So its places are written down once, and `pair_at` says which of them still hold:
+    the number of the pair that begins at a place now, 0 for none.
     """
 
     FENCE = -1
@@ -73,6 +74,9 @@ class Row:
         """The pairs to be merged next, in order, and their numbers: as many as can be merged in
         one go, at most `limit`. None if none is left.
 
+        Say (e, space) stands 90 times, (t, h) 80, (i, n) 70, (h, e) 60. The first three have
+        nothing to do with each other and are merged together; merging (t, h) takes places away
+        from (h, e), so the list ends before it. More precisely:
         (a, b) and (c, d) touch if b = c or a = d. The list ends before the first pair that touches
         an earlier one, so its pairs take no places from each other. Nor do they make a pair that
         would have to come before the last of them: a new (x, ab) is at most as frequent as (x, a)

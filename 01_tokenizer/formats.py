@@ -28,7 +28,7 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 from bpe import Tokenizer
 from console import Parser, read_text, run, track, write_safely
 from fast import apply_merges_fast
-from pieces import DIGITS, PATTERNS
+from pieces import CONTRACTION, DIGITS, PATTERNS, group_digits, portable_parts
 
 # A file of ranks says nothing about pattern and special tokens; these are tiktoken's.
 RANKS = {"cl100k_base": ("gpt4", {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258,
@@ -55,8 +55,9 @@ def byte_letters():  # exercise
 def recover_merges(tokens):
     """The merges behind `tokens`, byte strings in the order in which they were learned.
 
-    Such a list leaves the pairs out, but the last step of a token is what the earlier merges make
-    of its bytes: always two parts. ValueError, naming the token, if they are not.
+    Such a list leaves the pairs out, but the earlier merges make always two parts of a token's
+    bytes, and those are its pair: with merges for th and in, b"thin" becomes th in. ValueError,
+    naming the token, if it does not become two parts.
     """
     ranks = {}
     for n, token in enumerate(track(tokens, "recovering merges", len(tokens))):
@@ -71,6 +72,7 @@ def recover_merges(tokens):
 def strange_token(tokenizer):
     """The bytes of a token that its own text would not be encoded to, or None.
 
+    For example abc, made of a and bc, where ab was learned first: the text abc becomes ab c.
     Merges that were learned never leave one. Without any, it makes no difference whether merges
     are looked up by pair, as here, or by the bytes they make, as in tiktoken: where a token can
     arise at all, only one pair of its parts can ever stand side by side.
@@ -98,22 +100,29 @@ def from_vocabulary(vocabulary, merges, pattern, special):
             raise ValueError(f"the merge of {left!r} and {right!r} uses or makes a token that is "
                              "not there")
     if len(symbols) < 256 + len(merges):
+        names, listed = list(symbols), {tuple(pair): i for i, pair in enumerate(merges)}
         pairs = recover_merges([bytes(byte_of[letter] for letter in token)
-                                for token in list(symbols)[256:]])
+                                for token in names[256:]])
+        places = [listed.get((names[a], names[b]), -1) for a, b in pairs]
+        if -1 in places or places != sorted(places):
+            raise ValueError("several merges make the same token, and the ones that its bytes lead "
+                             "to are not in order")
     else:
         pairs = [(symbols[left], symbols[right]) for left, right in merges]
+    if twice := special.keys() & symbols.keys() & vocabulary.keys():
+        raise ValueError(f"{min(twice)!r} is a special token and a piece of text")
     if unused := vocabulary.keys() - symbols.keys() - special.keys():
         raise ValueError(f"no merge makes the token {min(unused)!r}, nor is it a special one")
     return Tokenizer(pairs, pattern, special, [vocabulary.get(token) for token in symbols])
 
 
-def read_gpt2(vocabulary, merges):
-    """From GPT-2's two files: encoder.json or vocab.json, and vocab.bpe or merges.txt."""
+def read_gpt2(vocabulary, merges, pattern="gpt2"):
+    """From two files, as GPT-2's: encoder.json or vocab.json, and vocab.bpe or merges.txt."""
     ids = json.loads(Path(vocabulary).read_text(encoding="utf-8"))
     lines = Path(merges).read_text(encoding="utf-8").split("\n")
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     special = {token: ids[token] for token in ("<|endoftext|>",) if token in ids}
-    return from_vocabulary(ids, pairs, "gpt2", special)
+    return from_vocabulary(ids, pairs, pattern, special)
 
 
 def read_tiktoken(path, pattern=None, special=None):
@@ -156,8 +165,17 @@ def read_huggingface(path):
             refuse(f"{key}={model[key]!r}")
     if (normalizer := content.get("normalizer")) and normalizer.get("normalizers") != []:
         refuse(f"the normalizer {normalizer['type']}")
+    for key in ("truncation", "padding"):
+        if content.get(key):
+            refuse(f"{key}: {content[key]}")
+    added, next_id = content.get("added_tokens") or [], len(model["vocab"])
+    if len({bool(token.get("normalized")) for token in added}) > 1:
+        refuse("added tokens of which some are normalized")
     special = {}
-    for token in content.get("added_tokens", []):
+    for token in added:
+        if token["id"] != model["vocab"].get(token["content"], next_id):
+            refuse(f"an id for the added token {token['content']!r} that it would not get")
+        next_id += token["content"] not in model["vocab"]
         for key in ("single_word", "lstrip", "rstrip"):
             if token.get(key):
                 refuse(f"{key} in the added token {token['content']!r}")
@@ -167,19 +185,20 @@ def read_huggingface(path):
     patterns = []
     for step in steps["pretokenizers"] if steps["type"] == "Sequence" else [steps]:
         kind = step["type"]
-        if kind == "ByteLevel" and not step.get("add_prefix_space"):
+        if kind == "ByteLevel" and not step.get("add_prefix_space") and not byte_level:
             byte_level = True
             patterns += [PATTERNS["gpt2"]] if step.get("use_regex", True) else []
         elif kind == "Digits" and not byte_level:
             patterns.append(DIGITS["apart" if step["individual_digits"] else "together"])
         elif kind == "Split" and not byte_level:
             found = step["pattern"].get("Regex") or re.escape(step["pattern"]["String"])
-            known = found in PATTERNS.values()  # such a pattern leaves nothing between its matches
+            found = found.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", CONTRACTION)  # OpenAI's spelling
+            known = covering(found) == found  # such a pattern leaves nothing between its matches
             if (step["behavior"], bool(step.get("invert"))) not in (
                     ("Isolated", False), *[("Removed", True)] * known):
                 refuse(f"a Split that is {step['behavior']}, invert={step.get('invert')}")
             check_dialect(found)
-            patterns.append(found if known else f"(?:{found})|(?:(?!{found})[\\s\\S])+")
+            patterns.append(found if known else rf"(?:{found})|(?:(?!{found})(?:[^\n]|\n))+")
         else:
             refuse(f"the pre-tokenizer {kind}" + " with a prefix space" * (kind == "ByteLevel"))
     if not byte_level:
@@ -198,6 +217,8 @@ def read_huggingface(path):
 def load(path, pattern=None):
     """The Tokenizer in a file or folder of any format known here. ValueError if there is none."""
     path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file")
     if path.is_dir():
         names = ("tokenizer.json", "encoder.json", "vocab.json")
         if not (found := [path / name for name in names if (path / name).exists()]):
@@ -207,15 +228,20 @@ def load(path, pattern=None):
         if path.suffix != ".json":
             return read_tiktoken(path, pattern)
         content = json.loads(path.read_text(encoding="utf-8"))
+        for ours, theirs in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
+            if path.name.endswith(ours):
+                if ours == "vocab.json" and not pattern:
+                    raise ValueError("it holds no split pattern; give one (gpt2 for GPT-2)")
+                return read_gpt2(path, path.with_name(path.name.removesuffix(ours) + theirs),
+                                 pattern or "gpt2")
+        if pattern:
+            raise ValueError("it has a split pattern of its own; leave the other one out")
         if isinstance(content.get("model"), dict):
             return read_huggingface(path)
         if isinstance(content.get("hash"), str):
             return Tokenizer.load(path)
-        for ours, theirs in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
-            if path.name.endswith(ours):
-                return read_gpt2(path, path.with_name(path.name.removesuffix(ours) + theirs))
         raise ValueError("it is neither of Hugging Face, nor of GPT-2, nor of this project")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         what = str(error) if type(error) is ValueError else repr(error)
         raise ValueError(what if str(path) in what else f"{path}: {what}") from None
 
@@ -223,13 +249,17 @@ def load(path, pattern=None):
 # ---- out ----
 
 def check_dialect(pattern):
-    """ValueError if `pattern` means something else to the regular expressions elsewhere."""
-    plain = re.sub(r"\\[pP]\{\w+\}|\\.|\[(?:\\.|[^\]\\])*\]", "x", pattern)  # one character each
-    for what, sign in (("a possessive quantifier", r"[*+?}]\+"), ("an anchor", r"[\^$]"),
-                       ("a look behind", r"\(\?<[=!]")):
-        if re.search(sign, plain):
-            raise ValueError(f"the split pattern {pattern!r} has {what}, which differs between "
-                             "engines")
+    """ValueError if `pattern` might mean something else to the regular expressions elsewhere."""
+    if portable_parts(pattern) is None:
+        raise ValueError(f"the split pattern {pattern!r} holds something that regular expression "
+                         "engines read differently")
+
+
+def covering(pattern):
+    """`pattern`, and any single character that it skips: there, such characters may get lost."""
+    known = {group_digits(each, n) for each in PATTERNS.values() for n in (1, 2, 3)}
+    known |= {*PATTERNS.values(), *DIGITS.values()}
+    return pattern if pattern in known else rf"(?:{pattern})|[^\n]|\n"
 
 
 def write_huggingface(tokenizer, path):
@@ -253,8 +283,7 @@ def write_huggingface(tokenizer, path):
             raise ValueError(f"ids {vocabulary[name]} and {i} would both be written {name!r}")
         vocabulary[name] = i
     splits = [{"type": "Split", "behavior": "Isolated", "invert": False,
-               "pattern": {"Regex": p if p in PATTERNS.values() else f"(?:{p})|[\\s\\S]"}}
-              for p in patterns]
+               "pattern": {"Regex": covering(pattern)}} for pattern in patterns]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
                   "use_regex": False}
     content = {
@@ -273,9 +302,10 @@ def write_huggingface(tokenizer, path):
 
 
 def write_tiktoken(tokenizer, path):
-    """Write a file of ranks for tiktoken, which wants pattern and special tokens beside it:
-    tiktoken.Encoding(name, pat_str=tokenizer.pattern, mergeable_ranks=
-    tiktoken.load.load_tiktoken_bpe(path), special_tokens=tokenizer.special).
+    """Write a file of ranks, and return the other half, pat_str, for tiktoken.Encoding(name,
+    pat_str=pat_str, mergeable_ranks=tiktoken.load.load_tiktoken_bpe(path),
+    special_tokens=tokenizer.special). (Beware: tiktoken caches files by their names, local ones
+    too, unless TIKTOKEN_CACHE_DIR is set to nothing.)
 
     ValueError for what ranks can't say: a list of patterns, bytes without an id, ids that don't
     follow the order of the merges, a token that its own bytes don't lead to.
@@ -295,6 +325,7 @@ def write_tiktoken(tokenizer, path):
     lines = [base64.b64encode(tokenizer.vocab[i]) + f" {i}\n".encode()
              for i in sorted(tokenizer.ids)]
     write_safely(path, b"".join(lines))
+    return covering(tokenizer.pattern)
 
 
 # ---- side by side ----
@@ -326,9 +357,11 @@ def main(argv=None):
         command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
                              help="this project's file (default: tokenizer.json)")
         if name == "import":
-            command.add_argument("--pattern", help="the split pattern of a file of ranks with "
-                                 f"another name than {', '.join(RANKS)}")
+            command.add_argument("--pattern", help="the split pattern, for a file that holds none "
+                                 f"and is not called {', '.join(RANKS)}")
     args = parser.parse_args(argv)
+    if args.command != "compare" and Path(args.path).resolve() == Path(args.tokenizer).resolve():
+        raise ValueError(f"{args.path} would overwrite itself; name another --tokenizer")
 
     if args.command == "import":
         tokenizer = load(args.path, args.pattern)
@@ -340,8 +373,8 @@ def main(argv=None):
         if args.path.endswith(".json"):
             write_huggingface(tokenizer, args.path)
         elif args.path.endswith(".tiktoken"):
-            write_tiktoken(tokenizer, args.path)
-            print(f"tiktoken also needs\npat_str = {tokenizer.pattern!r}\n"
+            pattern = write_tiktoken(tokenizer, args.path)
+            print(f"tiktoken also needs\npat_str = {pattern!r}\n"
                   f"special_tokens = {tokenizer.special}")
         else:
             raise ValueError(f"{args.path}: a name that ends in .json is written for Hugging Face, "

@@ -41,16 +41,19 @@ DIGITS = {"apart": r"\p{N}|\P{N}+", "together": r"\p{N}+|\P{N}+"}  # for a list 
 
 def find_pattern(pattern):
     """The regular expression of that name, or what was given: an expression, or a list of them."""
-    return PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else list(pattern)
+    if isinstance(pattern, str):
+        return PATTERNS.get(pattern, pattern)
+    if not pattern or not all(isinstance(step, str) for step in pattern):
+        raise ValueError(f"a split pattern is a string or a list of them, not {pattern!r}")
+    return list(pattern)
 
 
 def group_digits(pattern, n):
-    """`pattern` with numbers cut into groups of at most n digits: 1 makes every digit a piece."""
-    grouped, found = re.subn(r"\\p\{N\}(?:\+|\{1,\d\})", rf"\\p{{N}}{{1,{n}}}", pattern)
-    if not found:
-        raise ValueError(f"the split pattern {pattern!r} has no \\p{{N}}+ or \\p{{N}}{{1,3}} that "
-                         "says how digits are grouped")
-    return grouped
+    """One of PATTERNS, with numbers cut into groups of at most n digits: 1 makes each a piece."""
+    if pattern not in PATTERNS.values():
+        raise ValueError(f"digits are grouped in the patterns {', '.join(PATTERNS)}; in your own, "
+                         "write \\p{N}{1,3}")
+    return re.sub(r"\\p\{N\}(?:\+|\{1,3\})", rf"\\p{{N}}{{1,{n}}}", pattern)
 
 
 def split_function(pattern):
@@ -68,9 +71,9 @@ def split_function(pattern):
         compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
     except regex.error as error:
         raise ValueError(f"the split pattern {pattern!r} is not a regular expression: {error}")
-    if compiled.groups or compiled.match(""):
-        raise ValueError(f"the split pattern {pattern!r} must not capture groups, nor "
-                         "match the empty text")
+    if compiled.groups or compiled.match("") or re.search(r"\(\?[a-zA-Z]*r|\\K", pattern):
+        raise ValueError(f"the split pattern {pattern!r} must not capture groups, match the empty "
+                         "text, nor lose any with (?r) or \\K")
     if (spelled_out := spell_out(pattern)) is None:
         return compiled.findall
     faster = re.compile(f"(?:{spelled_out})|[\\s\\S]")
@@ -88,26 +91,59 @@ def characters(kind):
     return "".join(f"{re.escape(run[0])}-{re.escape(run[-1])}" for run in runs)
 
 
+PART = re.compile(r"""
+      \\[pP]\{\w+\} | \\[sSrnt] | \\[^\w]          # kinds of characters, and single ones
+    | \[\^(?!\]) | \[(?![\]^]) | \]                # classes, not beginning with a ]
+    | \(\?[:=!] | \((?!\?) | [)|.]                 # groups and alternatives
+    | \(\?i:['sdmtlvre|\[\]]+\)                    # letters with two cases everywhere
+    | [*+?](?!\+) | \{\d+(?:,\d*)?\}(?!\+)         # quantifiers, none possessive
+    | [^\\\[\](){}*+?^$|.]                          # any other character is itself
+    """, re.X)
+
+
+def portable_parts(pattern):
+    """`pattern` in parts, if it is made only of what all engines read alike; otherwise None.
+
+    They differ about anchors, possessive quantifiers, sets in sets, case, and much that is rare.
+    """
+    parts, inside, at = [], False, 0
+    while at < len(pattern):
+        before = parts[-1] if parts else ""
+        if inside and pattern[at] in "(){}*+?^$|.":
+            part = pattern[at]
+        elif found := PART.match(pattern, at):
+            part = found[0]
+        else:
+            return None
+        if inside and (part[0] == "[" or re.match(r"\\[PS]", part)  # a set in a set
+                       or part == before and part in "&|~-"  # an operation on sets
+                       or "-" in (part, before) and re.search(r"\\[ps]", before + part)):
+            return None
+        inside = part != "]" and (inside or part[0] == "[")
+        parts.append(part)
+        at += len(part)
+    return parts
+
+
 def spell_out(pattern):
     """`pattern` for Python's own engine, which knows no \\p{L} but is two to three times as fast:
     kinds of characters are written as ranges, up to U+FFFF (a table; beyond, it would search).
 
-    None if the pattern holds anything that the two engines might understand differently.
+    None if the pattern is more than portable_parts() knows.
     """
-    spelled, inside, before = [], False, ""
-    for part in re.findall(r"\\[pP]\{\w+\}|\\.|\(\?i:[^()\\]*\)|\(\?.|\[\^?|[^\\]", pattern):
-        kind = re.fullmatch(r"\\([pP]\{\w+\}|[sS])", part)
-        if kind and part[1] in "ps":
-            part = characters(part) if inside else f"[{characters(part)}]"
-        elif kind and not inside:
-            part = f"[^{characters(part.replace('P', 'p').replace('S', 's'))}]"
-        elif (kind or inside and (part[0] == "[" or part == before and part in "&|~-")
-              or re.fullmatch(r"\\[^\Wrnt]|\(\?[^:=!i]|\(\?i", part)):
-            return None
-        elif part[0] == "[" or part == "]":
+    if (parts := portable_parts(pattern)) is None:
+        return None
+    spelled, inside = [], False
+    for part in parts:
+        if re.match(r"\\[pPsS]", part):
+            ranges = characters(part.replace("\\P", "\\p").replace("\\S", "\\s"))
+            if not ranges:
+                return None
+            negated = "^" if part[1] in "PS" else ""
+            part = ranges if inside else f"[{negated}{ranges}]"
+        elif part[0] in "[]":
             inside = part != "]"
         spelled.append(part)
-        before = part
     return "".join(spelled)
 
 
@@ -158,8 +194,10 @@ def blocks(text, pattern, size=1 << 15):
 def cut(text):
     """How `text` begins, a list of chunks, how it ends: cut at every space after a non-space.
 
-    The spaces it is cut at are left out; other spaces in a chunk are written \\0. Beginning and end
-    are plain text. A text with \\0 in it is all beginning.
+    Only a space after a non-space is safe, so all other spaces are first disguised as \\0, and then
+    str.split does the work. The spaces it is cut at are left out. Nothing is cut off before the
+    first chunk, and the last one may end in white space: these two are returned as plain text.
+    A text with \\0 in it is all beginning.
     cut("a bc  d\\n e f") == ("a", ["bc", "\\0d\\n\\0e"], " f")
     """
     if "\0" in text:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -123,6 +124,8 @@ def double(x):
         raise ValueError("13 is unlucky")
     if x == 14:
         os._exit(1)
+    if x == 15:
+        os.kill(os.getpid(), signal.SIGKILL)
     return 2 * x
 
 
@@ -136,6 +139,40 @@ def test_parallel(workers):
     assert list(parallel(double, [], workers)) == []
     with pytest.raises(ValueError, match="unlucky"):
         list(parallel(double, [12, 13], workers))
+
+
+def test_parallel_when_the_parent_dies(tmp_path):
+    """Workers blocked in the middle of an answer go, too, and leave no orphans behind."""
+    (tmp_path / "main.py").write_text(f"""
+import os, signal, sys, time
+sys.path += {sys.path!r}
+from console import parallel
+
+def large(x):
+    return os.getpid(), b"x" * 10_000_000
+
+if __name__ == "__main__":
+    results = parallel(large, range(100), 2)
+    print(next(results)[0], next(results)[0], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+""")
+    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL and len(pids := done.stdout.split()) == 2, done.stderr
+    for _ in range(50):
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"workers {pids} are still there")
+
+
+def test_parallel_when_an_idle_worker_dies():
+    def items():
+        yield 1
+        yield 2
+        yield 15
+        yield 3
+    with pytest.raises(ValueError, match="died"):
+        list(parallel(double, items(), 2))
 
 
 def test_parallel_when_a_worker_dies():

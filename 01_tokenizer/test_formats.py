@@ -65,7 +65,7 @@ def test_strange_token():
 
 # ---- Hugging Face ----
 
-@pytest.mark.parametrize("pattern", [*PATTERNS, r"\w+|\s", [r"\p{N}|\P{N}+", PATTERNS["gpt2"]]],
+@pytest.mark.parametrize("pattern", [*PATTERNS, r"\p{L}+|\s", [r"\p{N}|\P{N}+", PATTERNS["gpt2"]]],
                          ids=str)
 def test_export_to_huggingface(pattern, tmp_path, random_text):
     theirs = pytest.importorskip("tokenizers", reason=ORACLE)
@@ -158,7 +158,18 @@ def test_import_with_an_unknown_split(tmp_path, random_text):
         add_prefix_space=True)),
     ("MergedWithPrevious", lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(
         behavior="MergedWithPrevious")),
-    ("possessive", lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(
+    ("truncation", lambda c: c.update(truncation={"max_length": 3})),
+    ("ByteLevel", lambda c: c["pre_tokenizer"]["pretokenizers"].append({"type": "ByteLevel"})),
+    ("normalized", lambda c: c["added_tokens"][0].update(normalized=True)),
+    ("it would not get", lambda c: c["added_tokens"][0].update(id=3)),
+    ("it would not get", lambda c: c["added_tokens"].append(
+        dict(c["added_tokens"][0], content="new", id=5000))),
+    ("piece of text", lambda c: c["added_tokens"].append(
+        dict(c["added_tokens"][0], content="at", id=c["model"]["vocab"]["at"]))),
+    ("not in order", lambda c: c["model"].update(
+        merges=[["a", "b"], ["b", "c"], ["a", "bc"], ["c", "d"], ["ab", "c"]],
+        vocab=c["model"]["vocab"] | {"ab": 900, "bc": 901, "abc": 902, "cd": 903})),
+    ("engines read differently", lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(
         pattern={"Regex": r"\p{L}++"})),
     ("not there", lambda c: c["model"]["merges"].append(["q", "§"])),
     ("nor is it a special one", lambda c: c["model"]["vocab"].update(unheard=999)),
@@ -172,15 +183,15 @@ def test_what_huggingface_can_say_and_we_cannot(what, change, tmp_path):
 
 # ---- tiktoken ----
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", [*PATTERNS, r"\p{L}+"])
 def test_export_to_tiktoken(pattern, tmp_path, random_text):
     tiktoken = pytest.importorskip("tiktoken", reason=ORACLE)
     ours = trained(pattern, special_tokens={"<|end|>": 3})
     path = tmp_path / "ours.tiktoken"
-    write_tiktoken(ours, path)
+    pat_str = write_tiktoken(ours, path)
     ranks = {base64.b64decode(line.split()[0]): int(line.split()[1])
              for line in path.read_bytes().splitlines()}
-    theirs = tiktoken.Encoding("ours", pat_str=ours.pattern, mergeable_ranks=ranks,
+    theirs = tiktoken.Encoding("ours", pat_str=pat_str, mergeable_ranks=ranks,
                                special_tokens=ours.special)
     same_ids(ours, theirs.encode_ordinary, random_text)
     again = read_tiktoken(path, pattern, ours.special)
@@ -210,7 +221,7 @@ def test_what_ranks_cannot_say(tmp_path):
             "0x07": Tokenizer([], "gpt2", {}, [None if b == 7 else b for b in every_byte]),
             "order": Tokenizer([(97, 98), (98, 99)], "gpt2", {}, every_byte + [300, 299]),
             "b'abc'": Tokenizer([(98, 99), (97, 98), (257, 99)], "gpt2", {}),
-            "anchor": Tokenizer([], r"\w+$", {})}.items():
+            "engines": Tokenizer([], r"a+$", {})}.items():
         with pytest.raises(ValueError, match=what):
             write_tiktoken(tokenizer, path)
     assert not path.exists()
@@ -221,7 +232,8 @@ def test_what_ranks_cannot_say(tmp_path):
 def test_check_dialect():
     for pattern in PATTERNS.values():
         check_dialect(pattern)
-    for pattern in (r"\p{N}{1,3}+", "a?+", "^a", "(?<!a)b"):
+    for pattern in (r"\p{N}{1,3}+", "a?+", "^a", "(?<!a)b", r"\h+", "[a-z&&[^a]]", r"\pL", r"\K",
+                    r"\b", r"(?m:.+)"):
         with pytest.raises(ValueError):
             check_dialect(pattern)
     check_dialect(r"\^[$^+]+\++\p{L}+")
@@ -243,7 +255,7 @@ def test_read_gpt2(tmp_path, random_text):
         lines = ["#version: 0.2", *map(" ".join, merges), ""]
         (tmp_path / names[1]).write_text("\n".join(lines), encoding="utf-8")
         ours = read_gpt2(*(tmp_path / name for name in names))
-        assert load(tmp_path).hash == load(tmp_path / names[0]).hash == ours.hash
+        assert load(tmp_path, "gpt2").hash == load(tmp_path / names[0], "gpt2").hash == ours.hash
         assert ours.encode("!<|endoftext|>", "all") == [0, len(tokens)]
         ids = {i: vocabulary[tokens[order.index(i) if i < 256 else i]] for i in range(len(tokens))}
         same_ids(ours, lambda text: [ids[i] for i in tokenizer.encode(text)], random_text)
@@ -271,7 +283,8 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     for name in ("hf.json", "ours.tiktoken"):
         main(["export", name])
         assert ("pat_str" in capsys.readouterr().out) == (name == "ours.tiktoken")
-        main(["import", name, "--tokenizer", "again.json", "--pattern", "gpt4"])
+        main(["import", name, "--tokenizer", "again.json",
+              *(["--pattern", "gpt4"] if name == "ours.tiktoken" else [])])
         assert Tokenizer.load("again.json").encode(TEXTS[0]) == ours.encode(TEXTS[0])
     capsys.readouterr()
     (tmp_path / "text").write_text(TEXTS[0])
@@ -286,7 +299,11 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     assert "neither" in fails(main, "import", "bad.json")
     assert "bad.tiktoken" in fails(main, "import", "bad.tiktoken", "--pattern", "gpt4")
     assert "no split pattern" in fails(main, "import", "bad.tiktoken")
-    assert "No such file" in fails(main, "import", "nowhere.json")
+    assert "no such file" in fails(main, "import", "nowhere.json")
+    assert "overwrite itself" in fails(main, "export", "tokenizer.json")
+    assert "of its own" in fails(main, "import", "hf.json", "--pattern", "gpt4")
+    (tmp_path / "vocab.json").write_text("{}")
+    assert "no split pattern" in fails(main, "import", "vocab.json")
     assert "ends in .json" in fails(main, "export", "tokenizer.txt")
     (tmp_path / "text").write_text("")
     assert "no words" in fails(main, "compare", "text", "--tokenizer", "tokenizer.json")
