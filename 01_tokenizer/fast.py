@@ -166,27 +166,35 @@ def apply_merges_fast(ids, ranks):
 
 
 def apply_merges_long(ids, ranks):
-    """The same again, in n log n steps for n ids, for the megabyte that is a single word.
+    """The same again, in about one step a merge, for the megabyte that is a single word.
 
-    A linked row, and a heap of the merges that are possible, each with its place: the lowest id
-    first, and of equals the leftmost. What a merge makes impossible is noticed when it is taken.
+    One linked row, as in training, and the places at which each possible merge may be made. A merge
+    makes only pairs that were learned later than itself, so each new id is taken up once, in order.
     """
     n = len(ids)
     ids, left, right = [*ids, None], list(range(-1, n)), list(range(1, n + 2))
-    todo = [(ranks[pair], i) for i, pair in enumerate(zip(ids, ids[1:])) if pair in ranks]
+    places = {}
+    for i, pair in enumerate(zip(ids, ids[1:])):
+        if pair in ranks:
+            places.setdefault(ranks[pair], []).append(i)
+    todo = list(places)
     heapq.heapify(todo)
     while todo:
-        new_id, i = heapq.heappop(todo)
-        j = right[i]
-        if ids[i] is None or ranks.get((ids[i], ids[j])) != new_id:
-            continue  # one of the two was merged in the meantime
-        before, after = left[i], right[j]
-        ids[i], ids[j] = new_id, None
-        right[i], left[after] = after, i
-        if (later := ranks.get((new_id, ids[after]))) is not None:
-            heapq.heappush(todo, (later, i))
-        if before >= 0 and (later := ranks.get((ids[before], new_id))) is not None:
-            heapq.heappush(todo, (later, before))
+        new_id = heapq.heappop(todo)
+        for i in sorted(places.pop(new_id)):
+            j = right[i]
+            if ranks.get((ids[i], ids[j])) != new_id:
+                continue  # one of the two was merged in the meantime
+            ids[i], ids[j] = new_id, None
+            right[i] = right[j]
+            left[right[j]] = i
+            for k in (left[i], i):
+                later = ranks.get((ids[k], ids[right[k]])) if k >= 0 else None
+                if later in places:
+                    places[later].append(k)
+                elif later is not None:
+                    places[later] = [k]
+                    heapq.heappush(todo, later)
     return [i for i in ids if i is not None]
 
 

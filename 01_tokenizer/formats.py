@@ -146,6 +146,50 @@ def read_tiktoken(path, pattern=None, special=None):
                      known[1] if special is None else special, [ranks[s] for s in symbols])
 
 
+def added_tokens(content, refuse):
+    """{name: id} of the added tokens in a tokenizer.json."""
+    vocabulary, special = content["model"]["vocab"], {}
+    added, next_id = content.get("added_tokens") or [], len(vocabulary)
+    if len({bool(token.get("normalized")) for token in added}) > 1:
+        refuse("added tokens of which some are normalized")
+    for token in added:
+        name, i = token["content"], token["id"]
+        if i != vocabulary.get(name, next_id):
+            refuse(f"an id for the added token {name!r} that it would not get")
+        next_id += name not in vocabulary
+        for key in ("single_word", "lstrip", "rstrip"):
+            if token.get(key):
+                refuse(f"{key} in the added token {name!r}")
+        special[name] = i
+    return special
+
+
+def split_patterns(pre_tokenizer, refuse):
+    """The patterns, applied in turn, that split as the pre-tokenizer of a tokenizer.json."""
+    patterns, byte_level = [], False
+    for step in pre_tokenizer.get("pretokenizers", [pre_tokenizer]):
+        kind = step.get("type")
+        if kind == "ByteLevel" and not step.get("add_prefix_space") and not byte_level:
+            byte_level = True
+            patterns += [PATTERNS["gpt2"]] if step.get("use_regex", True) else []
+        elif kind == "Digits" and not byte_level:
+            patterns.append(DIGITS["apart" if step["individual_digits"] else "together"])
+        elif kind == "Split" and not byte_level:
+            found = step["pattern"].get("Regex") or re.escape(step["pattern"]["String"])
+            found = found.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", CONTRACTION)  # OpenAI's spelling
+            known = covering(found) == found  # such a pattern leaves nothing between its matches
+            how = step["behavior"], bool(step.get("invert"))
+            if how != ("Isolated", False) and not (known and how == ("Removed", True)):
+                refuse(f"a Split that is {how[0]}, invert={how[1]}")
+            check_dialect(found)
+            patterns.append(found if known else rf"(?:{found})|(?:(?!{found})(?:[^\n]|\n))+")
+        else:
+            refuse(f"the pre-tokenizer {kind}" + " with a prefix space" * (kind == "ByteLevel"))
+    if not byte_level:
+        refuse("no ByteLevel pre-tokenizer")
+    return patterns or [r"(?:[^\n]|\n)+"]
+
+
 def read_huggingface(path):
     """From a tokenizer.json that holds a byte-level BPE: GPT-2, SmolLM2, Llama 3, Qwen 2, ...
 
@@ -163,50 +207,17 @@ def read_huggingface(path):
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(key):
             refuse(f"{key}={model[key]!r}")
-    if (normalizer := content.get("normalizer")) and normalizer.get("normalizers") != []:
-        refuse(f"the normalizer {normalizer['type']}")
     for key in ("truncation", "padding"):
         if content.get(key):
             refuse(f"{key}: {content[key]}")
-    added, next_id = content.get("added_tokens") or [], len(model["vocab"])
-    if len({bool(token.get("normalized")) for token in added}) > 1:
-        refuse("added tokens of which some are normalized")
-    special = {}
-    for token in added:
-        if token["id"] != model["vocab"].get(token["content"], next_id):
-            refuse(f"an id for the added token {token['content']!r} that it would not get")
-        next_id += token["content"] not in model["vocab"]
-        for key in ("single_word", "lstrip", "rstrip"):
-            if token.get(key):
-                refuse(f"{key} in the added token {token['content']!r}")
-        special[token["content"]] = token["id"]
+    if (normalizer := content.get("normalizer")) and normalizer.get("normalizers") != []:
+        refuse(f"the normalizer {normalizer['type']}")
 
-    steps, byte_level = content.get("pre_tokenizer") or {"type": "no pre-tokenizer"}, False
-    patterns = []
-    for step in steps["pretokenizers"] if steps["type"] == "Sequence" else [steps]:
-        kind = step["type"]
-        if kind == "ByteLevel" and not step.get("add_prefix_space") and not byte_level:
-            byte_level = True
-            patterns += [PATTERNS["gpt2"]] if step.get("use_regex", True) else []
-        elif kind == "Digits" and not byte_level:
-            patterns.append(DIGITS["apart" if step["individual_digits"] else "together"])
-        elif kind == "Split" and not byte_level:
-            found = step["pattern"].get("Regex") or re.escape(step["pattern"]["String"])
-            found = found.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", CONTRACTION)  # OpenAI's spelling
-            known = covering(found) == found  # such a pattern leaves nothing between its matches
-            if (step["behavior"], bool(step.get("invert"))) not in (
-                    ("Isolated", False), *[("Removed", True)] * known):
-                refuse(f"a Split that is {step['behavior']}, invert={step.get('invert')}")
-            check_dialect(found)
-            patterns.append(found if known else rf"(?:{found})|(?:(?!{found})(?:[^\n]|\n))+")
-        else:
-            refuse(f"the pre-tokenizer {kind}" + " with a prefix space" * (kind == "ByteLevel"))
-    if not byte_level:
-        refuse("no ByteLevel pre-tokenizer")
-
+    special = added_tokens(content, refuse)
+    patterns = split_patterns(content.get("pre_tokenizer") or {}, refuse)
     merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     tokenizer = from_vocabulary(model["vocab"], merges, patterns[0] if len(patterns) == 1
-                                else patterns or r"[\s\S]+", special)
+                                else patterns, special)
     if model.get("unk_token") and None in tokenizer.ids:
         refuse(f"the unknown token {model['unk_token']!r} for bytes without a token")
     if model.get("ignore_merges") and (token := strange_token(tokenizer)):
