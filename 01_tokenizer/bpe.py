@@ -6,8 +6,8 @@ bytes, find the pair of neighbours that occurs most often, give it a new id, and
 words end up as one id, rare ones as a few, and nothing is ever "unknown".
 
 Read in order: the two moves (count, merge), training, encoding, and the Tokenizer that wraps them.
-Left out: how a text is cut into pieces first (pieces.py), the same training and encoding, a
-thousand times faster (fast.py), and other people's files (formats.py).
+Left out: how a text is cut into pieces first (pieces.py), the same training and encoding
+made fast (fast.py), and other people's files (formats.py).
 
     python 01_tokenizer/bpe.py train README.md 01_tokenizer/*.py --vocab-size 1024
     python 01_tokenizer/bpe.py show "def tokenize(text): return text.split()"

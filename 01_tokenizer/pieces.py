@@ -218,7 +218,7 @@ def uncut(chunks):
 def count_pieces(texts, pattern):
     """{piece: how often it occurs} over all `texts`, a Counter.
 
-    ValueError if `pattern` loses or reorders text, as one with (?r) does.
+    ValueError if `pattern` loses or reorders text.
     """
     split, counts = split_function(pattern), Counter()
     for text in texts:

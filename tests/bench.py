@@ -167,6 +167,7 @@ def contend(job):
         rows = [(job["name"], seconds, n)]
     else:
         rows = list(ENCODERS[job["name"]][0](texts, job["tokenizer"]))
+    # Of several workers only the largest is known; there are never more than two.
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
             + 2 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     print(json.dumps([(*row, peak / 1024) for row in rows]))
