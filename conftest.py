@@ -19,9 +19,13 @@ sys.path.append(str(Path(__file__).resolve().parent / "tests"))
 import console  # noqa: E402
 
 
+LATER = ["streams", "yardsticks", "shards", "batches", "packing", "budget"]  # build on others
+
+
 def pytest_collection_modifyitems(items):
-    """budget.py counts what gpt.py builds, so its tests come later; the rest is alphabetical."""
-    items.sort(key=lambda item: (item.path.parent.name, item.path.stem == "test_budget"))
+    """Within a stage alphabetical, but for LATER, which come in that order."""
+    places = {f"test_{name}": i for i, name in enumerate(LATER)}
+    items.sort(key=lambda item: (item.path.parent.name, places.get(item.path.stem, -1)))
 
 
 def pytest_make_parametrize_id(val, argname):
@@ -51,7 +55,8 @@ def command():
                                os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)
         done = subprocess.run([sys.executable, *launcher, script, *map(str, arguments)],
                               capture_output=True, text=True, timeout=300,
-                              env={**os.environ, "PYTHONPATH": path, **env}, **how)
+                              env={**os.environ, "PYTHONFAULTHANDLER": "1",
+                                   "PYTHONPATH": path, **env}, **how)
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return done
     return start

@@ -49,9 +49,12 @@ def add_options(parser, config_class):
     parse_args() then returns only those that were given.
     """
     for field in dataclasses.fields(config_class):
-        how = {"help": f"{field.metadata['help']} (default: {field.default})"}
+        default = " ".join(field.default) if field.type is tuple else field.default
+        how = {"help": f"{field.metadata['help']} (default: {default})"}
         if field.type is bool:
             how["action"] = argparse.BooleanOptionalAction
+        elif field.type is tuple:  # of strings
+            how["nargs"] = "+"
         else:
             how |= {"type": field.type, "choices": field.metadata["choices"]}
         parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, **how)

@@ -1,24 +1,26 @@
 """Where documents come from.
 
-A source is a list of documents, each a text, and a rule that says which of them are kept back for
-validation. The rule belongs to the source: by a document's hash, where there are many (then
-adding documents moves none from one side to the other), by its tail, where there are few.
-Left out: which documents are worth keeping, and data sets that need a library to be read.
+A source is a list of documents, a rule that says which of them are kept back for validation, and
+a fingerprint that changes when they do. The rule belongs to the source: by a document's hash,
+where there are many (then adding documents moves none from one side to the other), by its tail,
+where there are few, or official, where its authors have split it. One table, SOURCES, has them all.
+Left out: which documents are worth keeping (filters.py).
 
-    python 02_data/corpus.py                      # lists the sources
-    python 02_data/corpus.py folder:01_tokenizer  # counts one's documents and shows the first
+    python 02_data/corpus.py list
+    python 02_data/corpus.py 'folder:.,include=*.py,exclude=tests/*'  # counts, shows the first
+    python 02_data/corpus.py fineweb-edu --num-shards 2
 
-Reads the source; downloads go to data/downloads/. Next: 02_data/shards.py.
+Reads the source; downloads go to data/downloads/. Next: records.py, or
+02_data/shards.py, if files and downloads are of no interest now.
 """
 
 import hashlib
-import http.client
+import json
+import re
 import sys
 import sysconfig
-import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -26,8 +28,10 @@ from typing import Callable, Iterator
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-
-from console import Parser, Progress, read_text, run
+from console import Parser, read_text, run, track
+from download import fetch
+from hub import fetch_all, hub_files, hub_token
+from records import read_any, read_core, read_wikitext
 
 FEW = 200  # with fewer documents than this a split by hash could leave one side all but empty
 
@@ -55,173 +59,270 @@ def cut_tail(text, share=0.1):  # exercise
     return text[:cut], text[cut:]
 
 
+def content(record):
+    """What a document says, as one text: what its hash is taken of."""
+    return record["text"] if "text" in record else json.dumps(record["messages"], sort_keys=True)
+
+
 @dataclass(frozen=True)
 class Source:
-    """documents(): an iterator over texts; split: "hash" or "tail"; fingerprint: changes when the
-    documents do.
+    """records(): an iterator over documents, dicts with either "text" or "messages" (as chats.py
+    has them), and what is known about them: path, repo, license, stars; split: "hash", "tail", or
+    "official", where every record says its "part"; fingerprint: changes when the documents do.
     """
 
     name: str
-    documents: Callable[[], Iterator[str]]
+    records: Callable[[], Iterator[dict]]
     split: str
     fingerprint: str
 
+    @property
+    def slug(self):
+        """A name for its folders: jsonl:some/where/a.jsonl is a-jsonl."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", Path(self.name).name)[-40:].strip("-")
+
     def parts(self):
-        """Yield ("train" or "val", text): each document on its side; or, split by tails, what
+        """Yield ("train" or "val", record): each document on its side; or, split by tails, what
         stands before a document's tail, and the tail. Nothing empty is yielded.
         """
-        for text in self.documents():
-            if self.split == "hash":
-                pairs = [("val" if is_validation(text) else "train", text)]
+        for record in self.records():
+            if self.split == "tail" and "text" in record:
+                pairs = [(part, record | {"text": text})
+                         for part, text in zip(("train", "val"), cut_tail(record["text"]))]
+            elif self.split == "official":
+                pairs = [(record["part"], record)]
             else:
-                pairs = zip(("train", "val"), cut_tail(text))
-            yield from ((part, text) for part, text in pairs if text)
+                pairs = [("val" if is_validation(content(record)) else "train", record)]
+            yield from ((part, one) for part, one in pairs if content(one))
 
 
-# ---- folders of text ----
+# ---- sources on this machine ----
 
-def folder(path):
-    """Every file below `path` (or the file `path` itself), in the order of their names.
-
-    Hidden and empty files and hidden folders are passed over. ValueError if nothing is left, and
-    when the documents are read, if one is not UTF-8 text.
-    """
-    root = Path(path)
-    if not root.exists():
-        raise ValueError(f"folder:{path} does not exist")
-    files = [root] if root.is_file() else sorted(
-        p for p in root.rglob("*")
-        if p.is_file() and not any(s.startswith(".") for s in p.relative_to(root).parts))
-    files = [p for p in files if p.stat().st_size]
-    if not files:
-        raise ValueError(f"folder:{path} holds no text")
-    return from_files(f"folder:{path}", files)
+def fingerprint(files):
+    """Changes when a file does, as far as its size and time tell: nothing is read."""
+    seen = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        seen.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return seen.hexdigest()
 
 
 def python():
     """The source files of the Python that runs this: real code, on every machine, no download."""
     root = Path(sysconfig.get_paths()["stdlib"])
     left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-    return from_files("python", [p for p in sorted(root.rglob("*.py"))
-                                 if not left_out & set(p.relative_to(root).parts)])
+    return from_texts("python", root, [p for p in sorted(root.rglob("*.py"))
+                                       if not left_out & set(p.relative_to(root).parts)])
 
 
-def from_files(name, files):
-    seen = hashlib.sha256()
-    for file in files:
-        stat = file.stat()
-        seen.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return Source(name, lambda: map(read_text, files), "tail" if len(files) < FEW else "hash",
-                  seen.hexdigest())
+def folder(path, include=(), exclude=()):
+    """Every file below `path` (or the file `path` itself), in the order of their names.
 
-
-# ---- downloads ----
-
-def download(url, path, sha256, tries=4, wait=0.5):
-    """Fetch `url` to `path`, once: a file that is there already, and is the right one, is kept.
-
-    Written to PATH.part and renamed when its checksum is right; a broken transfer goes on where it
-    stopped. ValueError if the content is not what was expected, OSError if it can't be had.
+    include, exclude: globs for what follows `path` in a file's name, in which * stands for
+    slashes, too. Hidden and empty files and hidden folders are passed over. ValueError if nothing
+    is left, and when the documents are read, if one is not UTF-8 text.
     """
-    if path.exists():
-        check(path, sha256, f"{path} is not the file that was expected")
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    for attempt in range(tries):
-        try:
-            receive(url, part)
-            break
-        except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code != 429 or attempt == tries - 1:
-                raise OSError(f"{url} answers {error.code} {error.reason}") from None
-        except (OSError, http.client.HTTPException) as error:
-            if attempt == tries - 1:
-                reason = getattr(error, "reason", error)
-                raise OSError(f"can't download {url} ({reason}); connect to the network, or put "
-                              f"the file at {path}") from None
-        time.sleep(wait * 2**attempt)
-    try:
-        check(part, sha256, f"{url} has changed")
-    except ValueError:
-        part.unlink()
-        raise
-    return part.replace(path)
+    root = Path(path)
+    if not root.exists():
+        raise ValueError(f"folder:{path} does not exist")
+
+    def wanted(file):
+        name = file.relative_to(root)
+        return (file.is_file() and not any(part.startswith(".") for part in name.parts)
+                and (not include or any(fnmatch(name.as_posix(), glob) for glob in include))
+                and not any(fnmatch(name.as_posix(), glob) for glob in exclude)
+                and file.stat().st_size)
+
+    files = [root] if root.is_file() else sorted(filter(wanted, root.rglob("*")))
+    if not files or not files[0].stat().st_size:
+        raise ValueError(f"folder:{path} holds no text" + (" that the globs let through" if include
+                                                           or exclude else ""))
+    return from_texts(f"folder:{path}", root, files)
 
 
-def check(path, sha256, complaint):
-    """ValueError, beginning with `complaint`, if the file's checksum is another one."""
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise ValueError(f"{complaint}: sha256 {found[:16]}..., not {sha256[:16]}...")
+def from_texts(name, root, files):
+    def records():
+        for file in files:
+            yield {"text": read_text(file), "path": file.relative_to(root).as_posix()}
+
+    return Source(name, records, "tail" if len(files) < FEW else "hash", fingerprint(files))
 
 
-def receive(url, part):
-    """One try: append to `part` what is missing of `url`. Raises when the connection breaks."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=30)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is missing; the checksum will tell
-            return
-        raise
-    mode = "ab" if response.status == 206 else "wb"
-    with response, open(part, mode) as file, Progress() as progress:
-        have, left = file.tell(), response.headers["Content-Length"]
-        total = have + int(left) if left else None
-        while block := response.read(1 << 16):
-            file.write(block)
-            have += len(block)
-            progress.show(f"{url}: {have:,} of {total or '?':,} bytes")
-        if total is not None and have < total:
-            raise ConnectionError(f"the connection broke after {have:,} of {total:,} bytes")
+def rows(kind, path, suffixes, field=None):
+    """Records in the file `path`, or in all files below it whose names end in one of `suffixes`."""
+    root = Path(path)
+    if not root.exists():
+        raise ValueError(f"{kind}:{path} does not exist")
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*")
+                                                 if p.name.endswith(suffixes))
+    if not files:
+        raise ValueError(f"{kind}:{path} holds no file that ends in {' or '.join(suffixes)}")
+    return Source(f"{kind}:{path}", lambda: (record for file in files
+                                             for record in read_any(file, field)),
+                  "hash", fingerprint(files))
 
 
-def shakespeare(data_dir):
-    """The plays, 1.1 MB: a text small enough for quick experiments, and known to everyone."""
-    url = ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/"
-           "input.txt")
-    sha256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-    path = download(url, Path(data_dir) / "downloads" / "shakespeare.txt", sha256)
-    return Source("shakespeare", lambda: iter([read_text(path)]), "tail", sha256)
+# ---- sources on the net ----
+
+GITHUB = "https://raw.githubusercontent.com/"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. files: (part, address, sha256 or None), or hub: (part, repository,
+    folder, glob for the files in it); part is "train", "val", or "" where a split comes later.
+    """
+
+    about: str
+    split: str
+    between: str  # what separates its documents
+    files: tuple = ()
+    hub: tuple = ()
+    num_shards: int | None = None  # how many files of the Hub's folder, unless asked for more
+    gated: bool = False
+    read: Callable = read_any
+    open: Callable | None = None  # for what is on this machine
+
+    @property
+    def address(self):
+        return (self.files[0][1] if self.files else
+                "huggingface.co/datasets/" + "/".join(self.hub[0][1:3]) if self.hub else "")
 
 
 SOURCES = {
-    "python": "the standard library of the Python that runs this (no download)",
-    "folder:PATH": "every file of a folder of UTF-8 text, or one file (no download)",
-    "shakespeare": "Shakespeare's plays, 1.1 MB, the last 10% for validation (a download)",
+    "python": Row("the standard library of the Python that runs this", "hash", "files",
+                  open=lambda path: python()),
+    "folder:PATH": Row("the files of a folder of UTF-8 text, or one; include=GLOB, exclude=GLOB",
+                       "hash or tail", "files", open=folder),
+    "jsonl:PATH": Row("JSON lines (.gz, .zst): text, content, messages, or field=NAME", "hash",
+                      "lines", open=lambda path, field=(None,):
+                      rows("jsonl", path, (".jsonl", ".jsonl.gz", ".jsonl.zst"), field[-1])),
+    "parquet:PATH": Row("parquet files, with the same fields", "hash", "rows",
+                        open=lambda path, field=(None,):
+                        rows("parquet", path, (".parquet",), field[-1])),
+    "shakespeare": Row("plays, 1.1 MB: small, and known to everyone", "tail", "nothing, it is one",
+                       ((("", GITHUB + "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+                          "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")),)),
+    "wikitext-2": Row("720 good articles of Wikipedia, 12 MB", "official", "first headings",
+                      hub=(("train", "Salesforce/wikitext", "wikitext-2-raw-v1", "*/train-*"),
+                           ("val", "Salesforce/wikitext", "wikitext-2-raw-v1", "*/validation-*")),
+                      read=read_wikitext),
+    "wikitext-103": Row("28,595 of them, 540 MB", "official", "first headings",
+                        hub=(("train", "Salesforce/wikitext", "wikitext-103-raw-v1", "*/train-*"),
+                             ("val", "Salesforce/wikitext", "wikitext-103-raw-v1",
+                              "*/validation-*")), read=read_wikitext),
+    "fineweb-edu": Row("web pages that teach, 10 billion tokens", "hash", "rows", num_shards=1,
+                       hub=(("", "HuggingFaceFW/fineweb-edu", "sample/10BT", "*.parquet"),)),
+    "c4": Row("web pages in English, cleaned by rules, 305 GB", "hash", "lines", num_shards=1,
+              hub=(("", "allenai/c4", "en", "*/c4-train.*"),)),
+    "the-pile": Row("22 collections in one, without the books", "hash", "lines", num_shards=1,
+                    hub=(("", "monology/pile-uncopyrighted", "train", "*.jsonl.zst"),)),
+    "the-stack": Row("Go files of public repositories, with their metadata", "hash", "files",
+                     hub=(("", "bigcode/the-stack-dedup", "data/go", "*.parquet"),),
+                     num_shards=1, gated=True),
+    "smoltalk": Row("a million conversations", "official", "conversations",
+                    hub=(("train", "HuggingFaceTB/smoltalk", "data/all", "*/train-*"),
+                         ("val", "HuggingFaceTB/smoltalk", "data/all", "*/test-*"))),
+    "gsm8k": Row("8,792 maths problems for children, solved step by step", "official", "lines", (
+        ("train", GITHUB + "openai/grade-school-math/master/grade_school_math/data/train.jsonl",
+         "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465"),
+        ("val", GITHUB + "openai/grade-school-math/master/grade_school_math/data/test.jsonl",
+         "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14"))),
+    "humaneval-x": Row("164 problems in Go, with tests: to evaluate on", "hash", "lines", (
+        ("", GITHUB + "THUDM/CodeGeeX/main/codegeex/benchmark/humaneval-x/go/data/"
+         "humaneval_go.jsonl.gz",
+         "09126ef64ac68f87296c5f3781186aedc5dec799b114d9df99d6de4a715a7830"),)),
+    "core": Row("22 tasks in context: to evaluate on", "hash", "items", (
+        ("", "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip", None),),
+        read=read_core),
 }
 
 
+def open_remote(name, row, data_dir, num_shards=None):
+    """Fetch what a row of the table names, all of it, and return it as a Source."""
+    cache = Path(data_dir) / "downloads" / name
+    token = hub_token() if row.gated else None
+    if row.gated and not token:
+        raise ValueError(f"{name} is given out to who has agreed to its terms: do so at "
+                         f"https://huggingface.co/datasets/{row.hub[0][1]}, then put an access "
+                         "token (https://huggingface.co/settings/tokens) into HF_TOKEN")
+    found = [(part, fetch(url, cache / url.rpartition("/")[2], sha256), sha256)
+             for part, url, sha256 in row.files]
+    if row.hub and num_shards is None:
+        num_shards = row.num_shards
+    wanted = []
+    for part, repo, below, glob in row.hub:
+        listing = hub_files(repo, below, cache=cache / f"{below.replace('/', '-')}.json",
+                            token=token)
+        wanted += [(part, file) for file in listing if fnmatch(file.path, glob)][:num_shards]
+    paths = fetch_all([file for _, file in wanted], cache, token=token)
+    found += [(part, path, file.sha256) for (part, file), path in zip(wanted, paths)]
+
+    def records():
+        for part, path, _ in found:
+            for record in row.read(path):
+                yield record | {"part": part}
+
+    key = json.dumps([(path.name, sha256 or path.stat().st_size) for _, path, sha256 in found])
+    return Source(name, records, row.split, hashlib.sha256(key.encode()).hexdigest())
+
+
+# ---- by name ----
+
+def parse_name(name):
+    """"folder:src,include=*.go" -> ("folder:src", {"include": ["*.go"]}). Keys may repeat."""
+    base, *pairs = re.split(r",(?=[a-z_]+=)", name)
+    options = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        options.setdefault(key, []).append(value)
+    return base, options
+
+
 def find_source(name, data_dir="data"):
-    """The Source that `name` stands for: a key of SOURCES, PATH filled in. ValueError if none."""
-    if name == "python":
-        return python()
-    if name == "shakespeare":
-        return shakespeare(data_dir)
-    if name.startswith("folder:"):
-        return folder(name.removeprefix("folder:"))
-    raise ValueError(f"there is no source {name!r}; there are {', '.join(SOURCES)}")
+    """The Source that `name` stands for: a key of SOURCES, PATH filled in, and options behind
+    it: NAME,key=value. What has to be fetched is fetched and checked. ValueError if there is none.
+    """
+    base, options = parse_name(name)
+    kind, colon, path = base.partition(":")
+    row = SOURCES.get(f"{kind}:PATH" if colon else base)
+    if row is None:
+        raise ValueError(f"there is no source {base!r}; there are {', '.join(SOURCES)}")
+    known = ({"folder": {"include", "exclude"}, "jsonl": {"field"}, "parquet": {"field"}}
+             .get(kind, {"num_shards"} if row.hub else set()))
+    if unknown := set(options) - known:
+        raise ValueError(f"{base} takes {' and '.join(sorted(known)) or 'no option'}, "
+                         f"not {', '.join(sorted(unknown))}")
+    if row.open:
+        return row.open(path, **options)
+    number = options.get("num_shards", [None])[-1]
+    if number is not None and not (number.isdecimal() and int(number) > 0):
+        raise ValueError(f"num_shards is {number}, but must be 1 or more")
+    return open_remote(base, row, data_dir, number and int(number))
 
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", nargs="?", help="the source to look into (default: list them)")
+    parser.add_argument("source", nargs="?", default="list",
+                        help="the source to look into (default: list, which lists them)")
+    parser.add_argument("--num-shards", type=int, metavar="N",
+                        help="fetch N files of a data set that has many (default: 1)")
     parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")
     args = parser.parse_args(argv)
-    if args.source is None:
-        for name, about in SOURCES.items():
-            print(f"{name:14} {about}")
+    if args.source == "list":
+        for name, row in SOURCES.items():
+            print(f"{name:14}{row.about}\n{'':14}split: {row.split}; between documents: "
+                  f"{row.between}" + (f"\n{'':13}*{row.address}" if row.address else ""))
+        print("* written down from what its authors say; this address has not been tried")
         return
-    source = find_source(args.source, args.data_dir)
+    shards = f",num_shards={args.num_shards}" if args.num_shards is not None else ""
+    source = find_source(args.source + shards, args.data_dir)
     counts = {part: [0, 0] for part in ("train", "val")}
     first = ""
-    for part, text in source.parts():
-        first = first or text
+    for part, record in track(source.parts(), "reading", unit=" documents"):
+        first = first or content(record)
         counts[part][0] += 1
-        counts[part][1] += len(text.encode())
+        counts[part][1] += len(content(record).encode())
     for part, (documents, n_bytes) in counts.items():
         print(f"{part:5} {documents:9,} documents {n_bytes:15,} bytes")
     print(f"split by {source.split}; the first document begins:\n\n{first[:300]}")

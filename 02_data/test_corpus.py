@@ -1,15 +1,13 @@
-"""Tests of corpus.py: the split, folders, and downloads from a server that misbehaves."""
+"""Tests of corpus.py: the split, folders, and every row of the table, the net's replaced."""
 
 import hashlib
-import http.server
-import threading
+import json
 
 import pytest
 
-from corpus import FEW, cut_tail, download, find_source, is_validation, main
-
-BODY = bytes(range(256)) * 1000
-DIGEST = hashlib.sha256(BODY).hexdigest()
+import corpus as module
+from corpus import (FEW, SOURCES, content, cut_tail, find_source, is_validation, main, parse_name)
+from hub import HubFile
 
 
 def test_is_validation():
@@ -36,15 +34,16 @@ def make_folder(path, n, text="document {}\n"):
 
 def test_few_documents_are_split_by_their_tails(tmp_path):
     source = find_source(make_folder(tmp_path / "few", 2, "0123456789"))
-    assert list(source.parts()) == [("train", "012345678"), ("val", "9")] * 2
+    parts = [(part, record["text"]) for part, record in source.parts()]
+    assert parts == [("train", "012345678"), ("val", "9")] * 2
 
 
 def test_many_documents_are_split_by_their_hashes(tmp_path):
     name = make_folder(tmp_path / "many", FEW)
-    before = dict((text, part) for part, text in find_source(name).parts())
+    before = {content(record): part for part, record in find_source(name).parts()}
     assert set(before.values()) == {"train", "val"}
     (tmp_path / "many" / "0000a.txt").write_text("another one")
-    after = dict((text, part) for part, text in find_source(name).parts())
+    after = {content(record): part for part, record in find_source(name).parts()}
     assert after.items() > before.items(), "a new document must not move the others"
 
 
@@ -57,7 +56,7 @@ def test_fingerprint_follows_the_files(tmp_path):
 
 
 def test_python_source():
-    texts = list(find_source("python").documents())
+    texts = [record["text"] for record in find_source("python").records()]
     assert len(texts) >= FEW and any("class Counter(dict)" in text for text in texts)
     assert not any("class TestCase_Counter" in text for text in texts)
 
@@ -75,94 +74,112 @@ def test_folders_that_hold_no_text(tmp_path, fails):
     assert "there is no source 'wikipedia'" in fails(main, "wikipedia")
 
 
-def test_command_line(tmp_path, capsys):
-    main([])
-    assert "folder:PATH" in capsys.readouterr().out
-    main([make_folder(tmp_path / "f", 3)])
-    assert "begins:\n\ndocument" in capsys.readouterr().out
+def test_globs(tmp_path, fails):
+    for name in ("a.go", "a_test.go", "vendor/b.go", "sub/c.go", "d.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    def paths(options):
+        return [r["path"] for r in find_source(f"folder:{tmp_path}{options}").records()]
+
+    assert paths("") == ["a.go", "a_test.go", "d.py", "sub/c.go", "vendor/b.go"]
+    assert paths(",include=*.go,exclude=vendor/*,exclude=*_test.go") == ["a.go", "sub/c.go"]
+    assert "holds no text that the globs let through" in fails(
+        main, f"folder:{tmp_path},include=*.rs")
+    assert "folder:" in (error := fails(main, f"folder:{tmp_path},num_shards=2"))
+    assert "takes exclude and include, not num_shards" in error
+
+
+def test_parse_name():
+    assert parse_name("folder:a,b,include=*.go,include=*.py") == (
+        "folder:a,b", {"include": ["*.go", "*.py"]}), "a comma in a path is only a comma"
+    assert parse_name("gsm8k") == ("gsm8k", {})
+
+
+def test_rows_of_others(tmp_path, fails):
+    (tmp_path / "b.jsonl").write_text(json.dumps({"content": "two"}))
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
+    texts = [r["text"] for r in find_source(f"jsonl:{tmp_path}").records()]
+    assert texts == ["one", "two"]
+    assert "holds no file that ends in .parquet" in fails(main, f"parquet:{tmp_path}")
+    assert "does not exist" in fails(main, f"jsonl:{tmp_path}/none")
 
 
 @pytest.fixture
-def server():
-    """A server on 127.0.0.1; `server.plan` says what it does to each request in turn."""
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            what = self.server.plan.pop(0) if self.server.plan else "all"
-            asked = self.headers.get("Range")
-            self.server.seen.append(asked)
-            if isinstance(what, int):
-                return self.send_error(what)
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-            if start and start >= len(BODY):
-                return self.send_error(416)
-            body = b"x" * len(BODY) if what == "corrupt" else BODY
-            ranged = asked and what != "no ranges"
-            self.send_response(206 if ranged else 200)
-            rest = body[start:] if ranged else body
-            self.send_header("Content-Length", str(len(rest)))
-            self.end_headers()
-            self.wfile.write(rest[:100_000] if what == "drop" else rest)
+def net(monkeypatch, tmp_path):
+    """A net on which every file that is asked for holds what `net` says: {ending: bytes}."""
+    asked, files = [], {}
 
-        def log_message(self, *words):
-            pass
+    def fetch(url, path, sha256=None, **more):
+        asked.append((url, sha256))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(next(data for end, data in files.items() if url.endswith(end)))
+        return path
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.plan, server.seen = [], []
-    server.url = f"http://127.0.0.1:{server.server_port}/file"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    def hub_files(repo, folder, **more):
+        return [HubFile(f"{folder}/{name}", len(data), hashlib.sha256(data).hexdigest(),
+                        f"hub/{repo}/{folder}/{name}") for name, data in sorted(files.items())]
+
+    monkeypatch.setattr(module, "fetch", fetch)
+    monkeypatch.setattr(module, "hub_files", hub_files)
+    monkeypatch.setattr(module, "fetch_all", lambda files, folder, **more: [
+        fetch(file.url, folder / file.path.replace("/", "-")) for file in files])
+    monkeypatch.setattr(module, "hub_token", lambda: None)
+    return files, asked
 
 
-def test_download(server, tmp_path):
-    path = tmp_path / "cache" / "file"
-    assert download(server.url, path, DIGEST).read_bytes() == BODY
-    download(server.url, path, DIGEST)
-    assert len(server.seen) == 1, "what is there is not fetched again"
-    assert list(path.parent.iterdir()) == [path]
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def test_download_goes_on_where_it_broke(server, tmp_path):
-    server.plan = ["drop", "drop", "all"]
-    assert download(server.url, tmp_path / "file", DIGEST, wait=0).read_bytes() == BODY
-    assert server.seen == [None, "bytes=100000-", "bytes=200000-"]
+def test_official_splits(net, tmp_path):
+    files, asked = net
+    files["train.jsonl"] = lines({"question": "1+1?", "answer": "It is <<1+1=2>>2"})
+    files["test.jsonl"] = lines({"question": "2+2?", "answer": "4"})
+    parts = list(find_source("gsm8k", tmp_path).parts())
+    assert [part for part, _ in parts] == ["train", "val"]
+    assert parts[0][1]["messages"][0] == {"role": "user", "content": "1+1?"}
+    assert [p["type"] for p in parts[0][1]["messages"][1]["content"]] == [
+        "text", "python", "output", "text"]
+    assert all(sha256 for _, sha256 in asked), "what can be checked is checked"
 
 
-def test_download_from_a_server_without_ranges(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(b"an older try")
-    server.plan = ["no ranges"]
-    assert download(server.url, tmp_path / "file", DIGEST).read_bytes() == BODY
+def test_hub_folders(net, tmp_path, fails):
+    files, asked = net
+    for i in range(3):
+        files[f"0{i}.jsonl.zst"] = b""
+    files["readme.md"] = b""
+    find_source("the-pile", tmp_path)
+    assert [url[-12:] for url, _ in asked] == ["00.jsonl.zst"], "one, if nothing is said"
+    asked.clear()
+    find_source("the-pile,num_shards=2", tmp_path)
+    assert [url[-12:] for url, _ in asked] == ["00.jsonl.zst", "01.jsonl.zst"]
+    assert "num_shards is 0" in fails(main, "the-pile", "--num-shards", 0)
+    assert "the-stack is given out to who has agreed" in (error := fails(main, "the-stack"))
+    assert "HF_TOKEN" in error
 
 
-def test_download_that_was_complete(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(BODY)
-    assert download(server.url, tmp_path / "file", DIGEST).read_bytes() == BODY
-    assert server.seen == [f"bytes={len(BODY)}-"]
+def test_the_fingerprint_of_a_download_is_that_of_its_content(net, tmp_path):
+    files, _ = net
+    files["00.jsonl.zst"] = b"a"
+    first = find_source("the-pile", tmp_path / "1").fingerprint
+    assert find_source("the-pile", tmp_path / "2").fingerprint == first
+    files["00.jsonl.zst"] = b"b"
+    assert find_source("the-pile", tmp_path / "3").fingerprint != first
 
 
-def test_a_file_put_there_by_hand_is_checked(tmp_path):
-    (tmp_path / "file").write_bytes(b"something else")
-    with pytest.raises(ValueError, match="is not the file that was expected"):
-        download("http://127.0.0.1:9/", tmp_path / "file", DIGEST)
-    assert (tmp_path / "file").exists(), "it is the user's, and stays"
+def test_every_row_of_the_table_says_what_it_is():
+    for name, row in SOURCES.items():
+        assert row.about and row.between, name
+        assert bool(row.open) + bool(row.files) + bool(row.hub) == 1, f"{name} comes from one place"
+        assert row.split.split()[0] in ("hash", "tail", "official"), name
+        parts = {entry[0] for entry in row.files + row.hub}
+        assert not parts or parts == ({"train", "val"} if row.split == "official" else {""}), name
 
 
-def test_download_refuses_other_content(server, tmp_path):
-    server.plan = ["corrupt"]
-    with pytest.raises(ValueError, match="sha256"):
-        download(server.url, tmp_path / "file", DIGEST)
-    assert list(tmp_path.iterdir()) == [], "nothing false is kept"
-
-
-@pytest.mark.parametrize("plan, tries", [([404], 1), ([503, 429, 500], 3)])
-def test_download_answered_with_an_error(server, tmp_path, plan, tries):
-    server.plan = list(plan)
-    with pytest.raises(OSError, match=str(plan[-1])):
-        download(server.url, tmp_path / "file", DIGEST, tries=3, wait=0)
-    assert len(server.seen) == tries
-
-
-def test_download_without_a_network(tmp_path):
-    with pytest.raises(OSError, match="connect to the network, or put the file at"):
-        download("http://127.0.0.1:9/file", tmp_path / "file", DIGEST, tries=2, wait=0)
+def test_command_line(tmp_path, capsys):
+    main(["list"])
+    out = capsys.readouterr().out
+    assert all(name in out for name in SOURCES) and "has not been tried" in out
+    main([make_folder(tmp_path / "f", 3)])
+    assert "begins:\n\ndocument" in capsys.readouterr().out

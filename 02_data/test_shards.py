@@ -1,18 +1,20 @@
-"""Tests of shards.py, from primitive to composite."""
+"""Tests of shards.py: what is written, from what, and what is refused."""
 
 import json
 import lzma
-import math
 import zlib
 
 import numpy as np
 import pytest
 
 import shards as module
-from bpe import Tokenizer
+from bpe import SPECIAL_TOKENS, Tokenizer
+from chats import render
 from corpus import find_source
-from shards import (RandomWindows, Shards, Stream, baselines, bits_per_byte, main, prepare,
-                    token_bytes, unigram_bits, windows, write_shards)
+from fim import MIDDLE, TOKENS
+from shards import (encode, main, open_source, prepare, prepare_mixture, split_weight,
+                    write_shards)
+from streams import Shards
 
 
 @pytest.fixture(scope="module")
@@ -28,91 +30,14 @@ def source(tmp_path):
     return find_source(f"folder:{tmp_path / 'texts'}")
 
 
-def test_token_bytes(tokenizer):
-    sizes = token_bytes(tokenizer)
-    assert sizes.shape == (280,) and sizes.dtype == np.int64
-    assert sizes[:256].tolist() == [1] * 256
-    assert sizes[tokenizer.encode("the")].sum() == 3
-    assert sizes[tokenizer.special["<|bos|>"]] == 0, "special tokens stand for no text"
-
-
-def test_bits_per_byte():
-    ln2 = math.log(2)
-    assert bits_per_byte([ln2, 9.0, 9.0], [0, 1, -1], [2, 0]) == pytest.approx(0.5)
-    assert bits_per_byte([[2 * ln2], [4 * ln2]], [[0], [1]], [1, 2]) == pytest.approx(2.0), (
-        "sums over all targets, then one division: not a mean of ratios")
-    n = 1 << 20
-    nats = np.full(n, 0.1, dtype=np.float32)
-    exact = float(nats[0]) / ln2
-    assert bits_per_byte(nats, np.zeros(n, int), [1]) == pytest.approx(exact, rel=1e-12), "float64"
-
-
-def test_stream_read():
-    stream = Stream([np.arange(0, 5, dtype=np.uint16), np.arange(5, 6, dtype=np.uint16),
-                     np.arange(6, 12, dtype=np.uint16)])
-    assert len(stream) == 12
-    for start in range(12):
-        for n in range(12 - start + 1):
-            got = stream.read(start, n)
-            assert got.tolist() == list(range(start, start + n)), f"read({start}, {n})"
-            assert got.dtype == np.int64
-    for start, n in ((0, 13), (12, 1), (-1, 2)):
-        with pytest.raises(ValueError, match="12"):
-            stream.read(start, n)
-
-
-def test_random_windows_batch():
-    stream = Stream([np.arange(100, dtype=np.uint16)])
-    inputs, targets = RandomWindows(stream, 4, 10, seed=7).batch(3)
-    starts = np.random.default_rng((7, 3)).integers(0, 90, 4)
-    assert inputs.shape == targets.shape == (4, 10)
-    assert inputs[:, 0].tolist() == starts.tolist()
-    assert (np.diff(inputs) == 1).all() and (targets == inputs + 1).all()
-    tight = RandomWindows(Stream([np.arange(12)]), 200, 10).batch(0)[0][:, 0]
-    assert set(tight.tolist()) == {0, 1}, "every window that fits may come, the last one too"
-
-
-def test_random_windows_state():
-    stream = Stream([np.arange(1000)])
-    loader = RandomWindows(stream, 2, 8, seed=1)
-    first = [next(loader)[0] for _ in range(3)]
-    state = json.loads(json.dumps(loader.state_dict()))
-    rest = [next(loader)[0] for _ in range(3)]
-    other = RandomWindows(stream, 2, 8, seed=99)
-    other.load_state_dict(state)
-    for batch in rest:
-        assert (next(other)[0] == batch).all(), "a resumed loader must see what would have come"
-    assert not (first[0] == first[1]).all()
-    with pytest.raises(ValueError, match="8 tokens are too few"):
-        RandomWindows(Stream([np.arange(8)]), 2, 8)
-
-
-def test_windows():
-    assert windows(10, 4, 4) == [(0, 0), (4, 0), (8, 0)]
-    assert windows(10, 4, 2)[:2] == [(0, 0), (2, 2)]
-    for n in range(2, 30):
-        for stride in range(1, 6):
-            scored = [i + 1 for start, fresh in windows(n, 5, stride)
-                      for i in range(start + fresh, min(start + 5, n - 1))]
-            assert scored == list(range(1, n)), f"each target once: windows({n}, 5, {stride})"
-            assert all(start < n - 1 for start, _ in windows(n, 5, stride)), "no empty window"
-    for stride in (0, 6):
-        with pytest.raises(ValueError, match="stride"):
-            windows(10, 5, stride)
-
-
-def test_unigram_bits():
-    assert unigram_bits([3, 1], [0, 1]) == pytest.approx([math.log2(6 / 4), math.log2(6 / 2)])
-    assert unigram_bits([0, 0, 0, 0], [2]) == pytest.approx([2.0]), "never seen, not impossible"
-
-
 @pytest.mark.parametrize("shard_tokens", [50, 1 << 20])
 def test_write_shards(source, tokenizer, tmp_path, shard_tokens):
     write_shards(source, tokenizer, tmp_path / "out", shard_tokens)
     shards = Shards(tmp_path / "out")
     bos, parts = tokenizer.special["<|bos|>"], list(source.parts())
     for split, stream in (("train", shards.train), ("val", shards.val)):
-        texts, entry = [text for part, text in parts if part == split], shards.index[split]
+        texts = [record["text"] for part, record in parts if part == split]
+        entry = shards.index[split]
         expected = [i for text in texts for i in [bos] + tokenizer.encode(text)]
         assert stream.read(0, len(stream)).tolist() == expected
         assert entry["tokens"] == len(expected) and entry["documents"] == len(texts)
@@ -123,6 +48,75 @@ def test_write_shards(source, tokenizer, tmp_path, shard_tokens):
         data = "".join(texts).encode()
     assert shards.index["val"]["zlib"] == len(zlib.compress(data, 9))
     assert shards.index["val"]["lzma"] == len(lzma.compress(data, preset=9))
+
+
+CHAT = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]
+
+
+def test_encode(tokenizer):
+    bos = tokenizer.special["<|bos|>"]
+    ids, mask, text = encode({"text": "the mat"}, tokenizer)
+    assert ids.tolist() == [bos, *tokenizer.encode("the mat")] and mask is None
+    assert text == b"the mat"
+    ids, mask, text = encode({"messages": CHAT}, tokenizer)
+    assert (ids.tolist(), mask) == render(CHAT, tokenizer)
+    assert text == b"sat", "what is to be learned of a conversation, without special tokens"
+
+
+def test_encode_fills_in_the_middle():
+    tokenizer = Tokenizer([], special_tokens=(*SPECIAL_TOKENS, *TOKENS))
+    text = "<|fim_prefix|> is only text, where a user writes it"
+    ids, _, data = encode({"text": text}, tokenizer, fim=1.0)
+    assert data == text.encode() and ids[0] == tokenizer.special["<|bos|>"]
+    assert [name for name in TOKENS if list(ids).count(tokenizer.special[name]) == 1] == [*TOKENS]
+    assert sorted(i for i in ids if i < 256) == sorted(data), "all of the text is there"
+
+
+@pytest.fixture
+def chats(tmp_path):
+    lines = [json.dumps({"messages": [{"role": "user", "content": f"the cat {i}"}, CHAT[1]]})
+             for i in range(90)]
+    (tmp_path / "chats.jsonl").write_text("\n".join(lines))
+    return find_source(f"jsonl:{tmp_path / 'chats.jsonl'}")
+
+
+@pytest.mark.parametrize("shard_tokens", [50, 1 << 20])
+def test_masks_lie_beside_the_ids(chats, tokenizer, tmp_path, shard_tokens):
+    write_shards(chats, tokenizer, tmp_path / "out", shard_tokens)
+    shards, expected = Shards(tmp_path / "out").verify(), []
+    for part, record in chats.parts():
+        if part == "train":
+            ids, mask = render(record["messages"], tokenizer)
+            expected += [i if learned else -1 for i, learned in zip(ids, mask)]
+    assert shards.train.labels(0, len(shards.train)).tolist() == expected
+    n = shards.index["val"]["documents"]
+    assert n and shards.index["val"]["bytes"] == 3 * n, "sat, and nothing that the user says"
+    assert shards.index["val"]["zlib"] == len(zlib.compress(b"sat" * n, 9))
+
+
+def test_workers_write_the_same(source, chats, tokenizer, tmp_path):
+    for one in (source, chats):
+        for workers in (1, 2):
+            write_shards(one, tokenizer, tmp_path / f"{one.name[:4]}{workers}", 100, 0.0, workers)
+        names = sorted(p.name for p in (tmp_path / f"{one.name[:4]}1").iterdir())
+        assert names == sorted(p.name for p in (tmp_path / f"{one.name[:4]}2").iterdir())
+        for name in names:
+            assert ((tmp_path / f"{one.name[:4]}1" / name).read_bytes()
+                    == (tmp_path / f"{one.name[:4]}2" / name).read_bytes()), name
+
+
+def test_fim_is_for_training_only(source, tmp_path):
+    shards = prepare(f"{source.name},fim=1", 290, tmp_path / "data", say=lambda text: None)
+    middle = shards.tokenizer.special[MIDDLE]
+    train, val = (stream.read(0, len(stream)).tolist() for stream in (shards.train, shards.val))
+    assert train.count(middle) == shards.index["train"]["documents"] and middle not in val
+    plain = prepare(source.name, 290, tmp_path / "data", say=lambda text: None)
+    assert MIDDLE not in plain.tokenizer.special and plain.folder != shards.folder
+    with pytest.raises(ValueError, match="has no <.fim_prefix.>, which fill-in-the-middle needs"):
+        prepare(f"{source.name},fim=0.5", None, tmp_path / "data", plain.tokenizer)
+    for wrong in ("2", "-1", "half"):
+        with pytest.raises(ValueError, match="fim is"):
+            open_source(f"{source.name},fim={wrong}")
 
 
 def test_two_may_write_at_once(source, tokenizer, tmp_path):
@@ -145,19 +139,6 @@ def test_large_vocabularies_take_four_bytes(source, tmp_path):
     assert Shards(tmp_path / "out").train.arrays[0].dtype == np.uint32
 
 
-def test_baselines(source, tokenizer, tmp_path):
-    write_shards(source, tokenizer, tmp_path / "out")
-    shards = Shards(tmp_path / "out")
-    text = "".join(text for part, text in source.parts() if part == "val")
-    ids, n = tokenizer.encode(text), len(text.encode())
-    rows = baselines(shards)
-    assert list(rows) == ["uniform", "unigram", "zlib -9", "lzma -9"]
-    assert rows["uniform"] == pytest.approx(len(ids) * math.log2(280) / n, rel=0.02)
-    assert rows["unigram"] < rows["uniform"]
-    assert rows["lzma -9"] == pytest.approx(8 * len(lzma.compress(text.encode(), preset=9)) / n)
-    assert rows["zlib -9"] == pytest.approx(8 * len(zlib.compress(text.encode(), 9)) / n)
-
-
 def test_prepare_reuses_and_follows_changes(source, tmp_path):
     said = []
     first = prepare(source.name, 270, tmp_path / "data", say=said.append)
@@ -169,6 +150,31 @@ def test_prepare_reuses_and_follows_changes(source, tmp_path):
     changed = prepare(source.name, 270, tmp_path / "data", say=said.append)
     assert changed.folder != first.folder
     assert not [p for p in (tmp_path / "data").iterdir() if p.name.startswith(".")]
+
+
+def test_split_weight():
+    assert split_weight("gsm8k:0.3") == ("gsm8k", 0.3)
+    assert split_weight("folder:a:2") == ("folder:a", 2.0)
+    assert split_weight("folder:2024") == ("folder:2024", None), "a folder's name"
+    assert split_weight("jsonl:x,language=go:.5") == ("jsonl:x,language=go", 0.5)
+    with pytest.raises(ValueError, match="weight of gsm8k is 0"):
+        split_weight("gsm8k:0")
+
+
+def test_prepare_mixture(source, chats, tmp_path):
+    names = [f"{source.name}:0.7", f"{chats.name}:0.3"]
+    mixture = prepare_mixture(names, 290, tmp_path / "data", say=lambda text: None)
+    assert mixture.weights == [0.7, 0.3] and len(mixture.shards) == 2
+    assert len({shards.tokenizer.hash for shards in mixture.shards}) == 1
+    said = []
+    again = prepare_mixture(names, 290, tmp_path / "data", say=said.append)
+    assert again.hash == mixture.hash and all("made earlier" in line for line in said)
+    first = mixture.shards[0].folder
+    more = prepare_mixture([f"shards:{first}", chats.name], None, tmp_path / "data",
+                           say=lambda text: None)
+    assert more.tokenizer.hash == mixture.tokenizer.hash and more.weights == [0.5, 0.5]
+    with pytest.raises(ValueError, match="some have weights"):
+        prepare_mixture([names[0], chats.name], 290, tmp_path / "data")
 
 
 def test_tokenizer_never_sees_validation_text(tmp_path):
@@ -205,7 +211,7 @@ def test_mismatches_are_refused_with_both_values(source, tokenizer, tmp_path):
             Shards(out)
     (out / "index.json").write_text(index)
     with pytest.raises(ValueError, match="has a tokenizer of its own"):
-        prepare(f"shards:{out}", tokenizer=tokenizer)
+        prepare(f"shards:{out}", tokenizer=Tokenizer([]))
     np.save(out / "train-00000.npy", np.arange(3, dtype=np.uint16))
     with pytest.raises(ValueError, match=r"uint16 \(3,\)"):
         Shards(out)

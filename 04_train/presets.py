@@ -23,7 +23,11 @@ class Config(GPTConfig):
     machine gives the same weights, bit for bit.
     """
 
-    data: str = option("python", "a source (02_data/corpus.py lists them), or shards:FOLDER")
+    data: tuple = option(("python",), "sources (02_data/corpus.py lists them) or shards:FOLDER; "
+                                      "of several, NAME:0.3 gives each its share of the windows")
+    sampling: str = option("random", "windows from random places, the text cut every seq_len ids "
+                           "(stream), or windows that begin with a document (bestfit)",
+                           ("random", "stream", "bestfit"))
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
     micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
     steps: int = option(700, "optimizer steps")
@@ -43,6 +47,8 @@ class Config(GPTConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        names = (self.data,) if isinstance(self.data, str) else tuple(self.data)
+        object.__setattr__(self, "data", names)
         least = {"batch_size": 1, "micro_batch": 1, "steps": 1, "eval_every": 1, "save_every": 1,
                  "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0}
         for name, value in least.items():

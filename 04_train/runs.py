@@ -131,11 +131,12 @@ def resume_run(given, runs_dir, name):
         return None
     folder = max(runs, key=lambda run: (run / "config.json").stat().st_mtime)
     config = read_config(folder)
-    for key, value in given.items():
-        if key not in MAY_CHANGE and value != getattr(config, key):
+    new = dataclasses.replace(config, **given)
+    for key in given:
+        if key not in MAY_CHANGE and getattr(new, key) != getattr(config, key):
             raise ValueError(f"{folder} was started with {key} {getattr(config, key)}, not "
-                             f"{value}; that is another run: leave out --resume")
-    return folder, dataclasses.replace(config, **given)
+                             f"{getattr(new, key)}; that is another run: leave out --resume")
+    return folder, new
 
 
 def newest_run(runs_dir="runs", name=None):

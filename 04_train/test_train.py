@@ -17,8 +17,10 @@ from gpt import GPT, GPTConfig
 from presets import Config
 from runs import (load, load_run, newest_checkpoint, read_config, save_checkpoint, start_run,
                   step_of)
-from shards import Stream, prepare, windows
+from shards import prepare, prepare_mixture
+from streams import Stream
 from train import Engine, accumulate, learning_rate, main, make_optimizer, score, train
+from yardsticks import windows
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
 
@@ -222,7 +224,7 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys):
     assert rows[-3]["loss"] < 0.9 * rows[0]["loss"], "it learned something"
     config = read_config(folder)
     assert [m["lr"] for m in rows if "loss" in m] == [learning_rate(s, config) for s in range(12)]
-    shards = prepare(config.data, config.vocab_size, config.data_dir)
+    shards = prepare_mixture(config.data, config.vocab_size, config.data_dir)
     expected = module.evaluate(load_run(folder)[0], shards.val, module.token_bytes(
         shards.tokenizer))
     assert rows[-1]["val_bits_per_byte"] == pytest.approx(expected, rel=1e-6)
@@ -254,7 +256,7 @@ def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path
     config = read_config(whole)
     halves = start_run(tmp_path / "runs", "halves")
     (halves / "config.json").write_bytes((whole / "config.json").read_bytes())
-    shards = prepare(config.data, config.vocab_size, config.data_dir)
+    shards = prepare_mixture(config.data, config.vocab_size, config.data_dir)
     assert train(config, halves, shards, StopAfter()) is None
     assert newest_checkpoint(halves).name == "step-000006"
     main([*arguments, "--name", "halves", "--resume"])
@@ -369,9 +371,9 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, text, tmp_path, 
                     say=lambda words: None)
     other.tokenizer.save(folder / "tokenizer.json")
     assert "its data now has tokenizer" in fails(main, *arguments, "--resume")
-    shards = prepare(f"folder:{text}", 300, text.parent / "data", say=lambda words: None)
+    shards = prepare_mixture([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None)
     shards.tokenizer.save(folder / "tokenizer.json")
-    shards.index["train"]["shards"][0]["sha256"] = "another"
+    shards.shards[0].index["train"]["shards"][0]["sha256"] = "another"
     with pytest.raises(ValueError, match="its data are now"):
         train(read_config(folder), folder, shards)
     (folder / "config.json").write_text("{}x")

@@ -7,7 +7,7 @@ Left out: other optimizers than AdamW, other schedules, other ways to choose the
 
     python 04_train/train.py --preset tiny
     python 04_train/train.py --preset tiny --resume
-    python 04_train/train.py --preset tiny --data folder:PATH --steps 200
+    python 04_train/train.py --preset tiny --data folder:PATH gsm8k --steps 200
 
 Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.json,
 metrics.jsonl, checkpoints/step-000500/, loss.png. Its options and presets are in presets.py.
@@ -34,6 +34,7 @@ import torch.nn.functional as F
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
+from batches import Batches
 from bpe import Tokenizer
 from budget import count_parameters, flops_per_token
 from console import Parser, Progress, StopSignal, add_options, duration, run, track, write_safely
@@ -43,8 +44,9 @@ from presets import PRESETS, Config
 from report import draw, read_metrics, table
 from runs import (load, load_model, newest_checkpoint, resume_run, same_tokenizer, save_checkpoint,
                   start_run)
-from shards import (RandomWindows, Shards, baselines, bits_per_byte, prepare, token_bytes,
-                    windows)
+from shards import prepare_mixture
+from streams import Mixture, Shards
+from yardsticks import baselines, bits_per_byte, token_bytes, windows
 
 
 # ---- the parts of a step ----
@@ -93,7 +95,8 @@ def accumulate(model, inputs, targets, micro_batch, n_targets, engine):  # exerc
 class Engine:
     """How one process trains. The loop knows nothing else; 07_scale/scale.py has others."""
 
-    leads = True  # this process prints and writes
+    rank, world = 0, 1  # which process of how many this is
+    leads = True  # this one prints and writes
 
     def prepare(self, model):
         """Called once, before the first step, when the weights are in place."""
@@ -157,18 +160,20 @@ def evaluate(model, stream, sizes, max_tokens=None, engine=Engine()):
     # score(every=...) takes windows 0, every, 2 every ...
     scored = np.arange(len(ids) - 1) // T % every == 0
     nats = score(model, ids, every=every, engine=engine)
-    return bits_per_byte(nats, np.where(scored, ids[1:], -1), sizes)
+    return bits_per_byte(nats, np.where(scored, stream.labels(1, len(ids) - 1), -1), sizes)
 
 
 # ---- the loop ----
 
 def take_step(model, optimizer, batch, step, config, engine, stop):
-    """One step on a batch of (B, T) inputs and targets. Returns (loss, gradient norm, stopped).
+    """One step on this process's part of a batch, (b, T) inputs and targets. Returns (loss over
+    the whole batch, gradient norm, stopped).
 
     ValueError, before the weights are touched, if the loss or a gradient is not finite.
     """
-    n_targets, device = max(1, int((batch[1] >= 0).sum())), model.head.weight.device
-    inputs, targets = (torch.from_numpy(engine.share(rows)).to(device) for rows in batch)
+    device = model.head.weight.device
+    n_targets = max(1.0, float(engine.sum(np.array([(batch[1] >= 0).sum()], np.float64))[0]))
+    inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
         nats = accumulate(model, inputs, targets, config.micro_batch, n_targets, engine)
     nats, stopped = engine.sum(np.array([nats, stop.asked]))  # has any process been asked to stop?
@@ -185,7 +190,8 @@ def take_step(model, optimizer, batch, step, config, engine, stop):
 
 
 def train(config, folder, shards, engine=Engine()):
-    """Train the run in `folder` on `shards` to its end, from its newest checkpoint if there is one.
+    """Train the run in `folder` on `shards`, a Mixture, to its end, from its newest checkpoint if
+    there is one.
 
     Returns the bits per byte of the whole validation set, or None if it was asked to stop.
     """
@@ -196,7 +202,8 @@ def train(config, folder, shards, engine=Engine()):
     sizes, shape = token_bytes(shards.tokenizer), config.gpt(shards.tokenizer.vocab_size)
     model = GPT(shape, config.seed).to(device)
     optimizer = make_optimizer(model, config)
-    loader = RandomWindows(shards.train, config.batch_size, config.seq_len, config.seed)
+    loader = Batches(shards, config.batch_size, config.seq_len, config.seed, config.sampling,
+                     engine.rank, engine.world)
     state = restore(folder, shards, model, optimizer, loader, device, engine)
     step, seconds = state["step"], state["seconds"]
     engine.prepare(model)
@@ -206,6 +213,11 @@ def train(config, folder, shards, engine=Engine()):
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
         f"{config.seq_len} tokens, {device} {config.dtype}, peak {peak / 1e9:.0f} GFLOP/s")
 
+    for source, plan in zip(config.data, loader.plans):
+        if plan.lost > 0.01:
+            say(f"           {plan.lost:.0%} of {source} is behind the first {config.seq_len + 1} "
+                f"tokens of a document, and {config.sampling} will never show it")
+
     def record(**values):
         if engine.leads:
             log.write(json.dumps(values) + "\n")
@@ -213,8 +225,9 @@ def train(config, folder, shards, engine=Engine()):
 
     def status():
         rate = step_tokens * (step - state["step"]) / (seconds - state["seconds"])
-        return (f"step {step}/{config.steps}  loss {loss:.3f}  {rate:,.0f} tokens/s  "
-                f"{rate * flops_per_token(shape) / peak:.0%} of peak  "
+        epochs = ", ".join(f"{epochs:.2f}" for epochs in loader.epochs())
+        return (f"step {step}/{config.steps}  loss {loss:.3f}  epoch {epochs}  {rate:,.0f} tokens/s"
+                f"  {rate * flops_per_token(shape) / peak:.0%} of peak  "
                 f"{duration((config.steps - step) * step_tokens / rate)} left")
 
     step_tokens, stopped = config.batch_size * config.seq_len, False
@@ -316,16 +329,16 @@ def main(argv=None, engine=Engine()):
         if resume and not found:
             print("nothing to resume: a new run")
         folder, config = found or (None, Config(**PRESETS[preset] | given))
-        choose_device(config.device)  # this, and RandomWindows below: only for what they refuse
-        shards = prepare(config.data, config.vocab_size, config.data_dir)
-        RandomWindows(shards.train, config.batch_size, config.seq_len)
+        choose_device(config.device)  # this, and Batches below: only for what they refuse
+        shards = prepare_mixture(config.data, config.vocab_size, config.data_dir)
+        Batches(shards, config.batch_size, config.seq_len, 0, config.sampling, 0, engine.world)
         folder = folder or start_run(runs_dir, name or preset)
         write_safely(folder / "config.json", json.dumps(dataclasses.asdict(config), indent=1))
-        return folder, config, shards.folder
+        return folder, config, [(w, s.folder) for w, s in zip(shards.weights, shards.shards)]
 
-    folder, config, shards = engine.first(open_run)
+    folder, config, parts = engine.first(open_run)
     try:
-        train(config, folder, Shards(shards), engine)
+        train(config, folder, Mixture([(weight, Shards(part)) for weight, part in parts]), engine)
     finally:
         engine.close()
 

@@ -27,8 +27,9 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 from console import Parser, add_options, option, read_text, run
 from report import table
 from runs import RunOptions, same_tokenizer
-from shards import Compressors, baselines, bits_per_byte, prepare, token_bytes
+from shards import prepare_mixture
 from train import score
+from yardsticks import Compressors, baselines, bits_per_byte, token_bytes
 
 
 def perplexity(nats):  # exercise
@@ -90,24 +91,26 @@ def main(argv=None):
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
     folder, model, tokenizer, config, step = options.load()
-    shards = prepare(config.data, config.vocab_size, config.data_dir)
+    shards = prepare_mixture(config.data, config.vocab_size, config.data_dir)
     same_tokenizer(folder, tokenizer, shards)
     bos, sizes = tokenizer.special["<|bos|>"], token_bytes(tokenizer)
     if options.file:
         text = read_text(options.file)
         if not text:
             raise ValueError(f"{options.file} is empty")
-        ids, what = np.array([bos] + tokenizer.encode(text)), options.file
+        labels = ids = np.array([bos] + tokenizer.encode(text))
+        what = options.file
         bars = baselines(shards, ids, Compressors(text.encode()).sizes())
     else:
-        ids, what = shards.val.read(0, len(shards.val)), f"the validation set of {config.data}"
+        ids, labels = (read(0, len(shards.val)) for read in (shards.val.read, shards.val.labels))
+        what = f"the validation set of {', '.join(config.data)}"
         bars = baselines(shards)
-    nats, targets = score(model, ids, options.stride or None), ids[1:]
-    is_text = sizes[targets] > 0
+    nats, targets = score(model, ids, options.stride or None), labels[1:]
+    is_text = (targets >= 0) & (sizes[targets] > 0)
     bits = bits_per_byte(nats, targets, sizes)
 
     print(f"{folder}, step {step}, {model.head.weight.device}, on {what}: "
-          f"{sizes[targets].sum():,} bytes, {is_text.sum():,} tokens")
+          f"{sizes[targets[is_text]].sum():,} bytes, {is_text.sum():,} tokens")
     error = ""
     documents = np.cumsum(ids == bos)[1:][is_text] - 1
     if documents[-1] > 0:

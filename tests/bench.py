@@ -7,6 +7,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py tokenizer --text FILE --encode FILE...
     python tests/bench.py slope
     python tests/bench.py parity --data DIR
+    python tests/bench.py data --source jsonl:FILE
 
 FILE: .txt or .jsonl (every string in it), gzipped or not, or a folder of Python files. Prints
 tables, as README shows them.
@@ -33,6 +34,7 @@ import regex
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
+import bench_data
 import formats
 import pieces
 from bpe import Tokenizer
@@ -160,6 +162,8 @@ ENCODERS = {"ours": (encode_ours, "bpe"), "tiktoken": (encode_tiktoken, "tiktoke
 def contend(job):
     """In a process of its own: one contender, its results as a line of JSON."""
     job = json.loads(job)
+    if job["kind"] == "search":
+        return bench_data.search(job)
     texts = documents(job["text"], job["limit"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if job["kind"] == "train":
@@ -296,6 +300,11 @@ def main():
     commands.add_parser("slope", help="time over size for difficult texts")
     command = commands.add_parser("parity", help="ids equal to those of others")
     command.add_argument("--data", required=True, help="a folder of texts and vocabularies")
+    command = commands.add_parser("data", help="batches, shards, near duplicates")
+    command.add_argument("--source", default="python", help="02_data/corpus.py lists them")
+    command.add_argument("--vocab-size", type=int, default=8192, help="(default: 8192)")
+    command.add_argument("--runs", type=int, default=5, help="rounds (default: 5)")
+    command.add_argument("--data-dir", default="data", help="(default: data)")
     commands.add_parser("contend", help=argparse.SUPPRESS).add_argument("job")
     args = parser.parse_args()
     if args.command == "tokenizer":
@@ -304,6 +313,8 @@ def main():
         bench_slope()
     elif args.command == "parity":
         bench_parity(args.data)
+    elif args.command == "data":
+        bench_data.bench_data(args.source, args.vocab_size, args.runs, args.data_dir)
     else:
         contend(args.job)
 

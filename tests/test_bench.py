@@ -41,3 +41,13 @@ def test_tokenizer(tmp_path):
     found = bench("tokenizer", "--text", str(tmp_path / "a.txt"), "--sizes", "280", "--runs", "1",
                   "--encode", str(tmp_path / "a.txt"))
     assert found.count("| ours, 2 workers |") == 1 and found.count("| ours, 1 process, warm |") == 2
+
+
+@pytest.mark.slow
+def test_data(tmp_path):
+    rows = [{"text": " ".join(f"w{(i * j) % 97}" for j in range(150))} for i in range(1, 120)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = bench("data", "--source", f"jsonl:{tmp_path / 'a.jsonl'}", "--runs", "1",
+                  "--vocab-size", "280", "--data-dir", str(tmp_path / "data"))
+    assert all(f"\n| {name} |" in found for name in ("random", "stream", "bestfit", "ours",
+                                                     "tokenizer alone", "text to shards"))

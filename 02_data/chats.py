@@ -1,0 +1,134 @@
+"""Conversations -> ids and a loss mask.
+
+A chat model reads all of a conversation, but learns only to speak its own part: each id comes
+with a mask that says whether it is the assistant's. Special tokens mark who speaks, so that no
+text a user types can pretend to be someone else. The format is nanochat's.
+Left out: other models' formats, images.
+
+    python 02_data/chats.py gsm8k
+    python 02_data/chats.py jsonl:FILE   # {"messages": [{"role": "user", "content": "Hi!"}, ...]}
+
+Reads a source of conversations; prints its first, what is learned in green. Next: duplicates.py.
+"""
+
+import itertools
+import re
+import sys
+from pathlib import Path
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from bpe import Tokenizer
+from console import Parser, run
+
+
+def in_turns(messages):  # exercise
+    """The messages of a conversation as user, assistant, user, ...: a new list of dicts.
+
+    A leading message whose role is "system" is merged into the first user message: its content, a
+    blank line, the user's content. ValueError, naming the role and its place, where turns don't
+    alternate or the first is not the user's; and if there is none. `messages` stays as it is.
+    """
+    messages = list(messages)
+    if [m["role"] for m in messages[:2]] == ["system", "user"]:
+        system, user, *rest = messages
+        messages = [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
+    if not messages:
+        raise ValueError("a conversation without messages")
+    for i, message in enumerate(messages):
+        expected = ("user", "assistant")[i % 2]
+        if message["role"] != expected:
+            raise ValueError(f"message {i + 1} of a conversation is by {message['role']!r}, where "
+                             f"it was the turn of {expected!r}")
+    return messages
+
+
+def render(messages, tokenizer):  # exercise
+    """A conversation as (ids, mask), two lists of one length; mask 1: the model learns to say it.
+
+    <|bos|>, which has mask 0, then for every turn of in_turns(messages)
+        <|user_start|> parts <|user_end|>              mask 0 on all of it
+        <|assistant_start|> parts <|assistant_end|>    mask 0 on the start, 1 on the end
+    Content is a string, or a list of parts {"type": "text" | "python" | "output", "text": ...}.
+    A python part, a tool call, stands between <|python_start|> and <|python_end|>, an output part,
+    what the tool answered, between <|output_start|> and <|output_end|>. The assistant's text and
+    tool calls have mask 1, start and end included; the output, which it only reads, has mask 0.
+    Text goes through tokenizer.encode(text), so that it never becomes a special token, whatever it
+    looks like; tokenizer.special has the ids of those. ValueError for another type of part.
+    (Target t is the id at t + 1, so the mask has to move along with it: see batches.py.)
+    """
+    ids, mask = [], []
+
+    def say(more, learned):
+        ids.extend(more)
+        mask.extend([int(learned)] * len(more))
+
+    def mark(name, learned):
+        say([tokenizer.special[f"<|{name}|>"]], learned)
+
+    mark("bos", False)
+    for message in in_turns(messages):
+        role, content = message["role"], message["content"]
+        own = role == "assistant"
+        mark(f"{role}_start", False)
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            kind = part["type"]
+            if kind not in ("text", "python", "output"):
+                raise ValueError(f"a message has a part of the type {kind!r}; there are text, "
+                                 "python and output")
+            learned = own and kind != "output"
+            if kind != "text":
+                mark(f"{kind}_start", learned)
+            say(tokenizer.encode(part["text"]), learned)
+            if kind != "text":
+                mark(f"{kind}_end", learned)
+        mark(f"{role}_end", own)
+    return ids, mask
+
+
+def with_calculator(answer):  # exercise
+    """The parts of an answer of GSM8K, in which <<48/2=24>> stands for the use of a calculator.
+
+    What is before the last "=" becomes a python part, what is after it an output part; the text
+    around them text parts, none of them empty.
+    with_calculator("6 * 7 = <<6*7=42>>42") == [{"type": "text", "text": "6 * 7 = "},
+    {"type": "python", "text": "6*7"}, {"type": "output", "text": "42"},
+    {"type": "text", "text": "42"}]
+    """
+    parts = []
+    for i, piece in enumerate(re.split(r"<<(.*?)>>", answer)):
+        if i % 2:
+            call, _, result = piece.rpartition("=")
+            parts += [{"type": "python", "text": call}, {"type": "output", "text": result}]
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def coloured(ids, mask, tokenizer):
+    """The text of a conversation for a terminal: what is learned in green."""
+    runs = itertools.groupby(zip(ids, mask), key=lambda pair: pair[1])
+    texts = ((learned, tokenizer.decode([i for i, _ in run])) for learned, run in runs)
+    return "".join(f"\x1b[32m{text}\x1b[0m" if learned else text for learned, text in texts)
+
+
+def main(argv=None):
+    from corpus import find_source  # which needs with_calculator()
+
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", help="a source of conversations; 02_data/corpus.py lists them")
+    parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")
+    args = parser.parse_args(argv)
+    record = next(find_source(args.source, args.data_dir).records())
+    if "messages" not in record:
+        raise ValueError(f"{args.source} holds texts, not conversations")
+    tokenizer = Tokenizer([])  # no merges: every byte is an id of its own
+    ids, mask = render(record["messages"], tokenizer)
+    print(coloured(ids, mask, tokenizer))
+    print(f"\n{sum(mask)} of {len(ids)} ids are learned (an id is a byte here)")
+
+
+if __name__ == "__main__":
+    run(main)

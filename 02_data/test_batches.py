@@ -1,0 +1,243 @@
+"""Tests of batches.py: every id where it should be, once, whoever reads, and after a stop."""
+
+import itertools
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from batches import PLANS, Batches, BestFit, RandomWindows, StreamWindows, best_fit, next_source
+from streams import Stream
+
+
+def documents(lengths, shards=3, masked=False):
+    """A Stream whose ids are 0, 1, 2, ... and whose documents have these lengths."""
+    n = sum(lengths)
+    ids = np.array_split(np.arange(n), shards)
+    masks = [(part % 3 > 0).astype(np.uint8) for part in ids] if masked else None
+    return Stream(ids, masks, np.cumsum([0, *lengths[:-1]]))
+
+
+def mixture(*streams, weights=(1.0,)):
+    return SimpleNamespace(shards=[SimpleNamespace(train=stream) for stream in streams],
+                           weights=list(weights))
+
+
+def some_lengths(seed, n=60):
+    rng = np.random.default_rng(seed)
+    return [int(length) for length in rng.geometric(0.08, n) + 1]
+
+
+def test_random_windows_row():
+    plan = RandomWindows(documents([100]), 10, seed=7)
+    for n in range(5):
+        start = np.random.default_rng((7, n)).integers(0, 90)
+        assert plan.row() == [(start, 11)], f"window {n}"
+    tight = RandomWindows(documents([12]), 10)
+    assert {tight.row()[0][0] for _ in range(200)} == {0, 1}, "every window that fits may come"
+    with pytest.raises(ValueError, match="8 tokens are too few"):
+        RandomWindows(documents([8]), 8)
+
+
+@pytest.mark.parametrize("n, seq_len", [(100, 10), (101, 10), (102, 10), (9, 10), (2, 1)])
+def test_stream_windows_row(n, seq_len):
+    plan = StreamWindows(documents([n]), seq_len, seed=3)
+    rows = -(-(n - 1) // seq_len)
+    for epoch in range(3):
+        spans = [plan.row() for _ in range(rows)]
+        targets = sorted(i for ((start, length),) in spans
+                         for i in range(start + 1, start + length))
+        assert targets == list(range(1, n)), "every id but the first is a target, once an epoch"
+        assert plan.epochs == epoch + 1
+    orders = {tuple(plan.row()[0][0] for _ in range(rows)) for _ in range(4)}
+    assert rows < 5 or len(orders) > 1, "every epoch has another order"
+
+
+def test_best_fit():
+    assert best_fit([2, 3, 3, 9], 5) == 2, "the longest that fits; of equals the last"
+    assert best_fit([2, 3, 3, 9], 9) == 3
+    assert best_fit([2, 3, 3, 9], 1) == 0, "none fits: the shortest is cut"
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        lengths = sorted(rng.integers(1, 30, rng.integers(1, 9)).tolist())
+        room = int(rng.integers(1, 30))
+        fitting = [n for n in lengths if n <= room]
+        i = best_fit(lengths, room)
+        assert lengths[i] == (max(fitting) if fitting else min(lengths)), (lengths, room)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_best_fit_windows(seed):
+    lengths = some_lengths(seed)
+    stream, T = documents(lengths), 16
+    plan, starts = BestFit(stream, T, seed, buffer=8), set(stream.starts.tolist())
+    for epoch in (1, 2):
+        seen, tokens, cropped = [], plan.tokens, plan.cropped
+        while plan.epochs < epoch:
+            row = plan.row()
+            assert all(start in starts for start, _ in row), "every span begins a document"
+            assert sum(n for _, n in row) == T + 1 or plan.epochs == epoch, "windows are full"
+            seen += [i for start, n in row for i in range(start, start + n)]
+        assert len(seen) == len(set(seen)), "nothing comes twice in an epoch"
+        assert {i for i in seen if i in starts} == starts, "every document comes"
+        assert plan.tokens - tokens == sum(lengths)
+        assert len(seen) + plan.cropped - cropped == sum(lengths), "what is cut off is counted"
+
+
+def test_what_best_fit_loses_for_ever():
+    plan = BestFit(documents([5, 100, 20]), 9)
+    assert plan.lost == pytest.approx((90 + 10) / 125)
+
+
+def test_best_fit_cuts_less_than_order_of_arrival():
+    lengths, T = some_lengths(5, 2000), 64
+    plan = BestFit(documents(lengths), T, buffer=200)
+    while plan.epochs < 1:
+        plan.row()
+    room, cropped = T + 1, 0
+    for length in lengths:  # as they come
+        cropped += max(0, length - room)
+        room = room - length if length < room else T + 1
+    assert plan.cropped < cropped / 4, (plan.cropped, cropped)
+
+
+@pytest.mark.parametrize("weights", [(0.7, 0.3), (1.0,), (0.05, 0.05, 0.9), (1 / 3, 1 / 3, 1 / 3),
+                                     (0.41, 0.29, 0.17, 0.08, 0.05)])
+def test_next_source(weights):
+    taken = [0] * len(weights)
+    for k in range(1, 2001):
+        taken[next_source(taken, weights)] += 1
+        for count, weight in zip(taken, weights):
+            assert abs(count - weight * k) < 1 + 1e-9, f"after {k} rows {taken} of {weights}"
+    assert next_source([1, 0], [0.7, 0.3]) == 0 and next_source([2, 0], [0.7, 0.3]) == 1
+
+
+def test_batches_read():
+    a, b = documents([9, 11]), documents([30], masked=True)
+    batches = Batches(mixture(a, b, weights=(0.5, 0.5)), 2, 5)
+    inputs, targets = batches.read([(0, [(7, 4), (0, 2)]), (1, [(3, 6)]), (1, [(0, 3)])])
+    assert inputs.shape == targets.shape == (3, 5) and inputs.dtype == targets.dtype == np.int64
+    assert inputs[0].tolist() == [7, 8, 9, 10, 0], "spans follow each other"
+    assert targets[0].tolist() == [8, 9, 10, 0, 1], "targets are one id further on"
+    assert inputs[1].tolist() == [3, 4, 5, 6, 7]
+    assert targets[1].tolist() == [4, 5, -1, 7, 8], "the mask moves along with the target"
+    assert inputs[2].tolist() == [0, 1, 0, 0, 0] and targets[2].tolist() == [1, 2, -1, -1, -1]
+
+
+def targets_of(batches, n):
+    """All targets in the next n batches, sorted."""
+    rows = [targets for _, targets in itertools.islice(batches, n)]
+    return sorted(i for targets in rows for i in targets.flatten().tolist() if i >= 0)
+
+
+@pytest.mark.parametrize("world, workers", [(1, 0), (2, 0), (3, 0), (1, 2), (2, 2)])
+def test_every_token_once_per_epoch(world, workers):
+    """The union over ranks and DataLoader workers, though there are fewer documents than workers."""
+    stream, T, B = documents([121]), 8, 5
+    n_batches = 120 // T // B
+    union = []
+    for rank in range(world):
+        batches = Batches(mixture(stream), B, T, 1, "stream", rank, world)
+        if workers:
+            batches = DataLoader(batches, batch_size=None, num_workers=workers)
+        union.append(targets_of(batches, n_batches))
+    assert sorted(itertools.chain(*union)) == list(range(1, 121))
+    assert all(union), "every rank gets a part"
+
+
+@pytest.mark.parametrize("sampling", PLANS)
+def test_workers_and_ranks_see_the_batches_of_one_process(sampling):
+    streams = documents(some_lengths(1)), documents(some_lengths(2), masked=True)
+
+    def make(rank=0, world=1):
+        return Batches(mixture(*streams, weights=(0.7, 0.3)), 4, 16, 5, sampling, rank, world)
+
+    expected = list(itertools.islice(make(), 30))
+    loader = DataLoader(make(), batch_size=None, num_workers=2)
+    for (inputs, targets), (x, y) in zip(expected, loader):
+        assert (inputs == x.numpy()).all() and (targets == y.numpy()).all()
+    for n, rows in enumerate(zip(make(0, 3), make(1, 3), make(2, 3))):
+        for (inputs, targets), rank in zip(rows, range(3)):
+            assert (inputs == expected[n][0][rank::3]).all()
+            assert (targets == expected[n][1][rank::3]).all()
+        if n == 10:
+            break
+
+
+@pytest.mark.parametrize("sampling", PLANS)
+def test_resume(sampling):
+    """With exactly the next batch: in mid-epoch, mid-mixture, with buffered documents, and
+    whatever the number of ranks before and after.
+    """
+    streams = documents(some_lengths(3)), documents(some_lengths(4, 20))
+
+    def make(rank=0, world=1):
+        return Batches(mixture(*streams, weights=(0.6, 0.4)), 3, 16, 5, sampling, rank, world)
+
+    expected = list(itertools.islice(make(), 60))
+    for stop in (0, 1, 7, 29, 50):
+        before = make(1, 2)
+        for _ in range(stop):
+            next(before)
+        state = json.loads(json.dumps(before.state_dict()))  # as a file would hold it
+        assert json.loads(json.dumps(make().state_dict(ahead=stop))) == state
+        for world in (1, 3):
+            parts = [make(rank, world) for rank in range(world)]
+            for part in parts:
+                part.load_state_dict(state)
+            for inputs, targets in expected[stop:stop + 10]:
+                for rank, part in enumerate(parts):
+                    x, y = next(part)
+                    assert (x == inputs[rank::world]).all() and (y == targets[rank::world]).all()
+
+
+def test_mixture_is_exact_in_any_window():
+    a, b = documents([1000]), documents([1000])
+    batches = Batches(mixture(a, b, weights=(0.7, 0.3)), 10, 8)
+    sources = [source for _ in range(50) for source, _ in batches.plan()]
+    for start in range(0, 450, 7):
+        assert abs(sources[start:start + 50].count(0) - 35) < 2
+    assert sources.count(0) == 350
+    assert batches.epochs() == pytest.approx([350 * 8 / 1000, 150 * 8 / 1000])
+
+
+def test_fewer_rows_than_ranks_are_refused():
+    with pytest.raises(ValueError, match="batch_size is 2"):
+        Batches(mixture(documents([100])), 2, 8, rank=0, world=3)
+
+
+def test_memory_stays_flat(tmp_path):
+    """An epoch of 64 MB, with room for 24 MB of data beyond what the program itself takes."""
+    np.save(tmp_path / "ids.npy", np.zeros(1 << 25, np.uint16))
+    program = f"""
+import resource, sys
+sys.path[:0] = {[p for p in sys.path if p]!r}
+import numpy as np
+from types import SimpleNamespace
+from batches import Batches
+from streams import Stream
+def private():
+    return next(int(line.split()[1]) for line in open("/proc/self/status")
+                if line.startswith("RssAnon"))
+stream = Stream([np.load({str(tmp_path / "ids.npy")!r}, mmap_mode="r")], None, np.array([0]))
+mixture = SimpleNamespace(shards=[SimpleNamespace(train=stream)], weights=[1.0])
+batches = Batches(mixture, 64, 4096, 0, "stream")
+next(batches)
+before = private()
+limit = resource.getrlimit(resource.RLIMIT_DATA)[1]
+data = next(int(line.split()[1]) for line in open("/proc/self/status")
+            if line.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, ((data + 24 * 1024) * 1024, limit))
+while batches.epochs()[0] < 1:
+    next(batches)
+print((private() - before) // 1024)
+"""
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 16, f"grew by {done.stdout} MB"

@@ -1,0 +1,37 @@
+"""Tests of packing.py: what is said to be wasted is counted by hand."""
+
+import numpy as np
+import pytest
+
+from packing import in_documents, main, waste
+from streams import Stream
+
+
+def test_in_documents():
+    starts = np.array([0, 3, 4, 10])
+    assert in_documents([(1, 9)], starts) == [(0, 1, 2), (1, 0, 1), (2, 0, 6)]
+    assert in_documents([(10, 2), (4, 6)], starts) == [(3, 0, 2), (2, 0, 6)]
+
+
+def test_waste():
+    """20 documents of 5 ids, windows of 10: two of them fit, and the one id after."""
+    stream = Stream([np.arange(100)], None, np.arange(0, 100, 5))
+    assert waste("stream", stream, 10) == pytest.approx({
+        "never a target": 1 / 100, "beginning unseen": 0.0, "padding": 1 / 100})
+    cut = waste("bestfit", stream, 9)
+    assert cut == pytest.approx({"never a target": 10 / 100, "beginning unseen": 0.0,
+                                 "padding": 0.0}), "the first id of a window is no target"
+    cut = waste("bestfit", stream, 3)
+    assert cut == pytest.approx({"never a target": 40 / 100, "beginning unseen": 0.0,
+                                 "padding": 0.0}), "the first id and the fifth"
+    assert waste("stream", stream, 3)["beginning unseen"] > 0.3
+    assert 0.2 < waste("random", stream, 10)["never a target"] < 0.5
+
+
+def test_command_line(tmp_path, capsys):
+    (tmp_path / "text").write_text("the cat sat on the mat\n" * 200)
+    main([f"folder:{tmp_path / 'text'}", "--vocab-size", "280", "--seq-len", "16",
+          "--data-dir", str(tmp_path / "data")])
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("random", "stream", "bestfit", "beginning unseen"))
+    assert list((tmp_path / "data").glob("*/packing.png"))[0].stat().st_size > 5000
