@@ -29,7 +29,7 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 import duplicates
 import filters
 from console import Parser, add_options, run, track, write_safely
-from corpus import Source, find_source
+from corpus import Source, find_source, strings
 from filters import Rules, all_filters, n_bytes, title
 
 
@@ -201,7 +201,8 @@ def clean_folder(source, rules, against=(), data_dir="data", out=None):
     if out or not folder.exists():
         records = track(source.records(), "cleaning", unit=" MB",
                         size=lambda record: len(record.get("text", "")) / 1e6)
-        texts = {one.name: [record["text"] for record in one.records()] for one in sets}
+        texts = {one.name: ["\n".join(strings(record)) for record in one.records()]
+                 for one in sets}
         write_clean(source.name, source.fingerprint, records, rules, folder, texts)
     return folder
 

@@ -64,6 +64,17 @@ def content(record):
     return record["text"] if "text" in record else json.dumps(record["messages"], sort_keys=True)
 
 
+def strings(record):
+    """The texts in a record: one, or what was said in a conversation."""
+    if "text" in record:
+        yield record["text"]
+    for message in record.get("messages", ()):
+        if isinstance(message["content"], str):
+            yield message["content"]
+        else:
+            yield from (part["text"] for part in message["content"])
+
+
 @dataclass(frozen=True)
 class Source:
     """records(): an iterator over documents, dicts with either "text" or "messages" (as chats.py

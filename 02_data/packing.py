@@ -86,8 +86,8 @@ def draw(stream, seq_len, wastes, path, n_rows=14):
         axes.set_title(f"{name}: " + ", ".join(f"{share:.0%} {what}"
                                                for what, share in shares.items()), loc="left")
         axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.supxlabel(f"{n_rows} windows of each; a colour is a document, grey is one whose beginning"
-                     "\nis not in the window, hatched what is cut off", fontsize=10)
+    figure.supxlabel(f"{n_rows} windows of each; a colour is a document, grey is one whose "
+                     "beginning\nis not in the window, hatched what is cut off", fontsize=10)
     figure.savefig(path, dpi=120)
 
 

@@ -31,14 +31,15 @@ FIELDS = {  # what others call what we call
     "license": ("license", "max_stars_repo_licenses"),
     "stars": ("stars", "max_stars_count"),
 }
-OTHER_FORMS = ("question", "answer", "prompt", "canonical_solution", "test", "turns")
+OTHER_FORMS = {"question", "answer", "prompt", "canonical_solution", "test", "turns"}
 
 
 def as_record(row, where, field=None):
     """A row of someone's data set as a record. ValueError, saying `where`, if it holds no text.
 
     field: the name of the text, if it is none of FIELDS. Knows GSM8K's question and answer,
-    HumanEval's prompt, solution and test (one text), and turns, strings by two who alternate.
+    HumanEval's prompt, solution and test (one text), CORE's questions with all that may follow
+    them (one text), and turns, strings by two who alternate.
     """
     if not isinstance(row, dict):
         raise ValueError(f"{where} is not a JSON object")
@@ -53,6 +54,10 @@ def as_record(row, where, field=None):
                               {"role": "assistant", "content": with_calculator(row["answer"])}]
     elif "canonical_solution" in row:
         record["text"] = row["prompt"] + row["canonical_solution"] + row["test"]
+    elif "choices" in row or "continuation" in row:
+        parts = [row.get("query"), *row.get("choices", ()), row.get("context"),
+                 *row.get("context_options", ()), row.get("continuation")]
+        record["text"] = "\n".join(part for part in parts if part)
     if isinstance(record.get("text"), str):
         record.pop("messages", None)
         try:
@@ -87,7 +92,7 @@ def read_jsonl(path, field=None):
 def read_parquet(path, field=None):
     """The records of a parquet file; only the columns that a record has a use for are read."""
     parquet = library("pyarrow.parquet", "a parquet file")
-    wanted = {name for names in FIELDS.values() for name in names} | {field, *OTHER_FORMS}
+    wanted = {name for names in FIELDS.values() for name in names} | {field} | OTHER_FORMS
     try:
         file = parquet.ParquetFile(path)
     except (OSError, ValueError) as error:
@@ -108,7 +113,8 @@ def library(name, purpose):
 
 
 def read_wikitext(path, field=None):
-    """Wikitext's rows are lines; an article begins at a heading " = Title = " of the first level."""
+    """Wikitext's rows are lines; an article begins at a heading of the first level: " = Title = ".
+    """
     lines = []
     for record in read_parquet(path):
         if re.fullmatch(r" = [^=].* = \n", record["text"]) and lines:
@@ -119,15 +125,12 @@ def read_wikitext(path, field=None):
 
 
 def read_core(path, field=None):
-    """The items of the CORE bundle, each as one text: the question and what may come after it."""
+    """The items of the CORE bundle, a .zip file."""
     with zipfile.ZipFile(path) as bundle:
         names = sorted(n for n in bundle.namelist() if re.match(r"[^_].*eval_data/.*\.jsonl$", n))
         for name in names:
-            for line in bundle.read(name).decode().splitlines():
-                item = json.loads(line)
-                texts = [item.get("query"), *item.get("choices", []), item.get("context"),
-                         *item.get("context_options", []), item.get("continuation")]
-                yield {"text": "\n".join(text for text in texts if text), "path": name}
+            for number, line in enumerate(bundle.read(name).decode().splitlines(), 1):
+                yield as_record(json.loads(line), f"{name}, line {number},")
 
 
 def read_any(path, field=None):

@@ -35,7 +35,7 @@ from bpe import SPECIAL_TOKENS, Tokenizer
 from chats import render
 from clean import Rules, open_clean
 from console import Parser, in_batches, parallel, run, track, write_safely
-from corpus import content, find_source, parse_name
+from corpus import content, find_source, parse_name, strings
 from fim import TOKENS as FIM_TOKENS
 from fim import fill_in_the_middle
 from streams import Mixture, Shards
@@ -191,17 +191,6 @@ def train_tokenizer(sources, vocab_size, fim=0.0, workers=1):
     return Tokenizer.train(texts(), vocab_size, special_tokens=special, workers=workers)
 
 
-def strings(record):
-    """The texts in a record: one, or what was said in a conversation."""
-    if "text" in record:
-        yield record["text"]
-    for message in record.get("messages", ()):
-        if isinstance(message["content"], str):
-            yield message["content"]
-        else:
-            yield from (part["text"] for part in message["content"])
-
-
 def prepare(name, vocab_size=None, data_dir="data", tokenizer=None, workers=1, say=print):
     """The Shards of a source, made if they aren't there yet, with a tokenizer of their own.
 
@@ -309,7 +298,8 @@ def main(argv=None):
     name = ",".join([args.source, *(f"{key}={value}" for key, value in given)])
     vocab_size = None if tokenizer else args.vocab_size
     shards = prepare(name, vocab_size, args.data_dir, tokenizer, args.workers)
-    print(f"begins     {shards.tokenizer.decode(shards.train.read(0, min(40, len(shards.train))))!r}")
+    first = shards.train.read(0, min(40, len(shards.train)))
+    print(f"begins     {shards.tokenizer.decode(first)!r}")
     for name, bits in baselines(shards).items():
         print(f"{name:10} {bits:6.3f} bits per byte of validation text")
 

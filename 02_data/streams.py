@@ -122,7 +122,7 @@ class Shards:
                         raise ValueError(f"{self.folder / name} has changed since it was written "
                                          f"(sha256); delete {self.folder} to make it anew")
             for entry, ids in zip(entries, stream.arrays):
-                if (largest := int(ids.max())) >= self.index["vocab_size"]:
+                if (largest := int(ids.max(initial=0))) >= self.index["vocab_size"]:
                     raise ValueError(f"{self.folder / entry['file']} holds id {largest}, but the "
                                      f"vocabulary has {self.index['vocab_size']}")
         return self
@@ -145,8 +145,9 @@ class Mixture:
                                  f"but {shards.folder} has {shards.tokenizer.hash}")
         self.train, self.val = (self._join([getattr(s, split) for s in self.shards])
                                 for split in ("train", "val"))
-        self.index = {"vocab_size": self.tokenizer.vocab_size, "val": {
-            key: sum(s.index["val"][key] for s in self.shards) for key in ("bytes", "zlib", "lzma")}}
+        self.index = {"vocab_size": self.tokenizer.vocab_size,
+                      "val": {key: sum(s.index["val"][key] for s in self.shards)
+                              for key in ("bytes", "zlib", "lzma")}}
 
     def _join(self, streams):
         masks = [mask for s in streams for mask in (

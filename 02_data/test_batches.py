@@ -136,7 +136,7 @@ def targets_of(batches, n):
 
 @pytest.mark.parametrize("world, workers", [(1, 0), (2, 0), (3, 0), (1, 2), (2, 2)])
 def test_every_token_once_per_epoch(world, workers):
-    """The union over ranks and DataLoader workers, though there are fewer documents than workers."""
+    """The union over ranks and workers, though there are fewer documents than workers."""
     stream, T, B = documents([121]), 8, 5
     n_batches = 120 // T // B
     union = []

@@ -19,6 +19,8 @@ def test_as_record():
         {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
     humaneval = {"prompt": "func f() {\n", "canonical_solution": "}\n", "test": "f()"}
     assert as_record(humaneval, "")["text"] == "func f() {\n}\nf()"
+    core = {"query": "Why?", "choices": ["a", "b"], "gold": 0}
+    assert as_record(core, "")["text"] == "Why?\na\nb"
     with pytest.raises(ValueError, match="line 7 has no text under 'text' or 'content', only a, b"):
         as_record({"a": 1, "b": 2}, "line 7")
     with pytest.raises(ValueError, match="no text under 'body'"):
@@ -60,8 +62,7 @@ def test_damaged_lines(tmp_path, name, data, error):
 
 
 def test_read_parquet(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
+    pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
     rows = [{"content": f"package p{i}", "max_stars_count": i, "junk": b"x"} for i in range(2500)]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     assert list(read_any(tmp_path / "a.parquet")) == [
@@ -72,9 +73,9 @@ def test_read_parquet(tmp_path):
 
 
 def test_read_wikitext(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-    lines = ["", " = One = \n", "", " a \n", " = = Part = = \n", " b \n", " = Two = \n", " c = d \n"]
+    pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
+    lines = ["", " = One = \n", "", " a \n", " = = Part = = \n", " b \n", " = Two = \n",
+             " c = d \n"]
     parquet.write_table(pyarrow.table({"text": lines}), tmp_path / "a.parquet")
     texts = [record["text"] for record in read_wikitext(tmp_path / "a.parquet")]
     assert texts == ["", " = One = \n a \n = = Part = = \n b \n", " = Two = \n c = d \n"]

@@ -17,6 +17,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # noqa: F401, before there is a group: its functions would
+# keep that as a default, and the first optimizer imports them. A group that is never freed has
+# threads that outlive Python, and now and then one aborts the process at its very end.
 
 # Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]

@@ -1,6 +1,9 @@
 """Tests of scale.py: two processes must train what one trains."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -34,8 +37,14 @@ def metrics(folder):
 
 @pytest.mark.slow
 def test_two_ranks_equal_one_process(arguments, tmp_path, command):
-    """Over 20 steps, to 1e-5: with 5 windows for 2 ranks (3 and 2) and micro-batches of 2."""
-    batch = ["--batch-size", 5, "--micro-batch", 2]
+    """Over 20 steps, to 1e-5: with 5 windows for 2 ranks (3 and 2), micro-batches of 2, and
+    conversations in between, of which not all is to be learned.
+    """
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text("".join(json.dumps({"turns": [f"{i} spam?", "eggs"]}) + "\n"
+                             for i in range(300)))
+    batch = ["--batch-size", 5, "--micro-batch", 2, "--sampling", "bestfit",
+             "--data", f"folder:{tmp_path / 'text'}", f"jsonl:{chats}"]
     command("train", *arguments, *batch, "--name", "one")
     done = command("scale", *arguments, *batch, "--name", "two", launcher=TORCHRUN)
     assert done.stdout.count("this model") == 1, "only rank 0 prints"
@@ -57,6 +66,27 @@ def test_two_ranks_equal_one_process(arguments, tmp_path, command):
 def test_wrong_input_ends_all_ranks(arguments, command):
     done = command("scale", *arguments, "--data", "nowhere", launcher=TORCHRUN, code=1)
     assert done.stderr.count("error: there is no source 'nowhere'") == 1
+
+
+@pytest.mark.slow
+def test_the_group_is_gone_at_the_end(arguments):
+    """With its threads: one that is left over may abort the process while Python shuts down."""
+    program = f"""
+import os, sys
+sys.path[:0] = {[p for p in sys.path if p]!r}
+from scale import launch
+launch(sys.argv[1:])
+tasks = "/proc/self/task"
+print(*(open(f"{{tasks}}/{{task}}/comm").read().strip() for task in os.listdir(tasks)), sep=",")
+"""
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    environment = {**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1",
+                   "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments), "--steps", "1"],
+                          capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stdout.splitlines()[-1], done.stdout.splitlines()[-1]
 
 
 def test_without_torchrun(fails, monkeypatch):

@@ -5,7 +5,6 @@ datasketch. bench.py calls it.
 import json
 import random
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -49,7 +48,7 @@ def bench_batches(source, data_dir, runs):
     optimizer = make_optimizer(model, config)
     loaders = {name: Batches(mixture, config.batch_size, config.seq_len, 0, name) for name in PLANS}
     costs = {name: [] for name in ("step", *loaders)}
-    for step in range(20 * runs):
+    for step in range(10 * runs):
         for name, loader in loaders.items():
             start = time.perf_counter()
             batch = next(loader)
@@ -57,8 +56,8 @@ def bench_batches(source, data_dir, runs):
         costs["step"].append(seconds(
             lambda: take_step(model, optimizer, batch, step, config, Engine(), Stop)))
     step = statistics.median(costs.pop("step"))
-    print(f"\na batch of the tiny preset, {config.batch_size} x {config.seq_len}, beside its step of "
-          f"{1000 * step:.1f} ms, medians of {20 * runs}\n\n| | ms | of a step |\n|---|---|---|")
+    print(f"\na batch of the tiny preset, {config.batch_size} x {config.seq_len}, beside its step "
+          f"of {1000 * step:.1f} ms, medians of {10 * runs}\n\n| | ms | of a step |\n|---|---|---|")
     for name, times in costs.items():
         print(f"| {name} | {1000 * statistics.median(times):.3f} | "
               f"{statistics.median(times) / step:.2%} |")
@@ -114,7 +113,8 @@ def search_datasketch(texts, sets=runs_of_words, hashfunc=zlib.crc32):
     are. Its permutations are made once, its hash function is a quick one.
     """
     from datasketch import MinHash, MinHashLSH
-    empty, lsh = MinHash(num_perm=K, hashfunc=hashfunc), MinHashLSH(num_perm=K, params=(BANDS, ROWS))
+    empty = MinHash(num_perm=K, hashfunc=hashfunc)
+    lsh = MinHashLSH(num_perm=K, params=(BANDS, ROWS))
     kept, answers = {}, []
     for i, text in enumerate(texts):
         entries, answer = empty.copy(), None
@@ -145,15 +145,12 @@ def read_texts(name):
 
 
 def search(job):
-    """In a process of its own: [seconds, MB, what each document was a copy of], as JSON."""
+    """In a process of its own: [seconds, what each document was a copy of], as JSON."""
     texts, work = read_texts(job["source"]), SEARCHERS[job["name"]][0]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     work(texts[:50])
     start = time.perf_counter()
     answers = work(texts)
-    taken = time.perf_counter() - start
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(json.dumps([taken, peak, answers]))
+    print(json.dumps([time.perf_counter() - start, answers]))
 
 
 def plant(texts, resemblance, pairs, seed=1):
@@ -182,14 +179,14 @@ def bench_duplicates(source, runs):
                                    job], stdout=subprocess.PIPE, text=True, check=True)
             rows.append(json.loads(done.stdout))
     texts = read_texts(source)
-    dropped = {name: {i for i, answer in enumerate(rows[0][2]) if answer is not None}
+    dropped = {name: {i for i, answer in enumerate(rows[0][1]) if answer is not None}
                for name, rows in results.items()}
-    print(f"\nnear duplicates among {len(texts):,} documents, median of {runs}; ratios within rounds"
-          "\n\n| | seconds | times ours | MB | dropped | as ours |\n|---|---|---|---|---|---|")
+    print(f"\nnear duplicates among {len(texts):,} documents, median of {runs}; ratios within "
+          "rounds\n\n| | seconds | times ours | dropped | as ours |\n|---|---|---|---|---|")
     for name, rows in results.items():
-        taken, peak = (statistics.median(column) for column in list(zip(*rows))[:2])
+        taken = statistics.median(row[0] for row in rows)
         ratio = statistics.median(row[0] / ours[0] for row, ours in zip(rows, results["ours"]))
-        print(f"| {name} | {taken:.2f} | {ratio:.1f} | {peak:.0f} | {len(dropped[name])} "
+        print(f"| {name} | {taken:.2f} | {ratio:.1f} | {len(dropped[name])} "
               f"| {len(dropped[name] & dropped['ours'])} |")
     # Documents of which none resembles another: what is found is what was planted.
     texts = list(dict.fromkeys(texts))

@@ -82,9 +82,9 @@ MISTAKES = {
         ("middle and suffix in the order of the text",
          "return [(PREFIX, prefix), (SUFFIX, suffix), (MIDDLE, middle)]",
          "return [(PREFIX, prefix), (MIDDLE, middle), (SUFFIX, suffix)]", "test_rearrange"),
-        ("the first variant of SPM", "[(PREFIX, \"\"), (SUFFIX, suffix), (MIDDLE, prefix + middle)]\n"
-         "    return", "[(SUFFIX, suffix), (PREFIX, prefix), (MIDDLE, middle)]\n    return",
-         "test_rearrange"),
+        ("the first variant of SPM",
+         "return [(PREFIX, \"\"), (SUFFIX, suffix), (MIDDLE, prefix + middle)]",
+         "return [(SUFFIX, suffix), (PREFIX, prefix), (MIDDLE, middle)]", "test_rearrange"),
     ],
     "02_data/duplicates.py": [
         ("the place in the text not undone", " * inverse[edges[:-n]]", "",
@@ -118,6 +118,13 @@ MISTAKES = {
          "test_number_share"),
         ("letters of hexadecimal numbers left out", "r\"[0-9]\\w*\"", "r\"[0-9]+\"",
          "test_number_share"),
+    ],
+    "02_data/shards.py": [
+        ("no <|bos|> between documents", "ids = [[tokenizer.special[\"<|bos|>\"]]]", "ids = []",
+         "test_encode"),
+        ("the user's part of a conversation compressed, too", "if learned]", "]", "test_encode"),
+        ("validation text rearranged", "fim if part == \"train\" else 0.0", "fim",
+         "test_fim_is_for_training_only"),
     ],
     "02_data/streams.py": [
         ("lost at the border of two shards", "i + 1, 0\n", "i + 1, offset\n",
