@@ -42,6 +42,9 @@ from streams import Mixture, Shards
 from yardsticks import Compressors, baselines
 
 
+FORMAT = 2  # of the files, and of what is in them: another number, and all are made anew
+
+
 # ---- one document ----
 
 def encode(record, tokenizer, fim=0.0):
@@ -191,23 +194,13 @@ def train_tokenizer(sources, vocab_size, fim=0.0, workers=1):
     return Tokenizer.train(texts(), vocab_size, special_tokens=special, workers=workers)
 
 
-def prepare(name, vocab_size=None, data_dir="data", tokenizer=None, workers=1, say=print):
-    """The Shards of a source, made if they aren't there yet, with a tokenizer of their own.
+def make_shards(source, fim, vocab_size, data_dir, tokenizer, workers, say):
+    """The Shards of a Source, made if they aren't there yet.
 
-    name: a source's, its options behind it (NAME,key=value; those of filters.py, and fim=RATE,
-    too), or shards:FOLDER for a folder that this made earlier. The tokenizer is trained on the
-    training documents to `vocab_size` ids (fewer, if the text gives no more), unless one is given.
-    The folder's name holds a hash of all that it depends on, so changed documents never meet
-    yesterday's shards. Everything is read once and compared with its checksums.
+    The folder's name holds a hash of all that its content depends on, so changed documents never
+    meet yesterday's shards.
     """
-    if name.startswith("shards:"):
-        shards = Shards(name.removeprefix("shards:"), vocab_size)
-        if tokenizer and tokenizer.hash != shards.tokenizer.hash:
-            raise ValueError(f"{name} has a tokenizer of its own, {shards.tokenizer.hash}; leave "
-                             f"the other one, {tokenizer.hash}, out")
-        return shards.verify()
-    source, fim = open_source(name, data_dir, say)
-    key = make_key(source.name, source.fingerprint, fim,
+    key = make_key(FORMAT, source.name, source.fingerprint, fim,
                    tokenizer.hash if tokenizer else vocab_size)
     folder = Path(data_dir) / f"{source.slug}-{key}"
     earlier = (folder / "index.json").exists()
@@ -223,31 +216,44 @@ def prepare(name, vocab_size=None, data_dir="data", tokenizer=None, workers=1, s
     return shards
 
 
-def prepare_mixture(names, vocab_size=None, data_dir="data", workers=os.cpu_count() or 1,
-                    say=print):
+def prepare_mixture(names, vocab_size=None, data_dir="data", tokenizer=None,
+                    workers=os.cpu_count() or 1, say=print):
     """The Mixture of ["a:0.7", "b:0.3"], or ["a"]: sources by name, each with a weight or none.
 
-    Several share one tokenizer: that of a shards:FOLDER among them, or one that is trained on the
-    training documents of all. ValueError if some have weights and others don't.
+    A name is a source's, its options behind it (NAME,key=value; those of clean.py and fim=RATE,
+    too), or shards:FOLDER for a folder that this made earlier. All share one tokenizer: the one
+    given, or that of a shards:FOLDER, or one trained on the training documents of all to
+    `vocab_size` ids (fewer, if the text gives no more). Everything is read once and compared with
+    its checksums. ValueError if some have weights and others don't.
     """
     weighted = [split_weight(name) for name in names]
     if len({weight is None for _, weight in weighted}) > 1:
         raise ValueError(f"of {', '.join(names)} some have weights (NAME:0.3); give all one, or "
                          "none, for equal parts")
-    names = [name for name, _ in weighted]
-    tokenizer = next((Shards(name.removeprefix("shards:")).tokenizer for name in names
-                      if name.startswith("shards:")), None)
-    if len(names) > 1 and tokenizer is None:
-        sources, fims = zip(*(open_source(name, data_dir, say) for name in names))
-        key = make_key([(s.name, s.fingerprint) for s in sources], any(fims), vocab_size)
+    opened = [open_name(name, vocab_size, data_dir, say) for name, _ in weighted]
+    for shards in opened:
+        if isinstance(shards, Shards):
+            tokenizer = tokenizer or shards.tokenizer
+            if tokenizer.hash != shards.tokenizer.hash:
+                raise ValueError(f"{shards.folder} has a tokenizer of its own, "
+                                 f"{shards.tokenizer.hash}, and can't be used with another, "
+                                 f"{tokenizer.hash}")
+    if tokenizer is None and len(names) > 1:
+        key = make_key(FORMAT, [(s.name, s.fingerprint, fim) for s, fim in opened], vocab_size)
         path = Path(data_dir) / f"tokenizer-{key}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            train_tokenizer(sources, vocab_size, max(fims), workers).save(path)
+            sources, rates = zip(*opened)
+            train_tokenizer(sources, vocab_size, max(rates), workers).save(path)
         tokenizer = Tokenizer.load(path)
-    parts = [prepare(name, vocab_size, data_dir, tokenizer, workers, say) for name in names]
-    return Mixture([(1.0 if weight is None else weight, shards)
-                    for (_, weight), shards in zip(weighted, parts)])
+    return Mixture([(1.0 if weight is None else weight, one if isinstance(one, Shards) else
+                     make_shards(*one, vocab_size, data_dir, tokenizer, workers, say))
+                    for (_, weight), one in zip(weighted, opened)])
+
+
+def prepare(name, *arguments, **more):
+    """The Shards of one source: see prepare_mixture()."""
+    return prepare_mixture([name], *arguments, **more).shards[0]
 
 
 def split_weight(name):
@@ -260,8 +266,12 @@ def split_weight(name):
     return found[1], float(found[2])
 
 
-def open_source(name, data_dir="data", say=print):
-    """The Source of a name, cleaned if it has options of filters.py, and its rate of fim."""
+def open_name(name, vocab_size=None, data_dir="data", say=print):
+    """Shards, if they are there already; or a Source, cleaned if it has options of clean.py, and
+    the share of its documents to be filled in.
+    """
+    if name.startswith("shards:"):
+        return Shards(name.removeprefix("shards:"), vocab_size).verify()
     base, options = parse_name(name)
     fim = options.pop("fim", ["0"])[-1]
     if not re.fullmatch(r"0|1|0?\.\d+|1\.0*", fim):

@@ -12,7 +12,7 @@ from bpe import SPECIAL_TOKENS, Tokenizer
 from chats import render
 from corpus import find_source
 from fim import MIDDLE, TOKENS
-from shards import (encode, main, open_source, prepare, prepare_mixture, split_weight,
+from shards import (encode, main, open_name, prepare, prepare_mixture, split_weight,
                     write_shards)
 from streams import Shards
 
@@ -116,7 +116,7 @@ def test_fim_is_for_training_only(source, tmp_path):
         prepare(f"{source.name},fim=0.5", None, tmp_path / "data", plain.tokenizer)
     for wrong in ("2", "-1", "half"):
         with pytest.raises(ValueError, match="fim is"):
-            open_source(f"{source.name},fim={wrong}")
+            open_name(f"{source.name},fim={wrong}")
 
 
 def test_two_may_write_at_once(source, tokenizer, tmp_path):
