@@ -12,7 +12,7 @@ from bpe import SPECIAL_TOKENS, Tokenizer
 from chats import render
 from corpus import find_source
 from fim import MIDDLE, TOKENS
-from shards import (encode, main, open_name, prepare, prepare_mixture, split_weight,
+from shards import (encode, encode_batch, main, open_name, prepare, prepare_mixture, split_weight,
                     write_shards)
 from streams import Shards
 
@@ -70,6 +70,17 @@ def test_encode_fills_in_the_middle():
     assert data == text.encode() and ids[0] == tokenizer.special["<|bos|>"]
     assert [name for name in TOKENS if list(ids).count(tokenizer.special[name]) == 1] == [*TOKENS]
     assert sorted(i for i in ids if i < 256) == sorted(data), "all of the text is there"
+
+
+def test_encode_batch():
+    """What is validated is never rearranged, and its text is passed on to be compressed."""
+    tokenizer = Tokenizer([], special_tokens=(*SPECIAL_TOKENS, *TOKENS))
+    record = {"text": "the cat"}
+    (_, train, *_, none), (part, val, mask, n, text) = encode_batch(
+        [("train", record), ("val", record)], tokenizer, fim=1.0)
+    assert train.dtype == val.dtype == np.uint16 and none == b""
+    assert tokenizer.special[MIDDLE] in train and tokenizer.special[MIDDLE] not in val
+    assert (part, mask, n, text) == ("val", None, 7, b"the cat")
 
 
 @pytest.fixture

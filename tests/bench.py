@@ -34,7 +34,6 @@ import regex
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-import bench_data
 import formats
 import pieces
 from bpe import Tokenizer
@@ -163,6 +162,7 @@ def contend(job):
     """In a process of its own: one contender, its results as a line of JSON."""
     job = json.loads(job)
     if job["kind"] == "search":
+        import bench_data
         return bench_data.search(job)
     texts = documents(job["text"], job["limit"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -314,6 +314,7 @@ def main():
     elif args.command == "parity":
         bench_parity(args.data)
     elif args.command == "data":
+        import bench_data
         bench_data.bench_data(args.source, args.vocab_size, args.runs, args.data_dir)
     else:
         contend(args.job)

@@ -18,7 +18,6 @@ from pathlib import Path
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from batches import PLANS, Batches
 from corpus import content, find_source
 from duplicates import NearDuplicates, jaccard, shingles
 from shards import prepare_mixture, train_tokenizer, write_shards
@@ -33,6 +32,7 @@ def seconds(work):
 # ---- batches: beside the step that they are for ----
 
 def bench_batches(source, data_dir, runs):
+    from batches import PLANS, Batches
     from gpt import GPT
     from machine import keep_freed_memory
     from presets import PRESETS, Config

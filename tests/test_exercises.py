@@ -124,7 +124,7 @@ MISTAKES = {
          "test_encode"),
         ("the user's part of a conversation compressed, too", "if learned]", "]", "test_encode"),
         ("validation text rearranged", "fim if part == \"train\" else 0.0", "fim",
-         "test_fim_is_for_training_only"),
+         "test_encode_batch"),
     ],
     "02_data/streams.py": [
         ("lost at the border of two shards", "i + 1, 0\n", "i + 1, offset\n",
