@@ -19,12 +19,13 @@ sys.path.append(str(Path(__file__).resolve().parent / "tests"))
 import console  # noqa: E402
 
 
-LATER = ["streams", "yardsticks", "shards", "batches", "packing", "budget"]  # build on others
+READING_ORDER = ["corpus", "records", "download", "hub", "chats", "duplicates", "filters", "clean",
+                 "fim", "streams", "yardsticks", "shards", "batches", "packing", "gpt", "budget"]
 
 
 def pytest_collection_modifyitems(items):
-    """Within a stage alphabetical, but for LATER, which come in that order."""
-    places = {f"test_{name}": i for i, name in enumerate(LATER)}
+    """What is built on comes first: stages in turn, files as they are read, else alphabetically."""
+    places = {f"test_{name}": i for i, name in enumerate(READING_ORDER)}
     items.sort(key=lambda item: (item.path.parent.name, places.get(item.path.stem, -1)))
 
 

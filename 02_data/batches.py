@@ -23,7 +23,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 class RandomWindows:
     """Windows from random places: row n depends on the seed and on n alone."""
 
-    lost = 0.0
+    lost = cropped = 0  # nothing is cut off
 
     def __init__(self, stream, seq_len, seed=0):
         if len(stream) <= seq_len:
@@ -32,10 +32,10 @@ class RandomWindows:
         self.n_tokens, self.seq_len, self.seed, self.n = len(stream), seq_len, seed, 0
 
     def row(self):  # exercise
-        """The next window, [(start, T + 1)], T = self.seq_len; self.n counts the windows.
+        """The next window, [(start, T + 1)], T = self.seq_len. Adds 1 to self.n, its number.
 
-        start is drawn by np.random.default_rng((self.seed, n)).integers, n the number of the
-        window (0 for the first), from 0 to the last place at which T + 1 ids still fit into
+        start is drawn by np.random.default_rng((self.seed, self.n)).integers, where self.n is 0
+        for the first window, from 0 to the last place at which T + 1 ids still fit into
         self.n_tokens, inclusive.
         """
         rng = np.random.default_rng((self.seed, self.n))
@@ -85,7 +85,7 @@ class StreamWindows:
     In an epoch every id but the first is a target exactly once; the last window may be shorter.
     """
 
-    lost = 0.0
+    lost = cropped = 0  # nothing is cut off
 
     def __init__(self, stream, seq_len, seed=0):
         if len(stream) < 2:
@@ -116,8 +116,8 @@ class StreamWindows:
 def best_fit(lengths, room):  # exercise
     """Which of some documents to put into `room` ids: its index in `lengths`, which ascend.
 
-    The longest that fits whole; if none does, the shortest, since it is to be cut, and the least
-    is lost of it. Of several equally long ones the last. Use bisect: there may be many.
+    The longest that fits whole, of equally long ones the last; if none fits, index 0, the shortest,
+    since it is to be cut, and the least is lost of it. Use bisect: there may be many.
     best_fit([2, 3, 3, 9], 5) == 2; best_fit([2, 3, 3, 9], 1) == 0
     """
     return max(0, bisect_right(lengths, room) - 1)
@@ -189,11 +189,12 @@ PLANS = {"random": RandomWindows, "stream": StreamWindows, "bestfit": BestFit}
 def next_source(taken, weights):  # exercise
     """Whose turn it is in a mixture: an index into `weights`, which sum to 1.
 
-    taken: how many rows each source has given; k = sum(taken). Of the sources that would not be
-    ahead of their share, taken[i] < weights[i] * (k + 1), the one with the smallest
-    (taken[i] + 1) / weights[i], the first of several: whose next row is due soonest. Then after
-    any number of rows every source has given its exact share, rounded up or down (the quota
-    method, Balinski & Young 1975). next_source([1, 0], [0.7, 0.3]) == 0
+    taken: how many rows each source has given; k = sum(taken).
+    1. Candidates are those behind their share: taken[i] < weights[i] * (k + 1).
+    2. Of these, the one whose next row is due soonest: the smallest (taken[i] + 1) / weights[i], of
+       equals the first. next_source([1, 0], [0.7, 0.3]) == 0
+    Then after any number of rows every source has given its exact share, rounded up or down (the
+    quota method, Balinski & Young 1975).
     """
     k = sum(taken)
     behind = [i for i, weight in enumerate(weights) if taken[i] < weight * (k + 1)]
@@ -203,13 +204,14 @@ def next_source(taken, weights):  # exercise
 # ---- batches ----
 
 class Batches(IterableDataset):
-    """Endless batches (inputs, targets), both (b, T) int64, of a Mixture of shards.
+    """Endless batches (inputs, targets), both numpy (b, T) int64, of a Mixture of shards.
 
     Target t is the id after input t, or -1 where there is nothing to learn: where a conversation's
     mask says so, and behind the end of a short window. Batch n has the same `batch_size` rows
-    whatever the number of ranks: rank r reads rows r, r + world, r + 2 world ... of each.
+    whatever the number of ranks, the processes that train together: of `world` of them, rank r
+    reads rows r, r + world, r + 2 world ... of each.
     Use it as an iterator, which state_dict() can resume exactly, also with another world; or give
-    it to a DataLoader(batches, batch_size=None, num_workers=n), which yields the same batches.
+    it to a DataLoader(batches, batch_size=None, num_workers=n), which yields the same as tensors.
     ValueError if there are fewer rows than ranks.
     """
 
@@ -232,12 +234,12 @@ class Batches(IterableDataset):
         return batch
 
     def read(self, batch):  # exercise
-        """(inputs, targets) of [(source, row), ...], each (b, T) int64, T = self.seq_len.
+        """(inputs, targets) of [(source, row), ...], each a numpy (b, T) int64, T = self.seq_len.
 
         A row's ids are those of its spans, one after the other: with stream =
         self.streams[source], stream.read(start, n) and stream.labels(start, n), which is the same
-        but -1 where nothing is to be learned. Inputs are the ids but the last; targets are the
-        labels but the first. A row shorter than T + 1 ids is filled up with input 0, target -1.
+        but -1 where nothing is to be learned. Inputs are all ids except the last; targets are all
+        labels except the first. A row shorter than T + 1 ids is filled up with input 0, target -1.
         """
         inputs = np.zeros((len(batch), self.seq_len), np.int64)
         targets = np.full((len(batch), self.seq_len), -1, np.int64)

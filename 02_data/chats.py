@@ -28,20 +28,21 @@ def in_turns(messages):  # exercise
     """The messages of a conversation as user, assistant, user, ...: a new list of dicts.
 
     A leading message whose role is "system" is merged into the first user message: its content, a
-    blank line, the user's content. ValueError, naming the role and its place, where turns don't
-    alternate or the first is not the user's; and if there is none. `messages` stays as it is.
+    blank line, the user's content; all strings. `messages` stays as it is. ValueError for a
+    conversation "without messages", or where turns don't alternate or the first is not the user's:
+    naming the turn, counted from 1 after merging, who spoke, and who was to.
     """
     messages = list(messages)
     if [m["role"] for m in messages[:2]] == ["system", "user"]:
         system, user, *rest = messages
-        messages = [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
+        messages = [user | {"content": system["content"] + "\n\n" + user["content"]}, *rest]
     if not messages:
         raise ValueError("a conversation without messages")
     for i, message in enumerate(messages):
         expected = ("user", "assistant")[i % 2]
         if message["role"] != expected:
-            raise ValueError(f"message {i + 1} of a conversation is by {message['role']!r}, where "
-                             f"it was the turn of {expected!r}")
+            raise ValueError(f"turn {i + 1} of a conversation is by {message['role']!r}, where "
+                             f"it was for {expected!r} to speak")
     return messages
 
 

@@ -5,10 +5,11 @@ about 200 MB of text, with a manifest that lets others repeat it exactly and che
 the same: the source, the rules, the evaluation sets, the counts, the checksums.
 Left out: several processes (one reads 25 MB of code in four seconds).
 
-    python 02_data/clean.py folder:PATH --language go
+    python 02_data/clean.py "folder:PATH,include=*.go" --language go
     python 02_data/clean.py jsonl:FILE --language go --against humaneval-x --out FOLDER
 
-Behind a source's name the same rules are options: jsonl:FILE,language=go,against=humaneval-x.
+Whatever makes shards (shards.py, packing.py, train.py) takes the same rules as options behind a
+source's name: jsonl:FILE,language=go,against=humaneval-x.
 Reads sources; writes FOLDER/chunk-00000.jsonl and so on, manifest.json, report.txt, filters.png.
 Next: fim.py.
 """
@@ -90,7 +91,7 @@ def draw(report, path):
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylim(len(report.rows) - 0.5, -0.5)
-    figure.suptitle("What each filter dropped of the documents that came to it, and what was kept")
+    figure.suptitle("What each filter dropped, and what was kept")
     figure.savefig(path, dpi=120)
 
 

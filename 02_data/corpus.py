@@ -77,15 +77,12 @@ def strings(record):
 
 @dataclass(frozen=True)
 class Source:
-    """records(): an iterator over documents, dicts with either "text" or "messages" (as chats.py
-    has them), and what is known about them: path, repo, license, stars; split: "hash", "tail", or
-    "official", where every record says its "part"; fingerprint: changes when the documents do.
-    """
+    """A list of documents that can be gone through again and again."""
 
     name: str
-    records: Callable[[], Iterator[dict]]
-    split: str
-    fingerprint: str
+    records: Callable[[], Iterator[dict]]  # the documents, as records.py has them
+    split: str  # "hash", "tail", or "official": then every record says its "part", train or val
+    fingerprint: str  # changes when the documents do
 
     @property
     def slug(self):
@@ -180,17 +177,15 @@ GITHUB = "https://raw.githubusercontent.com/"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. files: (part, address, sha256 or None), or hub: (part, repository,
-    folder, glob for the files in it); part is "train", "val", or "" where a split comes later.
-    """
+    """A line of the table. A part is "train" or "val", or "" where the split comes later."""
 
     about: str
     split: str
     between: str  # what separates its documents
-    files: tuple = ()
-    hub: tuple = ()
+    files: tuple = ()  # (part, address, sha256 or None), or ...
+    hub: tuple = ()  # ... (part, repository, folder in it, glob for the files in that)
     num_shards: int | None = None  # how many files of the Hub's folder, unless asked for more
-    gated: bool = False
+    gated: bool = False  # given out to who has agreed to its terms
     read: Callable = read_any
     open: Callable | None = None  # for what is on this machine
 
@@ -211,7 +206,7 @@ SOURCES = {
     "parquet:PATH": Row("parquet files, with the same fields", "hash", "rows",
                         open=lambda path, field=(None,):
                         rows("parquet", path, (".parquet",), field[-1])),
-    "shakespeare": Row("plays, 1.1 MB: small, and known to everyone", "tail", "nothing, it is one",
+    "shakespeare": Row("plays, 1.1 MB: small, and known to everyone", "tail", "none, it is one",
                        ((("", GITHUB + "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
                           "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")),)),
     "wikitext-2": Row("720 good articles of Wikipedia, 12 MB", "official", "first headings",
@@ -322,8 +317,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.source == "list":
         for name, row in SOURCES.items():
+            more = f"; {row.num_shards} file unless num_shards=N" if row.num_shards else ""
+            more += "; needs an access token" if row.gated else ""
             print(f"{name:14}{row.about}\n{'':14}split: {row.split}; between documents: "
-                  f"{row.between}" + (f"\n{'':13}*{row.address}" if row.address else ""))
+                  f"{row.between}{more}" + (f"\n{'':13}*{row.address}" if row.address else ""))
         print("* written down from what its authors say; this address has not been tried")
         return
     shards = f",num_shards={args.num_shards}" if args.num_shards is not None else ""
@@ -335,7 +332,8 @@ def main(argv=None):
         counts[part][0] += 1
         counts[part][1] += len(content(record).encode())
     for part, (documents, n_bytes) in counts.items():
-        print(f"{part:5} {documents:9,} documents {n_bytes:15,} bytes")
+        what = "documents" if source.split != "tail" else "parts of documents"
+        print(f"{part:5} {documents:9,} {what} {n_bytes:15,} bytes")
     print(f"split by {source.split}; the first document begins:\n\n{first[:300]}")
 
 

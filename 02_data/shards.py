@@ -4,14 +4,16 @@ Text is encoded once and kept as plain arrays, because a trainer reads it many t
 places, and faster than a tokenizer could encode it. A folder of shards holds tokenizer.json,
 train-00000.npy and so on, the same for val, where each document starts, and index.json: counts,
 checksums, and what two compressors make of the validation text, a yardstick for a model.
-Every document starts with <|bos|>. What a conversation's model is not to say has mask 0.
+Every document starts with <|bos|>. In conversations, ids that a model should not learn to say have
+mask 0.
 Left out: how they are read (streams.py), how ids become batches (batches.py).
 
     python 02_data/shards.py python --vocab-size 2048
     python 02_data/shards.py jsonl:FILE --language go --fim 0.5 --workers 2
-    python 02_data/shards.py folder:PATH --tokenizer tokenizer.json
+    python 02_data/shards.py folder:PATH --tokenizer FILE  # one made by 01_tokenizer/bpe.py
 
-Reads a source; writes data/NAME/. Next: streams.py.
+Reads a source; writes data/NAME/. Next: streams.py, or
+batches.py at once.
 """
 
 import dataclasses
@@ -48,9 +50,10 @@ FORMAT = 2  # of the files, and of what is in them: another number, and all are 
 # ---- one document ----
 
 def encode(record, tokenizer, fim=0.0):
-    """A document as (ids, mask, text): the ids, beginning with <|bos|>; None, or for a
-    conversation which of them are to be learned, as chats.render() says; and the bytes to be
-    learned. With probability `fim` a text is rearranged to be filled in (fim.py).
+    """A document as (ids, mask, text):
+    ids: an array, beginning with <|bos|>; with probability `fim` a text is rearranged (fim.py)
+    mask: None for a text; of a conversation which ids are to be learned, as chats.render() says
+    text: the bytes that are to be learned
     """
     if "messages" in record:
         ids, mask = render(record["messages"], tokenizer)
@@ -294,8 +297,8 @@ def main(argv=None):
     parser.add_argument("--tokenizer", metavar="FILE", help="use this one instead")
     parser.add_argument("--num-shards", metavar="N", help="files of a large data set (default: 1)")
     parser.add_argument("--language", help="keep what is worth it, by the rules of filters.py")
-    parser.add_argument("--against", metavar="SOURCE", action="append",
-                        help="leave out what shares 13 words in a row with this evaluation set")
+    parser.add_argument("--against", metavar="SOURCE", nargs="+", default=[],
+                        help="leave out what shares 13 words in a row with these evaluation sets")
     parser.add_argument("--fim", metavar="RATE", help="share of documents to be filled in")
     parser.add_argument("--workers", type=int, default=os.cpu_count(),
                         help="processes that encode (default: all cores)")
@@ -304,7 +307,7 @@ def main(argv=None):
     tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else None
     given = [(key, value) for key in ("num_shards", "language", "fim")
              if (value := getattr(args, key)) is not None]
-    given += [("against", name) for name in args.against or ()]
+    given += [("against", name) for name in args.against]
     name = ",".join([args.source, *(f"{key}={value}" for key, value in given)])
     vocab_size = None if tokenizer else args.vocab_size
     shards = prepare(name, vocab_size, args.data_dir, tokenizer, args.workers)

@@ -22,10 +22,10 @@ def test_in_turns():
     assert in_turns(messages) == [{"role": "user", "content": "Be brief.\n\nHi"}, ASSISTANT]
     assert messages == [system, USER, ASSISTANT], "the argument stays as it is"
     assert in_turns([USER]) == [USER]
-    for wrong, said in (([], "without messages"), ([ASSISTANT], "message 1 .*'assistant'"),
-                        ([USER, USER], "message 2 .*'user', .*'assistant'"),
-                        ([system], "message 1 .*'system'"),
-                        ([USER, ASSISTANT, system], "message 3 .*'system'")):
+    for wrong, said in (([], "without messages"), ([ASSISTANT], "1 .*'assistant'"),
+                        ([USER, USER], "2 .*'user'.*'assistant'"),
+                        ([system], "1 .*'system'"),
+                        ([USER, ASSISTANT, system], "3 .*'system'")):
         with pytest.raises(ValueError, match=said):
             in_turns(wrong)
 

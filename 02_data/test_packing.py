@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from packing import in_documents, main, waste
+from packing import first_documents, in_documents, main, waste
 from streams import Stream
 
 
@@ -26,6 +26,13 @@ def test_waste():
                                  "padding": 0.0}), "the first id and the fifth"
     assert waste("stream", stream, 3)["beginning unseen"] > 0.3
     assert 0.2 < waste("random", stream, 10)["never a target"] < 0.5
+
+
+def test_first_documents():
+    stream = Stream([np.arange(100)], None, np.arange(0, 100, 7))
+    part = first_documents(stream, 20)
+    assert len(part) == 21 and part.starts.tolist() == [0, 7, 14], "whole documents"
+    assert len(first_documents(stream, 99)) == len(first_documents(stream, 1000)) == 100
 
 
 def test_command_line(tmp_path, capsys):

@@ -27,9 +27,10 @@ def token_bytes(tokenizer):  # exercise
 def bits_per_byte(nats, targets, sizes):  # exercise
     """How many bits a byte of text costs: a loss that any tokenizer may be compared by.
 
-    nats, targets: arrays of one shape, the loss of each target and its id, negative where masked.
-    sizes: what token_bytes() returns. Sum the nats, in float64, over targets that stand for at
-    least one byte, and divide by ln 2 times the bytes of those targets.
+    nats, targets: arrays of one shape, the loss (-ln of the probability that the model gave) of
+    each target and the target's id, negative where masked. sizes: what token_bytes() returns. Sum
+    the nats, in float64, over targets that stand for at least one byte, and divide by ln 2 times
+    the bytes of those targets.
     bits_per_byte([ln 2, 9.0, 9.0], [0, 1, -1], [2, 0]) is 0.5: only id 0 counts.
     """
     nats, targets = np.asarray(nats, dtype=np.float64), np.asarray(targets)
@@ -40,11 +41,11 @@ def bits_per_byte(nats, targets, sizes):  # exercise
 def windows(n_tokens, seq_len, stride):  # exercise
     """Windows that score every token of a text but the first exactly once: [(start, skip), ...].
 
-    A window reads ids start .. start + seq_len - 1 and predicts the id after each. Windows start
-    every `stride` ids until the last id has been predicted. `skip` is how many of a window's first
-    predictions an earlier window has made already; they are not counted again. With stride =
-    seq_len that is 0; with less, all targets after the first window have a past of more than
-    seq_len - stride ids. ValueError, naming the stride, unless 0 < stride <= seq_len.
+    A window reads ids start .. start + seq_len - 1, the last window perhaps fewer, and predicts the
+    id after each. Windows start every `stride` ids until the last id has been predicted. `skip` is
+    how many of a window's first predictions an earlier window has made already; they are not
+    counted again. With stride = seq_len that is 0; with less, all targets after the first window
+    have a past of more than seq_len - stride ids. ValueError, naming the stride, unless 0 < stride <= seq_len.
     windows(10, 4, 4) == [(0, 0), (4, 0), (8, 0)]; windows(10, 4, 2)[:2] == [(0, 0), (2, 2)]
     """
     if not 0 < stride <= seq_len:

@@ -128,7 +128,7 @@ def score(model, ids, stride=None, every=1, batch_size=32, engine=Engine()):  # 
     """What each id of a text costs the model, given those before it: (N - 1,) nats, float64.
 
     ids: (N,) ints, N >= 2; entry i of the result is the loss of ids[i + 1]. Uses the windows of
-    shards.windows(N, seq_len, stride) (default: side by side, stride = seq_len), each target
+    yardsticks.windows(N, seq_len, stride) (default: side by side, stride = seq_len), each target
     counted once, `batch_size` windows at a time; the last may stick out over the end. With
     `every` = n only windows 0, n, 2n ... are used; what they don't score stays 0. Windows are
     dealt out by engine.share(list), and the parts put together by engine.sum(array).
@@ -257,6 +257,10 @@ def train(config, folder, shards, engine=Engine()):
         if not stopped:
             bits = evaluate(model, shards.val, sizes, engine=engine)
             record(step=step, val_bits_per_byte=bits, baselines=baselines(shards))
+    for source, plan in zip(config.data, loader.plans):
+        if plan.cropped:
+            say(f"           of the tokens of {source} that came, {plan.cropped / plan.tokens:.1%} "
+                "were cut off")
     if stopped:
         say(f"stopped after step {step}, which is saved; --resume goes on")
         return None

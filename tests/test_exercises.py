@@ -63,8 +63,8 @@ MISTAKES = {
          "cut = -int(len(text) * (share - 1) // 1)", "test_cut_tail"),
     ],
     "02_data/chats.py": [
-        ("the system message left standing", "[\"system\", \"user\"]", "[\"user\", \"system\"]",
-         "test_in_turns"),
+        ("the system message left standing", "== [\"system\", \"user\"]",
+         "== [\"user\", \"system\"]", "test_in_turns"),
         ("turns that need not alternate", "if message[\"role\"] != expected:",
          "if message[\"role\"] not in (\"user\", \"assistant\"):", "test_in_turns"),
         ("the user's words learned", "own = role == \"assistant\"", "own = True", "test_render"),
@@ -347,7 +347,7 @@ def test_blank_then_solve(stage, tmp_path):
     done = subprocess.run(blanking, cwd=folder, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     files = sorted((folder / "mine").iterdir())
-    begins = {"02_data": "chats.py"}.get(stage, files[0].name)  # conftest.py orders the tests
+    begins = {"02_data": "corpus.py"}.get(stage, files[0].name)  # conftest.py orders the tests
     first = exercises((ROOT / stage / begins).read_text())
     red = grade(folder, stage)
     assert red.returncode == 1 and "NotImplementedError: exercise: " in red.stdout, red.stdout
