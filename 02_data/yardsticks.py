@@ -45,7 +45,8 @@ def windows(n_tokens, seq_len, stride):  # exercise
     id after each. Windows start every `stride` ids until the last id has been predicted. `skip` is
     how many of a window's first predictions an earlier window has made already; they are not
     counted again. With stride = seq_len that is 0; with less, all targets after the first window
-    have a past of more than seq_len - stride ids. ValueError, naming the stride, unless 0 < stride <= seq_len.
+    have a past of more than seq_len - stride ids. ValueError, naming the stride, unless
+    0 < stride <= seq_len.
     windows(10, 4, 4) == [(0, 0), (4, 0), (8, 0)]; windows(10, 4, 2)[:2] == [(0, 0), (2, 2)]
     """
     if not 0 < stride <= seq_len:
