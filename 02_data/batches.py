@@ -5,13 +5,12 @@ every process plans all of the batches and reads its own part of each. That is w
 processes sees the same batches, and why a plan's state, a few numbers, is all it takes to go on
 exactly where one was, with another number of processes too.
 Three ways to cut a stream into windows of T ids and the one after: random places; stream, the
-whole, cut every T ids, shuffled; bestfit, every window begins with a document. A fourth plan mixes
-others. Left out: shuffling documents on disk, windows of several lengths.
+whole, cut every T ids, shuffled; bestfit, every window begins with a document. Several streams are
+mixed row by row. Left out: shuffling documents on disk, windows of several lengths.
 
 Used by the trainer. Next: packing.py, which shows what each way wastes.
 """
 
-import copy
 from bisect import bisect_right
 
 import numpy as np
@@ -159,8 +158,10 @@ class BestFit:
     def row(self):
         """The next window: spans of T + 1 ids together; fewer at the end of an epoch."""
         spans, room = [], self.room
-        self.fill()
-        while room and self.buffer:
+        while room:
+            if not self.buffer and self.documents.place == self.documents.n and spans:
+                break
+            self.fill()
             place = best_fit(self.lengths, room)
             length, i = self.lengths.pop(place), self.buffer.pop(place)
             used = min(length, room)
@@ -190,14 +191,15 @@ def next_source(taken, weights):  # exercise
     """Whose turn it is in a mixture: an index into `weights`, which sum to 1.
 
     taken: how many rows each source has given; k = sum(taken).
-    1. Candidates are those behind their share: taken[i] < weights[i] * (k + 1).
+    1. Candidates are those behind their share: taken[i] < weights[i] * (k + 1) - 1e-9 (which keeps
+       rounding from making one early).
     2. Of these, the one whose next row is due soonest: the smallest (taken[i] + 1) / weights[i], of
        equals the first. next_source([1, 0], [0.7, 0.3]) == 0
     Then after any number of rows every source has given its exact share, rounded up or down (the
     quota method, Balinski & Young 1975).
     """
     k = sum(taken)
-    behind = [i for i, weight in enumerate(weights) if taken[i] < weight * (k + 1)]
+    behind = [i for i, weight in enumerate(weights) if taken[i] < weight * (k + 1) - 1e-9]
     return min(behind, key=lambda i: (taken[i] + 1) / weights[i])
 
 
@@ -219,10 +221,16 @@ class Batches(IterableDataset):
         if batch_size < world:
             raise ValueError(f"batch_size is {batch_size}, which leaves some of {world} processes "
                              "without a window; give at least one to each")
-        self.streams, self.weights = [s.train for s in mixture.shards], mixture.weights
+        self.mixture, self.weights = mixture, mixture.weights
+        if seq_len < 1:
+            raise ValueError(f"seq_len is {seq_len}, but must be 1 or more")
         self.plans = [PLANS[sampling](s, seq_len, seed + i) for i, s in enumerate(self.streams)]
         self.taken = [0] * len(self.plans)
         self.batch_size, self.seq_len, self.rank, self.world = batch_size, seq_len, rank, world
+
+    @property
+    def streams(self):
+        return [shards.train for shards in self.mixture.shards]
 
     def plan(self):
         """The next batch: [(source, row), ...]."""
@@ -277,10 +285,14 @@ class Batches(IterableDataset):
         """Where the next batch comes from; with `ahead`, where it will come from after so many
         more: a DataLoader's workers are ahead of what has been used, and only its user counts.
         """
-        at = self if not ahead else copy.deepcopy(self)
+        now = {"taken": list(self.taken), "plans": [plan.state_dict() for plan in self.plans]}
+        if not ahead:
+            return now
         for _ in range(ahead):
-            at.plan()
-        return {"taken": list(at.taken), "plans": [plan.state_dict() for plan in at.plans]}
+            self.plan()
+        then = self.state_dict()
+        self.load_state_dict(now)
+        return then
 
     def load_state_dict(self, state):
         self.taken = list(state["taken"])

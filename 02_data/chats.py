@@ -122,7 +122,7 @@ def main(argv=None):
     parser.add_argument("source", help="a source of conversations; 02_data/corpus.py lists them")
     parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")
     args = parser.parse_args(argv)
-    record = next(find_source(args.source, args.data_dir).records())
+    record = next(find_source(args.source, args.data_dir).records(), {})
     if "messages" not in record:
         raise ValueError(f"{args.source} holds texts, not conversations")
     tokenizer = Tokenizer([])  # no merges: every byte is an id of its own

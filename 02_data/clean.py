@@ -27,8 +27,10 @@ from pathlib import Path
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
+import corpus
 import duplicates
 import filters
+import records
 from console import Parser, add_options, run, track, write_safely
 from corpus import Source, find_source, strings
 from filters import Rules, all_filters, n_bytes, title
@@ -105,12 +107,12 @@ def clean(records, rules, report=None, against=()):
     nothing may be learned. Of equal or similar documents the first stays. ValueError if one has
     no text.
     """
-    filters = all_filters(rules, against)
-    report = report or Report(filters)
+    pipeline = all_filters(rules, against)
+    report = report or Report(pipeline)
     for number, record in enumerate(records, 1):
         if "text" not in record:
             raise ValueError(f"document {number} has no text; conversations can't be cleaned")
-        for name, reason_to_drop in filters.items():
+        for name, reason_to_drop in pipeline.items():
             if reason := reason_to_drop(record, rules):
                 report.count(name, record, reason)
                 break
@@ -152,6 +154,7 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
     if folder.exists():
         raise ValueError(f"{folder} is there already; remove it, or choose another --out")
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed and had this number
     aside.mkdir(parents=True)
     try:
         texts = [text for name in against for text in against[name]]
@@ -174,7 +177,8 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
         write_safely(aside / "manifest.json", json.dumps(manifest, indent=1))
         write_safely(aside / "report.txt", f"{report}\n")
         draw(report, aside / "filters.png")
-        os.replace(aside, folder)
+        if not folder.exists():  # another process may have been faster, with the same result
+            os.replace(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return report
@@ -186,7 +190,8 @@ def hash_of(value):
 
 def code_hash():
     """Of what decides, so that other filters never pass for these."""
-    return hash_of([Path(module.__file__).read_text() for module in (filters, duplicates)])
+    return hash_of([Path(file).read_text() for file in (
+        __file__, filters.__file__, duplicates.__file__, records.__file__, corpus.__file__)])
 
 
 def clean_folder(source, rules, against=(), data_dir="data", out=None):
@@ -227,13 +232,18 @@ def open_clean(source, options, data_dir="data", say=print):
     folder = clean_folder(source, Rules(**values), options.get("against", ()), data_dir)
     say((folder / "report.txt").read_text())
     manifest = json.loads((folder / "manifest.json").read_text())
+    for chunk in manifest["chunks"]:
+        with open(folder / chunk["file"], "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != chunk["sha256"]:
+                raise ValueError(f"{folder / chunk['file']} has changed since it was written "
+                                 f"(sha256); delete {folder} to make it anew")
 
-    def records():
+    def documents():
         for chunk in manifest["chunks"]:
             with open(folder / chunk["file"], encoding="utf-8") as file:
                 yield from map(json.loads, file)
 
-    return Source(source.name, records, source.split, hash_of(manifest["chunks"]))
+    return Source(source.name, documents, source.split, hash_of(manifest["chunks"]))
 
 
 def main(argv=None):

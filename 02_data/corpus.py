@@ -14,8 +14,11 @@ Reads the source; downloads go to data/downloads/. Next: records.py, or
 02_data/shards.py, if files and downloads are of no interest now.
 """
 
+import dataclasses
+import functools
 import hashlib
 import json
+import os
 import re
 import sys
 import sysconfig
@@ -31,7 +34,7 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 from console import Parser, read_text, run, track
 from download import fetch
 from hub import fetch_all, hub_files, hub_token
-from records import read_any, read_core, read_wikitext
+from records import read_any, read_core, read_jsonl, read_parquet, read_wikitext
 
 FEW = 200  # with fewer documents than this a split by hash could leave one side all but empty
 
@@ -111,7 +114,7 @@ def fingerprint(files):
     seen = hashlib.sha256()
     for file in files:
         stat = file.stat()
-        seen.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        seen.update(os.fsencode(file) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return seen.hexdigest()
 
 
@@ -141,8 +144,13 @@ def folder(path, include=(), exclude=()):
                 and not any(fnmatch(name.as_posix(), glob) for glob in exclude)
                 and file.stat().st_size)
 
-    files = [root] if root.is_file() else sorted(filter(wanted, root.rglob("*")))
-    if not files or not files[0].stat().st_size:
+    if root.is_file():
+        files = [root] if root.stat().st_size else []
+        if include or exclude:
+            raise ValueError(f"folder:{path} is a file; include and exclude are for folders")
+    else:
+        files = sorted(filter(wanted, root.rglob("*")))
+    if not files:
         raise ValueError(f"folder:{path} holds no text" + (" that the globs let through" if include
                                                            or exclude else ""))
     return from_texts(f"folder:{path}", root, files)
@@ -156,8 +164,8 @@ def from_texts(name, root, files):
     return Source(name, records, "tail" if len(files) < FEW else "hash", fingerprint(files))
 
 
-def rows(kind, path, suffixes, field=None):
-    """Records in the file `path`, or in all files below it whose names end in one of `suffixes`."""
+def rows(kind, read, suffixes, path, field=(None,)):
+    """What read() finds in the file `path`, or in all below it that end in one of `suffixes`."""
     root = Path(path)
     if not root.exists():
         raise ValueError(f"{kind}:{path} does not exist")
@@ -166,7 +174,7 @@ def rows(kind, path, suffixes, field=None):
     if not files:
         raise ValueError(f"{kind}:{path} holds no file that ends in {' or '.join(suffixes)}")
     return Source(f"{kind}:{path}", lambda: (record for file in files
-                                             for record in read_any(file, field)),
+                                             for record in read(file, field[-1])),
                   "hash", fingerprint(files))
 
 
@@ -201,11 +209,10 @@ SOURCES = {
     "folder:PATH": Row("the files of a folder of UTF-8 text, or one; include=GLOB, exclude=GLOB",
                        "hash or tail", "files", open=folder),
     "jsonl:PATH": Row("JSON lines (.gz, .zst): text, content, messages, or field=NAME", "hash",
-                      "lines", open=lambda path, field=(None,):
-                      rows("jsonl", path, (".jsonl", ".jsonl.gz", ".jsonl.zst"), field[-1])),
+                      "lines", open=functools.partial(
+                          rows, "jsonl", read_jsonl, (".jsonl", ".jsonl.gz", ".jsonl.zst"))),
     "parquet:PATH": Row("parquet files, with the same fields", "hash", "rows",
-                        open=lambda path, field=(None,):
-                        rows("parquet", path, (".parquet",), field[-1])),
+                        open=functools.partial(rows, "parquet", read_parquet, (".parquet",))),
     "shakespeare": Row("plays, 1.1 MB: small, and known to everyone", "tail", "none, it is one",
                        ((("", GITHUB + "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
                           "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")),)),
@@ -293,18 +300,22 @@ def find_source(name, data_dir="data"):
     kind, colon, path = base.partition(":")
     row = SOURCES.get(f"{kind}:PATH" if colon else base)
     if row is None:
-        raise ValueError(f"there is no source {base!r}; there are {', '.join(SOURCES)}")
+        hint = "; the number in NAME:0.3 is a share, and comes last" if colon else ""
+        raise ValueError(f"there is no source {base!r}; there are {', '.join(SOURCES)}{hint}")
+    if colon and not path:
+        raise ValueError(f"{base} needs a path behind it")
     known = ({"folder": {"include", "exclude"}, "jsonl": {"field"}, "parquet": {"field"}}
              .get(kind, {"num_shards"} if row.hub else set()))
     if unknown := set(options) - known:
         raise ValueError(f"{base} takes {' and '.join(sorted(known)) or 'no option'}, "
                          f"not {', '.join(sorted(unknown))}")
     if row.open:
-        return row.open(path, **options)
+        return dataclasses.replace(row.open(path, **options), name=name)
     number = options.get("num_shards", [None])[-1]
     if number is not None and not (number.isdecimal() and int(number) > 0):
         raise ValueError(f"num_shards is {number}, but must be 1 or more")
-    return open_remote(base, row, data_dir, number and int(number))
+    source = open_remote(base, row, data_dir, number and int(number))
+    return dataclasses.replace(source, name=name)
 
 
 def main(argv=None):

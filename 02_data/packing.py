@@ -113,6 +113,8 @@ def main(argv=None):
     parser.add_argument("--vocab-size", type=int, help="of the tokenizer (default: 2048)")
     parser.add_argument("--data-dir", default="data", help="where data is kept (default: data)")
     args = parser.parse_args(argv)
+    if args.seq_len < 1:
+        raise ValueError(f"--seq-len is {args.seq_len}, but must be 1 or more")
     vocab_size = args.vocab_size or (None if args.source.startswith("shards:") else 2048)
     shards = prepare(args.source, vocab_size, args.data_dir)
     stream = first_documents(shards.train, MOST)

@@ -14,13 +14,14 @@ import json
 import re
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 # Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from chats import with_calculator
+from chats import in_turns, with_calculator
 from console import read_text
 
 FIELDS = {  # what others call what we call
@@ -31,62 +32,106 @@ FIELDS = {  # what others call what we call
     "license": ("license", "max_stars_repo_licenses"),
     "stars": ("stars", "max_stars_count"),
 }
-OTHER_FORMS = {"question", "answer", "prompt", "canonical_solution", "test", "turns"}
+OTHER_FORMS = {"turns", "question", "answer", "prompt", "canonical_solution", "test", "query",
+               "choices", "context", "context_options", "continuation"}
+
+
+def mended(text):
+    """The text, with U+FFFD for half a surrogate pair, which JSON can hold and UTF-8 can't."""
+    if not isinstance(text, str):
+        raise TypeError(f"{str(text)[:40]} stands where text should")
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def conversation(messages):
+    """Messages as chats.py has them, their system message merged."""
+    def said(content):
+        if isinstance(content, list):
+            return [{"type": part["type"], "text": mended(part["text"])} for part in content]
+        return mended(content)
+
+    return in_turns([{"role": m["role"], "content": said(m["content"])} for m in messages])
+
+
+def about(found):
+    """What is known about a document, as far as it is of the type that it should be."""
+    if isinstance(found.get("license"), str):
+        found["license"] = [found["license"]]
+    types = {"path": str, "repo": str, "license": list, "stars": (int, float)}
+    about = {key: found[key] for key, kind in types.items() if isinstance(found.get(key), kind)}
+    if "license" in about:
+        about["license"] = [name for name in about["license"] if isinstance(name, str) and name]
+    return {key: value for key, value in about.items() if value != []}
 
 
 def as_record(row, where, field=None):
-    """A row of someone's data set as a record. ValueError, saying `where`, if it holds no text.
+    """A row of someone's data set as a record. ValueError, saying `where`, if it can't be one.
 
-    field: the name of the text, if it is none of FIELDS. Knows GSM8K's question and answer,
-    HumanEval's prompt, solution and test (one text), CORE's questions with all that may follow
-    them (one text), and turns, strings by two who alternate.
+    field: the name of the text, if it is none of FIELDS. Else knows, in this order: a text,
+    messages, turns (strings by two who alternate), GSM8K's question and answer, HumanEval's
+    prompt, solution and test (one text), CORE's questions with all that may follow (one text).
     """
     if not isinstance(row, dict):
         raise ValueError(f"{where} is not a JSON object")
-    known = FIELDS | ({"text": (field,)} if field else {})
-    record = {ours: row[name] for ours, names in known.items()
-              for name in names if row.get(name) is not None}
-    if "turns" in row:
-        record["messages"] = [{"role": ("user", "assistant")[i % 2], "content": text}
-                              for i, text in enumerate(row["turns"])]
-    elif "question" in row and "answer" in row:
-        record["messages"] = [{"role": "user", "content": row["question"]},
-                              {"role": "assistant", "content": with_calculator(row["answer"])}]
-    elif "canonical_solution" in row:
-        record["text"] = row["prompt"] + row["canonical_solution"] + row["test"]
-    elif "choices" in row or "continuation" in row:
-        parts = [row.get("query"), *row.get("choices", ()), row.get("context"),
-                 *row.get("context_options", ()), row.get("continuation")]
-        record["text"] = "\n".join(part for part in parts if part)
-    if isinstance(record.get("text"), str):
-        record.pop("messages", None)
-        try:
-            record["text"].encode()
-        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold and UTF-8 can't
-            record["text"] = record["text"].encode("utf-16", "surrogatepass").decode("utf-16",
-                                                                                     "replace")
-    elif not isinstance(record.get("messages"), list):
-        raise ValueError(f"{where} has no text under {' or '.join(map(repr, known['text']))}, only "
-                         f"{', '.join(row)}; ,field=NAME says which field holds it")
-    return record
+    known = {"text": (field,)} if field else FIELDS
+    found = {ours: row[name] for ours, names in (FIELDS | known).items()
+             for name in names if row.get(name) is not None}
+    record = about(found)
+    try:
+        if "text" in found:
+            return record | {"text": mended(found["text"])}
+        if not field and "messages" in found:
+            return record | {"messages": conversation(found["messages"])}
+        if not field and "turns" in row:
+            return record | {"messages": conversation(
+                {"role": ("user", "assistant")[i % 2], "content": text}
+                for i, text in enumerate(row["turns"]))}
+        if not field and {"question", "answer"} <= row.keys():
+            return record | {"messages": conversation([
+                {"role": "user", "content": row["question"]},
+                {"role": "assistant", "content": with_calculator(mended(row["answer"]))}])}
+        if not field and "canonical_solution" in row:
+            parts = [row["prompt"], row["canonical_solution"], row["test"]]
+            return record | {"text": "".join(map(mended, parts))}
+        if not field and ("choices" in row or "continuation" in row):
+            parts = [row.get("query"), *row.get("choices", ()), row.get("context"),
+                     *row.get("context_options", ()), row.get("continuation")]
+            return record | {"text": "\n".join(mended(part) for part in parts if part)}
+    except (TypeError, LookupError, ValueError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{where} can't be read: {what}") from None
+    raise ValueError(f"{where} has no text under {' or '.join(map(repr, known['text']))}, only "
+                     f"{', '.join(row)}; ,field=NAME says which field holds it")
 
 
 def read_jsonl(path, field=None):
     """The records of a .jsonl file, plain or compressed (.gz, .zst), one line at a time."""
+    opener, damage = open, (EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile)
     if path.suffix == ".zst":
-        opener = library("zstandard", "a .zst file").open
-    else:
-        opener = gzip.open if path.suffix == ".gz" else open
+        zstandard = library("zstandard", "a .zst file")
+        opener, damage = zstandard.open, (*damage, zstandard.ZstdError)
+    elif path.suffix == ".gz":
+        opener = gzip.open
     number = 0
     try:
         with opener(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield as_record(json.loads(line), f"{path}, line {number},", field)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number}, is not JSON ({error})") from None
-    except (EOFError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+                    where = f"{path}, line {number},"
+                    yield as_record(parsed(line, where), where, field)
+    except damage as error:
         raise ValueError(f"{path} is damaged after line {number} ({error})") from None
+
+
+def parsed(line, where):
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON ({error})") from None
 
 
 def read_parquet(path, field=None):
@@ -126,11 +171,16 @@ def read_wikitext(path, field=None):
 
 def read_core(path, field=None):
     """The items of the CORE bundle, a .zip file."""
-    with zipfile.ZipFile(path) as bundle:
-        names = sorted(n for n in bundle.namelist() if re.match(r"[^_].*eval_data/.*\.jsonl$", n))
-        for name in names:
-            for number, line in enumerate(bundle.read(name).decode().splitlines(), 1):
-                yield as_record(json.loads(line), f"{name}, line {number},")
+    try:
+        bundle = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is no .zip file ({error}); delete it to fetch it anew") from None
+    for name in sorted(bundle.namelist()):
+        if re.match(r"[^_].*eval_data/.*\.jsonl$", name):
+            for number, line in enumerate(bundle.read(name).decode().split("\n"), 1):
+                if line.strip():
+                    where = f"{path}, {name}, line {number},"
+                    yield as_record(parsed(line, where), where)
 
 
 def read_any(path, field=None):

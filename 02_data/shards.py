@@ -56,6 +56,8 @@ def encode(record, tokenizer, fim=0.0):
     text: the bytes that are to be learned
     """
     if "messages" in record:
+        if missing := set(SPECIAL_TOKENS) - set(tokenizer.special):
+            raise ValueError(f"the tokenizer has no {min(missing)}, which conversations need")
         ids, mask = render(record["messages"], tokenizer)
         own = [i for i, learned in zip(ids, mask) if learned]
         special = set(tokenizer.special.values())
@@ -150,7 +152,10 @@ def write_shards(source, tokenizer, folder, shard_tokens=1 << 26, fim=0.0, worke
         if token not in tokenizer.special:
             raise ValueError(f"the tokenizer has no {token}, which " + (
                 "opens every document" if token == "<|bos|>" else "fill-in-the-middle needs"))
+    if folder.exists() and not (folder / "index.json").exists():
+        raise ValueError(f"{folder} is there, but is not a folder of shards; remove it")
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed and had this number
     aside.mkdir(parents=True)
     try:
         dtype, compressors = dtype_of(tokenizer), Compressors()
@@ -170,6 +175,9 @@ def write_shards(source, tokenizer, folder, shard_tokens=1 << 26, fim=0.0, worke
         for split in writers:
             if not index[split]["documents"]:
                 raise ValueError(f"{source.name} leaves nothing for {split}; it needs more text")
+            if not index[split]["bytes"]:
+                raise ValueError(f"{source.name} has nothing to learn in {split}: no assistant "
+                                 "says a word")
         index["val"] |= compressors.sizes()
         tokenizer.save(aside / "tokenizer.json")
         write_safely(aside / "index.json", json.dumps(index, indent=1))
@@ -274,10 +282,12 @@ def open_name(name, vocab_size=None, data_dir="data", say=print):
     the share of its documents to be filled in.
     """
     if name.startswith("shards:"):
+        if parse_name(name)[1]:
+            raise ValueError(f"{name}: shards are made already, and take no options")
         return Shards(name.removeprefix("shards:"), vocab_size).verify()
     base, options = parse_name(name)
     fim = options.pop("fim", ["0"])[-1]
-    if not re.fullmatch(r"0|1|0?\.\d+|1\.0*", fim):
+    if not re.fullmatch(r"[\d.e-]+", fim) or not 0 <= float(fim) <= 1:
         raise ValueError(f"fim is {fim!r}, but must be a share from 0 to 1")
     rules = {"against"} | {field.name for field in dataclasses.fields(Rules)}
     cleaning = {key: options.pop(key) for key in list(options) if key in rules}
@@ -292,7 +302,7 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", default="python",
                         help="as 02_data/corpus.py lists them (default: python)")
-    parser.add_argument("--vocab-size", type=int, default=2048,
+    parser.add_argument("--vocab-size", type=int,
                         help="train a tokenizer of this size (default: 2048)")
     parser.add_argument("--tokenizer", metavar="FILE", help="use this one instead")
     parser.add_argument("--num-shards", metavar="N", help="files of a large data set (default: 1)")
@@ -308,8 +318,12 @@ def main(argv=None):
     given = [(key, value) for key in ("num_shards", "language", "fim")
              if (value := getattr(args, key)) is not None]
     given += [("against", name) for name in args.against]
+    if unclear := [name for name in args.against if parse_name(name)[1]]:
+        raise ValueError(f"--against {unclear[0]}: an option here would be the first source's; "
+                         "clean.py takes it")
     name = ",".join([args.source, *(f"{key}={value}" for key, value in given)])
-    vocab_size = None if tokenizer else args.vocab_size
+    ready = tokenizer or name.startswith("shards:")
+    vocab_size = args.vocab_size or (None if ready else 2048)
     shards = prepare(name, vocab_size, args.data_dir, tokenizer, args.workers)
     first = shards.train.read(0, min(40, len(shards.train)))
     print(f"begins     {shards.tokenizer.decode(first)!r}")

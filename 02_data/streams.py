@@ -52,6 +52,11 @@ class Stream:
             n, i, offset = n - len(parts[-1]), i + 1, 0
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
+    def __getitem__(self, part):
+        """stream[start:stop], as of an array; what is beyond its end is left out."""
+        start, stop, _ = part.indices(len(self))
+        return self.read(start, max(0, stop - start))
+
     def labels(self, start, n):
         """The same ids, but -1 where they are not to be learned."""
         ids = self.read(start, n)
@@ -70,14 +75,18 @@ class Shards:
             self.index = json.loads((self.folder / "index.json").read_text())
             self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
             self.train, self.val = self._open("train"), self._open("val")
+            made_with, size = self.index["tokenizer"], self.index["vocab_size"]
         except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{folder} is not a folder of shards: {error!r}") from None
-        if self.tokenizer.hash != self.index["tokenizer"]:
-            raise ValueError(f"{folder} was made with tokenizer {self.index['tokenizer']}, but "
-                             f"holds tokenizer {self.tokenizer.hash}")
-        if vocab_size not in (None, self.index["vocab_size"]):
+        if self.tokenizer.hash != made_with:
+            raise ValueError(f"{folder} was made with tokenizer {made_with}, but holds tokenizer "
+                             f"{self.tokenizer.hash}")
+        if vocab_size not in (None, size):
             raise ValueError(f"vocab_size is {vocab_size}, but the shards in {folder} were made "
-                             f"with a vocabulary of {self.index['vocab_size']}")
+                             f"with a vocabulary of {size}")
+
+    def __reduce__(self):  # to another process goes the folder, not what it holds
+        return Shards, (self.folder,)
 
     @property
     def hash(self):
@@ -143,11 +152,15 @@ class Mixture:
             if shards.tokenizer.hash != self.tokenizer.hash:
                 raise ValueError(f"{self.shards[0].folder} has tokenizer {self.tokenizer.hash}, "
                                  f"but {shards.folder} has {shards.tokenizer.hash}")
+        self.weighted = list(zip(self.weights, self.shards))
         self.train, self.val = (self._join([getattr(s, split) for s in self.shards])
                                 for split in ("train", "val"))
         self.index = {"vocab_size": self.tokenizer.vocab_size,
                       "val": {key: sum(s.index["val"][key] for s in self.shards)
                               for key in ("bytes", "zlib", "lzma")}}
+
+    def __reduce__(self):
+        return Mixture, (self.weighted,)
 
     def _join(self, streams):
         masks = [mask for s in streams for mask in (

@@ -88,6 +88,13 @@ def test_best_fit_windows(seed):
         assert len(seen) + plan.cropped - cropped == sum(lengths), "what is cut off is counted"
 
 
+def test_short_documents_fill_long_windows():
+    """Though a window holds more of them than the buffer does."""
+    plan = BestFit(documents([3] * 1000), 100, buffer=8)
+    rows = [sum(n for _, n in plan.row()) for _ in range(29)]
+    assert set(rows) == {101}, rows
+
+
 def test_what_best_fit_loses_for_ever():
     plan = BestFit(documents([5, 100, 20]), 9)
     assert plan.lost == pytest.approx((90 + 10) / 125)
@@ -106,13 +113,14 @@ def test_best_fit_cuts_less_than_order_of_arrival():
 
 
 @pytest.mark.parametrize("weights", [(0.7, 0.3), (1.0,), (0.05, 0.05, 0.9), (1 / 3, 1 / 3, 1 / 3),
-                                     (0.41, 0.29, 0.17, 0.08, 0.05)])
+                                     (0.41, 0.29, 0.17, 0.08, 0.05),
+                                     tuple(w / 6.9 for w in (1, 0.1, 3, 2, 0.3, 0.5))])
 def test_next_source(weights):
     taken = [0] * len(weights)
     for k in range(1, 2001):
         taken[next_source(taken, weights)] += 1
         for count, weight in zip(taken, weights):
-            assert abs(count - weight * k) < 1 + 1e-9, f"after {k} rows {taken} of {weights}"
+            assert abs(count - weight * k) < 1 - 1e-7, f"after {k} rows {taken} of {weights}"
     assert next_source([1, 0], [0.7, 0.3]) == 0 and next_source([2, 0], [0.7, 0.3]) == 1
 
 
@@ -208,6 +216,9 @@ def test_mixture_is_exact_in_any_window():
 def test_fewer_rows_than_ranks_are_refused():
     with pytest.raises(ValueError, match="batch_size is 2"):
         Batches(mixture(documents([100])), 2, 8, rank=0, world=3)
+    for sampling in PLANS:
+        with pytest.raises(ValueError, match="seq_len is -3"):
+            Batches(mixture(documents([100])), 2, -3, sampling=sampling)
 
 
 def test_memory_stays_flat(tmp_path):

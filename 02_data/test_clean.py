@@ -162,6 +162,10 @@ def test_open_clean(tmp_path):
     assert again.fingerprint == found.fingerprint and said[1] == said[0]
     other = open_clean(source, {"language": ["go"]}, tmp_path / "data", said.append)
     assert other.fingerprint != found.fingerprint and len(list(other.records())) == 1
+    for chunk in (tmp_path / "data").glob("*/chunk-00000.jsonl"):
+        chunk.write_text("")
+    with pytest.raises(ValueError, match="has changed since it was written"):
+        open_clean(source, {"language": ["go"]}, tmp_path / "data", said.append)
     for key, value, wrong in (("near", "x", "a number"), ("tests", "yes", "0 or 1")):
         with pytest.raises(ValueError, match=f"{key} is '{value}', but must be {wrong}"):
             open_clean(source, {key: [value]}, tmp_path / "data")

@@ -27,9 +27,43 @@ def test_as_record():
         as_record({"text": "x"}, "line 7", field="body")
 
 
+def test_an_explicit_text_comes_first():
+    assert as_record({"text": "x", "choices": ["a"], "messages": []}, "") == {"text": "x"}
+    row = {"prompt": "P", "canonical_solution": "S", "test": "T"}
+    assert as_record(row, "", field="prompt") == {"text": "P"}
+
+
+USER = {"role": "user", "content": "Hi"}
+
+
+@pytest.mark.parametrize("row", [
+    {"text": 5}, {"text": 5, "messages": [USER]}, {"messages": 5}, {"messages": ["Hi"]},
+    {"messages": []}, {"messages": [{"content": "Hi"}]}, {"messages": [{"role": "user"}]},
+    {"messages": [USER | {"content": None}]}, {"messages": [USER | {"content": 5}]},
+    {"messages": [USER, USER]}, {"messages": [USER | {"content": ["Hi"]}]},
+    {"messages": [USER | {"content": [{"type": "text"}]}]}, {"turns": 5}, {"turns": [1, 2]},
+    {"question": "?", "answer": {"value": 1}}, {"canonical_solution": "x"}, {"choices": 5},
+    {"choices": [1, 2]}, {"messages": [{"role": "system", "content": "x"},
+                                       USER | {"content": [{"type": "text", "text": "Hi"}]}]},
+], ids=json.dumps)
+def test_rows_that_are_no_record(row):
+    with pytest.raises(ValueError, match="^line 7 can't be read: |^line 7 has no text"):
+        as_record(row, "line 7")
+
+
+def test_what_is_known_is_of_the_right_type_or_left_out():
+    row = {"text": "x", "path": 5, "repo": ["r"], "license": [None, "MIT"], "stars": "12"}
+    assert as_record(row, "") == {"text": "x", "license": ["MIT"]}
+    assert as_record({"text": "x", "license": "MIT"}, "")["license"] == ["MIT"]
+    for license in ("", [], [None], 5):
+        assert as_record({"text": "x", "license": license}, "") == {"text": "x"}
+
+
 def test_half_a_character_is_replaced():
-    assert as_record(json.loads('{"text": "a\\ud83d b \\ud83d\\ude00"}'), "")["text"] == (
-        "a\ufffd b \U0001f600")
+    text = json.loads('"a\\ud83d b \\ud83d\\ude00"')
+    assert as_record({"text": text}, "")["text"] == "a\ufffd b \U0001f600"
+    messages = [USER | {"content": text}]
+    assert as_record({"messages": messages}, "")["messages"][0]["content"][1] == "\ufffd"
 
 
 def test_read_jsonl(tmp_path):
@@ -54,6 +88,9 @@ def test_zst(tmp_path):
     ("a.jsonl", b'[1]\n', "a.jsonl, line 1, is not a JSON object"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 9)[:-9], "a.jsonl.gz is damaged"),
     ("a.jsonl.gz", b"plain", "a.jsonl.gz is damaged"),
+    ("a.jsonl.gz", gzip.compress(bytes(range(256)) * 9)[:30] + b"junk" * 9, "a.jsonl.gz"),
+    ("a.jsonl", b"[" * 100_000, "line 1, is not JSON"),
+    ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", "line 1, is not JSON"),
 ])
 def test_damaged_lines(tmp_path, name, data, error):
     (tmp_path / name).write_bytes(data)
@@ -91,3 +128,6 @@ def test_read_core(tmp_path):
         bundle.writestr("__MACOSX/eval_bundle/eval_data/._arc.jsonl", "junk")
     assert [record["text"] for record in read_core(tmp_path / "bundle.zip")] == [
         "Why?\na\nb", "It was\nso"]
+    (tmp_path / "bundle.zip").write_text("<html>please log in")
+    with pytest.raises(ValueError, match="bundle.zip is no .zip file"):
+        list(read_core(tmp_path / "bundle.zip"))

@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import os
 import zlib
 
 import numpy as np
@@ -103,6 +104,35 @@ def test_masks_lie_beside_the_ids(chats, tokenizer, tmp_path, shard_tokens):
     n = shards.index["val"]["documents"]
     assert n and shards.index["val"]["bytes"] == 3 * n, "sat, and nothing that the user says"
     assert shards.index["val"]["zlib"] == len(zlib.compress(b"sat" * n, 9))
+
+
+def test_nothing_to_learn(tokenizer, tmp_path):
+    lines = [json.dumps({"messages": [{"role": "user", "content": f"{i}"}]}) for i in range(90)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="has nothing to learn in train"):
+        write_shards(find_source(f"jsonl:{tmp_path / 'a.jsonl'}"), tokenizer, tmp_path / "out")
+    with pytest.raises(ValueError, match="no <.assistant_end.>, which conversations need"):
+        encode({"messages": CHAT}, Tokenizer([], special_tokens=["<|bos|>"]))
+
+
+def test_options_make_other_shards(tmp_path):
+    rows = [json.dumps({"text": f"a {i}", "other": f"b {i}"}) for i in range(90)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    name, folders = f"jsonl:{tmp_path / 'a.jsonl'}", set()
+    for options in ("", ",field=other", ",min_bytes=1", ",field=other,min_bytes=1"):
+        shards = prepare(name + options, 280, tmp_path / "data", say=lambda text: None)
+        folders.add(shards.folder)
+        text = shards.tokenizer.decode(shards.train.read(1, 3))
+        assert ("b" in text) == ("other" in options), text
+    assert len(folders) == 4
+
+
+def test_what_a_killed_process_left_is_no_obstacle(source, tokenizer, tmp_path):
+    (tmp_path / f".out.{os.getpid()}.tmp").mkdir()
+    write_shards(source, tokenizer, tmp_path / "out")
+    (tmp_path / "out" / "index.json").unlink()
+    with pytest.raises(ValueError, match="is there, but is not a folder of shards"):
+        write_shards(source, tokenizer, tmp_path / "out")
 
 
 def test_workers_write_the_same(source, chats, tokenizer, tmp_path):

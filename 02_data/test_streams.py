@@ -1,11 +1,13 @@
 """Tests of streams.py: reading across shards, and folders that are not what they were."""
 
 import json
+import pickle
 import shutil
 
 import numpy as np
 import pytest
 
+from batches import Batches
 from bpe import Tokenizer
 from corpus import find_source
 from shards import write_shards
@@ -72,6 +74,23 @@ def test_ids_beyond_the_vocabulary_are_refused(out):
     shards.index["vocab_size"] = 100
     with pytest.raises(ValueError, match="holds id .*, but the vocabulary has 100"):
         shards.verify()
+
+
+def test_what_travels_to_another_process_is_the_folder(out):
+    shards = Shards(out)
+    batches = Batches(Mixture([(1, shards)]), 2, 8, sampling="stream")
+    data = pickle.dumps(batches)
+    assert len(data) < 3000, "not the ids"
+    again = pickle.loads(data)
+    assert all((a == b).all() for a, b in zip(next(again), next(batches)))
+
+
+def test_an_index_that_lacks_something(out):
+    index = json.loads((out / "index.json").read_text())
+    for key in index.keys() - {"source", "split", "fim"}:
+        (out / "index.json").write_text(json.dumps({k: v for k, v in index.items() if k != key}))
+        with pytest.raises(ValueError, match="is not a folder of shards"):
+            Shards(out)
 
 
 def test_mixture(out, tmp_path):
