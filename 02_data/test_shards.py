@@ -116,10 +116,12 @@ def test_nothing_to_learn(tokenizer, tmp_path):
 
 
 def test_options_make_other_shards(tmp_path):
-    rows = [json.dumps({"text": f"a {i}", "other": f"b {i}"}) for i in range(90)]
+    words = " ".join(map(chr, range(1040, 1100)))  # so that the rules find it long enough
+    rows = [json.dumps({"text": f"a{i} " + words[i:], "other": f"b{i} " + words[i:]})
+            for i in range(90)]
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     name, folders = f"jsonl:{tmp_path / 'a.jsonl'}", set()
-    for options in ("", ",field=other", ",min_bytes=1", ",field=other,min_bytes=1"):
+    for options in ("", ",field=other", ",near=2,min_bytes=9", ",field=other,near=2,min_bytes=9"):
         shards = prepare(name + options, 280, tmp_path / "data", say=lambda text: None)
         folders.add(shards.folder)
         text = shards.tokenizer.decode(shards.train.read(1, 3))
