@@ -243,7 +243,8 @@ def open_clean(source, options, data_dir="data", say=print):
             with open(folder / chunk["file"], encoding="utf-8") as file:
                 yield from map(json.loads, file)
 
-    return Source(source.name, documents, source.split, hash_of(manifest["chunks"]))
+    return Source(source.name, documents, source.split, hash_of(manifest["chunks"]),
+                  source.share)
 
 
 def main(argv=None):

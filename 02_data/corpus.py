@@ -86,6 +86,7 @@ class Source:
     records: Callable[[], Iterator[dict]]  # the documents, as records.py has them
     split: str  # "hash", "tail", or "official": then every record says its "part", train or val
     fingerprint: str  # changes when the documents do
+    share: float = 0.05  # of the documents that a hash keeps back
 
     @property
     def slug(self):
@@ -103,7 +104,8 @@ class Source:
             elif self.split == "official":
                 pairs = [(record["part"], record)]
             else:
-                pairs = [("val" if is_validation(content(record)) else "train", record)]
+                part = "val" if is_validation(content(record), self.share) else "train"
+                pairs = [(part, record)]
             yield from ((part, one) for part, one in pairs if content(one))
 
 
@@ -193,6 +195,7 @@ class Row:
     files: tuple = ()  # (part, address, sha256 or None), or ...
     hub: tuple = ()  # ... (part, repository, folder in it, glob for the files in that)
     num_shards: int | None = None  # how many files of the Hub's folder, unless asked for more
+    share: float = 0.05  # kept back by hash; less of what is large
     gated: bool = False  # given out to who has agreed to its terms
     read: Callable = read_any
     open: Callable | None = None  # for what is on this machine
@@ -225,14 +228,16 @@ SOURCES = {
                              ("val", "Salesforce/wikitext", "wikitext-103-raw-v1",
                               "*/validation-*")), read=read_wikitext),
     "fineweb-edu": Row("web pages that teach, 10 billion tokens", "hash", "rows", num_shards=1,
-                       hub=(("", "HuggingFaceFW/fineweb-edu", "sample/10BT", "*.parquet"),)),
+                       hub=(("", "HuggingFaceFW/fineweb-edu", "sample/10BT", "*.parquet"),),
+                       share=0.002),
     "c4": Row("web pages in English, cleaned by rules, 305 GB", "hash", "lines", num_shards=1,
-              hub=(("", "allenai/c4", "en", "*/c4-train.*"),)),
+              hub=(("", "allenai/c4", "en", "*/c4-train.*"),), share=0.002),
     "the-pile": Row("22 collections in one, without the books", "hash", "lines", num_shards=1,
-                    hub=(("", "monology/pile-uncopyrighted", "train", "*.jsonl.zst"),)),
+                    hub=(("", "monology/pile-uncopyrighted", "train", "*.jsonl.zst"),),
+                    share=0.002),
     "the-stack": Row("Go files of public repositories, with their metadata", "hash", "files",
                      hub=(("", "bigcode/the-stack-dedup", "data/go", "*.parquet"),),
-                     num_shards=1, gated=True),
+                     num_shards=1, share=0.01, gated=True),
     "smoltalk": Row("a million conversations", "official", "conversations",
                     hub=(("train", "HuggingFaceTB/smoltalk", "data/all", "*/train-*"),
                          ("val", "HuggingFaceTB/smoltalk", "data/all", "*/test-*"))),
@@ -277,7 +282,7 @@ def open_remote(name, row, data_dir, num_shards=None):
                 yield record | {"part": part}
 
     key = json.dumps([(path.name, sha256 or path.stat().st_size) for _, path, sha256 in found])
-    return Source(name, records, row.split, hashlib.sha256(key.encode()).hexdigest())
+    return Source(name, records, row.split, hashlib.sha256(key.encode()).hexdigest(), row.share)
 
 
 # ---- by name ----
@@ -330,7 +335,8 @@ def main(argv=None):
         for name, row in SOURCES.items():
             more = f"; {row.num_shards} file unless num_shards=N" if row.num_shards else ""
             more += "; needs an access token" if row.gated else ""
-            print(f"{name:14}{row.about}\n{'':14}split: {row.split}; between documents: "
+            split = f"hash, {row.share:.1%}" if row.split == "hash" else row.split
+            print(f"{name:14}{row.about}\n{'':14}split: {split}; between documents: "
                   f"{row.between}{more}" + (f"\n{'':13}*{row.address}" if row.address else ""))
         print("* written down from what its authors say; this address has not been tried")
         return

@@ -159,6 +159,16 @@ def test_hub_folders(net, tmp_path, fails):
     assert "HF_TOKEN" in error
 
 
+def test_large_sets_keep_back_less(net, tmp_path, monkeypatch):
+    files, _ = net
+    monkeypatch.setattr(module, "fetch_all", lambda files, folder, **more: [
+        tmp_path / "a.jsonl" for file in files])
+    files["c4-train.0.json.gz"] = b""
+    (tmp_path / "a.jsonl").write_bytes(lines(*({"text": f"{i}"} for i in range(5000))))
+    parts = [part for part, _ in find_source("c4", tmp_path).parts()]
+    assert 2 <= parts.count("val") <= 25, "0.2%, not 5%"
+
+
 def test_the_fingerprint_of_a_download_is_that_of_its_content(net, tmp_path):
     files, _ = net
     files["00.jsonl.zst"] = b"a"
