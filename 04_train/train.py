@@ -216,10 +216,8 @@ def train(config, folder, shards, engine=Engine()):
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
         f"{config.seq_len} tokens, {device} {config.dtype}, peak {peak / 1e9:.0f} GFLOP/s")
 
-    for source, plan in zip(config.data, loader.plans):
-        if plan.lost > 0.01:
-            say(f"           {plan.lost:.0%} of {source} is behind the first {config.seq_len + 1} "
-                f"tokens of a document, and {config.sampling} will never show it")
+    for line in cut_off(config, loader):
+        say(line)
 
     def record(**values):
         if engine.leads:
@@ -260,16 +258,27 @@ def train(config, folder, shards, engine=Engine()):
         if not stopped:
             bits = evaluate(model, shards.val, sizes, engine=engine)
             record(step=step, val_bits_per_byte=bits, baselines=baselines(shards))
-    for source, plan in zip(config.data, loader.plans):
-        if plan.cropped:
-            say(f"           of the tokens of {source} that came, {plan.cropped / plan.tokens:.1%} "
-                "were cut off")
+    for line in cut_off(config, loader):
+        say(line)
     if stopped:
         say(f"stopped after step {step}, which is saved; --resume goes on")
         return None
     if engine.leads:
         summarise(model, shards, folder, device)
     return bits
+
+
+def cut_off(config, loader):
+    """A line for each source that loses ids at the ends of windows: how many so far, or, before
+    any came, how many it will never show.
+    """
+    for source, plan in zip(config.data, loader.plans):
+        if plan.cropped:
+            yield (f"bestfit    has cut off {plan.cropped / plan.tokens:.0%} of the tokens of "
+                   f"{source} that came")
+        elif plan.lost > 0.01:
+            yield (f"bestfit    will never show {plan.lost:.0%} of {source}: what is behind the "
+                   f"first {config.seq_len + 1} tokens of a document")
 
 
 def restore(folder, shards, model, optimizer, loader, device, engine):
