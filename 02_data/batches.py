@@ -73,7 +73,10 @@ class Shuffled:
     def state_dict(self):
         return {"epoch": self.epoch, "place": self.place}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state):  # exercise
+        """Go on exactly where the Shuffled was whose state_dict() this is: self.epoch, self.place
+        and self.order, which permutation() makes for the epoch, are as they were there.
+        """
         self.epoch, self.place = state["epoch"], state["place"]
         self.order = self.permutation()
 

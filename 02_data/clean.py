@@ -194,8 +194,8 @@ def code_hash():
         __file__, filters.__file__, duplicates.__file__, records.__file__, corpus.__file__)])
 
 
-def clean_folder(source, rules, against=(), data_dir="data", out=None):
-    """The folder of write_clean() for a Source, made unless it is there already.
+def clean_folder(source, rules, against=(), data_dir="data", out=None, say=print):
+    """The folder of write_clean() for a Source, made unless it is there already; shows its report.
 
     against: names of sources with evaluation texts. Without `out` the folder's name holds a hash of
     all that its content depends on.
@@ -210,11 +210,14 @@ def clean_folder(source, rules, against=(), data_dir="data", out=None):
         texts = {one.name: ["\n".join(strings(record)) for record in one.records()]
                  for one in sets}
         write_clean(source.name, source.fingerprint, records, rules, folder, texts)
+    say((folder / "report.txt").read_text())
+    if not against:
+        say("no evaluation set was named (against=humaneval-x): its texts may be among these\n")
     return folder
 
 
 def open_clean(source, options, data_dir="data", say=print):
-    """What is worth keeping of a Source, as a Source; its report is shown.
+    """What is worth keeping of a Source, as a Source.
 
     options: {field of Rules: [text]} and {"against": [names]}, as they stand behind a name.
     ValueError if a value is not one of its field.
@@ -229,8 +232,7 @@ def open_clean(source, options, data_dir="data", say=print):
             except ValueError:
                 raise ValueError(f"{field.name} is {text!r}, but must be "
                                  f"{'0 or 1' if field.type is bool else 'a number'}") from None
-    folder = clean_folder(source, Rules(**values), options.get("against", ()), data_dir)
-    say((folder / "report.txt").read_text())
+    folder = clean_folder(source, Rules(**values), options.get("against", ()), data_dir, say=say)
     manifest = json.loads((folder / "manifest.json").read_text())
     for chunk in manifest["chunks"]:
         with open(folder / chunk["file"], "rb") as file:
@@ -259,7 +261,6 @@ def main(argv=None):
     source, against, out, data_dir = (args.pop(key) for key in
                                       ("source", "against", "out", "data_dir"))
     folder = clean_folder(find_source(source, data_dir), Rules(**args), against, data_dir, out)
-    print((folder / "report.txt").read_text())
     print(f"{folder} holds the documents, report.txt, filters.png and manifest.json")
 
 

@@ -30,8 +30,13 @@ from streams import Stream
 MOST = 10_000_000  # tokens that are looked at
 
 
-def in_documents(row, starts):
-    """A row's spans, cut where documents begin: [(document, offset in it, ids), ...]."""
+def in_documents(row, starts):  # exercise
+    """A row's spans, cut where documents begin: [(document, offset in it, number of ids), ...].
+
+    row: spans (start, n) of a stream; starts: (D,) where in it each document starts, ascending,
+    the first at 0. np.searchsorted finds the document that a place is in; beware of the place
+    where one starts. in_documents([(1, 9)], [0, 3, 4, 10]) == [(0, 1, 2), (1, 0, 1), (2, 0, 6)]
+    """
     pieces = []
     for start, n in row:
         first, last = np.searchsorted(starts, [start, start + n - 1], side="right") - 1

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from batches import PLANS, Batches, BestFit, RandomWindows, StreamWindows, best_fit, next_source
+from batches import (PLANS, Batches, BestFit, RandomWindows, Shuffled, StreamWindows, best_fit,
+                     next_source)
 from streams import Stream
 
 
@@ -41,6 +42,15 @@ def test_random_windows_row():
     assert {tight.row()[0][0] for _ in range(200)} == {0, 1}, "every window that fits may come"
     with pytest.raises(ValueError, match="8 tokens are too few"):
         RandomWindows(documents([8]), 8)
+
+
+def test_shuffled_load_state_dict():
+    one = Shuffled(7, seed=3)
+    for stop in range(20):
+        other = Shuffled(7, seed=3)
+        other.load_state_dict(one.state_dict())
+        assert [other.next() for _ in range(9)] == [one.next() for _ in range(9)], stop
+        one.load_state_dict({"epoch": stop // 7, "place": stop % 7})
 
 
 @pytest.mark.parametrize("n, seq_len", [(100, 10), (101, 10), (102, 10), (9, 10), (2, 1)])

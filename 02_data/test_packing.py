@@ -8,9 +8,19 @@ from streams import Stream
 
 
 def test_in_documents():
-    starts = np.array([0, 3, 4, 10])
+    starts = [0, 3, 4, 10]
     assert in_documents([(1, 9)], starts) == [(0, 1, 2), (1, 0, 1), (2, 0, 6)]
     assert in_documents([(10, 2), (4, 6)], starts) == [(3, 0, 2), (2, 0, 6)]
+
+
+def test_in_documents_of_any_row():
+    rng, starts = np.random.default_rng(0), np.array([0, 3, 4, 10, 17])
+    which = np.repeat(np.arange(5), np.diff(starts, append=25))  # the document of every place
+    for _ in range(200):
+        start, end = sorted(rng.choice(26, 2, replace=False))
+        pieces = in_documents([(start, end - start)], starts)
+        places = [(d, starts[d] + offset + i) for d, offset, n in pieces for i in range(n)]
+        assert places == [(which[place], place) for place in range(start, end)], (start, end)
 
 
 def test_waste():

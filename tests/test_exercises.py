@@ -171,7 +171,7 @@ MISTAKES = {
         ("the order of the epoch not restored",
          "self.epoch, self.place = state[\"epoch\"], state[\"place\"]\n        self.order = "
          "self.permutation()", "self.epoch, self.place = state[\"epoch\"], state[\"place\"]",
-         "test_resume"),
+         "test_shuffled_load_state_dict"),
         ("proportions by chance", "return min(behind, key=lambda i: (taken[i] + 1) / weights[i])",
          "return int(np.random.default_rng(k).choice(len(weights), p=weights))",
          "test_next_source"),
@@ -188,6 +188,12 @@ MISTAKES = {
          "test_every_token_once_per_epoch"),
         ("every worker reads the same", "if turn == worker:", "if turn == 0:",
          "test_every_token_once_per_epoch"),
+    ],
+    "02_data/packing.py": [
+        ("a document's first id given to the one before it", "side=\"right\") - 1",
+         "side=\"left\") - 1", "test_in_documents_of_any_row"),
+        ("one id too far", "[start, start + n - 1]", "[start, start + n]",
+         "test_in_documents_of_any_row"),
     ],
     "03_model/gpt.py": [
         ("norm by the sum, not the mean", ".pow(2).mean(-1", ".pow(2).sum(-1", "test_rms_norm"),
