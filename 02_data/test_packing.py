@@ -21,6 +21,7 @@ def test_in_documents_of_any_row():
         pieces = in_documents([(start, end - start)], starts)
         places = [(d, starts[d] + offset + i) for d, offset, n in pieces for i in range(n)]
         assert places == [(which[place], place) for place in range(start, end)], (start, end)
+        assert all(n > 0 for *_, n in pieces), "no empty piece"
 
 
 def test_waste():

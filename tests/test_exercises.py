@@ -346,7 +346,7 @@ def grade(folder, *options):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_blank_then_solve(stage, tmp_path):
-    """As a reader would: the first exercise is red; with the reference bodies all is green."""
+    """As a reader would: the first exercise is red; with the reference bodies all are green."""
     folder = tmp_path / "course"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "data", "runs", "mine"))
     blanking = [sys.executable, "tests/blank.py", stage]
@@ -368,7 +368,7 @@ def test_blank_then_solve(stage, tmp_path):
         file.write_text((ROOT / stage / file.name).read_text())
     again = subprocess.run(blanking, cwd=folder, text=True, capture_output=True)
     assert again.stdout.count("stays as it is") == len(files)
-    green = grade(folder, *(f"{stage}/test_{file.name}" for file in files), "-m", "not slow")
+    green = grade(folder, stage, "-m", "not slow", "-k", " or ".join(names))
     assert green.returncode == 0, green.stdout
 
 
