@@ -12,7 +12,6 @@ Reads a source of conversations; prints its first, what is learned in green. Nex
 """
 
 import itertools
-import re
 import sys
 from pathlib import Path
 
@@ -22,28 +21,8 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from bpe import Tokenizer
 from console import Parser, run
-
-
-def in_turns(messages):  # exercise
-    """The messages of a conversation as user, assistant, user, ...: a new list of dicts.
-
-    A leading message whose role is "system" is merged into the first user message: its content, a
-    blank line, the user's content; all strings. `messages` stays as it is. ValueError for a
-    conversation "without messages", or where turns don't alternate or the first is not the user's:
-    naming the turn, counted from 1 after merging, who spoke, and who was to.
-    """
-    messages = list(messages)
-    if [m["role"] for m in messages[:2]] == ["system", "user"]:
-        system, user, *rest = messages
-        messages = [user | {"content": system["content"] + "\n\n" + user["content"]}, *rest]
-    if not messages:
-        raise ValueError("a conversation without messages")
-    for i, message in enumerate(messages):
-        expected = ("user", "assistant")[i % 2]
-        if message["role"] != expected:
-            raise ValueError(f"turn {i + 1} of a conversation is by {message['role']!r}, where "
-                             f"it was for {expected!r} to speak")
-    return messages
+from corpus import find_source
+from records import in_turns
 
 
 def render(messages, tokenizer):  # exercise
@@ -89,25 +68,6 @@ def render(messages, tokenizer):  # exercise
     return ids, mask
 
 
-def with_calculator(answer):  # exercise
-    """The parts of an answer of GSM8K, in which <<48/2=24>> stands for the use of a calculator.
-
-    What is before the last "=" becomes a python part, what is after it an output part; the text
-    around them text parts, none of them empty.
-    with_calculator("6 * 7 = <<6*7=42>>42") == [{"type": "text", "text": "6 * 7 = "},
-    {"type": "python", "text": "6*7"}, {"type": "output", "text": "42"},
-    {"type": "text", "text": "42"}]
-    """
-    parts = []
-    for i, piece in enumerate(re.split(r"<<(.*?)>>", answer)):
-        if i % 2:
-            call, _, result = piece.rpartition("=")
-            parts += [{"type": "python", "text": call}, {"type": "output", "text": result}]
-        elif piece:
-            parts.append({"type": "text", "text": piece})
-    return parts
-
-
 def coloured(ids, mask, tokenizer):
     """The text of a conversation for a terminal: what is learned in green."""
     runs = itertools.groupby(zip(ids, mask), key=lambda pair: pair[1])
@@ -116,8 +76,6 @@ def coloured(ids, mask, tokenizer):
 
 
 def main(argv=None):
-    from corpus import find_source  # which needs with_calculator()
-
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="a source of conversations; 02_data/corpus.py lists them")
     parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")

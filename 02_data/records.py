@@ -1,7 +1,7 @@
 """Files of other people's formats -> records: one dict a document.
 
-A record has "text", or "messages" (a conversation, as chats.py has them), and whatever of path,
-repo, license and stars is known. Others give these other names; here is who calls what how.
+A record has "text", or "messages" (a conversation: dicts with role and content, user and assistant
+in turn), and whatever of path, repo, license and stars is known. Others give these other names; here is who calls what how.
 Left out: which files there are (corpus.py), formats that are not lines or rows.
 
 Parquet needs pyarrow and .zst needs zstandard; they are asked for when one is to be read.
@@ -21,7 +21,6 @@ from pathlib import Path
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from chats import in_turns, with_calculator
 from console import read_text
 
 FIELDS = {  # what others call what we call
@@ -47,8 +46,49 @@ def mended(text):
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def in_turns(messages):  # exercise
+    """The messages of a conversation as user, assistant, user, ...: a new list of dicts.
+
+    A leading message whose role is "system" is merged into the first user message: its content, a
+    blank line, the user's content; all strings. `messages` stays as it is. ValueError for a
+    conversation "without messages", or where turns don't alternate or the first is not the user's:
+    naming the turn, counted from 1 after merging, who spoke, and who was to.
+    """
+    messages = list(messages)
+    if [m["role"] for m in messages[:2]] == ["system", "user"]:
+        system, user, *rest = messages
+        messages = [user | {"content": system["content"] + "\n\n" + user["content"]}, *rest]
+    if not messages:
+        raise ValueError("a conversation without messages")
+    for i, message in enumerate(messages):
+        expected = ("user", "assistant")[i % 2]
+        if message["role"] != expected:
+            raise ValueError(f"turn {i + 1} of a conversation is by {message['role']!r}, where "
+                             f"it was for {expected!r} to speak")
+    return messages
+
+
+def with_calculator(answer):  # exercise
+    """The parts of an answer of GSM8K, in which <<48/2=24>> stands for the use of a calculator.
+
+    What is before the last "=" becomes a python part, what is after it an output part; the text
+    around them text parts, none of them empty.
+    with_calculator("6 * 7 = <<6*7=42>>42") == [{"type": "text", "text": "6 * 7 = "},
+    {"type": "python", "text": "6*7"}, {"type": "output", "text": "42"},
+    {"type": "text", "text": "42"}]
+    """
+    parts = []
+    for i, piece in enumerate(re.split(r"<<(.*?)>>", answer)):
+        if i % 2:
+            call, _, result = piece.rpartition("=")
+            parts += [{"type": "python", "text": call}, {"type": "output", "text": result}]
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
 def conversation(messages):
-    """Messages as chats.py has them, their system message merged."""
+    """in_turns() of messages that may be of any form. TypeError, LookupError if of another."""
     def said(content):
         if isinstance(content, list):
             return [{"type": part["type"], "text": mended(part["text"])} for part in content]

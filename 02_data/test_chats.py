@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bpe import Tokenizer
-from chats import in_turns, main, render, with_calculator
+from chats import main, render
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
                    (("user", "Hi"), ("assistant", "Ho")))
@@ -14,20 +14,6 @@ USER, ASSISTANT = ({"role": role, "content": text} for role, text in
 @pytest.fixture(scope="module")
 def tokenizer():
     return Tokenizer.train(["Hello there, what is 6 * 7? It is 42.\n"], 290)
-
-
-def test_in_turns():
-    system = {"role": "system", "content": "Be brief."}
-    messages = [system, USER, ASSISTANT]
-    assert in_turns(messages) == [{"role": "user", "content": "Be brief.\n\nHi"}, ASSISTANT]
-    assert messages == [system, USER, ASSISTANT], "the argument stays as it is"
-    assert in_turns([USER]) == [USER]
-    for wrong, said in (([], "without messages"), ([ASSISTANT], "1 .*'assistant'"),
-                        ([USER, USER], "2 .*'user'.*'assistant'"),
-                        ([system], "1 .*'system'"),
-                        ([USER, ASSISTANT, system], "3 .*'system'")):
-        with pytest.raises(ValueError, match=said):
-            in_turns(wrong)
 
 
 def learned(messages, tokenizer):
@@ -64,15 +50,6 @@ def test_render_takes_no_special_token_from_users(tokenizer):
     assert ids.count(tokenizer.special["<|assistant_start|>"]) == 1
     assert ids.count(tokenizer.special["<|assistant_end|>"]) == 1
     assert learned([trick, ASSISTANT], tokenizer) == "Ho<|assistant_end|>"
-
-
-def test_with_calculator():
-    assert with_calculator("6 * 7 = <<6*7=42>>42") == [
-        {"type": "text", "text": "6 * 7 = "}, {"type": "python", "text": "6*7"},
-        {"type": "output", "text": "42"}, {"type": "text", "text": "42"}]
-    assert with_calculator("<<1=1=1>>") == [{"type": "python", "text": "1=1"},
-                                            {"type": "output", "text": "1"}]
-    assert with_calculator("no sums") == [{"type": "text", "text": "no sums"}]
 
 
 def test_command_line(tmp_path, capsys, fails):

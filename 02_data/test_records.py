@@ -6,7 +6,34 @@ import zipfile
 
 import pytest
 
-from records import as_record, read_any, read_core, read_jsonl, read_wikitext
+from records import (as_record, in_turns, read_any, read_core, read_jsonl, read_wikitext,
+                     with_calculator)
+
+USER, ASSISTANT = ({"role": role, "content": text} for role, text in
+                   (("user", "Hi"), ("assistant", "Ho")))
+
+
+def test_in_turns():
+    system = {"role": "system", "content": "Be brief."}
+    messages = [system, USER, ASSISTANT]
+    assert in_turns(messages) == [{"role": "user", "content": "Be brief.\n\nHi"}, ASSISTANT]
+    assert messages == [system, USER, ASSISTANT], "the argument stays as it is"
+    assert in_turns([USER]) == [USER]
+    for wrong, said in (([], "without messages"), ([ASSISTANT], "1 .*'assistant'"),
+                        ([USER, USER], "2 .*'user'.*'assistant'"),
+                        ([system], "1 .*'system'"),
+                        ([USER, ASSISTANT, system], "3 .*'system'")):
+        with pytest.raises(ValueError, match=said):
+            in_turns(wrong)
+
+
+def test_with_calculator():
+    assert with_calculator("6 * 7 = <<6*7=42>>42") == [
+        {"type": "text", "text": "6 * 7 = "}, {"type": "python", "text": "6*7"},
+        {"type": "output", "text": "42"}, {"type": "text", "text": "42"}]
+    assert with_calculator("<<1=1=1>>") == [{"type": "python", "text": "1=1"},
+                                            {"type": "output", "text": "1"}]
+    assert with_calculator("no sums") == [{"type": "text", "text": "no sums"}]
 
 
 def test_as_record():
@@ -31,9 +58,6 @@ def test_an_explicit_text_comes_first():
     assert as_record({"text": "x", "choices": ["a"], "messages": []}, "") == {"text": "x"}
     row = {"prompt": "P", "canonical_solution": "S", "test": "T"}
     assert as_record(row, "", field="prompt") == {"text": "P"}
-
-
-USER = {"role": "user", "content": "Hi"}
 
 
 @pytest.mark.parametrize("row", [

@@ -62,11 +62,15 @@ MISTAKES = {
         ("the cut rounded up", "cut = int(len(text) * (1 - share))",
          "cut = -int(len(text) * (share - 1) // 1)", "test_cut_tail"),
     ],
-    "02_data/chats.py": [
+    "02_data/records.py": [
         ("the system message left standing", "== [\"system\", \"user\"]",
          "== [\"user\", \"system\"]", "test_in_turns"),
         ("turns that need not alternate", "if message[\"role\"] != expected:",
          "if message[\"role\"] not in (\"user\", \"assistant\"):", "test_in_turns"),
+        ("the first = taken for the result", "piece.rpartition(\"=\")", "piece.partition(\"=\")",
+         "test_with_calculator"),
+    ],
+    "02_data/chats.py": [
         ("the user's words learned", "own = role == \"assistant\"", "own = True", "test_render"),
         ("a model that never learns to stop", "mark(f\"{role}_end\", own)",
          "mark(f\"{role}_end\", False)", "test_render"),
@@ -75,8 +79,6 @@ MISTAKES = {
         ("special token taken from user text", "say(tokenizer.encode(part[\"text\"]), learned)",
          "say(tokenizer.encode(part[\"text\"], \"all\"), learned)",
          "test_render_takes_no_special_token_from_users"),
-        ("the first = taken for the result", "piece.rpartition(\"=\")", "piece.partition(\"=\")",
-         "test_with_calculator"),
     ],
     "02_data/fim.py": [
         ("middle and suffix in the order of the text",
