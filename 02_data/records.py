@@ -1,7 +1,8 @@
 """Files of other people's formats -> records: one dict a document.
 
 A record has "text", or "messages" (a conversation: dicts with role and content, user and assistant
-in turn), and whatever of path, repo, license and stars is known. Others give these other names; here is who calls what how.
+in turn), and whatever of path, repo, license and stars is known. Others give these other names;
+here is who calls what how.
 Left out: which files there are (corpus.py), formats that are not lines or rows.
 
 Parquet needs pyarrow and .zst needs zstandard; they are asked for when one is to be read.
