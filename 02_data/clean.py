@@ -158,8 +158,14 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
     aside.mkdir(parents=True)
     try:
         texts = [text for name in against for text in against[name]]
-        report, chunks = Report(all_filters(rules)), []
-        kept = clean(records, rules, report, texts)
+        report, chunks, digest = Report(all_filters(rules)), [], hashlib.sha256()
+
+        def watched():
+            for record in records:
+                digest.update(json.dumps(record, sort_keys=True).encode())
+                yield record
+
+        kept = clean(watched(), rules, report, texts)
         for record in kept:  # the first of a chunk, which takes more
             path = aside / f"chunk-{len(chunks):05}.jsonl"
             chunks.append(write_chunk(itertools.chain([record], kept), path, chunk_bytes))
@@ -169,6 +175,7 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
                              f"its {report.total('documents'):,} documents fail at {most!r}")
         manifest = {
             "source": source_name, "fingerprint": fingerprint, "code": code_hash(),
+            "input": digest.hexdigest(),  # of all records: the same on every machine
             "rules": dataclasses.asdict(rules),
             "against": {name: {"documents": len(texts), "sha256": hash_of(texts)}
                         for name, texts in against.items()},

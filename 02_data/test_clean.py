@@ -85,6 +85,9 @@ def test_write_clean_is_repeatable_and_whole(tmp_path):
     one = files(tmp_path / "one")
     assert one == files(tmp_path / "two"), "the same records and rules, the same bytes"
     manifest = json.loads(one["manifest.json"])
+    write_clean("there", "cafe", iter(everything()), rules, tmp_path / "less", against)
+    less = json.loads((tmp_path / "less" / "manifest.json").read_text())
+    assert len(manifest["input"]) == 64 and less["input"] != manifest["input"]
     assert (manifest["source"], manifest["fingerprint"]) == ("here", "f00d")
     assert manifest["rules"]["language"] == "go" and manifest["rules"]["max_line"] == 1000
     assert manifest["against"]["exam"]["documents"] == 1 and len(manifest["code"]) == 64
