@@ -1,22 +1,25 @@
 """A decoder-only transformer: ids in, a score for every possible next id out.
 
-The modern recipe, which transformers calls "nanochat": RMSNorm without parameters, rotary
-positions, normalised queries and keys, grouped key/value heads, ReLU^2, no biases, an untied head
-with a soft cap on its logits. Read from the top: the functions that are all of the mathematics,
-then the cache, attention, the block, the model, and generate().
-Left out: other architectures, other people's weights, clever sampling (05_sample/sample.py).
+One config spans the family tree: GPT-2, Llama and today's recipe are the same few lines, with other
+choices (family.py lists them side by side). The defaults are today's recipe, which transformers
+calls "nanochat": RMSNorm without parameters, rotary positions, normalised queries and keys, grouped
+key/value heads, ReLU^2, no biases, an untied head with a soft cap on its logits.
+Read from the top: the functions that are all of the mathematics, then attention, the MLP, the block
+and the model.
+Left out: the cache that makes writing quick (decode.py), other people's weights (weights.py).
 
 One alphabet for shapes, here and everywhere: B batch, T time, C channels (d_model), H heads,
 G key/value heads, D head size, S positions seen (the cache's and the T new ones), V vocabulary.
 
     python 03_model/gpt.py        # builds a small one and prints it
 
-Reads and writes nothing. Next: 03_model/budget.py.
+Reads and writes nothing. Next: decode.py, family.py.
 """
 
 import math
 import sys
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,10 +32,17 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from console import Parser, option, run
 
+ACTIVATIONS = {
+    "relu": F.relu,  # Vaswani et al. 2017
+    "gelu": partial(F.gelu, approximate="tanh"),  # GPT-2 (Hendrycks & Gimpel 2016, section 2)
+    "swiglu": F.silu,  # Llama (Shazeer 2020): of a gate, which is then multiplied by what goes up
+    "relu2": lambda x: F.relu(x).square(),  # So et al. 2021
+}
+
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a model."""
+    """The shape of a model, and of which kind its parts are."""
 
     vocab_size: int = option(2048, "ids, special tokens included")
     seq_len: int = option(128, "tokens in a window")
@@ -41,17 +51,35 @@ class GPTConfig:
     n_kv_head: int = option(2, "key/value heads: n_head is multi-head attention, 1 multi-query")
     d_model: int = option(128, "width of the stream")
     d_ff: int = option(512, "width of the MLP")
+    positions: str = option("rope", "how a model knows what stands where: vectors added to the "
+                            "stream, or queries and keys that turn", ("learned", "sinusoidal",
+                                                                      "rope"))
     rope_base: float = option(10000.0, "rotary positions: how slow the slowest pair turns")
-    softcap: float = option(15.0, "no logit is larger than this")
+    norm: str = option("rmsnorm", "LayerNorm also takes the mean away", ("layernorm", "rmsnorm"))
+    norm_eps: float = option(1e-6, "keeps the norm of zeros finite")
+    gains: bool = option(False, "norms have parameters")
+    embed_norm: bool = option(True, "a norm behind the embedding")
+    qk_norm: bool = option(True, "a norm, without parameters, on every query and key")
+    activation: str = option("relu2", "the MLP's", tuple(ACTIVATIONS))
+    bias: bool = option(False, "matrices and LayerNorms add a vector")
+    tied: bool = option(False, "the head is the embedding table")
+    softcap: float = option(15.0, "no logit is larger than this; 0: no cap")
 
     def __post_init__(self):
         for field in fields(GPTConfig):
-            if not getattr(self, field.name) > 0:  # not "<=", which would let nan pass
-                raise ValueError(f"{field.name} is {getattr(self, field.name)}, but must be "
-                                 "positive")
-        if self.d_model % (2 * self.n_head):
+            value = getattr(self, field.name)
+            if field.metadata["choices"] and value not in field.metadata["choices"]:
+                raise ValueError(f"{field.name} is {value!r}, but must be one of "
+                                 f"{', '.join(field.metadata['choices'])}")
+            if field.type in (int, float) and field.name != "softcap" and not value > 0:
+                raise ValueError(f"{field.name} is {value}, but must be positive")  # nor nan
+        if not self.softcap >= 0:
+            raise ValueError(f"softcap is {self.softcap}, but must be positive, or 0 for none")
+        if self.d_model % self.n_head or self.positions == "rope" and self.head_dim % 2:
             raise ValueError(f"d_model {self.d_model} can't be divided into {self.n_head} heads of "
                              "an even size (rotary positions turn pairs)")
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd, and sinusoidal positions are pairs")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_head {self.n_head} is not a multiple of n_kv_head "
                              f"{self.n_kv_head}, so they can't share evenly")
@@ -76,19 +104,20 @@ def rms_norm(x, eps=1e-6):  # exercise
 def rope_angles(positions, head_dim, base=10000.0):  # exercise
     """The cosines and sines by which rotary positions turn (Su et al. 2021, section 3.2.2).
 
-    positions: (T,) ints. Pair i of the D/2 pairs turns by the angle position * base^(-2i/D):
+    positions: (..., T) ints. Pair i of the D/2 pairs turns by the angle position * base^(-2i/D):
     the first fast, the last hardly at all, like the hands of a clock.
-    Returns (cos, sin), each (T, D/2) in float32.
+    Returns (cos, sin), each (..., T, D/2) in float32.
     """
     speeds = base ** (-torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
-    angles = positions.float()[:, None] * speeds
+    angles = positions.float()[..., None] * speeds
     return angles.cos(), angles.sin()
 
 
 def rotate(x, cos, sin):  # exercise
     """Turn each pair (x1, x2) of x by its angle: (x1 cos + x2 sin, x2 cos - x1 sin).
 
-    x: (B, H, T, D), whose pair i is x[..., i] and x[..., i + D/2]. cos, sin: (T, D/2).
+    x: (B, H, T, D), whose pair i is x[..., i] and x[..., i + D/2]. cos, sin: (T, D/2), or
+    (B, 1, T, D/2) if rows stand at different positions.
     The dot product of two turned vectors depends only on how far apart they stand. (The paper
     pairs neighbours and turns the other way: as good, as long as queries and keys do the same.)
     """
@@ -97,66 +126,94 @@ def rotate(x, cos, sin):  # exercise
     return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
 
-def visible(n_queries, n_keys, device=None):  # exercise
-    """Which keys a query may look at: (T, S) booleans, True where the key is not in its future.
+def sinusoids(positions, d_model):  # exercise
+    """A fixed vector for each position (Vaswani et al. 2017, section 3.5): the hands of the same
+    clock, shown instead of used to turn.
 
-    The T queries are the last T of the S positions: query t stands at position S - T + t.
-    visible(2, 3) == [[True, True, False], [True, True, True]]
+    positions: (..., T) ints -> (..., T, C): sin and cos in turn, sin a0, cos a0, sin a1, ... with
+    the angles of rope_angles(positions, C).
     """
-    return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(n_keys - n_queries)
+    cos, sin = rope_angles(positions, d_model)
+    return torch.stack((sin, cos), dim=-1).flatten(-2)
 
 
-def attention_by_hand(q, k, v):  # exercise
-    """Causal scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), written out.
+def visible(positions, n_keys):  # exercise
+    """Which keys a query may look at: True where the key does not stand behind the query.
 
-    q: (B, H, T, D); k, v: (B, G, S, D); the queries are the last T of S positions. Query head h
-    reads key/value head h // (H/G) (Ainslie et al. 2023). softmax(q k' / sqrt(D)) v over the
-    visible keys, (B, H, T, D). attention() is the same, fused; this is what it computes.
+    positions: (..., T), where the queries stand; the keys stand at 0, 1, ... S - 1. (..., T, S).
+    visible([1, 2], 3) == [[True, True, False], [True, True, True]]
     """
-    H, T, D = q.shape[1:]
-    G, S = k.shape[1:3]
-    k, v = (x.repeat_interleave(H // G, dim=1) for x in (k, v))  # (B, H, S, D)
+    return torch.arange(n_keys, device=positions.device) <= positions[..., None]
+
+
+def attention_weights(q, k, mask):  # exercise
+    """How much each query takes from each key: softmax(q k' / sqrt(D)), (B, H, T, S).
+
+    q: (B, H, T, D); k: (B, G, S, D); mask: (T, S) or (B, 1, T, S), True where a query may look; all
+    else weighs 0. Query head h reads key head h // (H/G) (Ainslie et al. 2023).
+    """
+    (H, D), G = (q.shape[1], q.shape[3]), k.shape[1]
+    k = k.repeat_interleave(H // G, dim=1)  # (B, H, S, D)
     scores = q @ k.transpose(-2, -1) / math.sqrt(D)  # (B, H, T, S)
-    scores = scores.masked_fill(~visible(T, S, q.device), float("-inf"))
-    return scores.softmax(dim=-1) @ v
+    return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
 
 
-def attention(q, k, v):
-    """attention_by_hand in one kernel, which never holds the (T, S) scores in memory."""
-    T, S = q.shape[2], k.shape[2]
-    mask = visible(T, S, q.device) if 1 < T < S else None  # a chunk after a filled cache
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=T == S and T > 1,
-                                          enable_gqa=q.shape[1] != k.shape[1])
+def attention_by_hand(q, k, v, mask):  # exercise
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), written out.
 
-
-# ---- the cache ----
-
-class KVCache:
-    """The keys and values of the positions a generation has seen, so that none is computed twice.
-
-    Memory is taken once, for `size` positions. `length` says how many are filled; every layer
-    writes behind it, and GPT.forward moves it on, once, when all layers are done.
+    attention_weights(q, k, mask) times v, (B, H, T, D). v: (B, G, S, D), shared as the keys are.
+    attention() is the same, fused; this is what it computes.
     """
+    v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)  # (B, H, S, D)
+    return attention_weights(q, k, mask) @ v
 
-    def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
-        self.size, self.length = size or config.seq_len, 0
-        shape = (config.n_layer, batch_size, config.n_kv_head, self.size, config.head_dim)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)  # (n_layer, B, G, size, D)
-        self.values = torch.empty_like(self.keys)
 
-    def append(self, layer, k, v):  # exercise
-        """Store k, v (B, G, T, D) behind the `length` positions that `layer` holds already.
+def attention(q, k, v, mask=None):
+    """attention_by_hand in one kernel, which never holds the (T, S) scores in memory.
 
-        Writes into self.keys[layer] and self.values[layer]; does not change self.length.
-        Returns all of that layer's keys and values up to the new ones, each (B, G, length + T, D).
-        """
-        start, end = self.length, self.length + k.shape[2]
-        self.keys[layer, :, :, start:end] = k
-        self.values[layer, :, :, start:end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+    Without a mask: causal if T == S, and a single query sees all keys.
+    """
+    (B, H, T, D), G = q.shape, k.shape[1]
+    if T == 1:  # heads that read the same keys are like queries at several positions
+        return attend(q.view(B, G, H // G, D), k, v, attn_mask=mask).view(B, H, 1, D)
+    return attend(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=H != G)
+
+
+attend = F.scaled_dot_product_attention
 
 
 # ---- the model ----
+
+class Linear(nn.Linear):
+    """x W' + b, (..., in) -> (..., out)."""
+
+    def forward(self, x):
+        rows = x.numel() // self.in_features
+        if not 4 <= rows <= 32 or torch.is_grad_enabled() or x.device.type != "cpu":
+            return F.linear(x, self.weight, self.bias)
+        # A small batch at a time, as in decoding: for the same product as (W x')' a CPU's kernels
+        # need two thirds of the time.
+        y = self.weight @ x.reshape(rows, self.in_features).t()  # (out, rows)
+        y = y.t().contiguous().view(*x.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias
+
+
+class Norm(nn.Module):
+    """LayerNorm (Ba et al. 2016) or RMSNorm, with gains or without."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, C = config, config.d_model
+        centred = config.norm == "layernorm"
+        self.weight = nn.Parameter(torch.ones(C)) if config.gains else None
+        self.bias = nn.Parameter(torch.zeros(C)) if config.gains and config.bias and centred else None
+
+    def forward(self, x):
+        eps = self.config.norm_eps
+        if self.config.norm == "layernorm":
+            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, eps)
+        return rms_norm(x, eps) if self.weight is None else rms_norm(x, eps) * self.weight
+
 
 class Attention(nn.Module):
     """Positions talk: each gathers from those before it what its query asks for."""
@@ -165,32 +222,44 @@ class Attention(nn.Module):
         super().__init__()
         self.config, self.layer = config, layer
         C, D = config.d_model, config.head_dim
-        self.q = nn.Linear(C, config.n_head * D, bias=False)
-        self.k = nn.Linear(C, config.n_kv_head * D, bias=False)
-        self.v = nn.Linear(C, config.n_kv_head * D, bias=False)
-        self.out = nn.Linear(config.n_head * D, C, bias=False)
+        self.heads = (config.n_head, config.n_kv_head, config.n_kv_head)  # of q, k, v
+        self.qkv = Linear(C, sum(self.heads) * D, config.bias)  # one product is quicker than three
+        self.out = Linear(config.n_head * D, C, config.bias)
 
-    def forward(self, x, cos, sin, cache):
+    def forward(self, x, turn, mask, cache):
+        """x: (B, T, C) -> (B, T, C). turn: cos and sin for rotate(), or None."""
         B, T, C = x.shape
-        q, k, v = (f(x).unflatten(2, (-1, self.config.head_dim)).transpose(1, 2)
-                   for f in (self.q, self.k, self.v))  # (B, H, T, D), (B, G, T, D) twice
-        q, k = rms_norm(rotate(q, cos, sin)), rms_norm(rotate(k, cos, sin))
+        qkv = self.qkv(x).view(B, T, sum(self.heads), self.config.head_dim).transpose(1, 2)
+        q, k, v = qkv.split(self.heads, dim=1)  # (B, H, T, D), (B, G, T, D) twice
+        if turn:
+            q, k = rotate(q, *turn), rotate(k, *turn)
+        if self.config.qk_norm:
+            q, k = rms_norm(q), rms_norm(k)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, G, S, D)
-        return self.out(attention(q, k, v).transpose(1, 2).reshape(B, T, C))
+        y = attention(q.to(k.dtype), k, v, mask).to(x.dtype)  # (B, H, T, D)
+        return self.out(y.transpose(1, 2).reshape(B, T, C))
 
 
 class MLP(nn.Module):
-    """Each position thinks by itself: up to d_ff features, ReLU squared (So et al. 2021), down."""
+    """Each position thinks by itself: up to d_ff features, an activation, down."""
 
     def __init__(self, config):
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.activation = ACTIVATIONS[config.activation]
+        gated = config.activation == "swiglu"
+        self.gate = Linear(config.d_model, config.d_ff, config.bias) if gated else None
+        self.up = Linear(config.d_model, config.d_ff, config.bias)
+        self.down = Linear(config.d_ff, config.d_model, config.bias)
 
     def forward(self, x):  # exercise
-        """down(relu(up(x))^2). x: (B, T, C) -> (B, T, C)."""
-        return self.down(F.relu(self.up(x)).square())
+        """down(activation(up(x))), or with a gate down(activation(gate(x)) * up(x)).
+
+        x: (B, T, C) -> (B, T, C). self.gate is None where there is none.
+        """
+        if self.gate is None:
+            return self.down(self.activation(self.up(x)))
+        return self.down(self.activation(self.gate(x)) * self.up(x))
 
 
 class Block(nn.Module):
@@ -198,62 +267,95 @@ class Block(nn.Module):
 
     def __init__(self, config, layer):
         super().__init__()
-        self.attention = Attention(config, layer)
-        self.mlp = MLP(config)
+        self.attention_norm, self.attention = Norm(config), Attention(config, layer)
+        self.mlp_norm, self.mlp = Norm(config), MLP(config)
 
-    def forward(self, x, cos, sin, cache):  # exercise
+    def forward(self, x, turn, mask, cache):  # exercise
         """x + attention(norm(x)), then y + mlp(norm(y)). x: (B, T, C) -> (B, T, C).
 
-        norm is rms_norm; cos, sin and cache are handed to self.attention as they are.
+        The norms are self.attention_norm and self.mlp_norm; turn, mask and cache are handed to
+        self.attention as they are.
         """
-        x = x + self.attention(rms_norm(x), cos, sin, cache)
-        return x + self.mlp(rms_norm(x))
+        x = x + self.attention(self.attention_norm(x), turn, mask, cache)
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class GPT(nn.Module):
     def __init__(self, config, seed=0):
         super().__init__()
-        self.config = config
+        self.config, learned = config, config.positions == "learned"
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        self.places = nn.Embedding(config.seq_len, config.d_model) if learned else None
+        self.embed_norm = Norm(config) if config.embed_norm else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.norm = Norm(config)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied:
+            self.head.weight = self.embed.weight
         self.init_weights(torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
     def init_weights(self, generator):
-        """Embedding normal; matrices uniform with variance 1 / d_model, but those that write to the
-        stream zero, so that each block starts as "do nothing"; a tiny head, so that all ids start
-        about equally likely.
+        """Matrices uniform with variance 1 / fan-in, biases zero. So that all ids start about
+        equally likely, either the head is tiny, and the matrices that write to the stream are zero:
+        each block starts as "do nothing". Or the head is the embedding: then that is small, and
+        the blocks write together about as much as one of them would, so that the stream is not just
+        the last id itself (GPT-2; Radford et al. 2019, section 2.3).
         """
-        bound = math.sqrt(3 / self.config.d_model)
-        self.embed.weight.normal_(generator=generator)
-        for block in self.blocks:
-            a, m = block.attention, block.mlp
-            for linear in (a.q, a.k, a.v, m.up):
-                linear.weight.uniform_(-bound, bound, generator=generator)
-            a.out.weight.zero_()
-            m.down.weight.zero_()
-        self.head.weight.normal_(std=0.001, generator=generator)
+        tied, n_writers = self.config.tied, 2 * self.config.n_layer
+        for name, module in self.blocks.named_modules():
+            if isinstance(module, nn.Linear):
+                writes = name.endswith(("attention.out", "mlp.down"))
+                scale = 1 if not writes else n_writers**-0.5 if tied else 0
+                bound = scale * math.sqrt(3 / module.in_features)
+                module.weight.uniform_(-bound, bound, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+        self.head.weight.normal_(std=0.02 if tied else 0.001, generator=generator)
+        for table in ([] if tied else [self.embed]) + ([self.places] if self.places else []):
+            table.weight.normal_(std=0.02 if tied else 1.0, generator=generator)
 
-    def forward(self, ids, cache=None):
-        """ids: (B, T) ints -> logits (B, T, V) in float32.
+    def hidden(self, ids, cache=None):
+        """ids: (B, T) ints -> what the head reads, (B, T, C).
 
-        With a cache, ids continue what it holds and are added to it: cache.length grows by T.
+        With a cache, ids continue what it holds and are added to it: cache.lengths grow by T.
         ValueError if the positions don't fit into the window or, with a cache, into the cache.
         """
-        T = ids.shape[1]
-        start, room = (0, self.config.seq_len) if cache is None else (cache.length, cache.size)
+        config, T = self.config, ids.shape[1]
+        start, room = (0, config.seq_len) if cache is None else (max(cache.lengths), cache.size)
         if start + T > room:
             raise ValueError(f"{start} + {T} positions don't fit into {room}")
-        positions = torch.arange(start, start + T, device=ids.device)
-        cos, sin = rope_angles(positions, self.config.head_dim, self.config.rope_base)
-        x = rms_norm(self.embed(ids))  # (B, T, C)
+        positions = cache.positions(T) if cache else torch.arange(T, device=ids.device)
+        ragged = positions.dim() == 2
+        # No mask is needed where all is seen, or where attention() knows what is: it is slower.
+        mask = visible(positions, start + T) if ragged or 1 < T < start + T else None
+        mask = mask.unsqueeze(1) if ragged else mask  # (B, 1, T, S): the same for all heads
+
+        x = self.embed(ids)  # (B, T, C)
+        turn = None
+        if config.positions == "rope":
+            turn = rope_angles(positions, config.head_dim, config.rope_base)  # (T, D/2) twice
+            turn = [angle.unsqueeze(1) for angle in turn] if ragged else turn
+        else:
+            x = x + (self.places(positions) if self.places else
+                     sinusoids(positions, config.d_model).to(x.dtype))
+        x = self.embed_norm(x) if self.embed_norm else x
         for block in self.blocks:
-            x = block(x, cos, sin, cache)
+            x = block(x, turn, mask, cache)
         if cache is not None:
-            cache.length += T
-        cap = self.config.softcap  # cap * tanh(logits / cap); dividing the C, not the V, is cheaper
-        return cap * torch.tanh(self.head(rms_norm(x) / cap).float())  # (B, T, V)
+            cache.lengths = [n + T for n in cache.lengths]
+        return self.norm(x)
+
+    def logits(self, x):
+        """What hidden() returned, or some of its positions: (..., C) -> (..., V) in float32."""
+        cap = self.config.softcap
+        if not cap:
+            return self.head(x).float()
+        return cap * torch.tanh(self.head(x / cap).float())  # dividing the C, not the V, is cheaper
+
+    def forward(self, ids, cache=None):
+        """ids: (B, T) ints -> logits (B, T, V) in float32; cache: as in hidden()."""
+        return self.logits(self.hidden(ids, cache))
 
     def loss(self, ids, targets):  # exercise
         """The loss of every target, in nats: -log p(target), and 0 where the target is negative.
@@ -266,51 +368,6 @@ class GPT(nn.Module):
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten().clamp(min=-1),
                                ignore_index=-1, reduction="none")
         return nats.view_as(targets)
-
-
-# ---- writing ----
-
-def greedy(logits):
-    """The likeliest id of each row. logits: (B, V) -> (B,)."""
-    return logits.argmax(dim=-1)
-
-
-def apply_temperature(logits, temperature):
-    """logits / temperature, up to a constant that no softmax sees; without it a tiny temperature
-    would overflow.
-    """
-    return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
-
-
-def random_pick(temperature=1.0, seed=0):
-    """A pick for generate() that draws each id with probability softmax(logits / temperature)."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def pick(logits):
-        shares = apply_temperature(logits, temperature).softmax(dim=-1).cpu()
-        return torch.multinomial(shares, 1, generator=generator)[:, 0].to(logits.device)
-    return pick
-
-
-@torch.inference_mode()
-def generate(model, ids, n_tokens, pick=greedy):
-    """Yield `n_tokens` times the next id of each row, (B,), each chosen by pick(logits (B, V)).
-
-    ids: (B, T) prompts of one length, T >= 1. One pass over the prompt fills the cache, then one
-    position a step. A window that is full starts again from the newer half of what it holds.
-    """
-    if ids.shape[1] == 0:
-        raise ValueError("the prompt is empty: give it at least <|bos|>")
-    window = model.config.seq_len
-    cache = KVCache(model.config, len(ids), dtype=model.head.weight.dtype, device=ids.device)
-    ids = new = ids[:, -window:]
-    for _ in range(n_tokens):
-        if cache.length == window:
-            new, cache.length = ids[:, -((window + 1) // 2):], 0
-        next_ids = pick(model(new, cache)[:, -1])  # (B,)
-        yield next_ids
-        new = next_ids[:, None]
-        ids = torch.cat((ids, new), dim=1)[:, -window:]
 
 
 def main(argv=None):

@@ -38,7 +38,8 @@ from batches import Batches
 from bpe import Tokenizer
 from budget import count_parameters, flops_per_token
 from console import Parser, Progress, StopSignal, add_options, duration, run, track, write_safely
-from gpt import GPT, generate, random_pick
+from decode import generate, random_pick
+from gpt import GPT
 from machine import choose_device, keep_freed_memory, matmul_peak
 from presets import PRESETS, Config
 from report import draw, read_metrics, table
@@ -65,11 +66,14 @@ def learning_rate(step, config):  # exercise
 
 
 def make_optimizer(model, config):
-    """AdamW (Loshchilov & Hutter 2017) in two groups: matrices that decay, tables that don't."""
-    matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.")]
-    tables = [p for name, p in model.named_parameters() if not name.startswith("blocks.")]
+    """AdamW (Loshchilov & Hutter 2017) in two groups: the blocks' matrices, which decay, and all
+    others: tables, biases, gains.
+    """
+    matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
+    decaying = set(matrices)
+    others = [p for p in model.parameters() if p not in decaying]
     groups = [{"params": matrices, "weight_decay": config.weight_decay},
-              {"params": tables, "weight_decay": 0.0}]
+              {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
@@ -264,7 +268,7 @@ def train(config, folder, shards, engine=Engine()):
         say(f"stopped after step {step}, which is saved; --resume goes on")
         return None
     if engine.leads:
-        summarise(model, shards, folder, device)
+        summarise(model, shards, folder)
     return bits
 
 
@@ -308,14 +312,14 @@ def restore(folder, shards, model, optimizer, loader, device, engine):
     return state
 
 
-def summarise(model, shards, folder, device):
+def summarise(model, shards, folder):
     """Draw the curves, print a sample, and the table: what this model and others make of the
     validation text.
     """
     metrics = read_metrics(folder / "metrics.jsonl")
     draw(metrics, folder / "loss.png")
-    bos = torch.tensor([[shards.tokenizer.special["<|bos|>"]]], device=device)
-    ids = [int(i) for i in generate(model, bos, 200, random_pick(temperature=0.8, seed=0))]
+    bos = shards.tokenizer.special["<|bos|>"]
+    ids = [int(i) for i in generate(model, [[bos]], 200, random_pick(temperature=0.8, seed=0))]
     print(f"\n---- a sample ----\n{shards.tokenizer.decode(ids)}\n")
     print(f"---- bits per byte of {shards.index['val']['bytes']:,} bytes of validation text ----")
     print(table(metrics[-1]["baselines"] | {"this model": metrics[-1]["val_bits_per_byte"]}))
