@@ -20,7 +20,9 @@ import console  # noqa: E402
 
 
 READING_ORDER = ["corpus", "records", "download", "hub", "chats", "duplicates", "filters", "clean",
-                 "fim", "streams", "yardsticks", "shards", "batches", "packing", "gpt", "budget"]
+                 "fim", "streams", "yardsticks", "shards", "batches", "packing", "gpt", "decode", "family",
+                 "budget", "weights", "heads", "sample", "writer",
+                 "lookup", "quant", "figures"]
 
 
 def pytest_collection_modifyitems(items):

@@ -2,8 +2,9 @@
 
 A chat model reads all of a conversation, but learns only to speak its own part: each id comes
 with a mask that says whether it is the assistant's. Special tokens mark who speaks, so that no
-text a user types can pretend to be someone else. The format is nanochat's.
-Left out: other models' formats, images.
+text a user types can pretend to be someone else. The format is nanochat's; to talk to models from
+elsewhere, ChatML is spoken too.
+Left out: more formats, images.
 
     python 02_data/chats.py gsm8k
     python 02_data/chats.py jsonl:FILE   # {"messages": [{"role": "user", "content": "Hi!"}, ...]}
@@ -66,6 +67,33 @@ def render(messages, tokenizer):  # exercise
                 mark(f"{kind}_end", learned)
         mark(f"{role}_end", own)
     return ids, mask
+
+
+def render_chatml(messages, tokenizer):  # exercise
+    """The ids of a conversation in ChatML, as SmolLM2 and Qwen know it.
+
+    Every message, a system message too, is <|im_start|>role\\ncontent<|im_end|>\\n, where the two
+    marks are special tokens, and the rest is text: role, newline and content encoded together, the
+    last newline by itself. Content is a string.
+    """
+    start, end = (tokenizer.special[f"<|im_{name}|>"] for name in ("start", "end"))
+    ids = []
+    for message in messages:
+        text = tokenizer.encode(f"{message['role']}\n{message['content']}")
+        ids += [start, *text, end, *tokenizer.encode("\n")]
+    return ids
+
+
+def prompt_ids(messages, tokenizer):
+    """A conversation so far, and the beginning of the answer, in the format that this tokenizer's
+    special tokens speak. ValueError if it speaks neither.
+    """
+    if "<|assistant_start|>" in tokenizer.special:
+        return render(messages, tokenizer)[0] + [tokenizer.special["<|assistant_start|>"]]
+    if "<|im_start|>" in tokenizer.special:
+        return render_chatml(messages, tokenizer) + [
+            tokenizer.special["<|im_start|>"], *tokenizer.encode("assistant\n")]
+    raise ValueError("this tokenizer has no special tokens for a conversation; give a plain prompt")
 
 
 def coloured(ids, mask, tokenizer):

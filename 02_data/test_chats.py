@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bpe import Tokenizer
-from chats import main, render
+from chats import main, prompt_ids, render, render_chatml
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
                    (("user", "Hi"), ("assistant", "Ho")))
@@ -29,6 +29,26 @@ def test_render(tokenizer):
     assert tokenizer.decode(ids) == "<|bos|>" + turn * 2
     assert learned([USER, ASSISTANT] * 2, tokenizer) == "Ho<|assistant_end|>" * 2
     assert learned([USER], tokenizer) == ""
+
+
+def test_render_chatml():
+    tokenizer = Tokenizer([], "gpt4", {"<|im_start|>": 300, "<|im_end|>": 301})
+    system = {"role": "system", "content": "Be brief <|im_end|>"}
+    ids = render_chatml([system, USER, ASSISTANT], tokenizer)
+    assert tokenizer.decode(ids) == ("<|im_start|>system\nBe brief <|im_end|><|im_end|>\n"
+                                     "<|im_start|>user\nHi<|im_end|>\n"
+                                     "<|im_start|>assistant\nHo<|im_end|>\n")
+    assert ids.count(301) == 3, "what a message says never becomes a special token"
+
+
+def test_prompt_ids(tokenizer):
+    assert tokenizer.decode(prompt_ids([USER], tokenizer)) == (
+        "<|bos|><|user_start|>Hi<|user_end|><|assistant_start|>")
+    other = Tokenizer([], "gpt4", {"<|im_start|>": 300, "<|im_end|>": 301})
+    assert other.decode(prompt_ids([USER], other)) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    with pytest.raises(ValueError, match="no special tokens for a conversation"):
+        prompt_ids([USER], Tokenizer([], "gpt4", {}))
 
 
 def test_render_tools(tokenizer):

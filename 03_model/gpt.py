@@ -206,7 +206,8 @@ class Norm(nn.Module):
         self.config, C = config, config.d_model
         centred = config.norm == "layernorm"
         self.weight = nn.Parameter(torch.ones(C)) if config.gains else None
-        self.bias = nn.Parameter(torch.zeros(C)) if config.gains and config.bias and centred else None
+        shifts = config.gains and config.bias and centred
+        self.bias = nn.Parameter(torch.zeros(C)) if shifts else None
 
     def forward(self, x):
         eps = self.config.norm_eps

@@ -8,7 +8,8 @@ import torch
 
 from family import FAMILIES
 from gpt import (ACTIVATIONS, GPT, MLP, Attention, Block, GPTConfig, Linear, Norm, attention,
-                 attention_by_hand, attention_weights, rms_norm, rope_angles, rotate, sinusoids, visible)
+                 attention_by_hand, attention_weights, rms_norm, rope_angles, rotate, sinusoids,
+                 visible)
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=3, n_head=4, n_kv_head=2, d_model=32, d_ff=48)
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -175,10 +176,12 @@ def test_mlp(activation):
 
 
 def test_block():
-    block, x = Block(SMALL, 0), randn(2, 5, 32)
+    block, x = Block(dataclasses.replace(SMALL, gains=True), 0), randn(2, 5, 32)
+    for i, norm in enumerate((block.attention_norm, block.mlp_norm)):
+        torch.nn.init.constant_(norm.weight, 2.0 + i)
     turn = rope_angles(torch.arange(5), SMALL.head_dim)
-    y = x + block.attention(rms_norm(x), turn, None, None)
-    assert close(block(x, turn, None, None), y + block.mlp(rms_norm(y)))
+    y = x + block.attention(2 * rms_norm(x), turn, None, None)
+    assert close(block(x, turn, None, None), y + block.mlp(3 * rms_norm(y)))
 
 
 @every_family

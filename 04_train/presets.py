@@ -14,6 +14,7 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from console import option
+from family import MODELS
 from gpt import GPTConfig
 
 
@@ -66,11 +67,13 @@ class Config(GPTConfig):
         return GPTConfig(**shape | {"vocab_size": vocab_size})
 
 
-PRESETS = {
-    "nano": dict(n_layer=2, d_model=64, d_ff=256, vocab_size=512, seq_len=64, steps=100, warmup=10,
-                 eval_every=20, eval_tokens=5_000, save_every=20),  # seconds: to see it work
-    "tiny": dict(),  # two minutes on two cores: Config's own defaults
-}
+# Every model of family.py; its steps and batch are yours to say. The learning rate falls with the
+# width, about as it did over GPT-3's sizes (Brown et al. 2020, table 2.1).
+PRESETS = {name: {"lr": round(0.5 / shape.get("d_model", 128), 5)} | shape
+           for name, shape in MODELS.items()}
+PRESETS["nano"] |= dict(steps=100, warmup=10, lr=6e-3, eval_every=20, eval_tokens=5_000,
+                        save_every=20)  # seconds: to see it work
+PRESETS["tiny"] = dict()  # two minutes on two cores: Config's own defaults
 
 # What may change when a run goes on: how long it is (which moves the cool-down), how often it
 # reports, how much memory it takes, and where; never what it is.

@@ -4,7 +4,12 @@
     runs/tiny/checkpoints/step-000300/model.pt   the weights
                                       state.pt   all else: optimizer, loop, loader, random numbers
 
-train.py writes them; 05_sample and 06_eval read them. Left out: sharded ones. Next: report.py.
+train.py writes them; 05_sample and 06_eval read them. Left out: sharded ones.
+
+    python 04_train/runs.py list
+    python 04_train/runs.py export FOLDER --run tiny   # for transformers, and everyone else
+
+Next: report.py.
 """
 
 import dataclasses
@@ -23,8 +28,9 @@ import torch
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
+import formats
 from bpe import Tokenizer
-from console import option
+from console import Parser, add_options, option, run
 from gpt import GPT
 from machine import choose_device
 from presets import MAY_CHANGE, Config
@@ -176,8 +182,51 @@ class RunOptions:
         return folder, *load_run(folder, choose_device(self.device))
 
 
+@dataclass
+class ModelOptions(RunOptions):
+    """Options of a command that works with any model, from here or elsewhere."""
+
+    weights: str = option("", "a Hugging Face folder, read instead of a run")
+
+    def load(self):
+        """(folder, model, tokenizer, config, step); of a Hugging Face folder step is None."""
+        if not self.weights:
+            return super().load()
+        from weights import read_model
+        model = read_model(self.weights, choose_device(self.device))
+        return self.weights, model, formats.load(self.weights), model.config, None
+
+
 def same_tokenizer(folder, tokenizer, shards):
     """ValueError unless the run in `folder` and these shards have one tokenizer."""
     if tokenizer.hash != shards.tokenizer.hash:
         raise ValueError(f"{folder} was trained with tokenizer {tokenizer.hash}, but its data now "
                          f"has tokenizer {shards.tokenizer.hash}: the source has changed")
+
+
+# ---- the command line ----
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("list", help="every run, and where it stands")
+    command.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
+    command = commands.add_parser("export", help="write a run's model as a Hugging Face folder")
+    command.add_argument("folder", help="where to; transformers loads it, and so does --weights")
+    add_options(command, RunOptions)
+    given = vars(parser.parse_args(argv))
+    if given.pop("command") == "export":
+        target = given.pop("folder")
+        folder, model, tokenizer, _, step = RunOptions(**given).load()
+        export(model, tokenizer, target)
+        print(f"wrote {target}: {folder}, step {step}")
+        return
+    for folder in sorted(Path(given["runs_dir"]).glob("*")):
+        if checkpoint := newest_checkpoint(folder):
+            config = read_config(folder)
+            print(f"{folder.name:20} step {step_of(checkpoint)} of {config.steps}, "
+                  f"{', '.join(config.data)}, {config.n_layer} layers of width {config.d_model}")
+
+
+if __name__ == "__main__":
+    run(main)

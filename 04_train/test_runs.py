@@ -1,12 +1,18 @@
 """Tests of runs.py: whole, or not there."""
 
+import dataclasses
 import io
+import json
 
 import pytest
 import torch
 
 import runs
-from runs import load, load_model, newest_checkpoint, newest_run, save_checkpoint
+from bpe import Tokenizer
+from gpt import GPT
+from presets import Config
+from runs import (ModelOptions, load, load_model, main, newest_checkpoint, newest_run,
+                  save_checkpoint)
 
 
 def linear(value):
@@ -92,3 +98,25 @@ def test_newest_run(tmp_path):
         save_checkpoint(tmp_path / name, 1, linear(1), {})
     (tmp_path / "unfinished").mkdir()
     assert newest_run(tmp_path).name == "a" and newest_run(tmp_path, "b").name == "b"
+
+
+def test_list_and_export(tmp_path, capsys, fails):
+    pytest.importorskip("safetensors", reason="an oracle of tests/requirements.txt")
+    tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
+    config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
+    folder = runs.start_run(tmp_path / "runs", "one")
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    tokenizer.save(folder / "tokenizer.json")
+    model = GPT(config.gpt(tokenizer.vocab_size))
+    save_checkpoint(folder, 7, model, {})
+    main(["list", "--runs-dir", str(tmp_path / "runs")])
+    assert capsys.readouterr().out.startswith("one                  step 7 of 700, python, 1 layers")
+    main(["export", str(tmp_path / "out"), "--runs-dir", str(tmp_path / "runs"), "--run", "one"])
+    assert "one, step 7" in capsys.readouterr().out
+    _, found, vocabulary, shape, step = ModelOptions(weights=str(tmp_path / "out")).load()
+    assert step is None and shape == model.config and vocabulary.hash == tokenizer.hash
+    for (name, ours), theirs in zip(model.state_dict().items(), found.state_dict().values()):
+        assert torch.equal(ours, theirs), name
+    assert "no run 'two'" in fails(main, "export", tmp_path / "x", "--run", "two", "--runs-dir",
+                                   tmp_path / "runs")
+    assert not (tmp_path / "x").exists()

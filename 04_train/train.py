@@ -138,7 +138,7 @@ def score(model, ids, stride=None, every=1, batch_size=32, engine=Engine()):  # 
     `every` = n only windows 0, n, 2n ... are used; what they don't score stays 0. Windows are
     dealt out by engine.share(list), and the parts put together by engine.sum(array).
     """
-    T, device = model.config.seq_len, model.head.weight.device
+    T, device = model.config.seq_len, model.embed.weight.device
     nats = np.zeros(len(ids) - 1)
     todo = engine.share(windows(len(ids), T, stride or T)[::every])
     batches = range(0, len(todo), batch_size)
@@ -178,7 +178,7 @@ def take_step(model, optimizer, batch, step, config, engine, stop):
 
     ValueError, before the weights are touched, if the loss or a gradient is not finite.
     """
-    device = model.head.weight.device
+    device = model.embed.weight.device
     n_targets = max(1.0, float(engine.sum(np.array([(batch[1] >= 0).sum()], np.float64))[0]))
     inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):

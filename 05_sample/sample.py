@@ -1,18 +1,22 @@
-"""From logits to text: how the next id is chosen, and how ids become characters on a screen.
+"""From logits to text: how the next id is chosen, and a text, or many at once, written with it.
 
 A model gives a score for every id. Taking the best each time (greedy) is safe and repeats itself;
 drawing at random from all of them now and then draws nonsense. Between the two: sharpen the
-distribution (temperature), or cut off its unlikely tail (top-k, top-p). The loop that calls
-these is gpt.generate.
-Left out: batches of prompts, stop strings, penalties.
+distribution (temperature), or cut off its unlikely tail (top-k, top-p, min-p). The loop that asks
+for the ids is decode.generate.
+Left out: ids that become characters on a screen (writer.py), several ids at a step (lookup.py),
+weights in fewer bits (quant.py).
 
     python 05_sample/sample.py --prompt "def main(" --tokens 300
-    python 05_sample/sample.py --run tiny --temperature 0
+    python 05_sample/sample.py --run tiny --temperature 0 --prompt "import " "class " --samples 2
+    python 05_sample/sample.py --weights SmolLM2 --chat --prompt "What is the capital of France?"
 
-Reads the newest run in runs/, or --run; writes to the screen. Next: 06_eval/evals.py.
+Reads the newest run in runs/, or --run, or a Hugging Face folder; writes to the screen.
+Next: writer.py, lookup.py, quant.py and figures.py, then 06_eval/evals.py.
 """
 
-import codecs
+import dataclasses
+import random
 import sys
 import time
 from dataclasses import dataclass
@@ -24,12 +28,26 @@ import torch
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
+from chats import prompt_ids
 from console import Parser, add_options, option, run
-from gpt import apply_temperature, generate, greedy, random_pick
-from runs import RunOptions
+from decode import apply_temperature, generate
+from lookup import generate_by_lookup
+from quant import KINDS, pack
+from runs import ModelOptions
+from writer import Writer
 
 
-# ---- choosing ----
+# ---- choosing: what of a distribution is kept ----
+
+def penalise(logits, seen, penalty):  # exercise
+    """Make ids that were there before less likely: divide their logits by `penalty` where they are
+    positive, multiply where they are negative (Keskar et al. 2019, section 4.1).
+
+    logits: (B, V); seen: (B, V) booleans -> (B, V). A penalty of 1 changes nothing.
+    """
+    weaker = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, weaker, logits)
+
 
 def top_k(logits, k):  # exercise
     """Keep the k likeliest ids of each row, and no more, whatever their ties; -inf for the others.
@@ -53,72 +71,193 @@ def top_p(logits, p):  # exercise
     return torch.empty_like(logits).scatter(-1, ids, ordered)
 
 
-def make_pick(temperature=1.0, k=None, p=None, seed=0):  # exercise
-    """A pick for generate(): logits (B, V) -> ids (B,). Temperature 0 is greedy.
+def min_p(logits, p):  # exercise
+    """Keep the ids at least p times as likely as the likeliest; -inf for the others.
 
-    Otherwise apply_temperature(logits, temperature), then top_k if k is given, then top_p if p is
-    given, then a draw by random_pick with this seed.
+    logits: (B, V) -> (B, V). With probabilities .5 .3 .2, p = .5 keeps two. A flat distribution
+    keeps many, a sharp one few (Nguyen et al. 2024, section 3).
     """
-    if temperature == 0:
-        return greedy
-    draw = random_pick(seed=seed)
-
-    def pick(logits):
-        logits = apply_temperature(logits, temperature)
-        logits = logits if k is None else top_k(logits, k)
-        logits = logits if p is None else top_p(logits, p)
-        return draw(logits)
-    return pick
-
-
-# ---- showing ----
-
-class TextStream:
-    """Ids in, text out, piece by piece, never half a character: an id may end in the middle of one.
-
-    decode_bytes: a tokenizer's method of that name.
-    """
-
-    def __init__(self, decode_bytes):
-        self.decode_bytes = decode_bytes
-        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, ids):  # exercise
-        """The text that is complete after these further ids, "" if none is; bytes that can't
-        become a character come out as U+FFFD. self.decoder keeps the rest.
-        """
-        return self.decoder.decode(self.decode_bytes(ids))
-
-    def end(self):
-        """What is left over at the end: U+FFFD for a character that never became whole."""
-        return self.decoder.decode(b"", final=True)
-
-
-def stream_text(model, tokenizer, prompt, n_tokens, pick):
-    """Yield the text that follows `prompt`, as it is generated; stops when a document ends."""
-    bos, text = tokenizer.special["<|bos|>"], TextStream(tokenizer.decode_bytes)
-    ids = torch.tensor([[bos] + tokenizer.encode(prompt)], device=model.head.weight.device)
-    for next_ids in generate(model, ids, n_tokens, pick):
-        if int(next_ids) == bos:
-            break
-        yield text.push(next_ids.tolist())
-    yield text.end()
+    shares = logits.softmax(dim=-1)
+    return logits.masked_fill(shares < p * shares.amax(dim=-1, keepdim=True), float("-inf"))
 
 
 @dataclass
-class Options(RunOptions):
-    prompt: str = option("", "what the text begins with; - reads it from the standard input")
-    tokens: int = option(200, "how many to write at most")
+class Sampling:
+    """How the ids of a text are chosen."""
+
     temperature: float = option(0.8, "0 always takes the likeliest; 1 is the model as it is")
     top_k: int = option(0, "draw from this many only; 0: from all")
     top_p: float = option(1.0, "draw from the likeliest that have this probability together")
-    seed: int = option(0, "of the draws")
+    min_p: float = option(0.0, "draw from those at least so many times as likely as the likeliest")
+    repetition_penalty: float = option(1.0, "above 1: ids that were there before get less likely")
+    seed: int = option(0, "of the draws; the next text's is one higher")
 
     def __post_init__(self):
         for name, good in (("temperature", 0 <= self.temperature < float("inf")),
-                           ("top_k", self.top_k >= 0), ("tokens", self.tokens >= 0),
-                           ("top_p", 0 < self.top_p <= 1)):
+                           ("top_k", self.top_k >= 0), ("top_p", 0 < self.top_p <= 1),
+                           ("min_p", 0 <= self.min_p <= 1),
+                           ("repetition_penalty", 0 < self.repetition_penalty < float("inf"))):
             if not good:
+                raise ValueError(f"{name} can't be {getattr(self, name)}")
+
+
+def distribution(logits, seen, sampling):  # exercise
+    """The probabilities from which the next id is drawn. logits, seen: (B, V) -> (B, V).
+
+    penalise() by the ids that were seen; at temperature 0 the likeliest then has probability 1,
+    otherwise apply_temperature(logits, temperature), then top_k, top_p, min_p in turn, each of what
+    the one before has left, and softmax. What is off (top_k = 0, top_p = 1, min_p = 0) is skipped.
+    """
+    if sampling.repetition_penalty != 1:
+        logits = penalise(logits, seen, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+    logits = apply_temperature(logits, sampling.temperature)
+    if sampling.top_k:
+        logits = top_k(logits, sampling.top_k)
+    if sampling.top_p < 1:
+        logits = top_p(logits, sampling.top_p)
+    if sampling.min_p:
+        logits = min_p(logits, sampling.min_p)
+    return logits.softmax(dim=-1)
+
+
+def draw(shares, uniforms):  # exercise
+    """The id at which each row's probabilities, added up from the left, first exceed its number.
+
+    shares: (B, V), rows that add up to about 1; uniforms: (B,) from [0, 1) -> ids (B,). With .5 .3
+    .2, 0.49 draws id 0, 0.5 id 1, 0.99 id 2. An id of probability 0 is never drawn.
+    """
+    ends = shares.double().cumsum(dim=-1)  # (B, V)
+    uniforms = torch.as_tensor(uniforms, dtype=torch.double, device=shares.device)
+    return torch.searchsorted(ends, uniforms[:, None] * ends[:, -1:], right=True)[:, 0]
+
+
+class Picker:
+    """A pick for generate(), logits (B, V) -> ids (B,), with a seed and a memory for each row.
+
+    A row's ids depend on its own sampling and past alone, whoever stands beside it.
+    """
+
+    def __init__(self, samplings, prompts):
+        self.samplings = samplings  # one a row, as the prompts, lists of ids
+        self.uniforms = [random.Random(sampling.seed) for sampling in samplings]
+        self.prompts, self.seen = prompts, None
+        self.logprobs = None  # of the ids picked last, (B,): the model's own, before any change
+
+    def __call__(self, logits):
+        if self.seen is None:
+            self.seen = torch.zeros_like(logits, dtype=torch.bool)
+            for row, prompt in zip(self.seen, self.prompts):
+                row[prompt] = True
+        groups = {}  # rows that are chosen alike are chosen together
+        for b, sampling in enumerate(self.samplings):
+            alike = dataclasses.astuple(dataclasses.replace(sampling, seed=0))
+            groups.setdefault(alike, []).append(b)
+        shares = torch.empty_like(logits)
+        for rows in groups.values():
+            sampling = self.samplings[rows[0]]
+            shares[rows] = distribution(logits[rows], self.seen[rows], sampling)
+        ids = draw(shares, [uniform.random() for uniform in self.uniforms])[:, None]
+        self.seen.scatter_(1, ids, True)
+        self.logprobs = (logits.gather(1, ids) - logits.logsumexp(1, keepdim=True))[:, 0]
+        return ids[:, 0]
+
+
+# ---- writing ----
+
+END_NAMES = ("<|bos|>", "<|assistant_end|>", "<|endoftext|>", "<|im_end|>", "<|end_of_text|>",
+             "<|eot_id|>")
+
+
+def end_ids(tokenizer):
+    """The ids after which nothing follows: a document or an answer has ended."""
+    return {tokenizer.special[name] for name in END_NAMES if name in tokenizer.special}
+
+
+def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), n_samples=1,
+           guesses=0, slide=True):
+    """Continue B prompts, lists of ids, side by side: yield (row, text, Completion) whenever a row
+    has more text, and when it is done.
+
+    Row i continues prompt i // n_samples. samplings: one for each prompt, or one for all; row after
+    row its seed grows by 1. A row ends after n_tokens ids, at an id of end_ids(), or before a
+    string of `stops`; then its Completion says how it finished. guesses: up to so many ids at a
+    step (lookup.py), for a single row. What doesn't fit into the window is a ValueError, or, with
+    `slide`, its beginning is forgotten.
+    """
+    rows = [prompt for prompt in prompts for _ in range(n_samples)]
+    if isinstance(samplings, Sampling):
+        chosen = [dataclasses.replace(samplings, seed=samplings.seed + i) for i in range(len(rows))]
+    else:
+        chosen = [dataclasses.replace(sampling, seed=sampling.seed + i)
+                  for sampling in samplings for i in range(n_samples)]
+    window, longest = model.config.seq_len, max(map(len, prompts))
+    if not slide and longest + n_tokens - 1 > window:  # the last id need not be read
+        raise ValueError(f"a prompt of {longest} ids and {n_tokens} more don't fit into the window "
+                         f"of {window}")
+    if guesses and len(rows) > 1:
+        raise ValueError(f"several ids at a step are for a single text, not for {len(rows)}")
+    pick, ends = Picker(chosen, rows), end_ids(tokenizer)
+    writers = [Writer(prompt, tokenizer, ends, stops) for prompt in rows]
+    steps = (generate_by_lookup(model, prompts[0], n_tokens, pick, guesses) if guesses else
+             generate(model, prompts, n_tokens, pick, n_samples))
+    for ids in steps:
+        for b, (writer, i, logprob) in enumerate(zip(writers, ids.tolist(),
+                                                     pick.logprobs.tolist())):
+            if not writer.done.finish:
+                text = writer.push(i, logprob)
+                if text or writer.done.finish:
+                    yield b, text, writer.done
+        if all(writer.done.finish for writer in writers):
+            break
+    for b, writer in enumerate(writers):
+        if not writer.done.finish:
+            yield b, writer.end("length"), writer.done
+
+
+def complete(*arguments, **options):
+    """stream(), all at once: a list of Completions."""
+    done = {}
+    for b, _, completion in stream(*arguments, **options):
+        done[b] = completion
+    return [done[b] for b in sorted(done)]
+
+
+# ---- the command line ----
+
+def start_of(prompt, tokenizer):
+    """The ids of a prompt: as documents begin where the model was trained, then the text."""
+    first = [tokenizer.special[name] for name in ("<|bos|>", "<|begin_of_text|>")
+             if name in tokenizer.special]
+    ids = first + tokenizer.encode(prompt)
+    if not ids and "<|endoftext|>" in tokenizer.special:
+        ids = [tokenizer.special["<|endoftext|>"]]
+    if not ids:
+        raise ValueError("the prompt is empty, and this model knows no sign for a beginning")
+    return ids
+
+
+@dataclass
+class Options(Sampling, ModelOptions):
+    prompt: tuple = option(("",), "what the text begins with, or several; - reads it from the "
+                                  "standard input")
+    chat: bool = option(False, "the prompt is what a user says, and the model answers")
+    tokens: int = option(200, "how many to write at most")
+    samples: int = option(1, "texts for each prompt, which is read once")
+    stop: tuple = option((), "strings before which a text ends")
+    slide: bool = option(True, "when the window is full, forget the beginning; or refuse what does "
+                               "not fit")
+    weights_as: str = option("float32", "int8 is fastest and a little less exact, bfloat16 small",
+                             KINDS)
+    guesses: int = option(0, "up to so many ids at a step, guessed from the text so far; the "
+                             "result is the same, for code it is faster")
+    logprobs: bool = option(False, "print every id with its log-probability, after the text")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("tokens", "samples", "guesses"):
+            if getattr(self, name) < (name == "samples"):
                 raise ValueError(f"{name} can't be {getattr(self, name)}")
 
 
@@ -127,17 +266,33 @@ def main(argv=None):
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
     folder, model, tokenizer, _, step = options.load()
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
-    pick = make_pick(options.temperature, options.top_k or None,
-                     options.top_p if options.top_p < 1 else None, options.seed)
-    print(f"{folder}, step {step}, on {model.head.weight.device}", file=sys.stderr)
-    start, count = time.perf_counter(), 0
-    print(prompt, end="", flush=True)
-    for text in stream_text(model, tokenizer, prompt, options.tokens, pick):
-        print(text, end="", flush=True)
-        count += 1
+    texts = [sys.stdin.read() if text == "-" else text for text in options.prompt]
+    prompts = [prompt_ids([{"role": "user", "content": text}], tokenizer) if options.chat else
+               start_of(text, tokenizer) for text in texts]
+    n_rows = len(prompts) * options.samples
+    model = pack(model, options.weights_as, rows=n_rows)
+    sampling = Sampling(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Sampling)})
+    pieces = stream(model, tokenizer, prompts, options.tokens, sampling, options.stop,
+                    options.samples, options.guesses, options.slide)
+    start, done = time.perf_counter(), {}
+    if n_rows == 1 and not options.chat:
+        print(texts[0], end="", flush=True)
+    for b, text, completion in pieces:
+        done[b] = completion
+        if n_rows == 1:
+            print(text, end="", flush=True)
     seconds = time.perf_counter() - start
-    print(f"\n{(count - 1) / seconds:,.0f} tokens/s", file=sys.stderr)  # the last was end()
+    for b in sorted(done) if n_rows > 1 else ():
+        begin = "" if options.chat else texts[b // options.samples]
+        print(f"---- {b + 1} of {n_rows}, {done[b].finish} ----\n{begin}{done[b].text}")
+    print()
+    for completion in done.values() if options.logprobs else ():
+        for i, logprob in zip(completion.ids, completion.logprobs):
+            print(f"{logprob:9.4f}  {i:6}  {tokenizer.decode([i])!r}")
+    n = sum(len(completion.ids) for completion in done.values())
+    print(f"{folder}{'' if step is None else f', step {step}'}, {model.embed.weight.device} "
+          f"{options.weights_as}: {n / seconds:,.1f} tokens/s, reading the prompt included",
+          file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Tests of sample.py: choosing, then showing, then the command."""
+"""Tests of sample.py: choosing, then writing, then the command."""
 
 import dataclasses
 import io
 import json
+import math
+import random
 import time
 
 import pytest
@@ -12,13 +14,26 @@ from bpe import Tokenizer
 from gpt import GPT, GPTConfig
 from presets import Config
 from runs import save_checkpoint, start_run
-from sample import TextStream, main, make_pick, stream_text, top_k, top_p
+from sample import (Picker, Sampling, complete, distribution, draw, main, min_p, penalise, start_of,
+                    stream, top_k, top_p)
 
 INF = float("inf")
+NEVER = torch.tensor([[False] * 4])
 
 
 def logs(*rows):
     return torch.tensor(rows).log()
+
+
+def near(*values):
+    return pytest.approx(list(values), abs=1e-6)
+
+
+def test_penalise():
+    logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
+    seen = torch.tensor([[True, True, False, False]])
+    assert penalise(logits, seen, 2.0).tolist() == [[1.0, -4.0, 2.0, -2.0]]
+    assert torch.equal(penalise(logits, seen, 1.0), logits)
 
 
 def test_top_k():
@@ -39,66 +54,187 @@ def test_top_p():
     assert top_p(logits, 1e-9).isfinite().sum(-1).tolist() == [1, 1], "one at least"
 
 
-def shares(pick, logits, n=20_000):
-    return (torch.bincount(pick(logits.repeat(n, 1)), minlength=logits.shape[1]) / n).tolist()
+def test_min_p():
+    logits = logs([0.2, 0.5, 0.3], [0.9, 0.05, 0.05])
+    assert min_p(logits, 0.5).isfinite().tolist() == [[False, True, True], [True, False, False]]
+    assert torch.equal(min_p(logits, 0.0), logits)
+    assert min_p(logits, 1.0).isfinite().sum(-1).tolist() == [1, 1]
+    assert min_p(logits, 0.5)[0, 1] == logits[0, 1], "what is kept stays as it was"
 
 
-def test_make_pick():
+def test_distribution():
     logits = logs([0.5, 0.3, 0.15, 0.05])
-    assert make_pick(temperature=0)(logits).tolist() == [0] == make_pick(1e-40)(logits).tolist()
-    near = pytest.approx
-    assert shares(make_pick(seed=1), logits) == near([0.5, 0.3, 0.15, 0.05], abs=0.02)
-    sharp = torch.tensor([0.5, 0.3, 0.15, 0.05]) ** 2
-    assert shares(make_pick(0.5, seed=1), logits) == near((sharp / sharp.sum()).tolist(), abs=0.02)
-    assert shares(make_pick(k=2, seed=1), logits) == near([0.625, 0.375, 0, 0], abs=0.02)
-    assert shares(make_pick(p=0.7, seed=1), logits) == near([0.625, 0.375, 0, 0], abs=0.02)
-    both = shares(make_pick(k=2, p=0.6, seed=1), logits)
-    assert both == [1, 0, 0, 0], "top-p looks at what top-k has left: .625 reaches .6"
-    hot = shares(make_pick(4.0, p=0.5, seed=1), logits)
+
+    def of(seen=NEVER, **sampling):
+        return distribution(logits, seen, Sampling(**{"temperature": 1.0, **sampling}))[0].tolist()
+    assert of() == near(0.5, 0.3, 0.15, 0.05)
+    assert of(temperature=0) == [1, 0, 0, 0] == of(temperature=1e-40)
+    squares = [p * p / 0.365 for p in (0.5, 0.3, 0.15, 0.05)]
+    assert of(temperature=0.5) == near(*squares), "the temperature divides logits"
+    assert of(top_k=2) == near(0.625, 0.375, 0, 0) == of(top_p=0.7) == of(min_p=0.5)
+    assert of(top_k=2, top_p=0.6) == near(1, 0, 0, 0), "top-p sees what top-k left: .625 is .6"
+    hot = of(temperature=4.0, top_p=0.5)
     assert hot[2] == 0 and hot[1] > 0.4, "top-p looks at what the temperature has made"
+    assert of(top_p=0.81, min_p=0.55) == near(0.625, 0.375, 0, 0)
+    seen = torch.tensor([[True, False, False, False]])
+    weaker = [0.25, 0.3, 0.15, 0.05]  # ln .5 is negative: twice that is ln .25
+    assert of(seen, repetition_penalty=2.0) == near(*(p / 0.75 for p in weaker))
+    assert of(seen, temperature=0, repetition_penalty=2.0) == [0, 1, 0, 0]
 
 
-def test_make_pick_follows_its_seed():
-    logits = torch.zeros(50, 10)
-    first = make_pick(seed=1)
-    assert torch.equal(first(logits), make_pick(seed=1)(logits))
-    assert not torch.equal(first(logits), make_pick(seed=1)(logits)), "the draws go on"
-    assert not torch.equal(make_pick(seed=2)(logits), make_pick(seed=1)(logits))
+def test_draw():
+    shares = torch.tensor([[0.5, 0.3, 0.0, 0.2]])
+    numbers = [0.0, 0.49, 0.5, 0.79, 0.81, 0.9999999]
+    assert draw(shares.repeat(6, 1), numbers).tolist() == [0, 0, 1, 1, 3, 3]
+    assert draw(torch.tensor([[0.0, 0.0, 1.0]]), [0.0]).tolist() == [2]
+    assert draw(0.9 * shares, [0.9999999]).tolist() == [3], "rows may not quite add up to 1"
+    rng = random.Random(1)
+    counts = torch.bincount(draw(shares.repeat(20_000, 1), [rng.random() for _ in range(20_000)]))
+    assert (counts / 20_000).tolist() == pytest.approx(shares[0].tolist(), abs=0.02)
 
 
-def test_text_stream():
-    text = TextStream(bytes)  # ids are bytes here
-    euro = "€".encode()
-    assert text.push([104, *euro[:1]]) == "h"
-    assert text.push(euro[1:2]) == ""
-    assert text.push([*euro[2:], 33]) == "€!"
-    assert text.push(euro[:2]) == "" and text.end() == "\ufffd"
-    assert TextStream(bytes).push([0xFF, 65]) == "\ufffdA", "what can't be a character is not held"
-    whole = "naïve 東京 🙂" * 3
-    text = TextStream(bytes)
-    assert "".join(text.push([b]) for b in whole.encode()) + text.end() == whole
+def test_picker():
+    """Each row has its own sampling, seed and memory, whoever stands beside it."""
+    rows = [Sampling(1.0, seed=1), Sampling(0.0), Sampling(1.0, seed=1), Sampling(2.0, seed=5),
+            Sampling(0.0, repetition_penalty=1e9)]
+    prompts = [[0], [0], [0], [1], [2, 3]]
+    together = Picker(rows, prompts)
+    alone = [Picker([row], [prompt]) for row, prompt in zip(rows, prompts)]
+    generator, picked = torch.Generator().manual_seed(0), []
+    for _ in range(20):
+        logits = torch.randn(1, 30, generator=generator).repeat(5, 1)
+        ids = together(logits)
+        assert [int(pick(logits[:1])) for pick in alone] == ids.tolist()
+        expected = logits[0].log_softmax(0)[ids]
+        torch.testing.assert_close(together.logprobs, expected, rtol=1e-5, atol=1e-5)
+        picked.append(ids.tolist())
+    first, greedy, same, other, new = zip(*picked)
+    assert first == same != other and len(set(first)) > 5
+    assert len(set(new) | {2, 3}) == 22, "what was there, in the prompt too, comes no more"
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"temperature": INF}, {"top_k": -1},
+                                   {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.1},
+                                   {"min_p": -0.1}, {"repetition_penalty": 0}])
+def test_sampling_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} can't be"):
+        Sampling(**wrong)
 
 
 class Parrot:
-    """A model that says `ids`, one after the other, whatever it hears."""
+    """A model that says what is in its scripts, one for each row, whatever it hears."""
 
-    def __init__(self, ids, vocab_size):
-        self.ids, self.config = list(ids), GPTConfig(vocab_size, 64, 1, 1, 1, 4, 4)
-        self.head = torch.nn.Linear(1, 1)
-        self.vocab_size = vocab_size
+    def __init__(self, *scripts, vocab_size=300, seq_len=64):
+        self.steps = iter(zip(*scripts))
+        self.config = GPTConfig(vocab_size, seq_len, 1, 1, 1, 4, 4)
+        self.embed = torch.nn.Embedding(1, 1)
 
-    def __call__(self, ids, cache):
-        cache.length += ids.shape[1]
-        return torch.nn.functional.one_hot(torch.tensor([[self.ids.pop(0)]]), self.vocab_size) * 1.0
+    def hidden(self, ids, cache):
+        cache.lengths = [n + ids.shape[1] for n in cache.lengths]
+        return torch.zeros(*ids.shape, 1)
+
+    def logits(self, x):
+        return 50.0 * torch.nn.functional.one_hot(torch.tensor(next(self.steps)),
+                                                  self.config.vocab_size)
 
 
-def test_stream_text():
+def said(scripts, stops=(), n_tokens=50, **options):
+    """The pieces in which a parrot's rows are shown, and their Completions."""
     tokenizer = Tokenizer([])
-    ids = tokenizer.encode("caf€!") + [tokenizer.special["<|bos|>"]] + tokenizer.encode("more")
-    pieces = list(stream_text(Parrot(ids, tokenizer.vocab_size), tokenizer, "x", 50,
-                              make_pick(0)))
-    assert "".join(pieces) == "caf€!", "it stops where the document ends"
-    assert all("\ufffd" not in piece for piece in pieces)
+    bos = tokenizer.special["<|bos|>"]
+    ids = [[*tokenizer.encode(text), bos, *tokenizer.encode("and more" * 9)] for text in scripts]
+    pieces, done = [[] for _ in scripts], [None] * len(scripts)
+    for b, text, completion in stream(Parrot(*ids), tokenizer, [[1]] * len(scripts), n_tokens,
+                                      Sampling(0), stops, **options):
+        pieces[b].append(text)
+        done[b] = completion
+    assert [completion.text for completion in done] == ["".join(row) for row in pieces]
+    return pieces, done
+
+
+def test_stream_ends_with_the_document():
+    (row,), (done,) = said(["caf€!"])
+    assert "".join(row) == "caf€!" and done.finish == "stop" and len(done.ids) == 8
+    assert all("\ufffd" not in piece for piece in row), "no half characters"
+    (row,), (done,) = said(["€"], n_tokens=2)
+    assert row == ["\ufffd"] and done.finish == "length" and len(done.ids) == 2
+    (row,), (done,) = said(["abc"], n_tokens=0)
+    assert row == [""] and done.finish == "length"
+
+
+def test_stream_stops_before_a_stop_string():
+    (row,), (done,) = said(["one\ntwo\n\nthree"], ["\n\n", "xyz"])
+    assert "".join(row) == "one\ntwo" and done.finish == "stop"
+    assert "" not in row[:-1] and "\n\n" not in done.text
+    (row,), (done,) = said(["a\nb\n"], ["\n\n"], n_tokens=4)
+    assert "".join(row) == "a\nb\n" and done.finish == "length", "held back, shown in the end"
+    assert said(["abc€"], ["bc", "b"])[1][0].text == "a"
+    assert said(["stop"], ["st"])[1][0].text == ""
+
+
+def test_rows_end_one_by_one():
+    rows, done = said(["a", "bcd", "ef.gh"], ["."])
+    assert [completion.text for completion in done] == ["a", "bcd", "ef"]
+    assert [len(completion.ids) for completion in done] == [2, 4, 3]
+    assert all(math.isclose(p, 0, abs_tol=1e-6) for p in done[0].logprobs), "a parrot is certain"
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = GPT(GPTConfig(vocab_size=265, seq_len=64, n_layer=2, d_model=32, n_head=4, n_kv_head=2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+    return model.eval()
+
+
+def test_a_batch_says_what_each_says_alone(model):
+    """Whatever their sampling, and beyond the window; the same prompt twice with other seeds."""
+    tokenizer = Tokenizer([])
+    prompts = [tokenizer.encode(text) for text in ("a", "Once upon a time", "xyz" * 9, "a")]
+    samplings = [Sampling(1.0, top_p=0.9, seed=3), Sampling(0), Sampling(0.7, top_k=4, seed=1),
+                 Sampling(1.0, min_p=0.01, repetition_penalty=1.2, seed=9)]
+    together = complete(model, tokenizer, prompts, 90, samplings)
+    for prompt, sampling, found in zip(prompts, samplings, together):
+        alone, = complete(model, tokenizer, [prompt], 90, sampling)
+        assert found.ids == alone.ids and found.text == alone.text and found.prompt == prompt
+        assert found.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+    both = complete(model, tokenizer, prompts[:2], 20, Sampling(1.0, seed=3), n_samples=2)
+    seeds = [complete(model, tokenizer, [prompts[i // 2]], 20, Sampling(1.0, seed=3 + i))[0].ids
+             for i in range(4)]
+    assert [found.ids for found in both] == seeds and seeds[0] != seeds[1]
+
+
+@torch.no_grad()
+def test_logprobs_are_the_models_own(model):
+    found, = complete(model, Tokenizer([]), [[5, 6]], 12, Sampling(0.5, top_k=3, seed=1))
+    logits = model(torch.tensor([[5, 6, *found.ids]]))[0].log_softmax(-1)
+    expected = [float(logits[1 + t, i]) for t, i in enumerate(found.ids)]
+    assert found.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_guesses_change_nothing(model):
+    plain, = complete(model, Tokenizer([]), [[5, 6, 5, 6]], 50, Sampling(0.3, seed=4))
+    quick, = complete(model, Tokenizer([]), [[5, 6, 5, 6]], 50, Sampling(0.3, seed=4), guesses=4)
+    assert plain.ids == quick.ids and plain.text == quick.text
+    with pytest.raises(ValueError, match="a single text, not for 2"):
+        complete(model, Tokenizer([]), [[5], [6]], 5, guesses=4)
+
+
+def test_beyond_the_window(model):
+    tokenizer, prompt = Tokenizer([]), [[7] * 40]
+    assert len(complete(model, tokenizer, prompt, 25, Sampling(0), slide=False)[0].ids) == 25
+    with pytest.raises(ValueError, match="40 ids and 26 more don't fit into the window of 64"):
+        complete(model, tokenizer, prompt, 26, slide=False)
+    assert len(complete(model, tokenizer, prompt, 200, Sampling(0))[0].ids) == 200
+
+
+def test_start_of():
+    assert start_of("ab", Tokenizer([])) == [256, 97, 98] and start_of("", Tokenizer([])) == [256]
+    other = Tokenizer([], "gpt2", {"<|endoftext|>": 256})
+    assert start_of("ab", other) == [97, 98] and start_of("", other) == [256]
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        start_of("", Tokenizer([], "gpt2", {}))
 
 
 @pytest.fixture
@@ -128,11 +264,21 @@ def test_command_line(runs, capsys, fails, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("from a pipe"))
     main([*options, "--temperature", "0", "--prompt", "-"])
     assert capsys.readouterr().out.startswith("from a pipe")
-    main([*options, "--top-k", "3", "--top-p", "0.9", "--prompt", ""])
+    main([*options, "--top-k", "3", "--top-p", "0.9", "--min-p", "0.01", "--prompt", ""])
+    capsys.readouterr()
+    main([*options, "--guesses", "4"])
+    assert capsys.readouterr().out == first.out, "guesses change nothing"
+    main([*options[:2], "--prompt", "spam", "eggs", "--samples", "2", "--tokens", "3"])
+    out = capsys.readouterr().out
+    assert out.count("---- ") == 4 and out.count("\nspam") == 2 == out.count("\neggs")
+    main([*options[:2], "--chat", "--prompt", "spam", "--tokens", "2", "--logprobs"])
+    assert "spam" not in capsys.readouterr().out
     assert "no run 'x'" in fails(main, "--runs-dir", runs, "--run", "x")
     assert "no run with a checkpoint" in fails(main, "--runs-dir", runs / "nowhere")
     assert "top_p" in fails(main, "--runs-dir", runs, "--top-p", 0)
-    for temperature in (-1, "nan", "inf"):
-        assert "temperature" in fails(main, "--runs-dir", runs, "--temperature", temperature)
+    assert "temperature" in fails(main, "--runs-dir", runs, "--temperature", "nan")
+    assert "samples can't be 0" in fails(main, "--runs-dir", runs, "--samples", 0)
+    assert "don't fit" in fails(main, "--runs-dir", runs, "--no-slide", "--tokens", 99)
+    assert "nowhere" in fails(main, "--weights", runs / "nowhere")
     (runs / "new" / "tokenizer.json").write_text("{}")
     assert "tokenizer.json" in fails(main, "--runs-dir", runs)

@@ -109,7 +109,7 @@ def main(argv=None):
     is_text = (targets >= 0) & (sizes[targets] > 0)
     bits = bits_per_byte(nats, targets, sizes)
 
-    print(f"{folder}, step {step}, {model.head.weight.device}, on {what}: "
+    print(f"{folder}, step {step}, {model.embed.weight.device}, on {what}: "
           f"{sizes[targets[is_text]].sum():,} bytes, {is_text.sum():,} tokens")
     error = ""
     documents = np.cumsum(ids == bos)[1:][is_text] - 1

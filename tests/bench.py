@@ -8,6 +8,8 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py slope
     python tests/bench.py parity --data DIR
     python tests/bench.py data --source jsonl:FILE
+    python tests/bench.py model --compiled
+    python tests/bench.py sample --weights SmolLM2 --files A.go B.go
 
 FILE: .txt or .jsonl (every string in it), gzipped or not, or a folder of Python files. Prints
 tables, as README shows them.
@@ -164,6 +166,9 @@ def contend(job):
     if job["kind"] == "search":
         import bench_data
         return bench_data.search(job)
+    if job["kind"] == "step":
+        import bench_model
+        return bench_model.time_steps(job)
     texts = documents(job["text"], job["limit"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if job["kind"] == "train":
@@ -305,6 +310,13 @@ def main():
     command.add_argument("--vocab-size", type=int, default=8192, help="(default: 8192)")
     command.add_argument("--runs", type=int, default=5, help="rounds (default: 5)")
     command.add_argument("--data-dir", default="data", help="(default: data)")
+    command = commands.add_parser("model", help="a training step")
+    command.add_argument("--runs", type=int, default=3, help="rounds (default: 3)")
+    command.add_argument("--compiled", action="store_true", help="also under torch.compile")
+    command = commands.add_parser("sample", help="decoding, and guessing from the text so far")
+    command.add_argument("--runs", type=int, default=9, help="rounds (default: 9)")
+    command.add_argument("--weights", help="a Hugging Face folder of a model for the guesses")
+    command.add_argument("--files", nargs="*", default=[], help="the texts it continues")
     commands.add_parser("contend", help=argparse.SUPPRESS).add_argument("job")
     args = parser.parse_args()
     if args.command == "tokenizer":
@@ -316,6 +328,12 @@ def main():
     elif args.command == "data":
         import bench_data
         bench_data.bench_data(args.source, args.vocab_size, args.runs, args.data_dir)
+    elif args.command == "model":
+        import bench_model
+        bench_model.bench_model(args.runs, args.compiled)
+    elif args.command == "sample":
+        import bench_model
+        bench_model.bench_sample(args.runs, args.weights, args.files)
     else:
         contend(args.job)
 

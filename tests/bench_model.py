@@ -1,0 +1,217 @@
+"""What the model costs: a training step and decoding, beside transformers' GPT-2 of the same shape,
+which computes the same numbers. bench.py calls it.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import torch
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from budget import count_parameters, flops_per_token
+from decode import generate
+from family import MODELS
+from gpt import GPT, GPTConfig
+from lookup import generate_by_lookup
+from machine import keep_freed_memory, matmul_peak
+from presets import Config
+from quant import pack
+from runs import ModelOptions
+from sample import start_of
+from train import Engine, make_optimizer, take_step
+
+# Six layers of a GPT-2 that a laptop can train.
+SHAPE = MODELS["gpt2"] | dict(n_layer=6, n_head=6, n_kv_head=6, d_model=384, d_ff=1536, seq_len=256,
+                              vocab_size=4096)
+
+
+def theirs(config):
+    """transformers' GPT-2 of a GPTConfig's shape, without dropout, with new weights."""
+    import transformers
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        vocab_size=config.vocab_size, n_positions=config.seq_len, n_embd=config.d_model,
+        n_layer=config.n_layer, n_head=config.n_head, n_inner=config.d_ff, attn_pdrop=0,
+        embd_pdrop=0, resid_pdrop=0, bos_token_id=0, eos_token_id=0))
+
+
+# ---- a training step ----
+
+def step_ours(config, batch, compiled):
+    keep_freed_memory()  # as train.py does
+    model = GPT(config.gpt(config.vocab_size))
+    optimizer = make_optimizer(model, config)
+    if compiled:
+        model.loss = torch.compile(model.loss)
+
+    class Stop:
+        asked = False
+    return lambda: take_step(model, optimizer, batch, 0, config, Engine(), Stop)
+
+
+def step_transformers(config, batch, compiled):
+    model = theirs(config)
+    run = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    ids = torch.from_numpy(batch[0])
+
+    def step():
+        run(input_ids=ids, labels=ids).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return step
+
+
+TRAINERS = {"ours": (step_ours, "torch"), "transformers": (step_transformers, "transformers")}
+
+
+def time_steps(job):
+    """In a process of its own: seconds of each of some steps, bytes of memory at most."""
+    config = Config(**SHAPE, lr=1e-3, batch_size=job["batch"], micro_batch=job["batch"])
+    ids = torch.randint(config.vocab_size, (job["batch"], config.seq_len + 1)).numpy()
+    step = TRAINERS[job["name"]][0](config, (ids[:, :-1].copy(), ids[:, 1:].copy()),
+                                    job["compiled"])
+    times = []
+    for _ in range(2 + job["steps"]):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    print(json.dumps([times[2:], 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+
+
+def bench_model(runs, compiled, batch=8, steps=6):
+    config = GPTConfig(**SHAPE)
+    tokens, names = batch * config.seq_len, [n for n, (_, p) in TRAINERS.items() if find_spec(p)]
+    contenders = [(name, c) for c in ((False, True) if compiled else (False,)) for name in names]
+    times, memory = {key: [] for key in contenders}, {}
+    for _ in range(runs):
+        for name, c in contenders:
+            job = {"kind": "step", "name": name, "compiled": c, "batch": batch, "steps": steps}
+            done = subprocess.run([sys.executable, Path(__file__).with_name("bench.py"), "contend",
+                                   json.dumps(job)], stdout=subprocess.PIPE, text=True, check=True)
+            taken, memory[name, c] = json.loads(done.stdout.splitlines()[-1])
+            times[name, c].append(statistics.median(taken))
+    peak = matmul_peak()
+    print(f"\na training step of GPT-2, {config.n_layer} layers of width {config.d_model}, {batch} x "
+          f"{config.seq_len} tokens, vocabulary {config.vocab_size}: "
+          f"{sum(count_parameters(config).values()):,} parameters, median of {runs} x {steps}; a "
+          f"matrix product reaches {peak / 1e9:.0f} GFLOP/s\n\n"
+          "| | tokens/s | GFLOP/s | times transformers | GB of memory |\n|---|---|---|---|---|")
+    for name, c in contenders:
+        rate = tokens / statistics.median(times[name, c])
+        ratios = [other / own for own, other in
+                  zip(times[name, c], times.get(("transformers", c), times[name, c]))]
+        print(f"| {name}{', torch.compile' if c else ''} | {rate:,.0f} "
+              f"| {rate * flops_per_token(config) / 1e9:.0f} | {statistics.median(ratios):.2f} "
+              f"| {memory[name, c] / 1e9:.2f} |")
+
+
+# ---- decoding ----
+
+def rate(steps, rows):
+    """Tokens per second of an iterator over steps, without the first two, which read the prompt."""
+    times = [time.perf_counter() for _ in steps][1:]
+    return rows * (len(times) - 1) / (times[-1] - times[0])
+
+
+def decode_transformers(model, prompt, rows, n):
+    import transformers
+    ids, times = torch.tensor([prompt] * rows), []
+
+    class Clock(transformers.LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            times.append(time.perf_counter())
+            return scores
+    model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False,
+                   pad_token_id=0, eos_token_id=None, logits_processor=[Clock()])
+    return rows * (len(times) - 2) / (times[-1] - times[1])
+
+
+def bandwidth(n_bytes=500_000_000):
+    """Bytes per second at which memory is read here and now."""
+    numbers = torch.ones(n_bytes // 4)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        numbers.sum()
+        best = min(best, time.perf_counter() - start)
+    return n_bytes / best
+
+
+def bench_decoding(runs, n=40):
+    """GPT-2's shape with new weights: how often each of several ways can read all of them."""
+    config = GPTConfig(**MODELS["gpt2"])
+    prompt = torch.randint(config.vocab_size, (32,)).tolist()
+    n_bytes = 4 * sum(n for name, n in count_parameters(config).items() if name != "positions")
+
+    def new():
+        return GPT(config).eval()
+    for rows in (1, 8):
+        ways = {"ours": new(), "ours, packed": pack(new(), "float32", rows),
+                "ours, bfloat16": pack(new(), "bfloat16", rows),
+                "ours, int8": pack(new(), "int8", rows)}
+        peer = theirs(config).eval() if find_spec("transformers") else None
+        rates = {name: [] for name in (*ways, *(["transformers"] if peer else ()))}
+        limits = []
+        for _ in range(runs):
+            for name, model in ways.items():
+                rates[name].append(rate(generate(model, [prompt] * rows, n), rows))
+            if peer:
+                rates["transformers"].append(decode_transformers(peer, prompt, rows, n))
+            limits.append(rows * bandwidth() / n_bytes)
+        limit = statistics.median(limits)
+        print(f"\ndecoding with GPT-2's shape, {rows} at a time, {n} tokens after {len(prompt)}, "
+              f"median of {runs}; float32 weights can be read {limit / rows:.0f} times a second\n\n"
+              "| | tokens/s | times transformers | of the memory's speed |\n|---|---|---|---|")
+        for name, found in rates.items():
+            ratio = statistics.median(a / b for a, b in zip(found, rates.get("transformers", found)))
+            print(f"| {name} | {statistics.median(found):.1f} | {ratio:.2f} "
+                  f"| {statistics.median(a / b for a, b in zip(found, limits)):.0%} |")
+
+
+def bench_lookup(weights, files, runs, n=150):
+    """A real model continues real text greedily: one id at a step, or several that were guessed."""
+    def load():
+        return ModelOptions(weights=weights).load()[1:3]
+    models = {"float32": load()[0], "int8": pack(load()[0], "int8")}
+    tokenizer = load()[1]
+    prompts = []
+    for file in files:
+        ids = start_of(Path(file).read_text(encoding="utf-8"), tokenizer)
+        prompts.append(ids[:len(ids) * 2 // 3][-600:])
+    ways = {(kind, guesses): [] for kind in models for guesses in (0, 2, 4, 8, 16)}
+    for _ in range(runs):
+        for (kind, guesses), found in ways.items():
+            seconds = 0.0
+            for prompt in prompts:
+                steps = (generate_by_lookup(models[kind], prompt, n, n_guesses=guesses) if guesses
+                         else generate(models[kind], [prompt], n))
+                next(steps)  # the prompt is read
+                start = time.perf_counter()
+                for _ in steps:
+                    pass
+                seconds += time.perf_counter() - start
+            found.append(len(prompts) * (n - 1) / seconds)
+    print(f"\ncontinuing {len(files)} texts by {n} tokens, greedily, with guesses from the text so "
+          f"far, median of {runs}\n\n| | guesses | tokens/s | times plain |\n|---|---|---|---|")
+    for (kind, guesses), found in ways.items():
+        ratio = statistics.median(a / b for a, b in zip(found, ways[kind, 0]))
+        print(f"| {kind} | {guesses} | {statistics.median(found):.1f} | {ratio:.2f} |")
+
+
+def bench_sample(runs, weights, files):
+    bench_decoding(runs)
+    if weights:
+        bench_lookup(weights, files, min(runs, 3))
