@@ -1,15 +1,16 @@
 """What a model costs: parameters, arithmetic and memory, before it is built.
 
-Every number here is a short formula, and test_budget.py holds each but one estimate against the
-real module: parameters counted, FLOPs counted by PyTorch, activations caught as autograd saves
-them. Left out: time and money.
+Every number here is a short formula for the whole family tree, and test_budget.py holds each but
+one estimate against the real module: parameters counted, FLOPs counted by PyTorch, activations
+caught as autograd saves them. Left out: time and money.
 
-    python 03_model/budget.py --n-layer 12 --d-model 768 --n-head 6 --n-kv-head 6 --d-ff 3072 \\
-        --seq-len 1024 --vocab-size 50304 --batch-size 8
+    python 03_model/budget.py --model gpt2-xl llama-7b 1b
+    python 03_model/budget.py --model small --n-kv-head 1 --batch-size 4
 
-Prints a table. Next: 04_train/train.py.
+Prints a column for each model. Next: 04_train/train.py.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -18,35 +19,47 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from console import Parser, add_options, run
+from family import MODELS
 from gpt import GPTConfig
 from machine import matmul_peak
 
 
 def count_parameters(config):  # exercise
-    """{"embedding": n, "attention": n, "mlp": n, "head": n}: numbers of parameters.
+    """{"embedding": n, "positions": n, "attention": n, "mlp": n, "norms": n, "head": n}: numbers
+    of parameters, 0 where there are none.
 
-    C is d_model, D = head_dim, and every matrix is without bias. A block has four attention
-    matrices (q: C x H D, k and v: C x G D, out: H D x C) and two of the MLP (C x d_ff and back);
-    embedding and head are V x C each. Norms have no parameters.
+    V is vocab_size, C d_model, D head_dim. The embedding is V x C, and learned positions are
+    seq_len x C. Each block has two matrices of attention (qkv: C to H D + 2 G D channels; out: H D
+    to C) and two of the MLP (C to d_ff, and back), three if the activation is swiglu (C to d_ff
+    twice); with `bias` each also adds a vector, as long as what it puts out. With `gains` each norm
+    (two a block, the last one, and with `embed_norm` the first) has C gains, and, if it is a
+    LayerNorm and there is `bias`, C shifts. The head is V x C; tied, it has none of its own.
+    A block with bias, swiglu, C = H D = G D = 4 and d_ff = 8: 80 in attention, 116 in the MLP.
     """
-    C, D = config.d_model, config.head_dim
-    attention = C * D * (2 * config.n_head + 2 * config.n_kv_head)
-    return {"embedding": config.vocab_size * C,
-            "attention": config.n_layer * attention,
-            "mlp": config.n_layer * 2 * C * config.d_ff,
-            "head": config.vocab_size * C}
+    V, C, F, L = config.vocab_size, config.d_model, config.d_ff, config.n_layer
+    bias, keys = config.bias, config.n_kv_head * config.head_dim
+    attention = (C + bias) * (C + 2 * keys) + (C + bias) * C
+    mlp = (1 + (config.activation == "swiglu")) * (C + bias) * F + (F + bias) * C
+    norm = config.gains * (C + C * (bias and config.norm == "layernorm"))
+    return {"embedding": V * C,
+            "positions": config.seq_len * C if config.positions == "learned" else 0,
+            "attention": L * attention,
+            "mlp": L * mlp,
+            "norms": (2 * L + 1 + config.embed_norm) * norm,
+            "head": 0 if config.tied else V * C}
 
 
 def flops_per_token(config):  # exercise
     """FLOPs of a training step per token, forward and backward (Chowdhery et al. 2022,
     appendix B).
 
-    6 for each parameter that is multiplied by (all but the embedding, which is looked up): one
-    multiply and one add forward, twice that backward. And in each layer 12 H D T for the scores
-    and the weighted sum over all T positions of the window, masked ones included (H D = C).
+    6 for each number in a matrix that is multiplied by, those of attention, the MLP and the head
+    (also if it is tied): one multiply and one add forward, twice that backward. Tables in which
+    rows are looked up, biases and gains don't count. And in each layer 12 C T for the scores and
+    the weighted sum over all T = seq_len positions of the window, masked ones included.
     """
-    parameters = count_parameters(config)
-    multiplied = sum(parameters.values()) - parameters["embedding"]
+    matrices = count_parameters(dataclasses.replace(config, bias=False, tied=False))
+    multiplied = matrices["attention"] + matrices["mlp"] + matrices["head"]
     return 6 * multiplied + 12 * config.n_layer * config.d_model * config.seq_len
 
 
@@ -54,25 +67,37 @@ def cache_bytes(config, n_tokens=1, value_bytes=4):  # exercise
     """Bytes that the KV cache takes for n_tokens positions of one sequence.
 
     A key and a value of D numbers, `value_bytes` bytes each, for every one of the G key/value
-    heads, in every layer: with
-    multi-query attention (G = 1) that is n_head times less than with multi-head.
+    heads, in every layer: with multi-query attention (G = 1) that is n_head times less than with
+    multi-head.
     """
     return 2 * config.n_layer * config.n_kv_head * config.head_dim * value_bytes * n_tokens
 
 
 def activation_bytes(config, batch_size):
-    """Bytes that the forward pass keeps for the backward pass, in float32, per micro-batch.
+    """Bytes that the forward pass keeps for the backward pass, in float32 on a CPU, per
+    micro-batch. Nearly all of it is what was multiplied by something that learns.
 
-    Per token and block: the stream where it enters and after attention, each also normalised
-    (4 C); queries rotated, and those normalised (2 C), keys likewise (2 G D), values (G D);
-    attention's output by heads and joined (2 C) and its log-sum-exp (H); the MLP's ReLU and its
-    square (2 d_ff); and a number for each row that was normalised (2 + H + G). Per token once:
-    the embedding, the last stream and its norm (3 C + 2), the soft cap's tanh and the log-softmax
-    (2 V). Attention's scores are never kept, but computed again (Dao et al. 2022).
+    Attention's scores are never kept, but computed again (Dao et al. 2022).
     """
-    C, H, G = config.d_model, config.n_head, config.n_kv_head
-    block = 8 * C + 3 * G * config.head_dim + 2 * config.d_ff + 2 * H + G + 2
-    once = 3 * C + 2 + 2 * config.vocab_size
+    C, H, G, rms = config.d_model, config.n_head, config.n_kv_head, config.norm == "rmsnorm"
+    keys, rope, qk_norm = G * config.head_dim, config.positions == "rope", config.qk_norm
+
+    # 1) numbers per token and block
+    norm = (2 * C  # the stream, and the stream normalised
+            + (1 + config.gains * C if rms else 2))  # 1/rms, x before the gains; or mean and 1/std
+    attention = (C + 2 * keys  # queries, keys, values: one tensor
+                 + rope * (C + keys)  # queries and keys turned, which leaves head behind head, so
+                 + rope * C  # that what the heads found must be copied to be joined
+                 + qk_norm * (C + keys + H + G)  # queries and keys normalised, 1/rms of each
+                 + C + H)  # what the heads found, and their log-sum-exp
+    mlp = config.d_ff * {"relu": 1,  # its result, which also tells its slope
+                         "gelu": 2,  # what goes in, and what comes out
+                         "relu2": 2,  # ReLU, and its square
+                         "swiglu": 4}[config.activation]  # gate, silu(gate), up, and the product
+    block = 2 * norm + attention + mlp
+
+    # 2) and per token once: the last norm, the first, log-softmax, the soft cap's tanh
+    once = norm + config.embed_norm * (norm - C) + (1 + (config.softcap > 0)) * config.vocab_size
     return 4 * batch_size * config.seq_len * (config.n_layer * block + once)
 
 
@@ -88,6 +113,8 @@ def training_memory(config, batch_size):
             "workspace": 3 * 4 * batch_size * config.seq_len * config.vocab_size}
 
 
+# ---- the table ----
+
 def size(n_bytes):
     """Bytes as a person reads them: 12.3 MB (of 10^6)."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -99,32 +126,47 @@ def size(n_bytes):
     return f"{n_bytes:.3g} {unit}"
 
 
+def column(config, batch_size, peak):
+    """What the table says of one config: {title: {row: text}}; "" where there is nothing to say."""
+    parameters, memory = count_parameters(config), training_memory(config, batch_size)
+    n, flops = sum(parameters.values()), flops_per_token(config)
+    return {
+        "parameters":
+        {name: f"{k:,}  {k / n:4.0%}" if k else "" for name, k in parameters.items()}
+        | {"all": f"{n:,}  100%"},
+        f"training, float32, AdamW, {batch_size} windows at once":
+        {"a window": f"{config.seq_len:,} tokens"}
+        | {name: size(n_bytes) for name, n_bytes in memory.items()}
+        | {"all": size(sum(memory.values())),
+           "a token": f"{flops / 1e6:,.1f} MFLOP", "at best": f"{peak / flops:,.1f} tokens/s"},
+        "KV cache, float32":
+        {"a token": size(cache_bytes(config)),
+         "a window": size(cache_bytes(config, config.seq_len))}}
+
+
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", nargs="+", default=["tiny"], choices=MODELS, metavar="NAME",
+                        help="rows of family.py's MODELS (default: tiny); the other options change "
+                        f"them. There are {', '.join(MODELS)}")
     parser.add_argument("--batch-size", type=int, default=8,
                         help="windows in a micro-batch (default: 8)")
     add_options(parser, GPTConfig)
     given = vars(parser.parse_args(argv))
-    batch_size = given.pop("batch_size")
+    names, batch_size = given.pop("model"), given.pop("batch_size")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
-    config = GPTConfig(**given)
-    parameters = count_parameters(config)
-    print("parameters")
-    for name, n in parameters.items():
-        print(f"  {name:12} {n:15,}  {n / sum(parameters.values()):4.0%}")
-    print(f"  {'all':12} {sum(parameters.values()):15,}")
-    print(f"\ntraining, float32, AdamW, {batch_size} windows of {config.seq_len} tokens")
-    memory = training_memory(config, batch_size)
-    for name, n in memory.items():
-        print(f"  {name:12} {size(n):>15}")
-    print(f"  {'all':12} {size(sum(memory.values())):>15}")
-    print(f"  {'a token':12} {flops_per_token(config) / 1e6:11,.1f} MFLOP")
+    configs = [GPTConfig(**MODELS[name] | given) for name in names]
     peak = matmul_peak()
-    print(f"  {'at best':12} {peak / flops_per_token(config):7,.0f} tokens/s here "
-          f"(a matrix product reaches {peak / 1e9:.0f} GFLOP/s)")
-    print(f"\nKV cache       {size(cache_bytes(config)):>15} a token, "
-          f"{size(cache_bytes(config, config.seq_len))} a window")
+    columns = [column(config, batch_size, peak) for config in configs]
+    print(" " * 13 + "".join(f"{name:>22}" for name in names))
+    for title, rows in columns[0].items():
+        print(title)
+        for row in rows:
+            texts = [said[title][row] for said in columns]
+            if any(texts):
+                print(f"  {row:11}" + "".join(f"{text:>22}" for text in texts).rstrip())
+    print(f"at best: if all were as quick here as a large matrix product, {peak / 1e9:.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

@@ -1,39 +1,42 @@
 """The family tree: which choices make a GPT-2, a Llama, today's recipe, at which sizes.
 
-A family is a handful of GPTConfig's fields; what it leaves out is as in today's recipe. Read a
-column to know a model, a row to see what changed between 2017 and now.
+A family is a handful of GPTConfig's fields; what it leaves out is as in today's recipe. A model is
+a family and a size. Read a row of the first table to see what changed since 2017.
 Left out: how they are trained (04_train/presets.py), their weights (weights.py).
 
     python 03_model/family.py
 
-Prints the table, and every preset with its number of parameters. Next: budget.py.
+Prints both tables. Next: budget.py.
 """
 
-import dataclasses
 import sys
 from pathlib import Path
+
+import torch
 
 # Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from budget import count_parameters
 from console import Parser, run
-from gpt import GPTConfig
+from gpt import GPT, GPTConfig
 
 # ---- what changed ----
 
 FAMILIES = {
-    # Vaswani et al. 2017, but with the norms before what they feed, as everyone does since GPT-2.
+    # The transformer's decoder (Vaswani et al. 2017), as one builds it from scratch today: each
+    # norm stands before what it feeds, and the head is a matrix of its own.
     "scratch": dict(positions="sinusoidal", norm="layernorm", norm_eps=1e-5, gains=True,
-                    embed_norm=False, qk_norm=False, activation="relu", bias=True, softcap=0.0),
+                    embed_norm=False, qk_norm=False, activation="relu", bias=True, tied=False,
+                    softcap=0.0),
     # Radford et al. 2019
     "gpt2": dict(positions="learned", norm="layernorm", norm_eps=1e-5, gains=True,
                  embed_norm=False, qk_norm=False, activation="gelu", bias=True, tied=True,
                  softcap=0.0),
-    # Touvron et al. 2023, Llama
+    # Llama (Touvron et al. 2023)
     "llama": dict(positions="rope", norm="rmsnorm", norm_eps=1e-5, gains=True, embed_norm=False,
                   qk_norm=False, activation="swiglu", bias=False, tied=False, softcap=0.0),
+    # GPTConfig's defaults (Karpathy 2025, nanochat)
     "modern": {},
 }
 
@@ -52,18 +55,19 @@ MODERN = FAMILIES["modern"] | dict(vocab_size=32768, seq_len=1024)
 
 MODELS = {
     "scratch": FAMILIES["scratch"] | shape(4, 512, 8, d_ff=1024, vocab_size=4096, seq_len=256),
-    # Radford et al. 2019, table 2 (heads of 64, as released)
+    # As released, with heads of 64; the paper's table 2 counts fewer parameters than there are.
     "gpt2": GPT2 | shape(12, 768, 12),
     "gpt2-medium": GPT2 | shape(24, 1024, 16),
     "gpt2-large": GPT2 | shape(36, 1280, 20),
     "gpt2-xl": GPT2 | shape(48, 1600, 25),
-    # stories: llama2.c's; smollm2: Allal et al. 2025; 1b: TinyLlama (Zhang et al. 2024); 7b: Llama
-    "llama-15m": LLAMA | shape(6, 288, 6, d_ff=768, seq_len=256, tied=True),
-    "llama-135m": LLAMA | shape(30, 576, 9, 3, 1536, vocab_size=49152, rope_base=100000.0,
-                                tied=True),
-    "llama-1b": LLAMA | shape(22, 2048, 32, 4, 5632),
-    "llama-7b": LLAMA | shape(32, 4096, 32, d_ff=11008),
-    # Today's recipe; nano and tiny are for a laptop, heads are of 128 from small on.
+    # Others took Llama's parts to other sizes: llama2.c's model of TinyStories (Karpathy 2023),
+    # SmolLM2 (Allal et al. 2025) and TinyLlama (Zhang et al. 2024).
+    "stories-15m": LLAMA | shape(6, 288, 6, d_ff=768, seq_len=256, tied=True),
+    "smollm2-135m": LLAMA | shape(30, 576, 9, 3, 1536, vocab_size=49152, seq_len=8192,
+                                  rope_base=100000.0, tied=True),
+    "tinyllama-1b": LLAMA | shape(22, 2048, 32, 4, 5632),
+    "llama-7b": LLAMA | shape(32, 4096, 32, d_ff=11008, norm_eps=1e-6),
+    # Sizes of ours. nano and tiny are for a laptop; from small on heads are of 128.
     "nano": shape(2, 64, 2, vocab_size=512, seq_len=64),
     "tiny": {},
     "small": MODERN | shape(12, 768, 6),
@@ -72,22 +76,45 @@ MODELS = {
 }
 
 
-def main(argv=None):
-    Parser(description=__doc__.splitlines()[0]).parse_args(argv)
-    fields = [f.name for f in dataclasses.fields(GPTConfig)
-              if any(f.name in family for family in FAMILIES.values())]
-    configs = {name: GPTConfig(**family) for name, family in FAMILIES.items()}
-    print(" " * 12 + "".join(f"{name:>13}" for name in configs))
-    for field in fields:
-        print(f"{field:12}" + "".join(f"{getattr(config, field)!s:>13}"
-                                      for config in configs.values()))
-    print(f"\n{'':12}{'layers':>7}{'d_model':>8}{'heads':>10}{'d_ff':>7}{'vocabulary':>11}"
-          f"{'window':>7}{'parameters':>15}")
+def n_parameters(config):
+    """How many parameters a model has. None is made: on "meta" a tensor is a shape, no numbers."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GPT(config).parameters())
+
+
+# ---- the tables ----
+
+def word(value):
+    """A field's value as it stands in the table."""
+    return "yes" if value is True else str(value) if value else "no"
+
+
+def print_families():
+    """A row for each choice; " where it is as on the left."""
+    print(" " * 13 + "".join(f"{name:>12}" for name in FAMILIES))
+    configs = [GPTConfig(**family) for family in FAMILIES.values()]
+    for field in FAMILIES["scratch"]:
+        words = [word(getattr(config, field)) for config in configs]
+        changes = [new if new != old else '"' for old, new in zip(["", *words], words)]
+        print(f"{field:13}" + "".join(f"{change:>12}" for change in changes))
+
+
+def print_models():
+    """A row for each model; heads are of queries / of keys and values."""
+    row = "{:13}{:>7}{:>9}{:>8}{:>8}{:>12}{:>8}{:>15}".format
+    print(row("", "layers", "d_model", "heads", "d_ff", "vocabulary", "window", "parameters"))
     for name, fields in MODELS.items():
         c = GPTConfig(**fields)
-        heads = f"{c.n_head}/{c.n_kv_head}"
-        print(f"{name:12}{c.n_layer:7}{c.d_model:8}{heads:>10}{c.d_ff:7}{c.vocab_size:11,}"
-              f"{c.seq_len:7}{sum(count_parameters(c).values()):15,}")
+        numbers = (c.d_ff, c.vocab_size, c.seq_len, n_parameters(c))
+        print(row(name, c.n_layer, f"{c.d_model:,}", f"{c.n_head}/{c.n_kv_head}",
+                  *(f"{n:,}" for n in numbers)))
+
+
+def main(argv=None):
+    Parser(description=__doc__.splitlines()[0]).parse_args(argv)
+    print_families()
+    print()
+    print_models()
 
 
 if __name__ == "__main__":

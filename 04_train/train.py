@@ -216,7 +216,7 @@ def train(config, folder, shards, engine=Engine()):
     engine.prepare(model)
     peak = float(engine.sum(np.array([matmul_peak(device, getattr(torch, config.dtype))]))[0])
     say(f"model      {shape}\n           " + ", ".join(
-        f"{name} {n:,}" for name, n in count_parameters(shape).items()) + " parameters")
+        f"{name} {n:,}" for name, n in count_parameters(shape).items() if n) + " parameters")
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
         f"{config.seq_len} tokens, {device} {config.dtype}, peak {peak / 1e9:.0f} GFLOP/s")
 

@@ -1,0 +1,76 @@
+"""Tests of family.py: the models have the sizes that were published, and the table tells them."""
+
+import dataclasses
+
+import pytest
+
+from family import FAMILIES, MODELS, main, n_parameters, shape, word
+from gpt import GPT, GPTConfig
+
+FIELDS = [field.name for field in dataclasses.fields(GPTConfig)]
+PUBLISHED = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080,
+             "gpt2-xl": 1_557_611_200, "stories-15m": 15_191_712, "smollm2-135m": 134_515_008,
+             "tinyllama-1b": 1_100_048_384, "llama-7b": 6_738_415_616}
+
+
+def test_a_family_says_all_that_sets_it_apart():
+    """Or the table would leave out a row; the modern one is what a config is by itself."""
+    assert FAMILIES["modern"] == {}
+    for name, family in FAMILIES.items():
+        assert set(family) <= set(FIELDS), f"{name} has fields that no config has"
+        left_out = set(FAMILIES["scratch"]) - set(family)
+        assert name == "modern" or not left_out, f"{name} does not choose {left_out}"
+
+
+def test_shape():
+    assert shape(3, 64, 4) == {"n_layer": 3, "d_model": 64, "n_head": 4, "n_kv_head": 4,
+                               "d_ff": 256}
+    assert shape(3, 64, 4, 2, 100, seq_len=8) == {"n_layer": 3, "d_model": 64, "n_head": 4,
+                                                  "n_kv_head": 2, "d_ff": 100, "seq_len": 8}
+
+
+@pytest.mark.parametrize("name", ["nano", "tiny"])
+def test_n_parameters(name):
+    """Without making any it counts those that a model really has."""
+    config = GPTConfig(**MODELS[name])
+    assert n_parameters(config) == sum(p.numel() for p in GPT(config).parameters())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name):
+    assert n_parameters(GPTConfig(**MODELS[name])) == PUBLISHED[name]
+
+
+def test_sizes_of_ours():
+    """That a config takes these fields is a test in itself: it refuses what can't be."""
+    ours = [n_parameters(GPTConfig(**MODELS[name])) for name in MODELS if name not in PUBLISHED]
+    assert ours == [12_606_464, 163_840, 1_114_112, 135_266_304, 268_435_456, 1_015_021_568]
+
+
+def test_scratch():
+    c = GPTConfig(**MODELS["scratch"])
+    assert (c.n_layer, c.d_model, c.d_ff, c.seq_len) == (4, 512, 1024, 256)
+    assert (c.activation, c.positions, c.norm) == ("relu", "sinusoidal", "layernorm")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_heads(name):
+    """Heads of 64, or of 128 in the largest, but for those that are small as a whole."""
+    config = GPTConfig(**MODELS[name])
+    assert config.head_dim in ((64, 128) if config.d_model >= 512 else (32, 48, 64))
+
+
+def test_word():
+    assert [word(value) for value in (True, False, 0.0, 15.0, "rope")] == ["yes", "no", "no",
+                                                                           "15.0", "rope"]
+
+
+def test_command_line(capsys):
+    main([])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["scratch", "gpt2", "llama", "modern"] in lines
+    assert ["positions", "sinusoidal", "learned", "rope", '"'] in lines
+    assert ["tied", "no", "yes", "no", '"'] in lines
+    assert ["llama-7b", "32", "4,096", "32/32", "11,008", "32,000", "2,048",
+            "6,738,415,616"] in lines
+    assert set(MODELS) <= {line[0] for line in lines if line}
