@@ -19,10 +19,10 @@ sys.path.append(str(Path(__file__).resolve().parent / "tests"))
 import console  # noqa: E402
 
 
-READING_ORDER = ["corpus", "records", "download", "hub", "chats", "duplicates", "filters", "clean",
-                 "fim", "streams", "yardsticks", "shards", "batches", "packing", "gpt", "decode", "family",
-                 "budget", "weights", "heads", "sample", "writer",
-                 "lookup", "quant", "figures"]
+READING_ORDER = ["corpus", "records", "download", "hub", "chats", "duplicates", "filters",
+                 "clean", "fim", "streams", "yardsticks", "shards", "batches", "packing", "gpt",
+                 "decode", "family", "budget", "huggingface", "weights", "heads", "sample",
+                 "writer", "lookup", "quant", "figures"]
 
 
 def pytest_collection_modifyitems(items):

@@ -3,8 +3,8 @@
 All of them are byte-pair encoding, so all become a Tokenizer of bpe.py; they differ in how they
 write down the bytes, the merges and the special tokens. The ids are exactly theirs, or the file is
 refused, by the name of what can't be expressed. So it is on the way out.
-Left out: tokenizers that are not BPE on bytes (WordPiece, Unigram), normalizers, and what a post
-processor adds to a text, such as a <|bos|>.
+Left out: tokenizers that are not BPE on bytes (WordPiece, Unigram), normalizers, and, on the way
+in, what a post processor adds to a text, such as a <|bos|>.
 
     python 01_tokenizer/formats.py import cl100k_base.tiktoken --tokenizer c.json
     python 01_tokenizer/formats.py export huggingface/tokenizer.json
@@ -273,12 +273,16 @@ def covering(pattern):
     return pattern if pattern in known else rf"(?:{pattern})|[^\n]|\n"
 
 
-def write_huggingface(tokenizer, path):
+def write_huggingface(tokenizer, path, bos=None):
     """Write a tokenizer.json for Hugging Face's tokenizers and transformers.
 
-    Its special tokens are recognised in any text there. ValueError for a pattern that means
-    something else there, and for tokens that would be written alike.
+    Special tokens are recognised in any text there. bos: the name of one with which every text is
+    to begin, as if it were written before it. ValueError for an unknown bos, for a pattern that
+    means something else there, and for tokens that would be written alike.
     """
+    if bos is not None and bos not in tokenizer.special:
+        raise ValueError(f"no text can begin with {bos!r}: it is no special token of this "
+                         f"tokenizer, which has {', '.join(tokenizer.special) or 'none'}")
     letters = byte_letters()
 
     def written(symbol):
@@ -297,12 +301,21 @@ def write_huggingface(tokenizer, path):
                "pattern": {"Regex": covering(pattern)}} for pattern in patterns]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
                   "use_regex": False}
+    begin = None if bos is None else {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": bos, "type_id": 0}},
+                   {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"SpecialToken": {"id": bos, "type_id": 0}},
+                 {"Sequence": {"id": "A", "type_id": 0}},
+                 {"SpecialToken": {"id": bos, "type_id": 1}},
+                 {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {bos: {"id": bos, "ids": [tokenizer.special[bos]], "tokens": [bos]}}}
     content = {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": i, "content": name, "single_word": False, "lstrip": False,
                           "rstrip": False, "normalized": False, "special": True}
                          for name, i in tokenizer.special.items()],
-        "normalizer": None, "post_processor": None, "decoder": byte_level,
+        "normalizer": None, "post_processor": begin, "decoder": byte_level,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
         "model": {"type": "BPE", "dropout": None, "unk_token": None,
                   "continuing_subword_prefix": None, "end_of_word_suffix": None,

@@ -93,6 +93,23 @@ def test_export_is_read_by_transformers(tmp_path):
     assert theirs.decode(ours.encode(TEXTS[3])) == TEXTS[3]
 
 
+def test_export_with_a_beginning(tmp_path):
+    """bos stands before every text there; the file is read again as if it were not."""
+    theirs = pytest.importorskip("tokenizers", reason=ORACLE)
+    ours, path = trained(), tmp_path / "tokenizer.json"
+    write_huggingface(ours, path, bos="<|bos|>")
+    tokenizer, bos = theirs.Tokenizer.from_file(str(path)), ours.special["<|bos|>"]
+    for text in (*TEXTS, "", "<|bos|>"):
+        assert tokenizer.encode(text).ids == [bos, *ours.encode(text, "all")]
+    pair = tokenizer.encode("a", "b")
+    assert pair.ids == [bos, *ours.encode("a"), bos, *ours.encode("b")]
+    assert pair.type_ids == [0, 0, 1, 1]
+    assert tokenizer.encode("a", add_special_tokens=False).ids == ours.encode("a")
+    assert load(path).hash == ours.hash
+    with pytest.raises(ValueError, match="can begin with 'the'.*<.bos.>"):
+        write_huggingface(ours, path, bos="the")
+
+
 def test_import_of_what_tokenizers_trained(tmp_path, random_text):
     """Their own training, with too few letters: bytes that it never saw are left out."""
     theirs = pytest.importorskip("tokenizers", reason=ORACLE)

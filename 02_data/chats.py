@@ -26,6 +26,22 @@ from corpus import find_source
 from records import in_turns
 
 
+# What the special tokens of tokenizers from here and elsewhere mean.
+BEGIN_NAMES = ("<|bos|>", "<|begin_of_text|>")
+END_NAMES = ("<|bos|>", "<|assistant_end|>", "<|endoftext|>", "<|im_end|>", "<|end_of_text|>",
+             "<|eot_id|>")
+
+
+def begin_ids(tokenizer):
+    """The ids with which every document begins: one, or none."""
+    return [tokenizer.special[name] for name in BEGIN_NAMES if name in tokenizer.special][:1]
+
+
+def end_ids(tokenizer):
+    """The ids, a set, where a document or an answer ends: there the next one would begin."""
+    return {tokenizer.special[name] for name in END_NAMES if name in tokenizer.special}
+
+
 def render(messages, tokenizer):  # exercise
     """A conversation as (ids, mask), two lists of one length; mask 1: the model learns to say it.
 

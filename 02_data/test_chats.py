@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bpe import Tokenizer
-from chats import main, prompt_ids, render, render_chatml
+from chats import begin_ids, end_ids, main, prompt_ids, render, render_chatml
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
                    (("user", "Hi"), ("assistant", "Ho")))
@@ -39,6 +39,14 @@ def test_render_chatml():
                                      "<|im_start|>user\nHi<|im_end|>\n"
                                      "<|im_start|>assistant\nHo<|im_end|>\n")
     assert ids.count(301) == 3, "what a message says never becomes a special token"
+
+
+def test_where_texts_begin_and_end(tokenizer):
+    special = tokenizer.special
+    assert begin_ids(tokenizer) == [special["<|bos|>"]]
+    assert end_ids(tokenizer) == {special["<|bos|>"], special["<|assistant_end|>"]}
+    other = Tokenizer([], "gpt4", {"<|endoftext|>": 300, "<|im_start|>": 301, "<|im_end|>": 302})
+    assert begin_ids(other) == [] and end_ids(other) == {300, 302}
 
 
 def test_prompt_ids(tokenizer):

@@ -235,7 +235,7 @@ class Attention(nn.Module):
         if turn:
             q, k = rotate(q, *turn), rotate(k, *turn)
         if self.config.qk_norm:
-            q, k = rms_norm(q), rms_norm(k)
+            q, k = (rms_norm(x, self.config.norm_eps) for x in (q, k))
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, G, S, D)
         y = attention(q.to(k.dtype), k, v, mask).to(x.dtype)  # (B, H, T, D)

@@ -34,6 +34,7 @@ from console import Parser, add_options, option, run
 from gpt import GPT
 from machine import choose_device
 from presets import MAY_CHANGE, Config
+from weights import export, read_model
 
 
 # ---- checkpoints ----
@@ -192,7 +193,6 @@ class ModelOptions(RunOptions):
         """(folder, model, tokenizer, config, step); of a Hugging Face folder step is None."""
         if not self.weights:
             return super().load()
-        from weights import read_model
         model = read_model(self.weights, choose_device(self.device))
         return self.weights, model, formats.load(self.weights), model.config, None
 

@@ -110,7 +110,7 @@ def test_list_and_export(tmp_path, capsys, fails):
     model = GPT(config.gpt(tokenizer.vocab_size))
     save_checkpoint(folder, 7, model, {})
     main(["list", "--runs-dir", str(tmp_path / "runs")])
-    assert capsys.readouterr().out.startswith("one                  step 7 of 700, python, 1 layers")
+    assert capsys.readouterr().out.startswith("one                  step 7 of 700, python, 1 l")
     main(["export", str(tmp_path / "out"), "--runs-dir", str(tmp_path / "runs"), "--run", "one"])
     assert "one, step 7" in capsys.readouterr().out
     _, found, vocabulary, shape, step = ModelOptions(weights=str(tmp_path / "out")).load()

@@ -17,7 +17,6 @@ Used by sample.py. Next: quant.py.
 """
 
 import sys
-import time
 from pathlib import Path
 
 import numpy as np

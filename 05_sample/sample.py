@@ -28,7 +28,7 @@ import torch
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from chats import prompt_ids
+from chats import begin_ids, end_ids, prompt_ids
 from console import Parser, add_options, option, run
 from decode import apply_temperature, generate
 from lookup import generate_by_lookup
@@ -166,22 +166,13 @@ class Picker:
 
 # ---- writing ----
 
-END_NAMES = ("<|bos|>", "<|assistant_end|>", "<|endoftext|>", "<|im_end|>", "<|end_of_text|>",
-             "<|eot_id|>")
-
-
-def end_ids(tokenizer):
-    """The ids after which nothing follows: a document or an answer has ended."""
-    return {tokenizer.special[name] for name in END_NAMES if name in tokenizer.special}
-
-
 def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), n_samples=1,
            guesses=0, slide=True):
     """Continue B prompts, lists of ids, side by side: yield (row, text, Completion) whenever a row
     has more text, and when it is done.
 
     Row i continues prompt i // n_samples. samplings: one for each prompt, or one for all; row after
-    row its seed grows by 1. A row ends after n_tokens ids, at an id of end_ids(), or before a
+    row its seed grows by 1. A row ends after n_tokens ids, at an id of chats.end_ids(), or before a
     string of `stops`; then its Completion says how it finished. guesses: up to so many ids at a
     step (lookup.py), for a single row. What doesn't fit into the window is a ValueError, or, with
     `slide`, its beginning is forgotten.
@@ -228,9 +219,7 @@ def complete(*arguments, **options):
 
 def start_of(prompt, tokenizer):
     """The ids of a prompt: as documents begin where the model was trained, then the text."""
-    first = [tokenizer.special[name] for name in ("<|bos|>", "<|begin_of_text|>")
-             if name in tokenizer.special]
-    ids = first + tokenizer.encode(prompt)
+    ids = begin_ids(tokenizer) + tokenizer.encode(prompt)
     if not ids and "<|endoftext|>" in tokenizer.special:
         ids = [tokenizer.special["<|endoftext|>"]]
     if not ids:

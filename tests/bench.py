@@ -9,6 +9,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py parity --data DIR
     python tests/bench.py data --source jsonl:FILE
     python tests/bench.py model --compiled
+    python tests/bench.py weights SmolLM2
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
 
 FILE: .txt or .jsonl (every string in it), gzipped or not, or a folder of Python files. Prints
@@ -313,6 +314,8 @@ def main():
     command = commands.add_parser("model", help="a training step")
     command.add_argument("--runs", type=int, default=3, help="rounds (default: 3)")
     command.add_argument("--compiled", action="store_true", help="also under torch.compile")
+    command = commands.add_parser("weights", help="logits and ids equal to transformers'")
+    command.add_argument("folders", nargs="+", help="Hugging Face folders")
     command = commands.add_parser("sample", help="decoding, and guessing from the text so far")
     command.add_argument("--runs", type=int, default=9, help="rounds (default: 9)")
     command.add_argument("--weights", help="a Hugging Face folder of a model for the guesses")
@@ -331,6 +334,9 @@ def main():
     elif args.command == "model":
         import bench_model
         bench_model.bench_model(args.runs, args.compiled)
+    elif args.command == "weights":
+        import bench_model
+        bench_model.bench_weights(args.folders)
     elif args.command == "sample":
         import bench_model
         bench_model.bench_sample(args.runs, args.weights, args.files)

@@ -1,5 +1,5 @@
-"""What the model costs: a training step and decoding, beside transformers' GPT-2 of the same shape,
-which computes the same numbers. bench.py calls it.
+"""What the model costs: a training step and decoding, beside transformers' GPT-2 of the same shape;
+and that weights from elsewhere compute the same here as there. bench.py calls it.
 """
 
 import json
@@ -31,6 +31,7 @@ from quant import pack
 from runs import ModelOptions
 from sample import start_of
 from train import Engine, make_optimizer, take_step
+from weights import read_model
 
 # Six layers of a GPT-2 that a laptop can train.
 SHAPE = MODELS["gpt2"] | dict(n_layer=6, n_head=6, n_kv_head=6, d_model=384, d_ff=1536, seq_len=256,
@@ -104,8 +105,8 @@ def bench_model(runs, compiled, batch=8, steps=6):
             taken, memory[name, c] = json.loads(done.stdout.splitlines()[-1])
             times[name, c].append(statistics.median(taken))
     peak = matmul_peak()
-    print(f"\na training step of GPT-2, {config.n_layer} layers of width {config.d_model}, {batch} x "
-          f"{config.seq_len} tokens, vocabulary {config.vocab_size}: "
+    print(f"\na training step of GPT-2, {config.n_layer} layers of width {config.d_model}, {batch} "
+          f"x {config.seq_len} tokens, vocabulary {config.vocab_size}: "
           f"{sum(count_parameters(config).values()):,} parameters, median of {runs} x {steps}; a "
           f"matrix product reaches {peak / 1e9:.0f} GFLOP/s\n\n"
           "| | tokens/s | GFLOP/s | times transformers | GB of memory |\n|---|---|---|---|---|")
@@ -176,7 +177,8 @@ def bench_decoding(runs, n=40):
               f"median of {runs}; float32 weights can be read {limit / rows:.0f} times a second\n\n"
               "| | tokens/s | times transformers | of the memory's speed |\n|---|---|---|---|")
         for name, found in rates.items():
-            ratio = statistics.median(a / b for a, b in zip(found, rates.get("transformers", found)))
+            ratio = statistics.median(
+                a / b for a, b in zip(found, rates.get("transformers", found)))
             print(f"| {name} | {statistics.median(found):.1f} | {ratio:.2f} "
                   f"| {statistics.median(a / b for a, b in zip(found, limits)):.0%} |")
 
@@ -215,3 +217,40 @@ def bench_sample(runs, weights, files):
     bench_decoding(runs)
     if weights:
         bench_lookup(weights, files, min(runs, 3))
+
+
+# ---- parity: the same logits and the same text, from real weights ----
+
+@torch.inference_mode()
+def bench_weights(folders, n=100):
+    """Every Hugging Face folder: the largest difference of a logit to transformers', and whether
+    the n likeliest ids, one after the other, are theirs, and those in greedy_ids.json if there are.
+    """
+    import transformers
+    transformers.utils.logging.disable_progress_bar()
+    different = 0
+    for folder in folders:
+        ours = read_model(folder)
+        peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        ids = torch.randint(ours.config.vocab_size, (2, min(256, ours.config.seq_len)),
+                            generator=torch.Generator().manual_seed(0))
+        off = (ours(ids) - peer(ids).logits).abs().max().item()
+        n = min(n, ours.config.seq_len - 8)
+        prompt = ids[:1, :8]
+        expected = peer.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=n,
+                                 do_sample=False, eos_token_id=None, pad_token_id=0)[0, 8:].tolist()
+        found = [int(i) for i in generate(ours, prompt.tolist(), n)]
+        wrong = (off > 1e-4) + (found != expected)
+        report = f"logits differ by {off:.1e} at most, {n} greedy ids "
+        report += "are equal" if found == expected else "DIFFER"
+        golden = Path(folder) / "greedy_ids.json"
+        if golden.exists():
+            golden = json.loads(golden.read_text())
+            found = [int(i) for i in generate(ours, [golden[:1]], len(golden) - 1)]
+            wrong += found != golden[1:]
+            report += f", the {len(golden)} golden ids "
+            report += "are equal" if found == golden[1:] else "DIFFER"
+        different += bool(wrong)
+        print(f"{folder}: {report}", flush=True)
+    if different:
+        raise ValueError(f"{different} models differ")

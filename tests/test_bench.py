@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import bench_model
 from bpe import Tokenizer
+from decode import generate
 from formats import write_tiktoken
+from gpt import GPT, GPTConfig
+from weights import export, write_model
 
 BENCH = Path(__file__).with_name("bench.py")
 ORACLES = ("tiktoken", "tokenizers")
@@ -51,3 +56,44 @@ def test_data(tmp_path):
                   "--vocab-size", "280", "--data-dir", str(tmp_path / "data"))
     assert all(f"\n| {name} |" in found for name in ("random", "stream", "bestfit", "ours",
                                                      "tokenizer alone", "text to shards"))
+
+
+@pytest.mark.slow
+def test_model(monkeypatch, capsys):
+    """In this process, of a model that is small: what is timed is the same code."""
+    pytest.importorskip("transformers", reason="an oracle of tests/requirements.txt")
+    small = dict(n_layer=1, n_head=2, n_kv_head=2, d_model=32, d_ff=64, seq_len=128, vocab_size=300)
+    monkeypatch.setitem(bench_model.MODELS, "gpt2", bench_model.MODELS["gpt2"] | small)
+    monkeypatch.setattr(bench_model, "bandwidth", lambda: 1e9)
+    bench_model.bench_decoding(1, n=5)
+    out = capsys.readouterr().out
+    for name in ("ours", "ours, packed", "ours, bfloat16", "ours, int8", "transformers"):
+        assert out.count(f"\n| {name} |") == 2
+    found = bench("contend", json.dumps({"kind": "step", "name": "ours", "compiled": False,
+                                         "batch": 1, "steps": 1}))
+    assert len(json.loads(found)[0]) == 1
+
+
+@pytest.mark.slow
+def test_weights(tmp_path, capsys):
+    pytest.importorskip("transformers", reason="an oracle of tests/requirements.txt")
+    model = GPT(GPTConfig(vocab_size=300))
+    torch.nn.init.normal_(model.head.weight)
+    write_model(model, tmp_path / "a")
+    golden = tmp_path / "a" / "greedy_ids.json"
+    golden.write_text(json.dumps([1, *(int(i) for i in generate(model, [[1]], 5))]))
+    bench_model.bench_weights([tmp_path / "a"])
+    assert "100 greedy ids are equal, the 6 golden ids are equal" in capsys.readouterr().out
+    golden.write_text(json.dumps([1, 2, 2, 2, 2, 2]))
+    with pytest.raises(ValueError, match="1 models differ"):
+        bench_model.bench_weights([tmp_path / "a"])
+
+
+@pytest.mark.slow
+def test_lookup(tmp_path, capsys):
+    pytest.importorskip("safetensors", reason="an oracle of tests/requirements.txt")
+    tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
+    export(GPT(GPTConfig(vocab_size=tokenizer.vocab_size)), tokenizer, tmp_path / "a")
+    (tmp_path / "b.go").write_text("spam and eggs and spam " * 9)
+    bench_model.bench_lookup(str(tmp_path / "a"), [tmp_path / "b.go"], 1, n=9)
+    assert capsys.readouterr().out.count("\n| float32 |") == 5

@@ -23,7 +23,8 @@ HEADER = '''
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 '''
-WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/formats.py", "tests/bench.py")
+WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/formats.py", "04_train/runs.py",
+                 "tests/bench.py")
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
