@@ -7,7 +7,7 @@ caught as autograd saves them. Left out: time and money.
     python 03_model/budget.py --model gpt2-xl llama-7b 1b
     python 03_model/budget.py --model small --n-kv-head 1 --batch-size 4
 
-Prints a column for each model. Next: 04_train/train.py.
+Prints a column for each model. Next: heads.py.
 """
 
 import dataclasses

@@ -19,6 +19,7 @@ import torch
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
+
 class KVCache:
     """The keys and values of the positions a generation has seen, so that none is computed twice.
 
