@@ -146,6 +146,6 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     assert drawn == [tmp_path / "out" / "attention.png", tmp_path / "out" / "choosing.png"]
 
     assert "2 to 16 can be drawn" in fails(main, *where, "--prompt", "spam " * 99)
-    assert "0 tokens" in fails(main, *where, "--prompt", "")
+    assert "has 1 tokens" in fails(main, *where, "--prompt", "")
     assert "no folder" in fails(main, *where, "--prompt", "spam", "--out", tmp_path / "none")
     assert "no run 'x'" in fails(main, *where, "--run", "x")
