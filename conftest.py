@@ -21,7 +21,7 @@ import console  # noqa: E402
 
 READING_ORDER = ["corpus", "records", "download", "hub", "chats", "duplicates", "filters",
                  "clean", "fim", "streams", "yardsticks", "shards", "batches", "packing", "gpt",
-                 "decode", "family", "budget", "huggingface", "weights", "heads", "sample",
+                 "decode", "family", "budget", "heads", "huggingface", "weights", "sample",
                  "writer", "lookup", "quant", "figures"]
 
 
