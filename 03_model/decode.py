@@ -35,6 +35,7 @@ class KVCache:
         # (n_layer, B, G, size, D). Zeros, since a key that must not be seen must not be nan either.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
+        self.layers = [(self.keys[i], self.values[i]) for i in range(config.n_layer)]
 
     def positions(self, T):  # exercise
         """Where T further ids of each row stand: lengths[b], lengths[b] + 1, ... for row b.
@@ -51,21 +52,23 @@ class KVCache:
         Does not change self.lengths. Returns all of that layer's keys and values up to the last new
         one of the longest row, each (B, G, S, D); behind a shorter row's last one stands anything.
         """
-        keys, values, T = self.keys[layer], self.values[layer], k.shape[2]
+        (keys, values), T = self.layers[layer], k.shape[2]
         end = max(self.lengths) + T
         if len(set(self.lengths)) == 1:  # one block
-            keys[:, :, end - T:end], values[:, :, end - T:end] = k, v
+            keys.narrow(2, end - T, T).copy_(k)
+            values.narrow(2, end - T, T).copy_(v)
         else:
             rows = torch.arange(len(k), device=k.device)[:, None]
             place = rows, slice(None), self.positions(T)
             keys[place], values[place] = (x.transpose(1, 2).to(keys.dtype) for x in (k, v))
-        return keys[:, :, :end], values[:, :, :end]
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
     def take(self, rows):
         """A new cache with copies of these rows, a list; one may come more than once."""
         taken = copy.copy(self)
         taken.lengths = [self.lengths[b] for b in rows]
         taken.keys, taken.values = self.keys[:, rows], self.values[:, rows]
+        taken.layers = [(taken.keys[i], taken.values[i]) for i in range(len(self.layers))]
         return taken
 
 
