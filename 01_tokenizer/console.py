@@ -17,7 +17,9 @@ from pathlib import Path
 
 
 def run(main):
-    """Call main(). A user's mistake (ValueError, OSError) ends as one line and exit code 2."""
+    """Call main(). A user's mistake (ValueError, OSError), or too little memory for what was asked,
+    ends as one line and exit code 2.
+    """
     try:
         main()
         sys.stdout.flush()
@@ -26,8 +28,12 @@ def run(main):
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        no_memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch
+        if isinstance(error, RuntimeError) and not no_memory:
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        print(f"error: {f'out of memory. {first}' if no_memory else error}", file=sys.stderr)
         sys.exit(2)
 
 

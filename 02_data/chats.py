@@ -90,11 +90,14 @@ def render_chatml(messages, tokenizer):  # exercise
 
     Every message, a system message too, is <|im_start|>role\\ncontent<|im_end|>\\n, where the two
     marks are special tokens, and the rest is text: role, newline and content encoded together, the
-    last newline by itself. Content is a string.
+    last newline by itself. ValueError if a content is not a string but a list of parts.
+    (SmolLM2 was taught with a system message in front, which is up to the caller here.)
     """
     start, end = (tokenizer.special[f"<|im_{name}|>"] for name in ("start", "end"))
     ids = []
     for message in messages:
+        if not isinstance(message["content"], str):
+            raise ValueError("ChatML here knows texts only, no tool calls or other parts")
         text = tokenizer.encode(f"{message['role']}\n{message['content']}")
         ids += [start, *text, end, *tokenizer.encode("\n")]
     return ids

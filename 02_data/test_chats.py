@@ -39,6 +39,8 @@ def test_render_chatml():
                                      "<|im_start|>user\nHi<|im_end|>\n"
                                      "<|im_start|>assistant\nHo<|im_end|>\n")
     assert ids.count(301) == 3, "what a message says never becomes a special token"
+    with pytest.raises(ValueError, match="texts only"):
+        render_chatml([{"role": "user", "content": [{"type": "text", "text": "a"}]}], tokenizer)
 
 
 def test_where_texts_begin_and_end(tokenizer):

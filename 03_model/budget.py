@@ -86,8 +86,8 @@ def activation_bytes(config, batch_size):
     norm = (2 * C  # the stream, and the stream normalised
             + (1 + config.gains * C if rms else 2))  # 1/rms, x before the gains; or mean and 1/std
     attention = (C + 2 * keys  # queries, keys, values: one tensor
-                 + rope * (C + keys)  # queries and keys turned, which leaves head behind head, so
-                 + rope * C  # that what the heads found must be copied to be joined
+                 + rope * (C + keys)  # queries and keys turned, as (B, heads, T, D), so that
+                 + rope * C  # attention's result must be copied to be (B, T, C) again
                  + qk_norm * (C + keys + H + G)  # queries and keys normalised, 1/rms of each
                  + C + H)  # what the heads found, and their log-sum-exp
     mlp = config.d_ff * {"relu": 1,  # its result, which also tells its slope

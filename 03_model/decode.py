@@ -24,9 +24,9 @@ class KVCache:
     """The keys and values of the positions a generation has seen, so that none is computed twice.
 
     Memory is taken once, for `size` positions of every row. lengths[b] says how many of row b are
-    filled; every layer writes behind them, and GPT moves them on, once, when all layers are done.
-    Whoever lowers a length takes positions back, and the next ones overwrite them: what a short
-    prompt was filled up with to be as long as the others, or a guess that was wrong.
+    filled; every layer writes after them, and GPT moves them on, once, when all layers are done.
+    Lowering lengths[b] takes positions back: the next ones overwrite them. That is how what a short
+    prompt was filled up with disappears, or a guess that was wrong.
     """
 
     def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
@@ -47,10 +47,11 @@ class KVCache:
         return positions[0] if len(set(self.lengths)) == 1 else positions
 
     def append(self, layer, k, v):  # exercise
-        """Store k, v (B, G, T, D) at self.positions(T) of self.keys[layer] and self.values[layer].
+        """Store k, v (B, G, T, D) at self.positions(T) of self.layers[layer], keys and values, each
+        (B, G, size, D), in the cache's type.
 
         Does not change self.lengths. Returns all of that layer's keys and values up to the last new
-        one of the longest row, each (B, G, S, D); behind a shorter row's last one stands anything.
+        one of the longest row, each (B, G, S, D); after a shorter row's last one stands anything.
         """
         (keys, values), T = self.layers[layer], k.shape[2]
         end = max(self.lengths) + T
@@ -59,7 +60,7 @@ class KVCache:
             values.narrow(2, end - T, T).copy_(v)
         else:
             rows = torch.arange(len(k), device=k.device)[:, None]
-            place = rows, slice(None), self.positions(T)
+            place = rows, slice(None), self.positions(T)  # two indices: (B, T) comes first
             keys[place], values[place] = (x.transpose(1, 2).to(keys.dtype) for x in (k, v))
         return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
@@ -80,8 +81,8 @@ def greedy(logits):
 
 
 def apply_temperature(logits, temperature):
-    """logits / temperature, up to a constant that no softmax sees; without it a tiny temperature
-    would overflow.
+    """logits / temperature, up to a constant that no softmax sees: the largest is subtracted first,
+    otherwise a tiny temperature would overflow.
     """
     return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
 
@@ -99,7 +100,7 @@ def random_pick(temperature=1.0, seed=0):
 def prefill(model, prompts, cache):
     """Read B prompts, lists of ids, in one pass into a cache with B rows, which forgets what it
     held. Returns what the model makes of the last id of each, (B, C). Short prompts are filled up
-    behind, where nothing that counts can see it.
+    at their ends, where nothing that counts can see it.
     """
     T, cache.lengths = max(map(len, prompts)), [0] * len(prompts)
     ids = [[*prompt, *[0] * (T - len(prompt))] for prompt in prompts]
@@ -133,15 +134,16 @@ def generate(model, prompts, n_tokens, pick=greedy, n_samples=1):
         x, cache = x[shared], cache.take(shared)
 
     # 3) go on, one position at a time
-    for n in range(n_tokens):
+    for step in range(n_tokens):
         next_ids = pick(model.logits(x))  # (B,)
         yield next_ids
-        if n == n_tokens - 1:
+        if step == n_tokens - 1:
             break
         for row, i in zip(rows, next_ids.tolist()):
             row.append(i)
         if window in cache.lengths:  # read all rows again: of the full ones the newer half
-            kept = [(window + 1) // 2 if n == window else n + 1 for n in cache.lengths]
+            kept = [(window + 1) // 2 if length == window else length + 1  # 1: the new id
+                    for length in cache.lengths]
             x = prefill(model, [row[-n:] for row, n in zip(rows, kept)], cache)
         else:
             x = model.hidden(next_ids[:, None], cache)[:, -1]

@@ -91,12 +91,13 @@ def word(value):
 
 def print_families():
     """A row for each choice; " where it is as on the left."""
-    print(" " * 13 + "".join(f"{name:>12}" for name in FAMILIES))
+    print(f"{'':13}" + "".join(f"{name:>12}" for name in FAMILIES))
     configs = [GPTConfig(**family) for family in FAMILIES.values()]
     for field in FAMILIES["scratch"]:
         words = [word(getattr(config, field)) for config in configs]
         changes = [new if new != old else '"' for old, new in zip(["", *words], words)]
         print(f"{field:13}" + "".join(f"{change:>12}" for change in changes))
+    print('": as on the left')
 
 
 def print_models():

@@ -39,7 +39,8 @@ def kinds(n_layer, d_model, n_head, seq_len):
         raise ValueError(f"n_head is {n_head}, but must be a multiple of 4, and 8 or more: four "
                          "heads share one, and all of them must be something else")
     groups = {"MHA": n_head, "GQA": n_head // 4, "MQA": 1}
-    return {name: GPTConfig(512, seq_len, n_layer, n_head, n_kv_head, d_model, 4 * d_model)
+    return {name: GPTConfig(vocab_size=512, seq_len=seq_len, n_layer=n_layer, n_head=n_head,
+                            n_kv_head=n_kv_head, d_model=d_model, d_ff=4 * d_model)
             for name, n_kv_head in groups.items()}
 
 
@@ -164,6 +165,8 @@ def main(argv=None):
             raise ValueError(f"{name} is {getattr(args, name)}, but must be at least {least}")
     if min(args.batch_sizes) < 1:
         raise ValueError(f"a batch of {min(args.batch_sizes)} is none; 1 or more can be measured")
+    if not args.out.endswith(".png"):
+        raise ValueError(f"{args.out} is not a .png file")
     if not Path(args.out).parent.is_dir():
         raise ValueError(f"there is no folder {Path(args.out).parent} to write {args.out} into")
     configs = kinds(args.n_layer, args.d_model, args.n_head, args.seq_len)

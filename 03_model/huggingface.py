@@ -28,7 +28,7 @@ class Architecture:
 
     name: str  # of its class
     family: str  # of family.py
-    settings: dict  # in config.json: (the field of GPTConfig, its value where it is left out)
+    settings: dict  # in config.json: (the field of GPTConfig, its value where that is left out)
     demands: dict  # in config.json: the only value that is expressible here
     prefix: str  # of all tensors' names but the head's; some files leave it out
     tensors: dict  # ours: (theirs, how it differs)
@@ -109,9 +109,9 @@ def rope_theta(settings):
 
 
 def our_fields(settings):
-    """What from_huggingface() makes a GPTConfig of: a dict of all its fields."""
+    """All of GPTConfig's fields, as a dict, from a config.json."""
     kind, ours, said = settings.get("model_type"), {}, {}
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(f"model_type is {kind!r}; only {', '.join(ARCHITECTURES)} are known here")
     architecture = ARCHITECTURES[kind]
     for name, only in (architecture.demands | ANYWHERE).items():

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+import decode
 from decode import KVCache, generate, greedy, prefill, random_pick
 from family import FAMILIES
 from gpt import GPT, GPTConfig
@@ -45,7 +46,8 @@ def slowly(model, prompt, n_tokens):
     """What generate() should say after one prompt, without a cache: everything again each time. A
     window that is full starts again from its newer half.
     """
-    row, start, window = list(prompt), max(0, len(prompt) - 16), model.config.seq_len
+    window = model.config.seq_len
+    row, start = list(prompt), max(0, len(prompt) - window)
     for _ in range(n_tokens):
         if len(row) - start > window:
             start = len(row) - (window + 1) // 2
@@ -173,6 +175,22 @@ def test_half_precision():
 
 
 # ---- writing ----
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_small_windows(window):
+    model = random_model(seq_len=window)
+    expected = [slowly(model, prompt, 12) for prompt in ([3], [4, 5, 6, 7, 8, 9])]
+    assert columns(generate(model, [[3], [4, 5, 6, 7, 8, 9]], 12)) == expected
+
+
+def test_memory_is_for_what_is_written(monkeypatch):
+    sizes, real = [], decode.KVCache
+    monkeypatch.setattr(decode, "KVCache", lambda config, rows, size, *rest: (
+        sizes.append((rows, size)) or real(config, rows, size, *rest)))
+    list(generate(random_model(), [[1, 2, 3], [4]], 5))
+    list(generate(random_model(), [[1, 2, 3]], 50))
+    assert sizes == [(2, 8), (1, 16)], "prompt and text, but no more than the window"
+
 
 @every_kind
 def test_generate_takes_the_likeliest(kind):

@@ -64,6 +64,7 @@ def test_rotate():
     x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 1, 4)  # the pairs are (1, 3) and (2, 4)
     quarter, none = (torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]))
     assert rotate(x, quarter, none).flatten().tolist() == [3.0, 2.0, -1.0, 4.0]
+    assert rotate(x.bfloat16(), quarter, none).dtype == torch.bfloat16
 
 
 def test_rotate_is_relative():
@@ -269,8 +270,11 @@ def test_multi_query_is_multi_head_with_equal_heads():
 def test_configs_that_cannot_be():
     for change, word in (({"n_kv_head": 3}, "multiple"), ({"d_model": 30}, "heads"),
                          ({"n_layer": 0}, "n_layer"), ({"d_model": 36, "n_head": 4}, "even"),
+                         ({"d_model": 33, "positions": "learned"}, "33 can't be divided into 4"),
                          ({"softcap": -1}, "softcap"), ({"norm_eps": float("nan")}, "norm_eps"),
-                         ({"activation": "tanh"}, "relu, gelu"), ({"norm": "none"}, "layernorm"),
+                         ({"activation": "tanh"}, "relu, gelu"), ({"n_layer": 2.5}, "of type int"),
+                         ({"softcap": math.inf}, "softcap"), ({"rope_base": 10**400}, "huge"),
+                         ({"d_model": True}, "of type int"), ({"norm": "none"}, "layernorm"),
                          ({"positions": "sinusoidal", "d_model": 9, "n_head": 3, "n_kv_head": 1},
                           "odd")):
         with pytest.raises(ValueError, match=word):

@@ -42,7 +42,7 @@ PURPOSE = "a Hugging Face folder"  # needs safetensors
 # ---- a tensor ----
 
 def turned(rows, config):  # exercise
-    """Our rows of queries, keys and values from Llama's, and Llama's from ours: it is one step.
+    """Our rows of queries, keys and values from Llama's, and Llama's from ours: twice is nothing.
 
     rows: a weight ((H + 2G) * D, C) or a bias ((H + 2G) * D,): D rows for each of H queries, then
     G keys, then G values. Returns a new tensor, in which the second half of every query's and key's
@@ -174,7 +174,7 @@ class Unfilled(TorchFunctionMode):
 
 
 def open_folder(folder):
-    """(a GPT that has no memory yet, its model_type, {their name: tensor}), which fit together."""
+    """(a GPT on "meta", shapes only, its model_type, {their name: tensor}), which fit together."""
     folder = Path(folder)
     settings = read_json(folder / "config.json")
     try:
@@ -218,7 +218,8 @@ def read_model(folder, device="cpu", dtype=torch.float32):
 @contextmanager
 def all_or_nothing(folder):
     """A new folder, whose files move to `folder` once all are written. config.json goes first and
-    comes last: no folder looks whole without it.
+    comes last: no folder looks whole without it. ValueError if `folder` holds anything else, which
+    would pass for a part of this model.
     """
     folder = Path(folder).resolve()
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -226,6 +227,11 @@ def all_or_nothing(folder):
     try:
         yield aside
         folder.mkdir(exist_ok=True)
+        new = {path.name for path in aside.iterdir()}
+        if others := [path.name for path in folder.iterdir()
+                      if path.name not in new or not path.is_file()]:
+            raise ValueError(f"{folder} holds {min(others)}, which is not of this model: give a "
+                             "new folder")
         (folder / "config.json").unlink(missing_ok=True)
         for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
             with open(path, "rb+") as file:
@@ -253,6 +259,7 @@ def write_model(model, folder, bos=None, eos=None):
     with all_or_nothing(folder) as aside:
         try:
             safetensors.save_file(tensors, aside / "model.safetensors", {"format": "pt"})
+            (aside / "model.safetensors").chmod(0o666 & aside.stat().st_mode)
         except library("safetensors", PURPOSE).SafetensorError as error:
             raise OSError(f"{folder}: model.safetensors can't be written ({error})") from None
         write_json(aside / "config.json", settings)

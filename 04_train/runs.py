@@ -34,7 +34,7 @@ from console import Parser, add_options, option, run
 from gpt import GPT
 from machine import choose_device
 from presets import MAY_CHANGE, Config
-from weights import export, read_model
+from weights import export, read_json, read_model
 
 
 # ---- checkpoints ----
@@ -80,7 +80,7 @@ def newest_checkpoint(folder):
     """The folder of a run's last checkpoint, or None. One that a kill left half deleted, or that
     was never finished, does not count.
     """
-    whole = (p for p in (Path(folder) / "checkpoints").glob("step-*")
+    whole = (p for p in (Path(folder) / "checkpoints").glob("step-[0-9]*")
              if (p / "model.pt").exists() and (p / "state.pt").exists())
     return max(whole, default=None, key=step_of)
 
@@ -111,7 +111,7 @@ def load(path, device):
 def read_config(folder):
     """The Config of a run."""
     try:
-        return Config(**json.loads((folder / "config.json").read_text()))
+        return Config(**read_json(folder / "config.json"))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'} is not the config of a run: {error}") from None
 
@@ -193,8 +193,14 @@ class ModelOptions(RunOptions):
         """(folder, model, tokenizer, config, step); of a Hugging Face folder step is None."""
         if not self.weights:
             return super().load()
+        if self.run:
+            raise ValueError(f"--run {self.run} and --weights {self.weights}: give one of them")
         model = read_model(self.weights, choose_device(self.device))
-        return self.weights, model, formats.load(self.weights), model.config, None
+        tokenizer = formats.load(self.weights)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ValueError(f"{self.weights} has a tokenizer of {tokenizer.vocab_size} ids, but a "
+                             f"model of {model.config.vocab_size}")
+        return self.weights, model, tokenizer, model.config, None
 
 
 def same_tokenizer(folder, tokenizer, shards):
@@ -217,6 +223,8 @@ def main(argv=None):
     given = vars(parser.parse_args(argv))
     if given.pop("command") == "export":
         target = given.pop("folder")
+        if not target:
+            raise ValueError("say where to export to")
         folder, model, tokenizer, _, step = RunOptions(**given).load()
         export(model, tokenizer, target)
         print(f"wrote {target}: {folder}, step {step}")

@@ -80,7 +80,7 @@ def read(model, ids):
 def entropies(weights):
     """How far heads spread what they look at: the entropy of a row in nats, averaged over rows.
 
-    weights: (..., T, T) -> (...). e to that is a number of tokens, were all weights the same.
+    weights: (..., T, T) -> (...). exp of it: how many tokens of one weight are as spread out.
     """
     return torch.special.entr(weights).sum(dim=-1).mean(dim=-1)
 
@@ -111,14 +111,18 @@ def choices(logits, ways=WAYS):
     return {name: way(logits[None])[0].softmax(dim=-1) for name, way in ways.items()}
 
 
-def label(tokenizer, i):
-    """A token as a tick label: a space is ␣, a line end \\n; what is neither ASCII nor a Latin,
-    Greek or Cyrillic letter, which fonts have, is escaped too; at most 12 characters.
+def escaped(text):
+    """Text that fonts can show: a line end is \\n; what is neither ASCII nor a Latin, Greek or
+    Cyrillic letter is escaped too.
     """
     def plain(c):
         return c.isprintable() and (ord(c) < 0x250 or 0x386 <= ord(c) < 0x482)
-    text = tokenizer.decode_bytes([i]).decode("utf-8", errors="backslashreplace")
-    text = "".join(c if plain(c) else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if plain(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def label(tokenizer, i):
+    """A token as a tick label, escaped(), and a space is ␣; at most 12 characters."""
+    text = escaped(tokenizer.decode_bytes([i]).decode("utf-8", errors="backslashreplace"))
     return (text if len(text) <= 12 else text[:11] + "…").replace(" ", "␣")
 
 
@@ -215,8 +219,9 @@ def draw_choices(logits, labels, prompt, path):
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
     end = prompt if len(prompt) <= 50 else "…" + prompt[-49:]
-    figure.supxlabel(f"the {len(ids)} likeliest ids after {end!r}\ngrey, and the white lines: what "
-                     "the model says; blue: what is drawn from", fontsize=9.5, parse_math=False)
+    figure.supxlabel(f"the {len(ids)} likeliest ids after '{escaped(end)}'\ngrey, and the white "
+                     "lines: what the model says; blue: what is drawn from", fontsize=9.5,
+                     parse_math=False)
     figure.savefig(path, dpi=120)
 
 

@@ -6,12 +6,13 @@ stood in the text before (code, tables and quotations repeat themselves), and re
 one step. Then choose the ids one after the other exactly as without guesses; as long as a guess was
 right, what the model made of the next position is already there. Where one was wrong, the rest is
 taken back. The text is not only as likely as without guesses: with the same seed it is the same.
-(Speculative decoding, Leviathan et al. 2023, with prompt look-up for a draft model. A guess that is
-certain of itself needs no rejection step: drawing, and seeing whether it is what was guessed,
-accepts it with just its probability, and a draw that differs is a draw from the others.)
+(In float32. With fewer bits numbers are rounded a little differently when more are read together.)
+This is speculative decoding (Leviathan et al. 2023) with the prompt for a draft model. Its guesses
+are certain of themselves, so no rejection step is needed: an id to which the model gives 30% is
+drawn 30% of the time, so often is the guess accepted; otherwise what was drawn is another id.
 Left out: draft models, trees of guesses, more than one text.
 
-    python 05_sample/sample.py --prompt "def main(" --guesses 8
+    python 05_sample/sample.py --prompt "def main(" --temperature 0 --guesses 8
 
 Used by sample.py. Next: quant.py.
 """
@@ -34,7 +35,7 @@ def guess(ids, n_guesses, longest=3):  # exercise
 
     ids: (N,) array. Take the last n = `longest` ids; if they stand somewhere before, return what
     followed at the latest such place (it may run on into those n); else try n - 1, ... 1.
-    guess([1, 2, 3, 9, 1, 2], 3) is [3, 9, 1].
+    guess(np.array([1, 2, 3, 9, 1, 2]), 3) is [3, 9, 1], a list.
     """
     N = len(ids)
     for n in range(min(longest, N - 1), 0, -1):
@@ -57,8 +58,7 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):
     """
     window, weight = model.config.seq_len, model.embed.weight
     prompt = list(prompt)[-window:]
-    row, end = np.empty(len(prompt) + n_tokens, np.int64), len(prompt)  # row[:end]: all so far
-    row[:end] = prompt
+    row, end = np.array(prompt), len(prompt)  # row[:end]: all so far
     cache = KVCache(model.config, 1, min(window, end + n_tokens), weight.dtype, weight.device)
     x, guesses, last = prefill(model, [prompt], cache), [], end + n_tokens
     while end < last:
@@ -66,15 +66,18 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):
         known = cache.lengths[0] - len(guesses)  # what the cache will rightly hold
         for i, logits in enumerate(model.logits(x).split(1)):
             next_id = pick(logits)
+            row = np.concatenate((row, np.zeros_like(row))) if end == len(row) else row
             row[end], end = next_id, end + 1
             yield next_id
             if end == last or i == len(guesses) or guesses[i] != row[end - 1]:
                 break
         # 2) take back what was guessed wrongly; read the new id and the next guesses
+        if end == last:
+            break
         cache.lengths = [known + i]
         if known + i == window:
             x, guesses = prefill(model, [row[end - (window + 1) // 2:end].tolist()], cache), []
-        elif end < last:
+        else:
             room = min(n_guesses, cache.size - (known + i) - 1, last - end - 1)
             guesses = guess(row[:end], room)
             ids = torch.tensor([[row[end - 1], *guesses]], device=weight.device)

@@ -1,9 +1,10 @@
 """How weights lie in memory for decoding: float32, bfloat16, int8.
 
-A step of decoding reads every weight once and does little else, so it is as fast as the memory:
-half the bytes take half the time, and of equal bytes those that lie as the kernel reads them take
-least. int8 is a quarter of the bytes and whole numbers: a weight becomes one of 255 steps of its
-row, and what it is multiplied with is rounded too, as a processor multiplies whole numbers fastest.
+A step of decoding reads every weight once and does little else, so with a large model it is as fast
+as the memory: half the bytes could take half the time, if the kernel is as good, and of equal bytes
+those that lie as the kernel reads them take least. int8 is a quarter of the bytes, whole numbers: a
+weight becomes one of 255 steps of its row, and what it is multiplied with is rounded too, as a
+processor multiplies whole numbers fastest.
 What that costs is measured, in bits per byte; it is not free.
 Left out: fewer than 8 bits, calibration on data (GPTQ, AWQ), training with rounded numbers.
 
@@ -304,8 +305,8 @@ def main(argv=None):
     model.config = dataclasses.replace(model.config,
                                        seq_len=min(model.config.seq_len, options.window))
     print(f"{folder}, on {len(ids):,} tokens, {torch.get_num_threads()} threads\n"
-          f"{'':12}{'weights':>12}{'a token':>10}{'bits per':>10}{'':9}{'tokens/s':>10}\n"
-          f"{'':12}{'MB':>12}{'kB':>10}{'byte':>10}{'lost':>9}{'1 row':>10}{'8 rows':>10}")
+          f"{'':12}{'weights':>12}{'cache a':>10}{'bits per':>10}{'':9}{'tokens/s':>10}\n"
+          f"{'':12}{'MB':>12}{'token, kB':>10}{'byte':>10}{'lost':>9}{'1 row':>10}{'8 rows':>10}")
     for kind in ("", *KINDS):
         measured = measure(model, kind, ids, labels, token_bytes(tokenizer))
         plain_bits = measured[2] if not kind else plain_bits

@@ -8,8 +8,8 @@ Left out: ids that become characters on a screen (writer.py), several ids at a s
 weights in fewer bits (quant.py).
 
     python 05_sample/sample.py --prompt "def main(" --tokens 300
-    python 05_sample/sample.py --run tiny --temperature 0 --prompt "import " "class " --samples 2
-    python 05_sample/sample.py --weights SmolLM2 --chat --prompt "What is the capital of France?"
+    python 05_sample/sample.py --run tiny --temperature 1 --prompt "import" "class" --samples 2
+    python 05_sample/sample.py --weights FOLDER --chat --temperature 0 --prompt "Who wrote Faust?"
 
 Reads the newest run in runs/, or --run, or a Hugging Face folder; writes to the screen.
 Next: writer.py, lookup.py, quant.py and figures.py, then 06_eval/evals.py.
@@ -29,7 +29,7 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from chats import begin_ids, end_ids, prompt_ids
-from console import Parser, add_options, option, run
+from console import Parser, add_options, option, run, track
 from decode import apply_temperature, generate
 from lookup import generate_by_lookup
 from quant import KINDS, pack
@@ -93,10 +93,13 @@ class Sampling:
     seed: int = option(0, "of the draws; the next text's is one higher")
 
     def __post_init__(self):
-        for name, good in (("temperature", 0 <= self.temperature < float("inf")),
-                           ("top_k", self.top_k >= 0), ("top_p", 0 < self.top_p <= 1),
+        tiny, huge = 1e-30, 1e30  # beyond, float32 would make them 0 or infinite
+        for name, good in (("temperature", self.temperature == 0 or
+                            tiny < self.temperature < huge),
+                           ("top_k", self.top_k >= 0), ("top_p", tiny < self.top_p <= 1),
                            ("min_p", 0 <= self.min_p <= 1),
-                           ("repetition_penalty", 0 < self.repetition_penalty < float("inf"))):
+                           ("repetition_penalty", tiny < self.repetition_penalty < huge),
+                           ("seed", self.seed >= 0)):
             if not good:
                 raise ValueError(f"{name} can't be {getattr(self, name)}")
 
@@ -125,12 +128,13 @@ def distribution(logits, seen, sampling):  # exercise
 def draw(shares, uniforms):  # exercise
     """The id at which each row's probabilities, added up from the left, first exceed its number.
 
-    shares: (B, V), rows that add up to about 1; uniforms: (B,) from [0, 1) -> ids (B,). With .5 .3
-    .2, 0.49 draws id 0, 0.5 id 1, 0.99 id 2. An id of probability 0 is never drawn.
+    shares: (B, V), rows that add up to about 1; uniforms: a list of B numbers from [0, 1), each
+    taken as a share of what its row adds up to, in float64 -> ids (B,). With .5 .3 .2, 0.49 draws
+    id 0, 0.5 id 1, 0.99 id 2. An id of probability 0 is never drawn.
     """
-    ends = shares.double().cumsum(dim=-1)  # (B, V)
-    uniforms = torch.as_tensor(uniforms, dtype=torch.double, device=shares.device)
-    return torch.searchsorted(ends, uniforms[:, None] * ends[:, -1:], right=True)[:, 0]
+    ends = shares.cpu().double().cumsum(dim=-1)  # (B, V); not every device has float64
+    uniforms = torch.tensor(uniforms, dtype=torch.double)[:, None]
+    return torch.searchsorted(ends, uniforms * ends[:, -1:], right=True)[:, 0].to(shares.device)
 
 
 class Picker:
@@ -146,6 +150,9 @@ class Picker:
         self.logprobs = None  # of the ids picked last, (B,): the model's own, before any change
 
     def __call__(self, logits):
+        if not logits.isfinite().all():
+            raise ValueError("the model predicts nothing but nan or infinity: its weights must be "
+                             "damaged")
         if self.seen is None:
             self.seen = torch.zeros_like(logits, dtype=torch.bool)
             for row, prompt in zip(self.seen, self.prompts):
@@ -187,12 +194,16 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
     if not slide and longest + n_tokens - 1 > window:  # the last id need not be read
         raise ValueError(f"a prompt of {longest} ids and {n_tokens} more don't fit into the window "
                          f"of {window}")
+    if "" in stops:
+        raise ValueError("a stop string is empty: every text would end before it begins")
     if guesses and len(rows) > 1:
         raise ValueError(f"several ids at a step are for a single text, not for {len(rows)}")
     pick, ends = Picker(chosen, rows), end_ids(tokenizer)
     writers = [Writer(prompt, tokenizer, ends, stops) for prompt in rows]
     steps = (generate_by_lookup(model, prompts[0], n_tokens, pick, guesses) if guesses else
              generate(model, prompts, n_tokens, pick, n_samples))
+    if len(rows) > 1:  # shown when they are whole
+        steps = track(steps, "writing", n_tokens, lambda ids: 1, " steps")
     for ids in steps:
         for b, (writer, i, logprob) in enumerate(zip(writers, ids.tolist(),
                                                      pick.logprobs.tolist())):
@@ -237,10 +248,10 @@ class Options(Sampling, ModelOptions):
     stop: tuple = option((), "strings before which a text ends")
     slide: bool = option(True, "when the window is full, forget the beginning; or refuse what does "
                                "not fit")
-    weights_as: str = option("float32", "int8 is fastest and a little less exact, bfloat16 small",
+    weights_as: str = option("float32", "large models are fastest in int8, and a little less exact",
                              KINDS)
-    guesses: int = option(0, "up to so many ids at a step, guessed from the text so far; the "
-                             "result is the same, for code it is faster")
+    guesses: int = option(0, "up to so many ids at a step, guessed from the text so far: sooner "
+                             "if it is predictable; in float32 the result is the same")
     logprobs: bool = option(False, "print every id with its log-probability, after the text")
 
     def __post_init__(self):
@@ -271,13 +282,15 @@ def main(argv=None):
         if n_rows == 1:
             print(text, end="", flush=True)
     seconds = time.perf_counter() - start
-    for b in sorted(done) if n_rows > 1 else ():
-        begin = "" if options.chat else texts[b // options.samples]
-        print(f"---- {b + 1} of {n_rows}, {done[b].finish} ----\n{begin}{done[b].text}")
+    if n_rows > 1:
+        for b in sorted(done):
+            begin = "" if options.chat else texts[b // options.samples]
+            print(f"---- {b + 1} of {n_rows}, {done[b].finish} ----\n{begin}{done[b].text}")
     print()
-    for completion in done.values() if options.logprobs else ():
-        for i, logprob in zip(completion.ids, completion.logprobs):
-            print(f"{logprob:9.4f}  {i:6}  {tokenizer.decode([i])!r}")
+    if options.logprobs:
+        for completion in done.values():
+            for i, logprob in zip(completion.ids, completion.logprobs):
+                print(f"{logprob:9.4f}  {i:6}  {tokenizer.decode([i])!r}")
     n = sum(len(completion.ids) for completion in done.values())
     print(f"{folder}{'' if step is None else f', step {step}'}, {model.embed.weight.device} "
           f"{options.weights_as}: {n / seconds:,.1f} tokens/s, reading the prompt included",

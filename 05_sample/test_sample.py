@@ -68,7 +68,7 @@ def test_distribution():
     def of(seen=NEVER, **sampling):
         return distribution(logits, seen, Sampling(**{"temperature": 1.0, **sampling}))[0].tolist()
     assert of() == near(0.5, 0.3, 0.15, 0.05)
-    assert of(temperature=0) == [1, 0, 0, 0] == of(temperature=1e-40)
+    assert of(temperature=0) == [1, 0, 0, 0] == of(temperature=1e-29)
     squares = [p * p / 0.365 for p in (0.5, 0.3, 0.15, 0.05)]
     assert of(temperature=0.5) == near(*squares), "the temperature divides logits"
     assert of(top_k=2) == near(0.625, 0.375, 0, 0) == of(top_p=0.7) == of(min_p=0.5)
@@ -115,6 +115,7 @@ def test_picker():
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1}, {"temperature": INF}, {"top_k": -1},
                                    {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.1},
+                                   {"temperature": 1e-46}, {"top_p": 1e-46}, {"seed": -1},
                                    {"min_p": -0.1}, {"repetition_penalty": 0}])
 def test_sampling_that_cannot_be(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} can't be"):
@@ -221,6 +222,13 @@ def test_guesses_change_nothing(model):
         complete(model, Tokenizer([]), [[5], [6]], 5, guesses=4)
 
 
+def test_what_cannot_be_written(model):
+    with pytest.raises(ValueError, match="a stop string is empty"):
+        complete(model, Tokenizer([]), [[5]], 5, stops=["x", ""])
+    with pytest.raises(ValueError, match="nan"):
+        Picker([Sampling()], [[1]])(torch.tensor([[0.0, float("nan")]]))
+
+
 def test_beyond_the_window(model):
     tokenizer, prompt = Tokenizer([]), [[7] * 40]
     assert len(complete(model, tokenizer, prompt, 25, Sampling(0), slide=False)[0].ids) == 25
@@ -280,5 +288,6 @@ def test_command_line(runs, capsys, fails, monkeypatch):
     assert "samples can't be 0" in fails(main, "--runs-dir", runs, "--samples", 0)
     assert "don't fit" in fails(main, "--runs-dir", runs, "--no-slide", "--tokens", 99)
     assert "nowhere" in fails(main, "--weights", runs / "nowhere")
+    assert "give one of them" in fails(main, "--weights", runs / "nowhere", "--run", "old")
     (runs / "new" / "tokenizer.json").write_text("{}")
     assert "tokenizer.json" in fails(main, "--runs-dir", runs)

@@ -23,6 +23,19 @@ def test_held_back():
     assert held_back("abc", []) == 0
 
 
+def test_writer_drops_what_follows_a_stop_string():
+    class Pieces:
+        @staticmethod
+        def decode_bytes(ids):
+            return b"".join([b"a", b"bc\xe2", b"xbcy"][i] for i in ids)
+
+    writer = Writer([0], Pieces, end_ids=set(), stops=["c", "bc"])
+    assert [writer.push(0, 0.0), writer.push(1, 0.0)] == ["a", ""], "the earlier one counts"
+    assert writer.done.text == "a" and writer.done.finish == "stop"
+    writer = Writer([0], Pieces, end_ids=set(), stops=["c", "bc"])
+    assert writer.push(2, 0.0) == "x"
+
+
 def test_writer():
     """Ids are bytes here, and 0 is the end."""
     class Bytes:

@@ -3,7 +3,7 @@
     python tests/blank.py 03_model
     PYTHONPATH=mine pytest 03_model -x
 
-The first line writes mine/gpt.py and mine/budget.py: the stage's files, in which every function
+The first line writes mine/gpt.py, mine/decode.py and so on: the stage's files, in which a function
 marked "# exercise" keeps its name and its docstring, which is the task, and raises
 NotImplementedError. The second grades: the first red test is the next exercise. With
 PYTHONPATH=mine the trainer and everything else use your files, too. A file in mine/ is never
