@@ -37,7 +37,7 @@ def test_guess():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("n_tokens", [1, 2, 25, 80])
+@pytest.mark.parametrize("n_tokens", [1, 2, 40])
 def test_the_text_is_the_same(family, n_tokens):
     """As without guesses, also beyond the window, greedy or drawn with a seed."""
     model = random_model(**FAMILIES[family])
@@ -57,7 +57,7 @@ def test_the_distribution_is_the_same():
     """Over thousands of seeds: the frequency of every triple of ids that follows the prompt is as
     the model says, computed without cache or guesses.
     """
-    model, prompt, n = random_model(std=0.15, vocab_size=3, n_layer=1), [0, 1, 2, 0, 1], 2000
+    model, prompt, n = random_model(std=0.15, vocab_size=3, n_layer=1), [0, 1, 2, 0, 1], 1200
     shares = {(): 1.0}
     for _ in range(3):
         shares = {(*ids, i): share * float(p) for ids, share in shares.items() for i, p in
