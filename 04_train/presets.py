@@ -18,6 +18,10 @@ from family import MODELS
 from gpt import GPTConfig
 
 
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("wsd", "linear", "cosine", "inverse-sqrt")
+
+
 @dataclass(frozen=True)
 class Config(GPTConfig):
     """A run, whole: the shape of the model and how it is trained. The same config on the same
@@ -32,9 +36,17 @@ class Config(GPTConfig):
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
     micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
     steps: int = option(700, "optimizer steps")
-    lr: float = option(6e-3, "peak learning rate")
+    optimizer: str = option("adamw", "of the matrices inside the blocks; AdamW moves the others",
+                            OPTIMIZERS)
+    lr: float = option(6e-3, "peak learning rate of what AdamW moves")
+    muon_lr: float = option(0.02, "peak learning rate of the matrices that Muon moves")
+    momentum: float = option(0.95, "Muon's: how much of the average of the gradients stays")
+    schedule: str = option("wsd", "how the learning rate falls after its warm-up: level and then "
+                           "straight down, straight or curved all the way, or for ever slower",
+                           SCHEDULES)
     warmup: int = option(100, "steps over which the learning rate rises from 0")
-    cooldown: float = option(0.5, "share of the steps over which it falls to 0 again")
+    cooldown: float = option(0.5, "wsd: share of the steps over which it falls again")
+    min_lr_share: float = option(0.0, "share of the peak to which it falls; inverse-sqrt has none")
     weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
     grad_clip: float = option(1.0, "largest norm of the gradients")
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
@@ -51,15 +63,24 @@ class Config(GPTConfig):
         names = (self.data,) if isinstance(self.data, str) else tuple(self.data)
         object.__setattr__(self, "data", names)
         least = {"batch_size": 1, "micro_batch": 1, "steps": 1, "eval_every": 1, "save_every": 1,
-                 "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0}
+                 "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0,
+                 "min_lr_share": 0, "momentum": 0}
         for name, value in least.items():
             if not getattr(self, name) >= value:  # not "<", which would let nan pass
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {value}")
-        for name in ("lr", "grad_clip"):
+        for name in ("lr", "muon_lr", "grad_clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be a number above 0")
-        if self.cooldown > 1:
-            raise ValueError(f"cooldown is {self.cooldown}, but must be a share of at most 1")
+        for name in ("cooldown", "min_lr_share"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be a share of at most "
+                                 "1")
+        if self.momentum >= 1:
+            raise ValueError(f"momentum is {self.momentum}, but must be below 1")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of "
+                                 f"{', '.join(known)}")
 
     def gpt(self, vocab_size):
         """The shape of the model, with the vocabulary that the tokenizer really has."""

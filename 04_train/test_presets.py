@@ -24,7 +24,10 @@ def test_what_may_change_are_fields_that_are_not_of_the_model():
 
 
 @pytest.mark.parametrize("name, value", [("lr", float("nan")), ("lr", float("inf")), ("steps", 0),
-                                         ("cooldown", -0.1), ("cooldown", 1.1), ("n_layer", 0)])
+                                         ("cooldown", -0.1), ("cooldown", 1.1), ("n_layer", 0),
+                                         ("muon_lr", 0.0), ("min_lr_share", 1.1), ("momentum", 1.0),
+                                         ("momentum", float("nan")), ("optimizer", "adam"),
+                                         ("schedule", "inverse_sqrt")])
 def test_configs_that_cannot_be(name, value):
     with pytest.raises(ValueError, match=f"^{name} is"):
         Config(**{name: value})

@@ -14,12 +14,13 @@ import torch
 
 import train as module
 from gpt import GPT, GPTConfig
+from optim import learning_rate, make_optimizer
 from presets import Config
 from runs import (load, load_run, newest_checkpoint, read_config, save_checkpoint, start_run,
                   step_of)
 from shards import prepare, prepare_mixture
 from streams import Stream
-from train import Engine, accumulate, learning_rate, main, make_optimizer, score, train
+from train import Engine, accumulate, main, score, train
 from yardsticks import windows
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
@@ -45,17 +46,6 @@ def gradients(model):
 
 
 # ---- the parts of a step ----
-
-def test_learning_rate():
-    config = Config(lr=1.0, warmup=4, steps=20, cooldown=0.5)
-    rates = [learning_rate(step, config) for step in range(20)]
-    assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0]), "up over the warm-up"
-    assert rates[4:11] == pytest.approx([1.0] * 7), "level"
-    assert rates[10:] == pytest.approx([1 - i / 10 for i in range(10)]), "down to almost 0"
-    assert learning_rate(0, Config(lr=2.0, warmup=0, cooldown=0.0)) == 2.0
-    short = Config(lr=1.0, warmup=10, steps=10, cooldown=1.0)
-    assert max(learning_rate(s, short) for s in range(10)) <= 0.6, "the lower where both apply"
-
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 6])
@@ -85,32 +75,6 @@ def test_accumulate_tells_the_engine_which_is_the_last():
     assert told == [False, False, True]
 
 
-def test_optimizer_is_adamw():
-    """Three steps of AdamW, written from its paper (Loshchilov & Hutter 2017, algorithm 2)."""
-    config = Config(weight_decay=0.1, lr=0.01)
-    model, twin = random_model(), random_model()
-    optimizer = make_optimizer(model, config)
-    grouped = [p for group in optimizer.param_groups for p in group["params"]]
-    assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
-    moments = {name: (torch.zeros_like(p), torch.zeros_like(p))
-               for name, p in twin.named_parameters()}
-    for t in range(1, 4):
-        for m in (model, twin):
-            m.zero_grad()
-            m.loss(random_ids(2, 16, seed=t), random_ids(2, 16, seed=9)).mean().backward()
-        optimizer.step()
-        with torch.no_grad():
-            for name, p in twin.named_parameters():
-                first, second = moments[name]
-                first.mul_(0.9).add_(0.1 * p.grad)
-                second.mul_(0.95).add_(0.05 * p.grad**2)
-                decay = 0.1 if name.startswith("blocks") else 0.0
-                update = first / (1 - 0.9**t) / ((second / (1 - 0.95**t)).sqrt() + 1e-8)
-                p.sub_(0.01 * (update + decay * p))
-    for a, b in zip(model.parameters(), twin.parameters()):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
 class NoStop:
     asked = False
 
@@ -134,6 +98,17 @@ def test_take_step():
         clipped = b.grad * 0.05 / norm
         step = -0.004 * clipped / (clipped.abs() + 1e-8)  # AdamW's first step; rate 0.01 * 4 / 10
         torch.testing.assert_close(a - b, step, rtol=1e-2, atol=1e-5)
+
+
+def test_take_step_gives_each_group_its_rate():
+    """One schedule, and each group's own peak."""
+    config = Config(optimizer="muon", lr=0.01, muon_lr=0.5, warmup=10, steps=100)
+    model, ids = random_model(), random_ids(2, 16).numpy()
+    optimizer = make_optimizer(model, config)
+    for step, share in ((3, 0.4), (20, 1.0), (75, 0.5)):
+        module.take_step(model, optimizer, (ids, ids), step, config, Engine(), NoStop)
+        found = [group["lr"] for group in optimizer.param_groups]
+        assert found == pytest.approx([0.5 * share, 0.01 * share]), f"step {step}"
 
 
 def test_take_step_computes_in_the_dtype_that_was_asked_for(monkeypatch):
@@ -223,6 +198,7 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys):
     assert rows[0]["loss"] == pytest.approx(math.log(300), rel=0.01)
     assert rows[-3]["loss"] < 0.9 * rows[0]["loss"], "it learned something"
     config = read_config(folder)
+    assert out.count(" moves ") == 2, "what moves what"
     assert [m["lr"] for m in rows if "loss" in m] == [learning_rate(s, config) for s in range(12)]
     shards = prepare_mixture(config.data, config.vocab_size, config.data_dir)
     expected = module.evaluate(load_run(folder)[0], shards.val, module.token_bytes(
@@ -240,8 +216,10 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys):
     assert same_files(newest_checkpoint(folder), newest_checkpoint(again))
 
 
-def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path, capsys):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path, optimizer):
     """6 + 6 steps = 12 steps, bit for bit: weights, moments, loader, metrics."""
+    arguments += ["--optimizer", optimizer, "--schedule", "cosine"]
     main(arguments)
     whole = tmp_path / "runs" / "nano"
 
@@ -362,6 +340,7 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, text, tmp_path, 
     main(arguments)
     folder = tmp_path / "runs" / "nano"
     assert "n_layer 1, not 2" in fails(main, *arguments, "--resume", "--n-layer", 2)
+    assert "optimizer adamw, not muon" in fails(main, *arguments, "--resume", "--optimizer", "muon")
     main([*arguments, "--name", "nano-wide"])  # another's name, not nano's second
     main([*arguments, "--resume", "--steps", "13"])
     assert newest_checkpoint(folder).name == "step-000013"

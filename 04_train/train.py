@@ -3,7 +3,7 @@
 Makes tokenizer and shards if they aren't there, trains, saves as it goes, evaluates, and ends
 with a sample and a table. The loop is train(), below; what comes before it are its parts.
 It never mentions processes: it talks to an Engine, and 07_scale brings engines for many.
-Left out: other optimizers than AdamW, other schedules, other ways to choose the length.
+Left out: other ways to choose the length.
 
     python 04_train/train.py --preset tiny
     python 04_train/train.py --preset tiny --resume
@@ -11,7 +11,7 @@ Left out: other optimizers than AdamW, other schedules, other ways to choose the
 
 Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.json,
 metrics.jsonl, checkpoints/step-000500/, loss.png. Its options and presets are in presets.py.
-Next: presets.py, runs.py and report.py.
+Next: optim.py, presets.py, runs.py and report.py.
 """
 
 import dataclasses
@@ -41,6 +41,7 @@ from console import Parser, Progress, StopSignal, add_options, duration, run, tr
 from decode import generate, random_pick
 from gpt import GPT
 from machine import choose_device, keep_freed_memory, matmul_peak
+from optim import describe, learning_rate, make_optimizer
 from presets import PRESETS, Config
 from report import draw, read_metrics, table
 from runs import (load, load_model, newest_checkpoint, resume_run, same_tokenizer, save_checkpoint,
@@ -51,31 +52,6 @@ from yardsticks import baselines, bits_per_byte, token_bytes, windows
 
 
 # ---- the parts of a step ----
-
-def learning_rate(step, config):  # exercise
-    """The learning rate of step 0, 1, ... config.steps - 1: up, level, down, each a straight line.
-
-    lr * (step + 1) / warmup while that is below lr; over the last `cooldown` share of the steps
-    lr * (steps - step) / (cooldown * steps); lr in between; the lower where both apply. A warmup
-    or a cooldown of 0 leaves that part out.
-    (Warm-up, constant, cool-down: Hägele et al. 2024.)
-    """
-    rise = (step + 1) / config.warmup if config.warmup else 1.0
-    fall = (config.steps - step) / (config.cooldown * config.steps) if config.cooldown else 1.0
-    return config.lr * min(1.0, rise, fall)
-
-
-def make_optimizer(model, config):
-    """AdamW (Loshchilov & Hutter 2017) in two groups: the blocks' matrices, which decay, and all
-    others: tables, biases, gains.
-    """
-    matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
-    decaying = set(matrices)
-    others = [p for p in model.parameters() if p not in decaying]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay},
-              {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
-
 
 def accumulate(model, inputs, targets, micro_batch, n_targets, engine):  # exercise
     """Add the gradients of the mean loss over a batch to .grad, `micro_batch` windows at a time.
@@ -190,7 +166,7 @@ def take_step(model, optimizer, batch, step, config, engine, stop):
         raise ValueError(f"step {step + 1}: loss {loss}, gradient norm {norm}; stopped before it "
                          "could spoil a checkpoint. A lower --lr may help")
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config)
+        group["lr"] = group["scale"] * learning_rate(step, config)
     optimizer.step()
     optimizer.zero_grad()
     return loss, norm, bool(stopped)
@@ -220,7 +196,7 @@ def train(config, folder, shards, engine=Engine()):
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
         f"{config.seq_len} tokens, {device} {config.dtype}, peak {peak / 1e9:.0f} GFLOP/s")
 
-    for line in cut_off(config, loader):
+    for line in [*describe(optimizer), *cut_off(config, loader)]:
         say(line)
 
     def record(**values):
@@ -247,7 +223,7 @@ def train(config, folder, shards, engine=Engine()):
 
             # 3. what came of it
             record(step=step, tokens=step * step_tokens, loss=loss, grad_norm=norm,
-                   lr=optimizer.param_groups[0]["lr"], seconds=round(seconds, 3))
+                   lr=optimizer.param_groups[-1]["lr"], seconds=round(seconds, 3))
             if engine.leads:
                 progress.show(status)
             if step % config.eval_every == 0:

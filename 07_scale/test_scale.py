@@ -38,13 +38,14 @@ def metrics(folder):
 @pytest.mark.slow
 def test_two_ranks_equal_one_process(arguments, tmp_path, command):
     """Over 20 steps, to 1e-5: with 5 windows for 2 ranks (3 and 2), micro-batches of 2, and
-    conversations in between, of which not all is to be learned.
+    conversations in between, of which not all is to be learned; matrices by Muon, all else by
+    AdamW.
     """
     chats = tmp_path / "chats.jsonl"
     chats.write_text("".join(json.dumps({"turns": [f"{i} spam?", "eggs"]}) + "\n"
                              for i in range(300)))
     batch = ["--batch-size", 5, "--micro-batch", 2, "--sampling", "bestfit",
-             "--data", f"folder:{tmp_path / 'text'}", f"jsonl:{chats}"]
+             "--optimizer", "muon", "--data", f"folder:{tmp_path / 'text'}", f"jsonl:{chats}"]
     command("train", *arguments, *batch, "--name", "one")
     done = command("scale", *arguments, *batch, "--name", "two", launcher=TORCHRUN)
     assert done.stdout.count("this model") == 1, "only rank 0 prints"

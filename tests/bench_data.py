@@ -35,8 +35,9 @@ def bench_batches(source, data_dir, runs):
     from batches import PLANS, Batches
     from gpt import GPT
     from machine import keep_freed_memory
+    from optim import make_optimizer
     from presets import PRESETS, Config
-    from train import Engine, make_optimizer, take_step
+    from train import Engine, take_step
 
     class Stop:
         asked = False

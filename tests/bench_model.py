@@ -26,11 +26,12 @@ from family import MODELS
 from gpt import GPT, GPTConfig
 from lookup import generate_by_lookup
 from machine import keep_freed_memory, matmul_peak
+from optim import make_optimizer
 from presets import Config
 from quant import pack
 from runs import ModelOptions
 from sample import start_of
-from train import Engine, make_optimizer, take_step
+from train import Engine, take_step
 from weights import read_model
 
 # Six layers of a GPT-2 that a laptop can train.

@@ -1,0 +1,215 @@
+"""How gradients become steps: learning-rate schedules, AdamW, and Muon for matrices.
+
+A step has a length and a direction. The length follows a schedule over the run. The direction is
+either AdamW's, which treats every number by itself, or Muon's, which treats a matrix as a matrix:
+it makes all directions in which a gradient pushes equally strong. First each idea as its paper has
+it, then the Optimizer that the trainer uses, with AdamW fused and Muon batched.
+Left out: other optimizers, state that is divided over processes.
+
+    python 04_train/train.py --preset tiny --optimizer muon --schedule cosine --min-lr-share 0.1
+
+Reads and writes nothing: train.py calls it, checkpoints hold its state. Next: presets.py.
+"""
+
+import math
+
+import torch
+from torch.optim.adamw import adamw as fused_adamw
+
+
+# ---- how far: the schedules ----
+
+def learning_rate(step, config):  # exercise
+    """The learning rate of step 0, 1, ... config.steps - 1: up over `warmup` steps, then as
+    config.schedule says.
+
+    lr * min(1, rise, fall), with rise = (step + 1) / warmup, or 1 without a warm-up: the last step
+    of the warm-up is the first at the peak. fall = low + (1 - low) * left, where `low` is
+    min_lr_share and `left` goes from 1 to 0, which the step after the last would have:
+    - "wsd", level, then straight down (Hägele et al. 2024): over the last `cooldown` share of the
+      steps (steps - step) / (cooldown * steps), which is above 1 before them; with a cooldown of 0
+      always 1.
+    - "linear", straight down from the end of the warm-up: (steps - step) / (steps - warmup) from
+      step `warmup` on, 1 before it, also where the warm-up is longer than the run.
+    - "cosine" (Loshchilov & Hutter 2016): (1 + cos(pi * (1 - x))) / 2, with x what "linear" has.
+    "inverse-sqrt" (Vaswani et al. 2017, section 5.3) has no end, and no `low`:
+    fall = sqrt(max(1, warmup) / (step + 1)). With lr = (d_model * warmup)^-0.5 it is the paper's.
+
+    With lr 1, warmup 2, steps 6: "linear" is 0.5, 1, 1, 0.75, 0.5, 0.25.
+    """
+    warmup, steps, low = config.warmup, config.steps, config.min_lr_share
+    rise = (step + 1) / warmup if warmup else 1.0
+    if config.schedule == "inverse-sqrt":
+        return config.lr * min(1.0, rise, math.sqrt(max(1, warmup) / (step + 1)))
+    if config.schedule == "wsd":
+        left = (steps - step) / (config.cooldown * steps) if config.cooldown else 1.0
+    else:
+        left = min(1.0, (steps - step) / max(1, steps - warmup))
+    if config.schedule == "cosine":
+        left = (1 + math.cos(math.pi * (1 - left))) / 2
+    return config.lr * min(1.0, rise, low + (1 - low) * left)
+
+
+# ---- where to: a number by itself ----
+
+def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
+    """One step of AdamW (Loshchilov & Hutter 2017, algorithm 2). Returns (p, m, v) after it, and
+    changes none of the tensors given.
+
+    p, gradient, m, v: tensors of one shape; m and v are zeros before the first step, which is
+    t = 1. betas: (b1, b2).
+    m and v are running averages of the gradient and of its square: m = b1 m + (1 - b1) gradient.
+    Both begin at 0, and are too small at first: m / (1 - b1^t) and v / (1 - b2^t) are not. p goes
+    by -lr * (m / (sqrt(v) + eps) + decay * p) with these two: the decay is not part of the
+    gradient, else it too would be divided by sqrt(v).
+
+    In the first step m / sqrt(v) is the gradient's sign, whatever its size: p = 1, gradient = 0.3,
+    lr = 0.1 and decay = 0.5 give 1 - 0.1 * (1 + 0.5) = 0.85.
+    """
+    b1, b2 = betas
+    m = b1 * m + (1 - b1) * gradient
+    v = b2 * v + (1 - b2) * gradient**2
+    m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+    return p - lr * (m_hat / (v_hat.sqrt() + eps) + decay * p), m, v
+
+
+# ---- where to: a matrix as a matrix ----
+
+def nesterov(gradient, average, momentum):  # exercise
+    """The average of the gradients as it would be after one more gradient like this one.
+
+    First average = momentum * average + (1 - momentum) * gradient, in place. Returns the same sum
+    once more, as a new tensor: momentum * average + (1 - momentum) * gradient with the new average
+    (Nesterov 1983, as Dozat 2016 writes it).
+    With gradient 1, average 0, momentum 0.9: average becomes 0.1, and 0.19 is returned.
+    """
+    average.lerp_(gradient, 1 - momentum)
+    return gradient.lerp(average, momentum)
+
+
+def orthogonalize(G, steps=5):  # exercise
+    """Roughly the nearest matrix whose singular values are all 1: of G = U S V', about U V'.
+
+    G: (..., m, n), each matrix for itself; returned in its type. Newton-Schulz, with the
+    coefficients of Jordan et al. 2024 (Muon): from X = G / (|G| + 1e-7), with |G| the root of the
+    sum of the squares, `steps` times
+
+        A = X X'        X = a X + (b A + c A A) X        a, b, c = 3.4445, -4.7750, 2.0315
+
+    Each takes every singular value s to a s + b s^3 + c s^5 and leaves U and V alone: products of
+    matrices are all it needs. The coefficients are made to lift small ones quickly, not to settle:
+    after 5 steps what was above 0.002 |G| is between 0.68 and 1.21. Zeros stay zeros.
+    A is (m, m), so a tall G is transposed first and back at the end: the result is the same, and
+    the work is that of the short side.
+    In float32, or in bfloat16, which is enough, on GPUs, where it is quicker.
+    """
+    X = (G.bfloat16() if G.is_cuda else G.float()).reshape(-1, *G.shape[-2:])
+    tall = X.shape[1] > X.shape[2]
+    X = X.mT if tall else X
+    X = X / (X.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        A = X @ X.mT
+        B = torch.baddbmm(A, A, A, beta=-4.7750, alpha=2.0315)  # b A + c A A, in one go
+        X = torch.baddbmm(X, B, X, beta=3.4445)
+    return (X.mT if tall else X).reshape(G.shape).to(G.dtype)
+
+
+def orthogonalize_parts(matrices, parts):
+    """Orthogonalise matrices in place, those of one shape in one call: small products one by one
+    would leave a GPU idle.
+
+    parts[i]: how many rows each part of matrices[i] has; a part is a matrix of its own. Each is
+    multiplied by sqrt(max(1, rows / columns)), so that a tall one changes what comes out of it as
+    much as a square one does (Jordan et al. 2024).
+    """
+    shapes = {}
+    for matrix, rows in zip(matrices, parts):
+        for part in matrix.split(rows):
+            shapes.setdefault(part.shape, []).append(part)
+    for (rows, columns), same in shapes.items():
+        results = orthogonalize(torch.stack(same)) * max(1, rows / columns)**0.5
+        for part, result in zip(same, results):
+            part.copy_(result)
+
+
+# ---- the trainer's ----
+
+class Optimizer(torch.optim.Optimizer):
+    """Groups of parameters of two kinds, in one state_dict.
+
+    A group is a dict of "params", "kind", "lr" and "weight_decay"; of the kind "adamw" also of
+    "betas" and "eps"; of "muon", whose params are matrices, of "momentum". "scale" is for who sets
+    "lr": its share of what the schedule says.
+    parts: {matrix: how many rows each of its parts has}, for matrices that are several in one.
+    """
+
+    def __init__(self, groups, parts):
+        super().__init__(groups, {})
+        self.parts = parts
+
+    def load_state_dict(self, state_dict):
+        """What is remembered of every parameter. What the groups are stays as it is: the config
+        has said it, and older checkpoints say less.
+        """
+        groups = self.param_groups
+        super().load_state_dict(state_dict)
+        self.param_groups = groups
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            (self.muon if group["kind"] == "muon" else self.adamw)(params, group)
+
+    def muon(self, params, group):
+        """Muon (Jordan et al. 2024): the look-ahead average of the gradients, orthogonalised.
+
+        Beside the forward and backward pass of a matrix (m, n) over a batch of N tokens, which take
+        6 N m n operations, five steps add at most 30 m m n, m the short side: little with the
+        batches that large models have, half as much again where N is only 10 m.
+        """
+        ahead = []
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["average"] = torch.zeros_like(p)
+            ahead.append(nesterov(p.grad, self.state[p]["average"], group["momentum"]))
+        orthogonalize_parts(ahead, [self.parts.get(p, [len(p)]) for p in params])
+        for p, direction in zip(params, ahead):
+            p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
+
+    def adamw(self, params, group):
+        """adamw_by_hand for all parameters in one kernel."""
+        for p in params:
+            if not self.state[p]:  # named as torch.optim.AdamW does
+                self.state[p] |= {"step": torch.zeros((), device=p.device),
+                                  "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        steps, m, v = ([self.state[p][key] for p in params]
+                       for key in ("step", "exp_avg", "exp_avg_sq"))
+        fused_adamw(params, [p.grad for p in params], m, v, [], steps, fused=True, amsgrad=False,
+                    beta1=group["betas"][0], beta2=group["betas"][1], lr=group["lr"],
+                    weight_decay=group["weight_decay"], eps=group["eps"], maximize=False)
+
+
+def make_optimizer(model, config):
+    """Two groups: the blocks' matrices, which decay, and of which config.optimizer says what moves
+    them; and all others, tables, head, biases and gains, which are AdamW's.
+    """
+    matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
+    inside = set(matrices)
+    others = [p for p in model.parameters() if p not in inside]
+    adamw = {"kind": "adamw", "lr": config.lr, "scale": 1.0, "betas": (0.9, 0.95), "eps": 1e-8}
+    muon = {"kind": "muon", "lr": config.muon_lr, "scale": config.muon_lr / config.lr,
+            "momentum": config.momentum}
+    chosen = muon if config.optimizer == "muon" else adamw
+    parts = {a.qkv.weight: [n * a.config.head_dim for n in a.heads]  # queries, keys, values
+             for a in (block.attention for block in model.blocks)}
+    return Optimizer([chosen | {"params": matrices, "weight_decay": config.weight_decay},
+                      adamw | {"params": others, "weight_decay": 0.0}], parts)
+
+
+def describe(optimizer):
+    """A line for each group: what moves how many parameters, at which rate and decay."""
+    for group in optimizer.param_groups:
+        sizes = [p.numel() for p in group["params"]]
+        yield (f"{group['kind']:10} moves {sum(sizes):,} parameters in {len(sizes)} tensors: "
+               f"learning rate {group['lr']:g}, decay {group['weight_decay']:g}")

@@ -1,0 +1,285 @@
+"""Tests of optim.py: schedules, then directions, then the optimizer that the trainer uses."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from gpt import GPT, GPTConfig
+from optim import (adamw_by_hand, describe, learning_rate, make_optimizer, nesterov, orthogonalize,
+                   orthogonalize_parts)
+from presets import Config
+
+SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
+
+
+def random_model(config=SMALL):
+    model, generator = GPT(config), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2, generator=generator)
+    return model
+
+
+def normal(*shape, seed=0, **how):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), **how)
+
+
+def random_gradients(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+# ---- schedules ----
+
+def rates(**how):
+    config = Config(**{"lr": 1.0} | how)
+    return [learning_rate(step, config) for step in range(config.steps)]
+
+
+def test_learning_rate():
+    found = rates(warmup=4, steps=20, cooldown=0.5)
+    assert found[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0]), "up over the warm-up"
+    assert found[4:11] == pytest.approx([1.0] * 7), "level"
+    assert found[10:] == pytest.approx([1 - i / 10 for i in range(10)]), "down to almost 0"
+    assert rates(lr=2.0, warmup=0, cooldown=0.0) == [2.0] * 700
+    assert max(rates(warmup=10, steps=10, cooldown=1.0)) <= 0.6, "the lower where both apply"
+    found = rates(warmup=0, steps=10, cooldown=0.5, min_lr_share=0.2)
+    assert found[5:] == pytest.approx([1.0, 0.84, 0.68, 0.52, 0.36]), "on its way to a fifth"
+
+
+@pytest.mark.parametrize("low", [0.0, 0.1])
+def test_learning_rate_that_falls_all_the_way(low):
+    found = rates(schedule="linear", warmup=2, steps=6, min_lr_share=low)
+    left = [0.5, 1, 1, 0.75, 0.5, 0.25]
+    assert found == pytest.approx([0.5] + [low + (1 - low) * x for x in left[1:]])
+    found = rates(schedule="cosine", lr=3.0, warmup=2, steps=10, min_lr_share=low)
+    assert found[:3] == pytest.approx([1.5, 3.0, 3.0]), "up, then from the peak"
+    assert found[6] == pytest.approx(3 * (low + 1) / 2), "half way at half time"
+    for step in range(2, 10):  # nanoGPT's get_lr
+        curve = 0.5 * (1 + math.cos(math.pi * (step - 2) / (10 - 2)))
+        assert found[step] == pytest.approx(3 * low + curve * (3 - 3 * low)), f"step {step}"
+
+
+def test_learning_rate_inverse_sqrt():
+    """The paper's formula where lr is the paper's peak; else its shape, with the peak that is asked
+    for.
+    """
+    warmup, width = 40, 512
+    paper = [width**-0.5 * min(s**-0.5, s * warmup**-1.5) for s in range(1, 201)]
+    how = dict(schedule="inverse-sqrt", warmup=warmup, steps=200)
+    assert rates(**how, lr=(width * warmup)**-0.5) == pytest.approx(paper)
+    found = rates(**how, lr=0.5)
+    assert found == pytest.approx([0.5 * x / max(paper) for x in paper])
+    assert found.index(max(found)) == warmup - 1 and found[159] == pytest.approx(0.25)
+    assert rates(**how | {"warmup": 0, "steps": 4}) == pytest.approx([1, 2**-0.5, 3**-0.5, 0.5])
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "linear", "cosine", "inverse-sqrt"])
+def test_learning_rate_at_the_corners(schedule):
+    first = rates(schedule=schedule, warmup=0, steps=10, cooldown=0.5)[0]
+    assert first == 1.0, "without a warm-up the first step is at the peak"
+    found = rates(schedule=schedule, warmup=20, steps=5, cooldown=0.1)
+    assert found == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25]), "a run that ends in its warm-up"
+    found = rates(schedule=schedule, warmup=5, steps=5, cooldown=0.0)
+    assert found == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]), "or with it"
+    assert rates(schedule=schedule, warmup=0, steps=1, cooldown=1.0) == [1.0], "a single step"
+    assert all(0 < rate <= 1 for rate in rates(schedule=schedule, warmup=3, steps=50))
+
+
+# ---- directions ----
+
+def test_adamw_by_hand():
+    one = torch.ones(())
+    p, m, v = adamw_by_hand(one, 0.3 * one, 0 * one, 0 * one, 1, 0.1, (0.9, 0.95), 1e-8, 0.5)
+    assert p == pytest.approx(0.85) and m == pytest.approx(0.03) and v == pytest.approx(0.0045)
+    p = normal(5, 3, dtype=torch.float64)
+    p[0] = 0  # as biases begin
+    theirs = p.clone().requires_grad_()
+    optimizer = torch.optim.AdamW([theirs], lr=0.01, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.1)
+    m, v = torch.zeros_like(p), torch.zeros_like(p)
+    for t in range(1, 6):
+        gradient = theirs.grad = normal(5, 3, seed=t, dtype=torch.float64)
+        given = [p, gradient, m, v]
+        copies = [x.clone() for x in given]
+        p, m, v = adamw_by_hand(*given, t, 0.01, (0.8, 0.95), 1e-3, 0.1)
+        optimizer.step()
+        assert all(map(torch.equal, given, copies)), "what was given was changed"
+        torch.testing.assert_close(p, theirs.detach(), msg=f"not torch's AdamW after step {t}")
+
+
+def test_nesterov():
+    average = torch.zeros(2)
+    assert nesterov(torch.ones(2), average, 0.9).tolist() == pytest.approx([0.19] * 2)
+    assert average.tolist() == pytest.approx([0.1] * 2), "the average goes on in place"
+    gradient = torch.tensor([2.0, -1.0])
+    ahead = nesterov(gradient, average, 0.9)
+    assert average.tolist() == pytest.approx([0.29, -0.01])
+    assert ahead.tolist() == pytest.approx([0.461, -0.109]), "the average, and 0.1 of what came"
+    assert gradient.tolist() == [2.0, -1.0], "the gradient stays as it is"
+
+
+def known(m, n, smallest=0.01):
+    """(G, U, V): a matrix with singular values from `smallest` to 1 times 5, and its directions."""
+    k = min(m, n)
+    U, V = (torch.linalg.qr(normal(size, k, seed=seed)).Q for size, seed in ((m, 1), (n, 2)))
+    return U * torch.logspace(math.log10(smallest), 0, k) * 5 @ V.T, U, V
+
+
+@pytest.mark.parametrize("m, n", [(16, 16), (8, 40), (40, 8), (1, 7), (7, 1)])
+def test_orthogonalize(m, n):
+    G, U, V = known(m, n)
+    X = orthogonalize(G)
+    assert X.shape == G.shape and X.dtype == G.dtype
+    turned = U.T @ X @ V
+    found = turned.diagonal()
+    assert found.min() > 0.68 and found.max() < 1.21, f"singular values {found.tolist()}"
+    assert (turned - found.diag()).abs().max() < 1e-4, "its directions are not those of G"
+    torch.testing.assert_close(orthogonalize(G * 1000), X, rtol=1e-3, atol=1e-4,
+                               msg="how large G is does not matter")
+
+
+def test_orthogonalize_lifts_each_value_by_the_polynomial():
+    s = torch.tensor([0.6, 0.8])  # together 1
+    expected = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    assert orthogonalize(s.diag(), steps=1).diagonal().tolist() == pytest.approx(expected.tolist())
+    torch.testing.assert_close(orthogonalize(3 * s.diag(), steps=0), s.diag())
+
+
+def test_orthogonalize_a_batch_is_one_by_one():
+    for shape in ((3, 6, 10), (2, 2, 10, 6)):
+        G = normal(*shape) * torch.arange(1, 1 + shape[0]).view(-1, *[1] * (len(shape) - 1))
+        single = torch.stack([orthogonalize(g) for g in G.flatten(0, -3)]).view(shape)
+        torch.testing.assert_close(orthogonalize(G), single)
+
+
+def test_orthogonalize_zeros_and_types():
+    G = torch.stack([torch.zeros(4, 3), normal(4, 3)])
+    assert orthogonalize(G)[0].tolist() == torch.zeros(4, 3).tolist(), "no gradient, no step"
+    assert orthogonalize(G)[1].isfinite().all()
+    assert orthogonalize(G.bfloat16()).dtype == torch.bfloat16
+
+
+def test_orthogonalize_works_on_the_short_side():
+    costs = []
+    for G in (normal(4, 64), normal(64, 4)):
+        with FlopCounterMode(display=False) as counter:
+            orthogonalize(G)
+        costs.append(counter.get_total_flops())
+    assert costs[1] <= costs[0], "a tall matrix costs more than the same one lying down"
+
+
+def test_orthogonalize_parts():
+    matrices = [normal(8, 4, seed=1), normal(4, 4, seed=2), normal(16, 4, seed=3)]
+    parts = [[4, 2, 2], [4], [16]]
+    given = [matrix.clone() for matrix in matrices]
+    orthogonalize_parts(matrices, parts)
+    torch.testing.assert_close(matrices[0][:4], orthogonalize(given[0][:4]))
+    torch.testing.assert_close(matrices[0][4:6], orthogonalize(given[0][4:6]))
+    torch.testing.assert_close(matrices[0][6:], orthogonalize(given[0][6:]))
+    torch.testing.assert_close(matrices[1], orthogonalize(given[1]))
+    torch.testing.assert_close(matrices[2], 2 * orthogonalize(given[2]), msg="16 rows, 4 columns")
+
+
+# ---- the optimizer ----
+
+def test_optimizer_is_adamw():
+    """Three steps of AdamW, written from its paper: beta 0.9 and 0.95, blocks' matrices decay."""
+    config = Config(weight_decay=0.1, lr=0.01)
+    model, twin = random_model(), random_model()
+    optimizer = make_optimizer(model, config)
+    moments = {name: (torch.zeros_like(p), torch.zeros_like(p))
+               for name, p in twin.named_parameters()}
+    for t in range(1, 4):
+        random_gradients(model, seed=t)
+        random_gradients(twin, seed=t)
+        optimizer.step()
+        for name, p in twin.named_parameters():
+            decay = 0.1 if name.startswith("blocks") else 0.0
+            p.data, *moments[name] = adamw_by_hand(p.data, p.grad, *moments[name], t, 0.01,
+                                                   (0.9, 0.95), 1e-8, decay)
+    for a, b in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_optimizer_is_muon():
+    """Three steps, one matrix after the other: queries, keys and values each for itself; the
+    matrices at their own rate and with decay; all else as AdamW does it.
+    """
+    config = Config(optimizer="muon", muon_lr=0.05, momentum=0.9, weight_decay=0.1, lr=0.01)
+    model, twin, reference = random_model(), random_model(), random_model()
+    optimizer, adamw = make_optimizer(model, config), make_optimizer(reference, Config(lr=0.01))
+    averages = {p: torch.zeros_like(p) for p in twin.parameters()}
+    for t in range(1, 4):
+        for m in (model, twin, reference):
+            random_gradients(m, seed=t)
+        optimizer.step()
+        adamw.step()
+        for name, p in twin.blocks.named_parameters():
+            averages[p] = 0.9 * averages[p] + 0.1 * p.grad
+            ahead = 0.9 * averages[p] + 0.1 * p.grad
+            rows = [32, 16, 16] if name.endswith("qkv.weight") else [len(p)]  # two heads read one
+            direction = [orthogonalize(part) * max(1, len(part) / p.shape[1])**0.5
+                         for part in ahead.split(rows)]
+            p.data = p.data - 0.05 * (torch.cat(direction) + 0.1 * p.data)
+    for (name, a), b, c in zip(model.named_parameters(), twin.parameters(),
+                               reference.parameters()):
+        torch.testing.assert_close(a, b if name.startswith("blocks") else c, rtol=1e-4, atol=1e-5,
+                                   msg=f"{name} moved otherwise")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("shape", [{}, {"tied": True}, {"gains": True, "bias": True,
+                                                        "positions": "learned"}])
+def test_groups_add_up(optimizer, shape):
+    """Every parameter is in one group and once, and the lines say so."""
+    model = GPT(Config(**shape, n_layer=2, optimizer=optimizer, vocab_size=61))
+    made = make_optimizer(model, Config(optimizer=optimizer, lr=0.001))
+    grouped = [p for group in made.param_groups for p in group["params"]]
+    assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
+    first, second = describe(made)
+    counts = [int(line.split()[2].replace(",", "")) for line in (first, second)]
+    assert sum(counts) == sum(p.numel() for p in model.parameters())
+    assert counts[0] == 2 * (4 * 128**2 + 2 * 128 * 512), "the blocks' matrices"
+    assert first.startswith(optimizer) and second.startswith("adamw ")
+    rate = "0.02" if optimizer == "muon" else "0.001"
+    assert first.endswith(f"learning rate {rate}, decay 0.1"), first
+    assert second.endswith("learning rate 0.001, decay 0"), second
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_what_an_optimizer_remembers_is_all_it_needs(optimizer):
+    """2 steps, saved and loaded, and 2 steps = 4 steps, bit for bit."""
+    config = Config(optimizer=optimizer)
+    model, halves = random_model(), random_model()
+    whole, first = make_optimizer(model, config), make_optimizer(halves, config)
+    for t in range(4):
+        if t == 2:
+            first, saved = make_optimizer(halves, config), first.state_dict()
+            first.load_state_dict(saved)
+        random_gradients(model, seed=t)
+        random_gradients(halves, seed=t)
+        whole.step()
+        first.step()
+    assert all(map(torch.equal, model.parameters(), halves.parameters()))
+
+
+def test_checkpoints_of_torchs_adamw_go_on():
+    """Runs were trained with it before this file was there: the same numbers, bit for bit."""
+    config, model, twin = Config(), random_model(), random_model()
+    ours = make_optimizer(model, config)
+    theirs = torch.optim.AdamW(
+        [{"params": g["params"], "weight_decay": g["weight_decay"]}
+         for g in make_optimizer(twin, config).param_groups],
+        lr=config.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    for t in range(4):
+        if t == 2:
+            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+        random_gradients(model, seed=t)
+        random_gradients(twin, seed=t)
+        ours.step()
+        theirs.step()
+    assert all(map(torch.equal, model.parameters(), twin.parameters()))
