@@ -21,8 +21,8 @@ import console  # noqa: E402
 
 READING_ORDER = ["corpus", "records", "download", "hub", "chats", "duplicates", "filters",
                  "clean", "fim", "streams", "yardsticks", "shards", "batches", "packing", "gpt",
-                 "decode", "family", "budget", "heads", "huggingface", "weights", "sample",
-                 "writer", "lookup", "quant", "figures"]
+                 "decode", "family", "ngrams", "budget", "heads", "huggingface", "weights",
+                 "sample", "writer", "lookup", "quant", "figures"]
 
 
 def pytest_collection_modifyitems(items):

@@ -28,8 +28,8 @@ def count_parameters(config):  # exercise
     """{"embedding": n, "positions": n, "attention": n, "mlp": n, "norms": n, "head": n}: numbers
     of parameters, 0 where there are none.
 
-    V is vocab_size, C d_model, D head_dim. The embedding is V x C, and learned positions are
-    seq_len x C. Each block has two matrices of attention (qkv: C to H D + 2 G D channels; out: H D
+    V is vocab_size, C d_model, D head_dim. The embedding is V x C, to which `ngrams` of 2 or more
+    add (ngrams - 1) * ngram_rows rows; learned positions are seq_len x C. Each block has two matrices of attention (qkv: C to H D + 2 G D channels; out: H D
     to C) and two of the MLP (C to d_ff, and back), three if the activation is swiglu (C to d_ff
     twice); with `bias` each also adds a vector, as long as what it puts out. With `gains` each norm
     (two a block, the last one, and with `embed_norm` the first) has C gains, and, if it is a
@@ -41,7 +41,8 @@ def count_parameters(config):  # exercise
     attention = (C + bias) * (C + 2 * keys) + (C + bias) * C
     mlp = (1 + (config.activation == "swiglu")) * (C + bias) * F + (F + bias) * C
     norm = config.gains * (C + C * (bias and config.norm == "layernorm"))
-    return {"embedding": V * C,
+    tables = max(0, config.ngrams - 1) * config.ngram_rows
+    return {"embedding": (V + tables) * C,
             "positions": config.seq_len * C if config.positions == "learned" else 0,
             "attention": L * attention,
             "mlp": L * mlp,

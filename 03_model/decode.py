@@ -36,6 +36,7 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
         self.layers = [(self.keys[i], self.values[i]) for i in range(config.n_layer)]
+        self.ids = torch.zeros((batch_size, self.size), dtype=torch.int64, device=device)
 
     def positions(self, T):  # exercise
         """Where T further ids of each row stand: lengths[b], lengths[b] + 1, ... for row b.
@@ -64,11 +65,20 @@ class KVCache:
             keys[place], values[place] = (x.transpose(1, 2).to(keys.dtype) for x in (k, v))
         return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
+    def remember(self, ids):
+        """Keep ids (B, T) at self.positions(T), for models that look several up together. Returns
+        all up to the last new one of the longest row, (B, S), as append() does.
+        """
+        T = ids.shape[1]
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        self.ids[rows, self.positions(T)] = ids
+        return self.ids[:, :max(self.lengths) + T]
+
     def take(self, rows):
         """A new cache with copies of these rows, a list; one may come more than once."""
         taken = copy.copy(self)
         taken.lengths = [self.lengths[b] for b in rows]
-        taken.keys, taken.values = self.keys[:, rows], self.values[:, rows]
+        taken.keys, taken.values, taken.ids = self.keys[:, rows], self.values[:, rows], self.ids[rows]
         taken.layers = [(taken.keys[i], taken.values[i]) for i in range(len(self.layers))]
         return taken
 

@@ -31,6 +31,7 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from console import Parser, option, run
+from ngrams import NGrams
 
 ACTIVATIONS = {
     "relu": F.relu,  # Vaswani et al. 2017
@@ -64,6 +65,8 @@ class GPTConfig:
     bias: bool = option(False, "matrices and LayerNorms add a vector")
     tied: bool = option(False, "the head is the embedding table")
     softcap: float = option(15.0, "no logit is further from 0 than this; 0: no cap")
+    ngrams: int = option(0, "also look up the last 2, 3, ... so many ids together; 0: don't")
+    ngram_rows: int = option(8192, "rows for the n-grams of each length, found by hashing")
 
     def __post_init__(self):
         for field in fields(GPTConfig):
@@ -73,10 +76,12 @@ class GPTConfig:
             if field.metadata["choices"] and value not in field.metadata["choices"]:
                 raise ValueError(f"{field.name} is {value!r}, but must be one of "
                                  f"{', '.join(field.metadata['choices'])}")
-            if kind in (int, float) and field.name != "softcap" and not 0 < value < 2**31:
-                raise ValueError(f"{field.name} is {value}, but must be positive, and not huge")
-        if not 0 <= self.softcap < 2**31:
-            raise ValueError(f"softcap is {self.softcap}, but must be positive, or 0 for none")
+            optional = field.name in ("softcap", "ngrams")  # 0 for none
+            if kind in (int, float) and not (0 < value < 2**31 or value == 0 and optional):
+                raise ValueError(f"{field.name} is {value}, but must be positive"
+                                 f"{', or 0 for none' if optional else ', and not huge'}")
+        if self.ngrams == 1:
+            raise ValueError("ngrams is 1, but must be 2 or more: one id has its own embedding")
         if self.d_model % self.n_head:
             raise ValueError(f"d_model {self.d_model} can't be divided into {self.n_head} heads")
         if self.positions == "rope" and self.head_dim % 2:
@@ -283,41 +288,51 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    def __init__(self, config, seed=0):
+    """The whole of it. seed: of its weights; std: as init_weights() has it."""
+
+    def __init__(self, config, seed=0, std=0.0):
         super().__init__()
         self.config = config
         learned = config.positions == "learned"
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.places = nn.Embedding(config.seq_len, config.d_model) if learned else None
+        self.ngrams = NGrams(config) if config.ngrams else None
         self.embed_norm = Norm(config) if config.embed_norm else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = Norm(config)
         self.head = Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.embed.weight
-        self.init_weights(torch.Generator().manual_seed(seed))
+        self.init_weights(torch.Generator().manual_seed(seed), std)
 
     @torch.no_grad()
-    def init_weights(self, generator):
+    def init_weights(self, generator, std=0.0):
         """Matrices uniform with variance 1 / fan-in, biases zero, all ids about equally likely.
 
         Untied: the head is tiny, and the matrices that write to the stream are zero, so that each
         block starts as "do nothing". Tied: the table is small, as it is the head, and all writers
         together write about as much as one would, divided by the root of their number, so that the
-        stream is not only the last id (GPT-2; Radford et al. 2019, section 2.3).
+        stream is not only the last id (GPT-2; Radford et al. 2019, section 2.3). Tables of n-grams
+        are zero.
+        With `std` matrices and tables are normal instead, whatever their size: GPT-2's is 0.02.
         """
         tied = self.config.tied
-        write = (2 * self.config.n_layer) ** -0.5 if tied else 0
+        write = (2 * self.config.n_layer) ** -0.5 if tied or std else 0
         for name, module in self.blocks.named_modules():
             if isinstance(module, nn.Linear):
                 scale = write if name.endswith(("attention.out", "mlp.down")) else 1
                 bound = scale * math.sqrt(3 / module.in_features)
-                module.weight.uniform_(-bound, bound, generator=generator)
+                if std:
+                    module.weight.normal_(std=scale * std, generator=generator)
+                else:
+                    module.weight.uniform_(-bound, bound, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
-        self.head.weight.normal_(std=0.02 if tied else 0.001, generator=generator)
+        self.head.weight.normal_(std=std or (0.02 if tied else 0.001), generator=generator)
         for table in ([] if tied else [self.embed]) + ([self.places] if self.places else []):
-            table.weight.normal_(std=0.02 if tied else 1.0, generator=generator)
+            table.weight.normal_(std=std or (0.02 if tied else 1.0), generator=generator)
+        if self.ngrams:
+            self.ngrams.tables.weight.zero_()
 
     def hidden(self, ids, cache=None):
         """ids: (B, T) ints -> what the head reads, (B, T, C).
@@ -336,6 +351,7 @@ class GPT(nn.Module):
         mask = mask.unsqueeze(1) if ragged else mask  # (B, 1, T, S): the same for all heads
 
         x = self.embed(ids)  # (B, T, C)
+        x = x + self.ngrams(ids, cache) if self.ngrams else x
         angles = None
         if config.positions == "rope":
             angles = rope_angles(positions, config.head_dim, config.rope_base)  # (T, D/2) twice
@@ -361,16 +377,21 @@ class GPT(nn.Module):
         """ids: (B, T) ints -> logits (B, T, V) in float32; cache: as in hidden()."""
         return self.logits(self.hidden(ids, cache))
 
-    def loss(self, ids, targets):  # exercise
+    def loss(self, ids, targets, label_smoothing=0.0, z_loss=0.0):  # exercise
         """The loss of every target, in nats: -log p(target), and 0 where the target is negative.
 
         ids, targets: (B, T); targets[b, t] is what should follow ids[b, t], or negative where
         nothing is to be learned. Returns (B, T) float32; a new model's is very
         nearly ln(vocab_size).
+        label_smoothing: this share of the loss is the mean of -log p over all ids instead (Szegedy
+        et al. 2015, section 7). z_loss: so many times log(Z)^2 is added, with Z the sum of
+        exp(logits), which keeps logits from growing (Chowdhery et al. 2022, section 5).
         """
-        logits = self(ids)  # (B, T, V)
-        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten().clamp(min=-1),
-                               ignore_index=-1, reduction="none")
+        logits = self(ids).flatten(0, 1)  # (B T, V)
+        nats = F.cross_entropy(logits, targets.flatten().clamp(min=-1), ignore_index=-1,
+                               reduction="none", label_smoothing=label_smoothing)
+        if z_loss:
+            nats = nats + z_loss * logits.logsumexp(dim=-1)**2 * (targets.flatten() >= 0)
         return nats.view_as(targets)
 
 

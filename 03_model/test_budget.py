@@ -21,6 +21,7 @@ CONFIGS |= {  # and what is in no family
     "layernorm without gains": dataclasses.replace(CONFIGS["gpt2-gqa"], gains=False, softcap=5.0),
     "all norms with gains": dataclasses.replace(CONFIGS["modern-gqa"], gains=True, bias=True),
     "swiglu with bias": dataclasses.replace(CONFIGS["llama-gqa"], bias=True, qk_norm=True),
+    "n-grams": dataclasses.replace(CONFIGS["modern-gqa"], ngrams=3, ngram_rows=50),
     "layernorm first": dataclasses.replace(CONFIGS["gpt2-mha"], embed_norm=True, qk_norm=True)}
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
@@ -31,7 +32,7 @@ def ids_for(config, batch_size=2):
 
 def groups_of(model):
     """The parameters of a live model, sorted by what they are called."""
-    tables = {"embed": "embedding", "places": "positions", "head": "head"}
+    tables = {"embed": "embedding", "ngrams": "embedding", "places": "positions"}
     found = dict.fromkeys(("embedding", "positions", "attention", "mlp", "norms", "head"), 0)
     for name, parameter in model.named_parameters():
         module, *inner = name.split(".")
@@ -137,7 +138,7 @@ def test_command_line(capsys, fails):
     main(["--model", "gpt2-xl", "llama-7b", "1b", "--batch-size", "1"])
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["gpt2-xl", "llama-7b", "1b"]
-    for n in ("1,557,611,200", "6,738,415,616", "1,015,021,568", "1,638,400"):
+    for n in ("1,557,611,200", "6,738,415,616", "972,947,456", "1,638,400"):
         assert n in out
     main(["--model", "llama-7b", "--n-layer", "1"])
     assert "6,738,415,616" not in capsys.readouterr().out, "an option goes before the model's field"

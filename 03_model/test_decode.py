@@ -11,7 +11,8 @@ from family import FAMILIES
 from gpt import GPT, GPTConfig
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=3, n_head=4, n_kv_head=2, d_model=32, d_ff=48)
-KINDS = {**FAMILIES, "multi-head": {"n_kv_head": 4}, "multi-query": {"n_kv_head": 1}}
+KINDS = {**FAMILIES, "multi-head": {"n_kv_head": 4}, "multi-query": {"n_kv_head": 1},
+         "n-grams": {"ngrams": 3, "ngram_rows": 40}}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -56,6 +57,18 @@ def slowly(model, prompt, n_tokens):
 
 
 # ---- the cache ----
+
+def test_cache_remember():
+    """Ids stand where their keys do, in rows of any length; what is behind a row does not matter."""
+    cache = KVCache(SMALL, 2, 6)
+    assert cache.remember(torch.tensor([[1, 2, 3], [4, 5, 0]])).tolist() == [[1, 2, 3], [4, 5, 0]]
+    cache.lengths = [3, 2]
+    seen = cache.remember(torch.tensor([[7], [8]]))
+    assert seen[0].tolist() == [1, 2, 3, 7] and seen[1, :3].tolist() == [4, 5, 8]
+    taken = cache.take([1, 1])
+    taken.ids[0] = 9
+    assert cache.ids[1, :3].tolist() == [4, 5, 8], "a row that was taken is not a copy"
+
 
 def test_cache_positions():
     cache = KVCache(SMALL, batch_size=3)

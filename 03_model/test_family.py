@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from family import FAMILIES, MODELS, main, n_parameters, shape, word
+from family import FAMILIES, LADDER, MODELS, main, n_parameters, rung, shape, word
 from gpt import GPT, GPTConfig
 
 FIELDS = [field.name for field in dataclasses.fields(GPTConfig)]
@@ -29,6 +29,18 @@ def test_shape():
                                                   "n_kv_head": 2, "d_ff": 100, "seq_len": 8}
 
 
+def test_rung():
+    assert rung(3) == shape(3, 192, 3, vocab_size=2048, seq_len=128)
+    assert rung(4) == shape(4, 256, 4, vocab_size=4096, seq_len=256)
+    assert rung(8) == shape(8, 512, 4, vocab_size=32768, seq_len=1024)
+    assert rung(12) == shape(12, 768, 6, vocab_size=32768, seq_len=1024)
+
+
+def test_the_ladder_only_rises():
+    sizes = [n_parameters(GPTConfig(**MODELS[name])) for name in LADDER]
+    assert sizes == sorted(sizes) and sizes[0] < 3e6 and sizes[-1] > 0.95e9
+
+
 @pytest.mark.parametrize("name", ["nano", "tiny"])
 def test_n_parameters(name):
     """Without making any it counts those that a model really has."""
@@ -44,7 +56,8 @@ def test_published_sizes(name):
 def test_sizes_of_ours():
     """That a config takes these fields is a test in itself: it refuses what can't be."""
     ours = [n_parameters(GPTConfig(**MODELS[name])) for name in MODELS if name not in PUBLISHED]
-    assert ours == [12_606_464, 163_840, 1_114_112, 135_266_304, 268_435_456, 1_015_021_568]
+    assert ours == [12_606_464, 163_840, 2_113_536, 5_242_880, 23_199_744, 58_720_256, 135_266_304,
+                    268_435_456, 529_530_880, 972_947_456]
 
 
 def test_scratch():

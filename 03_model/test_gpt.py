@@ -220,6 +220,31 @@ def test_loss():
     assert (model.loss(ids, torch.full_like(ids, -1)) == 0).all(), "nothing to learn is no NaN"
 
 
+def test_loss_smoothed_and_with_z():
+    """From their papers, one position at a time; a masked one adds nothing."""
+    model, ids, targets = random_model(), random_ids(2, 5), random_ids(2, 5, seed=1)
+    targets[0, 2] = -100
+    logits, losses = model(ids), model.loss(ids, targets, label_smoothing=0.1, z_loss=0.01)
+    for b in range(2):
+        for t in range(5):
+            shares = [math.exp(x) for x in logits[b, t].tolist()]
+            nats = [-math.log(share / sum(shares)) for share in shares]
+            expected = (0.9 * nats[targets[b, t]] + 0.1 * sum(nats) / 61
+                        + 0.01 * math.log(sum(shares))**2) if (b, t) != (0, 2) else 0
+            assert losses[b, t].item() == pytest.approx(expected, abs=1e-4), f"position {b, t}"
+
+
+@every_family
+def test_weights_of_a_given_size(family):
+    """As GPT-2 begins: all alike, but for those that write to the stream, which share it."""
+    config = dataclasses.replace(SMALL, **FAMILIES[family], d_model=128, d_ff=512)
+    for name, weight in GPT(config, std=0.02).named_parameters():
+        if weight.dim() == 2:
+            writes = name.endswith(("attention.out.weight", "mlp.down.weight"))
+            expected = 0.02 / math.sqrt(2 * config.n_layer) if writes else 0.02
+            assert weight.std().item() == pytest.approx(expected, rel=0.1), name
+
+
 def test_logits_are_capped():
     model = random_model()
     with torch.no_grad():
@@ -273,7 +298,7 @@ def test_configs_that_cannot_be():
                          ({"d_model": 33, "positions": "learned"}, "33 can't be divided into 4"),
                          ({"softcap": -1}, "softcap"), ({"norm_eps": float("nan")}, "norm_eps"),
                          ({"activation": "tanh"}, "relu, gelu"), ({"n_layer": 2.5}, "of type int"),
-                         ({"softcap": math.inf}, "softcap"), ({"rope_base": 10**400}, "huge"),
+                         ({"softcap": math.inf}, "softcap"), ({"ngrams": 1}, "ngrams is 1"), ({"rope_base": 10**400}, "huge"),
                          ({"d_model": True}, "of type int"), ({"norm": "none"}, "layernorm"),
                          ({"positions": "sinusoidal", "d_model": 9, "n_head": 3, "n_kv_head": 1},
                           "odd")):

@@ -104,6 +104,7 @@ def test_settings_that_make_no_difference():
     ("llama", {"norm": "layernorm"}, {"llama", "norm layernorm"}),
     ("llama", {"softcap": 15.0}, {"llama", "softcap 15.0"}),
     ("llama", {"positions": "learned"}, {"llama", "positions learned"}),
+    ("modern", {"ngrams": 3}, {"nanochat", "ngrams 3 (there 0)"}),
     ("gpt2", {"n_kv_head": 2}, {"gpt2", "n_kv_head 2 (there 6)"}),
     ("gpt2", {"bias": False}, {"gpt2", "bias False (there True)"}),
 ])

@@ -197,7 +197,8 @@ def make_optimizer(model, config):
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     inside = set(matrices)
     others = [p for p in model.parameters() if p not in inside]
-    adamw = {"kind": "adamw", "lr": config.lr, "scale": 1.0, "betas": (0.9, 0.95), "eps": 1e-8}
+    adamw = {"kind": "adamw", "lr": config.lr, "scale": 1.0, "eps": 1e-8,
+             "betas": (0.9, config.beta2)}
     muon = {"kind": "muon", "lr": config.muon_lr, "scale": config.muon_lr / config.lr,
             "momentum": config.momentum}
     chosen = muon if config.optimizer == "muon" else adamw

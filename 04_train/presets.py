@@ -14,7 +14,7 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from console import option
-from family import MODELS
+from family import FAMILIES, LADDER, MODELS, rung, shape
 from gpt import GPTConfig
 
 
@@ -41,6 +41,7 @@ class Config(GPTConfig):
     lr: float = option(6e-3, "peak learning rate of what AdamW moves")
     muon_lr: float = option(0.02, "peak learning rate of the matrices that Muon moves")
     momentum: float = option(0.95, "Muon's: how much of the average of the gradients stays")
+    beta2: float = option(0.95, "AdamW's: how much of the average of their squares stays")
     schedule: str = option("wsd", "how the learning rate falls after its warm-up: level and then "
                            "straight down, straight or curved all the way, or for ever slower",
                            SCHEDULES)
@@ -49,6 +50,10 @@ class Config(GPTConfig):
     min_lr_share: float = option(0.0, "share of the peak to which it falls; inverse-sqrt has none")
     weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
     grad_clip: float = option(1.0, "largest norm of the gradients")
+    label_smoothing: float = option(0.0, "share of the loss that asks for all ids alike")
+    z_loss: float = option(0.0, "weight of log(Z)^2 in the loss, which keeps logits small")
+    init: str = option("", "a Hugging Face folder: begin with its shape, weights and tokenizer")
+    init_std: float = option(0.0, "of new matrices and tables; 0: by their size, see gpt.py")
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
     eval_tokens: int = option(10_000, "validation tokens in an evaluation; the last one takes all")
     save_every: int = option(200, "steps between checkpoints")
@@ -56,6 +61,7 @@ class Config(GPTConfig):
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
     dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
                         ("float32", "bfloat16"))
+    compile: bool = option(False, "with torch.compile: minutes to start, then quicker steps")
     data_dir: str = option("data", "where downloads and shards are kept")
 
     def __post_init__(self):
@@ -64,7 +70,8 @@ class Config(GPTConfig):
         object.__setattr__(self, "data", names)
         least = {"batch_size": 1, "micro_batch": 1, "steps": 1, "eval_every": 1, "save_every": 1,
                  "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0,
-                 "min_lr_share": 0, "momentum": 0}
+                 "min_lr_share": 0, "momentum": 0, "beta2": 0, "label_smoothing": 0, "z_loss": 0,
+                 "init_std": 0}
         for name, value in least.items():
             if not getattr(self, name) >= value:  # not "<", which would let nan pass
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {value}")
@@ -75,27 +82,83 @@ class Config(GPTConfig):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be a share of at most "
                                  "1")
-        if self.momentum >= 1:
-            raise ValueError(f"momentum is {self.momentum}, but must be below 1")
+        for name in ("momentum", "beta2", "label_smoothing"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be below 1")
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of "
                                  f"{', '.join(known)}")
 
     def gpt(self, vocab_size):
-        """The shape of the model, with the vocabulary that the tokenizer really has."""
+        """The shape of the model, with the vocabulary that the tokenizer really has. A model from
+        elsewhere keeps its own, which may be larger.
+        """
         shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)}
-        return GPTConfig(**shape | {"vocab_size": vocab_size})
+        return GPTConfig(**shape | ({} if self.init else {"vocab_size": vocab_size}))
 
 
-# Every model of family.py; its steps and batch are yours to say. The learning rate falls with the
-# width, about as it did over GPT-3's sizes (Brown et al. 2020, table 2.1).
+# ---- the ladder: one rule for all sizes ----
+
+def climb(depth):
+    """How the model rung(depth) of family.py is trained: Config's fields.
+
+    The rates of Muon need no rule: orthogonalised, an update is as large in a wide matrix as in a
+    narrow one (Jordan et al. 2024; Bernstein & Newhouse 2024). AdamW's, for the tables, falls with
+    the root of the width, as nanochat has it. A batch grows with the parameters, roughly depth^3:
+    a power of two of tokens, 2,048 at depth 3, half a million from depth 20 on. Length: 20 tokens a
+    parameter (Hoffmann et al. 2022).
+    """
+    model = rung(depth)
+    tokens = min(2**19, 2 ** round(math.log2(2048 * (depth / 3) ** 3)))
+    batch = tokens // model["seq_len"]
+    return dict(optimizer="muon", lr=round(0.012 * (192 / model["d_model"]) ** 0.5, 5),
+                batch_size=batch, micro_batch=min(batch, 2 ** int(math.log2(96 / depth))),
+                steps=0, tokens_per_param=20.0, cooldown=0.6, warmup=100)
+
+
+# ---- the presets ----
+
+# Every model of family.py can be trained. Of those that others made steps and batch are yours to
+# say; the rate falls with the width, about as it did over GPT-3's sizes (Brown et al. 2020, table
+# 2.1).
 PRESETS = {name: {"lr": round(0.5 / shape.get("d_model", 128), 5)} | shape
            for name, shape in MODELS.items()}
+for name, depth in LADDER.items():
+    PRESETS[name] |= climb(depth)
 PRESETS["nano"] |= dict(steps=100, warmup=10, lr=6e-3, eval_every=20, eval_tokens=5_000,
                         save_every=20)  # seconds: to see it work
-PRESETS["tiny"] = dict()  # two minutes on two cores: Config's own defaults
+PRESETS["tiny"] |= dict(steps=350, tokens_per_param=0.0, warmup=20)  # two minutes on two cores
+
+# Characters of Shakespeare, 0.8 million parameters: nanoGPT's recipe for a laptop
+# (config/train_shakespeare_char.py and its README), and ours for the same loss.
+BYTES = dict(data=("shakespeare",), vocab_size=265, seq_len=64, eval_tokens=20_000)
+PRESETS["classic"] = FAMILIES["gpt2"] | shape(4, 128, 4) | BYTES | dict(
+    bias=False, init_std=0.02, lr=1e-3, beta2=0.99, schedule="cosine", min_lr_share=0.1, warmup=100,
+    batch_size=12, micro_batch=12, steps=2000, eval_every=250, save_every=1000)
+PRESETS["speedrun"] = shape(1, 128, 4, d_ff=512) | BYTES | dict(
+    ngrams=4, optimizer="muon", lr=0.04, muon_lr=0.02, warmup=5, cooldown=0.7, weight_decay=0.0,
+    batch_size=16, micro_batch=16, steps=80, eval_every=40, save_every=80)
+
+# The first transformer's recipe (Vaswani et al. 2017, section 5) for a decoder: its schedule, its
+# AdamW without decay, its label smoothing. Documents follow one another, each behind a <|bos|>.
+PRESETS["scratch"] |= dict(
+    data=("wikitext-2",), sampling="stream", schedule="inverse-sqrt", warmup=4000,
+    lr=(512 * 4000) ** -0.5, beta2=0.98, label_smoothing=0.1, weight_decay=0.0, batch_size=32,
+    micro_batch=32, steps=20_000, eval_every=500, save_every=1000)
+PRESETS["pile"] = PRESETS["gpt2"] | dict(
+    data=("the-pile,num_shards=4",), lr=6e-4, schedule="cosine", min_lr_share=0.1, warmup=700,
+    batch_size=512, micro_batch=16, steps=0, tokens_per_param=20.0, eval_every=500,
+    eval_tokens=1_000_000, save_every=1000)
+PRESETS["go"] = PRESETS["small"] | dict(data=("the-stack,language=go,fim=0.5",))
+# A little of what we think good Go is, behind --init FOLDER, an export of `go`.
+PRESETS["good-go"] = dict(data=("folder:04_train/good_go",), sampling="stream", lr=1e-4, warmup=5,
+                          seq_len=1024, batch_size=4, micro_batch=4, steps=40, eval_every=10,
+                          save_every=40)
+# A text of yours, behind --init FOLDER, a GPT-2 or a Llama.
+PRESETS["continue"] = dict(sampling="stream", lr=5e-5, warmup=10, seq_len=256, batch_size=8,
+                           micro_batch=8, steps=200, eval_every=50, save_every=100)
 
 # What may change when a run goes on: how long it is (which moves the cool-down), how often it
 # reports, how much memory it takes, and where; never what it is.
-MAY_CHANGE = {"steps", "micro_batch", "eval_every", "save_every", "device", "data_dir"}
+MAY_CHANGE = {"steps", "micro_batch", "eval_every", "save_every", "device", "compile", "data_dir"}

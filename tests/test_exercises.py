@@ -201,6 +201,12 @@ MISTAKES = {
         ("one id too far", "[start, start + n - 1]", "[start, start + n]",
          "test_in_documents_of_any_row"),
     ],
+    "03_model/ngrams.py": [
+        ("the first id stands before itself", "(j, 0))[:, :T]", "(j, 0), value=1)[:, :T]",
+         "test_hash_ngrams"),
+        ("ids that come later looked up", "(j, 0))[:, :T]", "(0, j))[:, j:]", "test_hash_ngrams"),
+        ("one table for n-grams of every length", "(j - 1) * n_rows + ", "", "test_hash_ngrams"),
+    ],
     "03_model/gpt.py": [
         ("norm by the sum, not the mean", ".pow(2).mean(-1", ".pow(2).sum(-1", "test_rms_norm"),
         ("eps outside the root", "torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps)",
@@ -233,8 +239,10 @@ MISTAKES = {
         ("one norm for both", "self.mlp(self.mlp_norm(x))", "self.mlp(self.attention_norm(x))",
          "test_block"),
         ("masked targets learned as id 0", ".clamp(min=-1)", ".clamp(min=0)", "test_loss"),
-        ("matrices that write to the stream not zero", "** -0.5 if tied else 0", "** -0.5",
+        ("matrices that write to the stream not zero", "** -0.5 if tied or std else 0", "** -0.5",
          "test_a_new_model_does_nothing_yet"),
+        ("z where nothing is learned", " * (targets.flatten() >= 0)", "",
+         "test_loss_smoothed_and_with_z"),
         ("targets of the wrong rows", "nats.view_as(targets)", "nats.view_as(targets.T).T",
          "test_loss"),
     ],
@@ -250,6 +258,11 @@ MISTAKES = {
          "        return keys.narrow(2, 0, end)", "test_cache_append"),
         ("values that stand where keys stand", "for x in (k, v))", "for x in (k, k))",
          "test_cache_append_where_each_row_stands"),
+    ],
+    "03_model/family.py": [
+        ("a window that doubles without end", "seq_len=min(1024, 128 * doubled)",
+         "seq_len=128 * doubled", "test_rung"),
+        ("heads of 64 in large models", "depth if depth < 8 else depth // 2", "depth", "test_rung"),
     ],
     "03_model/budget.py": [
         ("key/value heads counted as query heads", "(C + bias) * (C + 2 * keys)",
