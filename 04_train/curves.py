@@ -1,0 +1,293 @@
+"""Pictures that explain this stage, drawn from its own functions; and the race of its recipes.
+
+schedules.png: the learning rate over a run, a line for each schedule.
+muon.png: what Muon makes of a gradient, a real one, of a small model that has read this folder's
+source for some steps: its singular values, and those of AdamW's direction.
+race.png: loss against seconds, a line for each run. ablations.png: how much longer it takes to the
+same loss without each ingredient.
+Left out: the race itself.
+
+    python 04_train/curves.py
+    python 04_train/curves.py --race race.json
+
+race.json: {"target": 1.88,
+ "runs": [{"name": "classic", "seed": 0, "curve": [[seconds, step, loss], ...],
+           "seconds_to_target": 52.1}, ...],
+ "ablations": [{"name": "full recipe", "steps_to_target": 300, "seconds_to_target": 9.1,
+                "loss_at_end": 1.85}, ...]}
+with null where the target was never reached; the first of the ablations has every ingredient.
+Writes the pictures into --out. Next: ladder.py.
+"""
+
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from console import Parser, run
+from gpt import GPT
+from optim import adamw_by_hand, learning_rate, make_optimizer, orthogonalize
+from presets import SCHEDULES, Config
+from weights import read_json
+
+BLUE, ORANGE, GREEN, VIOLET = COLOURS = ["#4c72b0", "#dd8452", "#55a868", "#8172b3"]
+INK = "0.3"
+NAMES_OF_STEPS = ["the gradient", "1", "2", "3", "4", "Muon's direction"]
+
+
+def picture(width, height, columns=1, **how):
+    """(figure, axes): `columns` of them side by side, in the style of all our pictures."""
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    grid = figure.subplots(1, columns, squeeze=False, **how)[0]
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+    return figure, grid if columns > 1 else grid[0]
+
+
+def label(axes, x, y, text, colour, **how):
+    """A word beside what it names, instead of a legend."""
+    axes.annotate(text, (x, y), color=colour, annotation_clip=False,
+                  **dict(va="center", fontsize=9.5) | how)
+
+
+# ---- how far ----
+
+def rates(schedule, steps=1000):
+    """The share of the peak at every step of a run, (steps,), with Config's own warm-up and
+    cool-down.
+    """
+    config = Config(schedule=schedule, steps=steps, lr=1.0)
+    return np.array([learning_rate(step, config) for step in range(steps)])
+
+
+def draw_schedules(path):
+    """A line for each schedule, over 1,000 steps."""
+    figure, axes = picture(7.5, 3.6)
+    beside = {"wsd": (640, dict(va="bottom")), "linear": (310, dict(va="top", ha="right")),
+              "cosine": (370, dict(va="bottom")), "inverse-sqrt": (999, {})}  # step; how it stands
+    for schedule, colour in zip(SCHEDULES, COLOURS):
+        line, (step, how) = rates(schedule), beside[schedule]
+        axes.plot(line, color=colour, lw=1.8)
+        label(axes, step, line[step], f" {schedule} ", colour, fontsize=10.5, **how)
+    axes.set(xlabel="step", xlim=(0, 1000), ylim=(0, 1.08), yticks=[0, 1], yticklabels=["0", "lr"])
+    axes.set_title("how far: the learning rate", loc="left", fontsize=11)
+    figure.savefig(path, dpi=120)
+
+
+# ---- where to ----
+
+def learn(text, steps=60, seed=0):
+    """A small model after `steps` steps of AdamW on the bytes of a text: (model, optimizer), with
+    the gradients of one more batch, not yet used, in .grad.
+    """
+    config = Config(vocab_size=256, seq_len=64, n_layer=2, d_model=64, d_ff=256, batch_size=16,
+                    steps=steps, warmup=10)
+    model = GPT(config.gpt(256), seed)
+    optimizer, generator = make_optimizer(model, config), torch.Generator().manual_seed(seed)
+    ids = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
+    for step in range(steps + 1):
+        starts = torch.randint(len(ids) - config.seq_len, (config.batch_size, 1),
+                               generator=generator)
+        rows = ids[starts + torch.arange(config.seq_len + 1)]  # (B, T + 1)
+        optimizer.zero_grad()
+        model.loss(rows[:, :-1], rows[:, 1:]).mean().backward()
+        if step < steps:
+            for group in optimizer.param_groups:
+                group["lr"] = group["scale"] * learning_rate(step, config)
+            optimizer.step()
+    return model, optimizer
+
+
+def singular_values(matrix):
+    """Of a matrix (m, n), the largest first: (min(m, n),)."""
+    return torch.linalg.svdvals(matrix.double()).numpy()
+
+
+def adamw_direction(matrix, optimizer):
+    """Where AdamW's next step would take a matrix: its gradient, averaged, and each number of it
+    divided by its usual size.
+    """
+    group, state = optimizer.param_groups[0], optimizer.state[matrix]
+    moved, *_ = adamw_by_hand(torch.zeros_like(matrix), matrix.grad, state["exp_avg"],
+                              state["exp_avg_sq"], float(state["step"]) + 1, lr=1.0,
+                              betas=group["betas"], eps=group["eps"], decay=0.0)
+    return moved
+
+
+def lifted(values, steps):
+    """What Newton-Schulz steps make of singular values, (N,), each at most 1 -> (N,).
+
+    Each is put into a 2 x 2 matrix of norm 1, with what is missing from the norm.
+    """
+    s = torch.tensor(values, dtype=torch.float32)
+    matrices = torch.diag_embed(torch.stack((s, (1 - s**2).sqrt()), dim=-1))  # (N, 2, 2)
+    return orthogonalize(matrices, steps)[:, 0, 0].numpy()
+
+
+def draw_muon(text, path):
+    """The singular values of a gradient, after each Newton-Schulz step, and of AdamW's direction;
+    beside it what the steps make of any singular value.
+    """
+    from matplotlib import colormaps
+
+    model, optimizer = learn(text)
+    matrix = model.blocks[0].mlp.up.weight
+    figure, (left, right) = picture(10.5, 4.6, 2, sharey=True)
+    ranks, s = np.arange(1, min(matrix.shape) + 1), np.geomspace(1e-4, 0.999, 500)
+    last = len(NAMES_OF_STEPS) - 1
+    for n, words in enumerate(NAMES_OF_STEPS):
+        colour = "0.35" if n == 0 else colormaps["Blues"](0.35 + 0.13 * n)
+        values = singular_values(orthogonalize(matrix.grad, n))
+        for axes, x, y in ((left, ranks, values), (right, s, lifted(s, n))):
+            axes.plot(x, y, color=colour, lw=2 if n in (0, last) else 1.2)
+        label(left, ranks[-1], values[-1], f"  {words}", colour)
+        label(right, s[0], lifted(s[:1], n)[0], f"{n} ", colour, ha="right")
+    adamw = singular_values(adamw_direction(matrix, optimizer))
+    adamw *= np.linalg.norm(values) / np.linalg.norm(adamw)
+    left.plot(ranks, adamw, color=ORANGE, lw=2)
+    label(left, ranks[1], adamw[1], "  AdamW's direction, made as large", ORANGE, va="bottom")
+    rows, columns = matrix.shape
+    left.set(yscale="log", xlim=(0, columns), xlabel="the largest, the second ...")
+    left.set_title(f"singular values of a gradient, {rows} x {columns},\nand of what Muon makes of "
+                   "it in 5 steps", loc="left", fontsize=11)
+    right.set(xscale="log", xlim=(s[0], 1), xlabel="s, a share of the gradient's norm")
+    right.set_title("a step takes s to 3.44 s $-$ 4.78 s$^3$ + 2.03 s$^5$:\nwhat comes out of s "
+                    "after 0 to 5 of them", loc="left", fontsize=11)
+    for axes in (left, right):
+        axes.grid(axis="y", color="0.92")
+        axes.yaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.spines["left"].set_visible(False)
+    right.tick_params(axis="y", which="both", length=0)
+    figure.savefig(path, dpi=120)
+
+
+# ---- what it is worth ----
+
+def read_race(path):
+    """What race.json holds. ValueError if that is not a race."""
+    race = read_json(Path(path))
+    try:
+        race["target"] + 0, race["runs"][0], race["ablations"][1]
+        for r in race["runs"]:
+            r["name"], r["seconds_to_target"], [s + loss for s, _, loss in r["curve"]][0]
+        for row in race["ablations"]:
+            row["name"], row["seconds_to_target"], row["steps_to_target"], row["loss_at_end"]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no race, as --help describes it: {error!r}") from None
+    return race
+
+
+def apart(places, gap):
+    """Places for labels, at least `gap` from each other: each where it wants to be, or pushed up by
+    those below it. apart([5, 1, 1.2], 1) is [5, 1, 2].
+    """
+    result, free = list(places), -np.inf
+    for i in np.argsort(places, kind="stable"):
+        result[i] = max(places[i], free)
+        free = result[i] + gap
+    return result
+
+
+def draw_race(race, path):
+    """Loss against seconds: a colour for each recipe, a line for each of its seeds, and a dot where
+    one reaches the target.
+    """
+    figure, axes = picture(8.5, 4.4)
+    recipes, target = {}, race["target"]
+    for r in race["runs"]:
+        recipes.setdefault(r["name"], []).append(r)
+    losses = [loss for r in race["runs"] for _, _, loss in r["curve"]]
+    ends = [statistics.median(r["curve"][-1][2] for r in runs) for runs in recipes.values()]
+    low, high = min(*losses, target), np.quantile(losses, 0.9)  # what comes first is not shown
+    width = max(r["curve"][-1][0] for r in race["runs"])
+    places = apart(ends, (high - low) / 16)
+    for (name, runs), place, colour in zip(recipes.items(), places, COLOURS * len(recipes)):
+        times = [r["seconds_to_target"] for r in runs]
+        reached = [t for t in times if t is not None]
+        for r in runs:
+            seconds, _, losses = zip(*r["curve"])
+            axes.plot(seconds, losses, color=colour, lw=1.2)
+        axes.plot(reached, [target] * len(reached), "o", color=colour, ms=5)
+        said = f"{statistics.median(reached):,.3g} s" if reached == times else (
+            f"{len(reached)} of {len(times)} got there")
+        label(axes, width, place, f"  {name}: {said}", colour)
+    axes.axhline(target, color="0.6", lw=0.8, ls="--")
+    pad = (high - low) / 20
+    axes.set(xlim=(0, width), ylim=(low - pad, high + pad), xlabel="seconds of training",
+             ylabel="validation bits per byte")
+    axes.set_title(f"how long to {target:g} bits per byte?", loc="left", fontsize=11)
+    figure.savefig(path, dpi=120)
+
+
+def worth(ablations):
+    """What each ingredient is worth: [(name, times as many seconds to the target as the first of
+    the ablations, times as many steps), ...], the worst first; None and None where the target was
+    never reached. ValueError if the first did not reach it.
+    """
+    full, *others = ablations
+    if full["seconds_to_target"] is None:
+        raise ValueError(f"{full['name']!r}, the first of the ablations, has every ingredient, but "
+                         "never reached the target: nothing can be compared with it")
+    rows = [(row["name"], *(row[key] and row[key] / full[key]
+                            for key in ("seconds_to_target", "steps_to_target"))) for row in others]
+    return sorted(rows, key=lambda row: -np.inf if row[1] is None else -row[1])
+
+
+def draw_ablations(race, path):
+    """Bars: how much longer it takes to the target without an ingredient. Dots: in steps."""
+    full, rows = race["ablations"][0], worth(race["ablations"])
+    ends = {row["name"]: row["loss_at_end"] for row in race["ablations"]}
+    most = 1.1 * max([times for _, *both in rows for times in both if times], default=1)
+    figure, axes = picture(8, 1.4 + 0.38 * len(rows))
+    for y, (name, seconds, steps) in enumerate(rows):
+        if seconds is None:
+            axes.barh(y, most, color="0.93", height=0.62)
+            label(axes, most, y, f"  never: {ends[name]:.3f} at its end", INK)
+            continue
+        axes.barh(y, seconds, color=BLUE if seconds >= 1 else ORANGE, height=0.62)
+        axes.plot(steps, y, "o", color="white", mec=INK, ms=5)
+        label(axes, 0, y, f"  {seconds:.2f}", "white")
+    axes.axvline(1, color=INK, lw=1)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set(xlim=(0, most), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_xlabel(f"time to {race['target']:g} bits per byte; 1 is the {full['name']}'s, "
+                    f"{full['seconds_to_target']:.3g} s\n(dots: steps; 1 is its "
+                    f"{full['steps_to_target']:,})", fontsize=9.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--race", metavar="FILE", help="the numbers of a race: draws race.png and "
+                        "ablations.png; without it schedules.png and muon.png are drawn")
+    parser.add_argument("--out", default=".", help="the folder for the pictures (default: .)")
+    args = parser.parse_args(argv)
+    out = Path(args.out)
+    if not out.is_dir():
+        raise ValueError(f"there is no folder {out} to draw into")
+    if args.race:
+        race = read_race(args.race)
+        draw_race(race, out / "race.png")
+        draw_ablations(race, out / "ablations.png")
+        print(f"{out / 'race.png'}, {out / 'ablations.png'}")
+        return
+    draw_schedules(out / "schedules.png")
+    sources = sorted(Path(__file__).resolve().parent.glob("*.py"))
+    draw_muon(b"".join(path.read_bytes() for path in sources), out / "muon.png")
+    print(f"{out / 'schedules.png'}, {out / 'muon.png'}")
+
+
+if __name__ == "__main__":
+    run(main)
