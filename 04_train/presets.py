@@ -136,8 +136,8 @@ BYTES = dict(data=("shakespeare",), vocab_size=265, seq_len=64, eval_tokens=20_0
 PRESETS["classic"] = FAMILIES["gpt2"] | shape(4, 128, 4) | BYTES | dict(
     bias=False, init_std=0.02, lr=1e-3, beta2=0.99, schedule="cosine", min_lr_share=0.1, warmup=100,
     batch_size=12, micro_batch=12, steps=2000, eval_every=250, save_every=1000)
-PRESETS["speedrun"] = shape(1, 128, 4, d_ff=512) | BYTES | dict(
-    ngrams=4, optimizer="muon", lr=0.04, muon_lr=0.02, warmup=5, cooldown=0.7, weight_decay=0.0,
+PRESETS["speedrun"] = shape(1, 128, 4, d_ff=256) | BYTES | dict(
+    ngrams=4, optimizer="muon", lr=0.03, muon_lr=0.02, warmup=5, cooldown=0.7, weight_decay=0.0,
     batch_size=16, micro_batch=16, steps=80, eval_every=40, save_every=80)
 
 # The first transformer's recipe (Vaswani et al. 2017, section 5) for a decoder: its schedule, its
