@@ -1,0 +1,137 @@
+"""What a training step spends where: a table by kinds of work, and a trace to look at.
+
+A step of a small model is a thousand short calls, and matrix products, which the machine is good
+at, are a part of it. PyTorch's profiler notes when every call begins and ends; its thousands of
+lines become one table here. A call's own time is what no call inside it takes, so nothing counts
+twice, and what no call accounts for is Python's: the rows add up to the time that passed.
+Left out: memory. The first profile of a program takes two seconds more, of imports.
+
+    python 04_train/train.py --preset tiny --profile
+
+Writes trace.json.gz into the run's folder: ui.perfetto.dev draws it. Next: ladder.py.
+"""
+
+import os
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch.autograd import DeviceType
+
+PHASES = ("forward", "backward", "optimizer")
+
+# Kinds of work, and whose names they are: the first that is found in a call's name.
+KINDS = {
+    "data loading": r"^data loading",  # a record_function() of who makes the step
+    "views, bookkeeping": r"^(?!aten::)|^aten::(_unsafe_view|_reshape_alias|alias|as_strided|chunk|"
+                          r"detach|empty\w*|expand\w*|flatten|item|lift_fresh|linear|matmul|"
+                          r"narrow|new_empty\w*|permute|reshape\w*|resolve_\w+|result_type|select|"
+                          r"slice|split\w*|squeeze\w*|stack|t|to|transpose|unbind|unsqueeze\w*|"
+                          r"view\w*)$",  # no number is touched; and autograd's
+    "matrix products": r"^aten::(mm|bmm|addmm|baddbmm|_addmm_activation|mv|addmv)$",
+    "attention": r"attention",
+    "softmax, cross-entropy": r"softmax|nll_loss|cross_entropy",
+    "embedding": r"^aten::(embedding|index_select)",
+    "AdamW": r"fused_adam",
+    "copies": r"^aten::(_to_copy|cat|clone|contiguous|copy_|fill_|zero_|zeros\w*|ones\w*)$",
+    "norms, elementwise": r"",  # all others: they pass over numbers, and do little with each
+}
+PYTHON = "Python between calls"
+
+
+def kind_of(name):
+    """The first of KINDS that fits the name of a call."""
+    return next(kind for kind, pattern in KINDS.items() if re.search(pattern, name))
+
+
+def phases(names):
+    """The phase of each of the outermost calls of some steps, by their names, in order.
+
+    Autograd's and the optimizer's calls say so. Of the others, what comes before a backward pass
+    is forward; what comes after it, as clipping does, prepares the optimizer's.
+    """
+    found, then = [], "optimizer"
+    for name in reversed(names):
+        backward = name.startswith("autograd::engine")
+        if backward or name.startswith("Optimizer.step"):
+            then = "backward" if backward else "optimizer"
+        found.append("forward" if then == "backward" and not backward else then)
+    return found[::-1]
+
+
+def family(event):
+    """A call and all calls inside it."""
+    yield event
+    for child in event.cpu_children:
+        yield from family(child)
+
+
+def tally(events, device="cpu"):
+    """The profiler's events -> (seconds, calls, flops): of each (kind, phase) the own time, of
+    each kind how many calls, and of all matrix products the operations.
+
+    On a GPU the time of a call is that of the kernels it started there (not tried on one).
+    """
+    own = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    outermost = sorted((e for e in events
+                        if e.cpu_parent is None and e.device_type == DeviceType.CPU),
+                       key=lambda e: e.time_range.start)
+    seconds, calls, flops = Counter(), Counter(), 0
+    for root, phase in zip(outermost, phases([e.name for e in outermost])):
+        for event in family(root):
+            kind = kind_of(event.name)
+            seconds[kind, phase] += getattr(event, own) / 1e6
+            calls[kind] += 1
+            flops += event.flops * (kind == "matrix products")
+    return seconds, calls, flops
+
+
+def table(seconds, calls, n):
+    """Lines: what each kind took in milliseconds a step, in each phase, and of the whole.
+
+    seconds: {(kind, phase): of n steps}; the phase of what belongs to none is "".
+    """
+    total = sum(seconds.values())
+    kinds = {kind: sum(s for (k, _), s in seconds.items() if k == kind) for kind, _ in seconds}
+    yield f"{'milliseconds a step':22} {'calls':>6}" + "".join(
+        f"{name:>10}" for name in (*PHASES, "together", "share"))
+    rows = [(kind, [seconds.get((kind, phase), 0) for phase in PHASES], kinds[kind],
+             calls.get(kind, 0))
+            for kind in sorted(kinds, key=kinds.get, reverse=True)]
+    sums = [sum(s for (_, p), s in seconds.items() if p == phase) for phase in PHASES]
+    for kind, parts, whole, count in [*rows, ("all", sums, total, sum(calls.values()))]:
+        yield f"{kind:22} {count / n:6,.0f}" + "".join(
+            f"{1e3 * s / n:10.2f}" if s else " " * 10 for s in (*parts, whole)
+        ) + f"{whole / total:10.1%}"
+
+
+def profile(step, folder, peak, n=5, device="cpu"):
+    """Call step(), which makes one training step, 3 + 2n times, and watch it the last n times.
+
+    Returns a table and what it means, as text; folder/trace.json.gz has every call. peak: FLOP/s
+    that matrix products could reach (machine.matmul_peak). Batches are known as "data loading" if
+    step() takes them inside torch.profiler.record_function("data loading").
+    """
+    def run_steps():
+        start = time.perf_counter()
+        for _ in range(n):
+            step()
+        getattr(torch, device).synchronize()
+        return time.perf_counter() - start
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own: say nothing on stderr
+    for _ in range(3):
+        step()
+    alone = run_steps()
+    with torch.profiler.profile(with_flops=True) as profiler:
+        wall = run_steps()
+    profiler.export_chrome_trace(str(Path(folder) / "trace.json.gz"))
+    seconds, calls, flops = tally(profiler.events(), device)
+    seconds[PYTHON, ""] = wall - sum(seconds.values())
+    inside = sum(s for (kind, _), s in seconds.items() if kind == "matrix products")
+    return "\n".join([*table(seconds, calls, n), (
+        f"matrix products: {flops / n / 1e9:.2f} GFLOP a step, {flops / inside / peak:.0%} of the "
+        f"machine's {peak / 1e9:.0f} GFLOP/s while they run, {flops / wall / peak:.0%} over all"), (
+        f"unwatched, a step takes {1e3 * alone / n:.2f} ms: the rest is the profiler's")])
