@@ -1,0 +1,365 @@
+"""Tests of watch.py: what stands out, what moved, what is large, what went bad first; and that
+a run that is watched is the same run.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from family import FAMILIES, shape
+from gpt import GPT, GPTConfig
+from optim import make_optimizer
+from presets import Config
+from watch import (Spikes, activation_scales, first_bad, group_of, how_bad, listening, snapshot,
+                   update_ratios)
+
+every_family = pytest.mark.parametrize("family", FAMILIES)
+NOTHING = "nothing here: done again, all that this process does is finite"
+
+
+def random_model(family="modern", std=0.2, **others):
+    small = shape(2, 32, 2, 1, 64, vocab_size=61, seq_len=16)
+    model, generator = GPT(GPTConfig(**FAMILIES[family] | small | others)), torch.Generator()
+    generator.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=std, generator=generator)
+    return model
+
+
+def random_ids(*shape, seed=0):
+    return torch.randint(61, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def hooks(model):
+    """How many hooks a model has, on its modules and its weights."""
+    return (sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+            + sum(len(p._backward_hooks or ()) for p in model.parameters()))
+
+
+# ---- the loss ----
+
+def after(losses):
+    """Spikes that have seen these losses."""
+    spikes = Spikes()
+    for loss in losses:
+        spikes.seen(float(loss))
+    return spikes
+
+
+def test_seen():
+    assert not after([1, 3] * 10).seen(6.0), "4 deviations are not more than 4"
+    spikes = after([1, 3] * 10)
+    assert spikes.seen(9.0) and spikes.recent[-1] == 6.0, "a spike enters as the limit"
+    assert len(spikes.recent) == 21 and spikes.recent[:2] == [1, 3]
+    assert not after([1, 3] * 10).seen(-9.0), "a loss far below the others is good news"
+    assert not after([1, 3] * 4 + [1]).seen(99.0), "9 losses are too few to say"
+    assert after([1, 3] * 5).seen(99.0), "10 are enough"
+    spikes = after([100] * 5 + [1, 3] * 25)
+    assert spikes.recent == [1, 3] * 25, "only the last 50 count"
+    assert spikes.seen(6.5), "what is long gone makes no difference"
+    rng, spikes, recent, n = np.random.default_rng(0), Spikes(), [], 0
+    for i in range(300):  # the same, with numpy
+        loss = float(5 - i / 100 + rng.normal() * 0.1 + (i % 40 == 39) * rng.exponential())
+        limit = np.mean(recent) + 4 * np.std(recent) if i >= 10 else np.inf
+        found = spikes.seen(loss)
+        assert found == (loss > limit), f"loss {i}: {loss}, limit {limit}"
+        recent, n = [*recent, min(loss, limit)][-50:], n + found
+        assert spikes.recent == pytest.approx(recent)
+    assert n >= 3, "no spike was there to be seen"
+
+
+def test_a_spike_does_not_hide_the_next():
+    noise = np.random.default_rng(0).normal(size=100)
+    spikes = after(noise)
+    assert spikes.seen(1000.0) and spikes.seen(20.0), "the first has widened what is expected"
+
+
+def test_a_new_level_is_a_spike_for_a_while():
+    noise = np.random.default_rng(0).normal(size=200)
+    spikes = after(noise[:100])
+    found = [spikes.seen(float(100 + x)) for x in noise[100:]]
+    n = found.index(False)
+    assert 10 < n < 30 and not any(found[n + 1:]), "100 deviations higher, and never got used to"
+
+
+def test_noise_is_seldom_a_spike():
+    spikes = Spikes()
+    found = sum(spikes.seen(float(x)) for x in np.random.default_rng(0).normal(size=10_000))
+    assert found < 6, f"{found} of 10,000"
+    assert not any(map(Spikes().seen, [2.0] * 100)), "equal losses are no spikes"
+
+
+def test_spikes_go_on_where_they_were():
+    losses = np.random.default_rng(0).exponential(size=300).tolist()
+    whole = Spikes()
+    expected = [whole.seen(loss) for loss in losses]
+    assert any(expected[150:])
+    for stop in (0, 5, 150):
+        first, second = after(losses[:stop]), Spikes()
+        second.load_state_dict(first.state_dict())
+        first.seen(1e9)  # what was saved is not what goes on
+        assert [second.seen(loss) for loss in losses[stop:]] == expected[stop:], stop
+    state = whole.state_dict()
+    assert state == {"recent": whole.recent} and all(type(x) is float for x in state["recent"])
+
+
+# ---- the weights ----
+
+@every_family
+def test_group_of(family):
+    model = random_model(family)
+    found = {group_of(name) for name, _ in model.named_parameters()}
+    expected = {"embed", *(f"blocks.{i}.{part}" for i in (0, 1) for part in ("attention", "mlp"))}
+    expected |= {"head"} if not model.config.tied else set()
+    expected |= {"norms"} if model.config.gains else set()
+    expected |= {"places"} if model.config.positions == "learned" else set()
+    assert found == expected
+    assert group_of("blocks.11.mlp.down.bias") == "blocks.11.mlp"
+    assert group_of("blocks.0.attention_norm.weight") == group_of("norm.bias") == "norms"
+
+
+def test_update_ratios():
+    model = nn.Module()
+    model.embed, model.head, model.places = nn.Module(), nn.Module(), nn.Module()
+    model.embed.a = nn.Parameter(torch.tensor([3.0]))
+    model.embed.b = nn.Parameter(torch.tensor([4.0, 0.0]))
+    model.head.a = nn.Parameter(torch.tensor([[1.0, -1.0]]))
+    model.head.b = nn.Parameter(torch.tensor([-1.0, 1.0, 2.0]))
+    model.places.a = nn.Parameter(torch.zeros(2))
+    before = snapshot(model)
+    with torch.no_grad():
+        model.embed.b[1] = 0.5
+        model.head.a.copy_(torch.tensor([[2.0, -2.0]]))
+        model.places.a += 1
+    found = update_ratios(before, model)
+    assert found["embed"] == pytest.approx(0.1), "0.5 / 5: all tensors of a group together"
+    assert found["head"] == pytest.approx(0.5), "of the size before, not after"
+    assert list(found) == ["embed", "head"], "a share of nothing is nothing one can say"
+    assert all(type(ratio) is float for ratio in found.values())
+    assert set(update_ratios(snapshot(model), model).values()) == {0.0}, "nothing has moved"
+
+
+@every_family
+def test_update_ratios_of_adamw(family):
+    """Its first step moves every number by lr, whatever the gradient."""
+    model, config = random_model(family), Config(lr=1e-3, weight_decay=0.0)
+    optimizer, before = make_optimizer(model, config), snapshot(model)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    found = update_ratios(before, model)
+    for group, ratio in found.items():
+        numbers = torch.cat([p.flatten() for n, p in before.items() if group_of(n) == group])
+        assert ratio == pytest.approx(1e-3 / numbers.square().mean().sqrt().item(), rel=1e-3)
+
+
+# ---- what is computed from them ----
+
+def test_listening():
+    """The order of computation, there and back."""
+    model, heard = random_model(n_layer=1), []
+    with listening(model, lambda what, tensor: heard.append(what)):
+        model.loss(random_ids(2, 8), random_ids(2, 8)).sum().backward()
+    forward = [what for what in heard if not what.startswith("the gradient")]
+    assert forward[:3] == ["what goes into the model", "what goes into embed",
+                           "what comes out of embed"]
+    assert forward[-2:] == ["what comes out of head", "what comes out of the model"]
+    assert forward.index("what comes out of blocks.0.attention") < forward.index(
+        "what goes into blocks.0.mlp_norm") < forward.index("what comes out of blocks.0")
+    back = heard[len(forward):]
+    assert all(what.startswith("the gradient of ") for what in back)
+    assert back[0] == "the gradient of what comes out of the model"
+    assert back[-1] == "the gradient of the weight embed.weight"
+    assert back.index("the gradient of the weight blocks.0.mlp.down.weight") < back.index(
+        "the gradient of what comes out of blocks.0.mlp.up") < back.index(
+        "the gradient of the weight blocks.0.attention.qkv.weight")
+    assert {what.split()[-1] for what in back if "weight" in what} == {
+        name for name, _ in model.named_parameters()}
+    assert hooks(model) == 0
+
+
+@every_family
+def test_activation_scales(family):
+    """Each is read by the slow way: a model that ends after so many blocks."""
+    model, ids = random_model(family), random_ids(1, 16)
+    found = activation_scales(model, ids)
+    assert list(found) == ["embed", "blocks.0", "blocks.1", "logits"]
+    with torch.no_grad():
+        logits = model(ids)
+        model.norm, blocks = nn.Identity(), model.blocks
+        streams = []
+        for n in range(3):
+            model.blocks = blocks[:n]
+            streams.append(model.hidden(ids))  # (1, T, C), before the last norm
+    for (name, scale), x in zip(found.items(), [*streams, logits]):
+        numbers = x.flatten().tolist()
+        expected = math.sqrt(sum(v * v for v in numbers) / len(numbers))
+        assert type(scale) is float and scale == pytest.approx(expected, rel=1e-4), name
+
+
+def test_activation_scales_leave_no_hooks():
+    model = random_model()
+    activation_scales(model, random_ids(1, 16))
+    assert hooks(model) == 0
+    with pytest.raises(ValueError, match="don't fit"):
+        activation_scales(model, random_ids(1, 17))
+    assert hooks(model) == 0, "after an exception, too"
+
+
+# ---- where it went bad ----
+
+def test_how_bad():
+    assert how_bad(torch.tensor([1.0, -3e38])) == how_bad(torch.tensor([1, 2])) == ""
+    bad = torch.zeros(40, 50)
+    bad[0, :3], bad[1, 0], bad[2, 0] = math.nan, math.inf, -math.inf
+    assert how_bad(bad) == "3 nan and 2 inf of 2,000 numbers"
+
+
+def bad(model, micro_batch=2, n=4):
+    return first_bad(model, random_ids(n, 16), random_ids(n, 16, seed=1), micro_batch)
+
+
+@every_family
+def test_first_bad_weight(family):
+    for name in dict(random_model(family).named_parameters()):
+        model = random_model(family)
+        model.get_parameter(name).data.view(-1)[:2] = torch.tensor([math.nan, math.inf])
+        n = model.get_parameter(name).numel()
+        assert bad(model) == f"the weight {name}: 1 nan and 1 inf of {n:,} numbers"
+
+
+@every_family
+@pytest.mark.parametrize("layer", [0, 1])
+def test_first_bad_output(family, layer):
+    """Weights so large that a sum of products is no float32, in one matrix."""
+    for part in ("attention.qkv", "attention.out", "mlp.up", "mlp.down"):
+        model = random_model(family, std=1.0)
+        with torch.no_grad():
+            model.get_submodule(f"blocks.{layer}.{part}").weight.fill_(3e38)
+        line = bad(model)
+        assert line.startswith(f"what comes out of blocks.{layer}.{part}: "), line
+        assert hooks(model) == 0
+
+
+def test_first_bad_between_modules():
+    """What no module does alone: ReLU^2 makes 1e60 of 1e30; two halves of a stream add up."""
+    model = random_model()
+    with torch.no_grad():
+        model.blocks[1].mlp.up.weight.mul_(1e30)
+    assert bad(model).startswith("what goes into blocks.1.mlp.down: 0 nan and ")
+    model = random_model("llama")
+    for module in (model.blocks[0].attention, model.blocks[0].mlp):
+        module.register_forward_hook(lambda module, inputs, output: output * 0 + 3e38)
+    assert bad(model) == "what comes out of blocks.0: 0 nan and 1,024 inf of 1,024 numbers"
+
+
+def test_first_bad_loss():
+    model = random_model()
+    loss = model.loss
+    model.loss = lambda ids, targets: loss(ids, targets) / (targets != targets[0, 0])
+    assert bad(model).startswith("the loss: ") and "inf of 32 numbers" in bad(model)
+
+
+def test_first_bad_gradient_of_a_weight():
+    """The weights, and all that is computed forward, are good. Of two the one made first."""
+    model = random_model()
+    model.blocks[0].mlp.up.weight.register_hook(lambda gradient: gradient * math.inf)
+    line = bad(model)
+    assert line.startswith("the gradient of the weight blocks.0.mlp.up.weight: "), line
+    model.blocks[1].attention.out.weight.register_hook(lambda gradient: gradient * math.nan)
+    assert bad(model) == ("the gradient of the weight blocks.1.attention.out.weight: "
+                          "1,024 nan and 0 inf of 1,024 numbers")
+
+
+@every_family
+def test_first_bad_gradient_of_an_output(family):
+    """It spoils all weights below, but those are not where it began."""
+    model = random_model(family)
+
+    def spoil(module, inputs, output):
+        output.register_hook(lambda gradient: gradient * math.nan)
+    model.blocks[1].mlp.up.register_forward_hook(spoil)
+    line = bad(model)
+    assert line.startswith("the gradient of what comes out of blocks.1.mlp.up: 2,048 nan "), line
+
+
+def test_first_bad_norm():
+    """Gradients that are finite, and whose squares are not."""
+    model = random_model()
+    model.blocks[1].mlp.up.weight.register_hook(lambda gradient: gradient.sign() * 1e25)
+    line = bad(model)
+    assert line.startswith("the norm of all gradients, the largest that of "
+                           "blocks.1.mlp.up.weight: "), line
+
+
+def test_first_bad_micro_batch():
+    """The one that is bad may be the last; the earlier ones go forward and back first."""
+    model, calls = random_model(), []
+
+    def spoil(module, inputs, output):
+        calls.append(len(output))
+        return output * (math.nan if len(calls) == 3 else 1)
+    model.blocks[0].mlp.register_forward_hook(spoil)
+    assert bad(model, 2, 5) == "what comes out of blocks.0.mlp: 512 nan and 0 inf of 512 numbers"
+    assert calls == [2, 2, 1]
+
+
+def test_first_bad_computes_as_the_step_did():
+    """What float32 holds, float16 does not."""
+    model = random_model()
+    with torch.no_grad():
+        model.blocks[1].attention.qkv.weight.mul_(5e4)
+    assert bad(model) == NOTHING
+    with torch.autocast("cpu", torch.float16):
+        assert bad(model).startswith("what comes out of blocks.1.attention.qkv: 0 nan and ")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert bad(model) == NOTHING
+
+
+def test_first_bad_leaves_gradients_alone():
+    """They are what another process may still wait for: it adds nothing, and sends nothing."""
+    model = random_model()
+    for p in model.parameters():
+        p.grad = torch.full_like(p, math.nan)  # as clipping by a norm of nan leaves them
+        p.register_post_accumulate_grad_hook(lambda p: pytest.fail("a gradient was added"))
+    kept, weights = [p.grad for p in model.parameters()], snapshot(model)
+    assert bad(model) == NOTHING, "what is in .grad says nothing"
+    assert all(p.grad is grad for p, grad in zip(model.parameters(), kept))
+    assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+    masked = torch.full((2, 16), -1)
+    assert first_bad(model, random_ids(2, 16), masked, 2) == NOTHING, "nothing to be learned"
+
+
+# ---- all of it ----
+
+@every_family
+def test_a_run_that_is_watched_is_the_same_run(family):
+    """Bit for bit, and with the same random numbers to come."""
+    results = []
+    for watched in (False, True):
+        model, config = random_model(family, std=0.05), Config(lr=1e-2)
+        optimizer, spikes = make_optimizer(model, config), Spikes()
+        torch.manual_seed(0)
+        np.random.seed(0)
+        for step in range(4):
+            ids = random_ids(4, 17, seed=step)
+            inputs, targets = ids[:, :-1], ids[:, 1:]
+            before = snapshot(model) if watched else None
+            loss = model.loss(inputs, targets).mean()
+            loss.backward()
+            if watched:
+                assert first_bad(model, inputs, targets, 2) == NOTHING
+                spikes.seen(loss.item())
+            optimizer.step()
+            optimizer.zero_grad()
+            if watched:
+                ratios, scales = update_ratios(before, model), activation_scales(model, ids[:1, 1:])
+                assert all(0 < x < 10 for x in [*ratios.values(), *scales.values()])
+        results.append([*model.parameters(), torch.get_rng_state(), torch.rand(3),
+                        torch.from_numpy(np.random.random(3))])
+        assert hooks(model) == 0
+    assert all(map(torch.equal, *results)), "watching has changed what was watched"

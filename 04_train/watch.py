@@ -1,0 +1,199 @@
+"""What to look at while a model trains: is the loss jumping, how far do the weights move, how large
+does the stream get; and if something is no longer a number, where that began.
+
+A loss curve says that something is wrong, these say where. They only look: weights, gradients and
+random numbers stay as they are, so a run that is watched is the same run, bit for bit.
+Left out: what to do about it. A lower --lr, more --warmup or a smaller --grad-clip often help.
+
+    python 04_train/train.py --preset tiny
+
+Reads and writes nothing: train.py calls it, metrics.jsonl holds what it says. Next: report.py.
+"""
+
+import contextlib
+import math
+
+import torch
+
+
+# ---- the loss ----
+
+class Spikes:
+    """Which losses stand out from the ones before them.
+
+    Of losses with normal noise two in 10,000 are 4 standard deviations above the mean of the last
+    50: few false alarms. OLMo 2 (2024) counts from 7 on, of the last 1,000.
+    """
+
+    window, least, far = 50, 10, 4.0  # losses to compare with, at most and at least; deviations
+
+    def __init__(self):
+        self.recent = []
+
+    def seen(self, loss):  # exercise
+        """Is this loss, a finite float, a spike? Then it is remembered as one of the recent ones.
+
+        It is if it is greater than limit = mean + self.far * deviation of the losses in
+        self.recent, the deviation being sqrt(mean((x - mean)^2)); never if those are fewer than
+        self.least. Afterwards self.recent is a list of the last self.window losses, this one
+        included. A spike enters as the limit, not as itself: it would hide those that follow.
+        If it is no spike but a new level, the limit rises to it: 100 deviations in some 25 steps.
+
+        After 1 and 3 ten times in turn, with mean 2 and deviation 1, 6 is none; after the same
+        losses 9 is one, and is remembered as 6.
+        """
+        limit, n = math.inf, len(self.recent)
+        if n >= self.least:
+            mean = sum(self.recent) / n
+            limit = mean + self.far * math.sqrt(sum((x - mean)**2 for x in self.recent) / n)
+        self.recent = [*self.recent, min(loss, limit)][-self.window:]
+        return loss > limit
+
+    def state_dict(self):
+        return {"recent": list(self.recent)}
+
+    def load_state_dict(self, state):
+        self.recent = list(state["recent"])
+
+
+# ---- the weights ----
+
+def group_of(name):
+    """The part of a model to which a parameter belongs: "embed", "blocks.0.attention", "head" ...
+
+    All norms' gains are one part, "norms": of about 1 each, they would drown the matrices.
+    """
+    if "norm" in name:
+        return "norms"
+    parts = name.split(".")
+    return ".".join(parts[:3] if parts[0] == "blocks" else parts[:1])
+
+
+def snapshot(model):
+    """{name: a copy of the parameter}, for update_ratios()."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@torch.no_grad()
+def update_ratios(before, model):  # exercise
+    """How far the weights have moved since `before`, a snapshot(), as a share of their size then:
+    {group: |now - before| / |before|}, a float for each group_of() the names.
+
+    |x| is the root of the mean of the squares of all numbers in the group, of all its tensors
+    together. A group that was all zeros is left out. A group of two tensors, [3] and [4, 0], that
+    moves to [3] and [4, 0.5] has 0.5 / 5 = 0.1: both means are over the same 3 numbers.
+
+    Karpathy's rule of thumb is about 1e-3 a step (CS231n, "Ratio of weights:updates"). It is no
+    theorem, and small models take more: at its peak rate the tiny preset moves its matrices by
+    0.02, with AdamW as with Muon, its embedding by 0.001, and learns well; then the schedule takes
+    all to 0. Compare groups and runs: what is ten times off its like is worth a look.
+    """
+    moved, size = {}, {}
+    for name, p in model.named_parameters():
+        group = group_of(name)
+        moved[group] = moved.get(group, 0) + float((p - before[name]).square().sum())
+        size[group] = size.get(group, 0) + float(before[name].square().sum())
+    return {group: (moved[group] / size[group])**0.5 for group in size if size[group]}
+
+
+# ---- what is computed from them ----
+
+@contextlib.contextmanager
+def listening(model, hear):
+    """Within it hear(what, tensor) is told of all that the model computes, in that order: what goes
+    into each module and what comes out of it; in a backward pass the gradients of these and, when
+    they are complete, of the weights. hear returns nothing, else that would replace the tensor.
+    Afterwards, whatever happens, the model is as it was.
+
+    what: "what goes into blocks.0.mlp.up", "the gradient of the weight head.weight" ...
+    """
+    def tell(what, tensor):
+        hear(what, tensor)
+        if tensor.requires_grad:
+            tensor.register_hook(lambda gradient: hear(f"the gradient of {what}", gradient))
+
+    def listen(name, module):
+        yield module.register_forward_pre_hook(
+            lambda module, inputs: tell(f"what goes into {name}", inputs[0]))
+        yield module.register_forward_hook(
+            lambda module, inputs, output: tell(f"what comes out of {name}", output))
+
+    def listen_back(name, weight):
+        yield weight.register_hook(
+            lambda gradient: hear(f"the gradient of the weight {name}", gradient))
+
+    handles = []
+    for name, module in model.named_modules():
+        handles += listen(name or "the model", module)
+    for name, weight in model.named_parameters():
+        handles += listen_back(name, weight)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def activation_scales(model, ids):
+    """How large the stream is, {"embed", "blocks.0", "blocks.1", ..., "logits": root mean square}:
+    where it goes into the first block, after each block, and of the logits.
+
+    ids: (B, T), at best the same ones every time. A stream that is far larger than what a block
+    adds can hardly be changed any more: after 100 steps of the tiny preset it is 8, with --lr 0.1
+    it is 25,000, though the loss still falls. Logits that grow without end have diverged (Wortsman
+    et al. 2023, section 3.1), those near the model's softcap can't be told apart.
+    """
+    scales, names = {}, {"what goes into blocks.0": "embed"}
+    names |= {f"what comes out of blocks.{i}": f"blocks.{i}" for i in range(len(model.blocks))}
+    names["what comes out of the model"] = "logits"
+
+    def hear(what, tensor):
+        if what in names:
+            scales[names[what]] = float(tensor.float().square().mean().sqrt())
+    with listening(model, hear):
+        model(ids)
+    return scales
+
+
+# ---- where it went bad ----
+
+def how_bad(tensor):
+    """What is not finite in a tensor, "3 nan and 0 inf of 4,096 numbers", or "" if all is."""
+    n_nan, n_inf = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    if n_nan + n_inf:
+        return f"{n_nan:,} nan and {n_inf:,} inf of {tensor.numel():,} numbers"
+    return ""
+
+
+def first_bad(model, inputs, targets, micro_batch):
+    """A line that names the first tensor of a step that was not finite, and how much of it.
+
+    inputs, targets: (B, T), what this process had in the step. To be called before the weights
+    have changed, and under the autocast of the step: all is computed once more, in the order of
+    the step, micro-batch by micro-batch: the weights, as they are; what goes into every module and
+    comes out of it; the loss; the gradients, from the last layer to the first; their norm, which
+    can be too large for float32 where they aren't.
+    .grad is not read, and not touched: clipping by a norm that is nan has made all of it nan.
+    """
+    found = []
+
+    def look(what, tensor):
+        if not found and (bad := how_bad(tensor)):
+            found.append(f"{what}: {bad}")
+
+    names, weights = zip(*model.named_parameters())
+    for name, weight in zip(names, weights):
+        look(f"the weight {name}", weight)
+    n_targets = max(1, int((targets >= 0).sum()))
+    with listening(model, look):
+        for x, y in zip(inputs.split(micro_batch), targets.split(micro_batch)):
+            if not found:
+                nats = model.loss(x, y)
+                look("the loss", nats)
+            if not found:
+                gradients = torch.autograd.grad(nats.sum() / n_targets, weights)
+                norms = torch.stack([gradient.norm() for gradient in gradients])
+                look(f"the norm of all gradients, the largest that of {names[norms.argmax()]}",
+                     norms.norm())
+    return found[0] if found else "nothing here: done again, all that this process does is finite"
