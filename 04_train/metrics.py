@@ -1,0 +1,135 @@
+"""A run's metrics.jsonl: what is written down while it goes, and reading it again.
+
+One JSON object a line, each with its "step":
+  {"loss", "grad_norm", "lr", "tokens", "seconds"}   a step; tokens and seconds count all so far,
+                                                     "spike": true if its loss stood out
+  {"val_bits_per_byte"}                              an evaluation; the last one, on all of the
+                                                     text, has {"baselines": {name: bits}} too
+  {"sample": text}, {"update_ratio": {part: x}}, {"activation_scale": {part: x}}
+  {"environment": {...}}                             whenever the run starts or goes on
+Left out: any meaning of the rows; who reads them takes what it knows.
+
+Reads and writes runs/NAME/metrics.jsonl. Next: report.py.
+"""
+
+import datetime
+import importlib
+import json
+import math
+import os
+import platform
+import secrets
+import sys
+from pathlib import Path
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from console import write_safely
+
+
+# ---- reading ----
+
+def read_metrics(path):
+    """The objects in a .jsonl file; a last line that a kill cut short is left out, NaN is None."""
+    try:
+        rows = [json.loads(line, parse_constant=lambda name: None)
+                for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]]
+    except ValueError as error:
+        raise ValueError(f"{path} holds a line that is no JSON: {error}") from None
+    if not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows):
+        raise ValueError(f"{path} holds a line that is no metric of a step")
+    return rows
+
+
+# ---- writing ----
+
+def finite(value):
+    """`value` with None for each number in it that is not finite: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def import_wandb():
+    """The module of Weights & Biases. ValueError if there is none."""
+    try:
+        return importlib.import_module("wandb")
+    except ImportError:
+        raise ValueError("wandb is not installed: pip install wandb, or leave out --wandb"
+                         ) from None
+
+
+class Log:
+    """Where a run's rows go: its folder's metrics.jsonl, where each is to be seen at once.
+
+    step: the one after which the run goes on. Rows of later ones, and the result of a run that
+    was thought to have ended, are forgotten: they will come again.
+    With wandb=True rows go to Weights & Biases too, as a run of the folder's name with `config`, a
+    dict. Its id is kept in the first row, so that a run that goes on is one run there as well. Its
+    own WANDB_PROJECT and WANDB_MODE=offline work. ValueError if it can't start; should it fail
+    later, one line says so and the run goes on without it.
+    """
+
+    def __init__(self, folder, step=0, config=None, wandb=False):
+        path, self.wandb = Path(folder) / "metrics.jsonl", None
+        rows = [row for row in (read_metrics(path) if path.exists() else [])
+                if row["step"] <= step and "baselines" not in row]
+        known = [row["wandb"] for row in rows if "wandb" in row]
+        if wandb and not known:
+            known = [secrets.token_hex(4)]
+            rows.insert(0, {"step": 0, "wandb": known[0]})
+        if wandb:
+            module = import_wandb()
+            try:
+                self.wandb = module.init(
+                    project=os.environ.get("WANDB_PROJECT", "text-to-text"), dir=folder,
+                    name=Path(folder).name, id=known[0], resume="allow", config=config)
+                self.wandb.define_metric("*", step_metric="step")  # rows of one step come apart
+            except Exception as error:  # of any kind: no key, no network ...
+                raise ValueError(f"wandb can't start: {' '.join(str(error).split())[:200]}. "
+                                 "WANDB_MODE=offline needs neither key nor network") from None
+        write_safely(path, "".join(json.dumps(row) + "\n" for row in rows))
+        self.file = open(path, "a", encoding="utf-8")
+
+    def record(self, step, **values):
+        """Append the row {"step": step, **values}."""
+        row = finite({"step": step} | values)
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        self.send("log", row)
+
+    def send(self, method, *values, **named):
+        """Call a method of the wandb run, if there is one; if it can't, there is none any more."""
+        try:
+            if self.wandb:
+                getattr(self.wandb, method)(*values, **named)
+        except Exception as error:
+            self.wandb = None
+            print(f"wandb failed, the run goes on without it: {' '.join(str(error).split())[:200]}",
+                  file=sys.stderr)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+        self.send("finish", exit_code=int(error[0] is not None))
+
+
+def environment(device="cpu"):
+    """On what a run runs: versions, processor, device, cores, threads, date. {name: text or int}"""
+    import torch  # takes a second, and who only draws doesn't need it
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or a processor without a name
+        cpu = platform.processor() or platform.machine()
+    device = torch.device(device)
+    return {"date": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
+            "python": platform.python_version(), "torch": torch.__version__,
+            "system": platform.platform(), "cpu": cpu, "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(), "device":
+            torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}

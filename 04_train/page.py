@@ -1,0 +1,203 @@
+"""Runs -> one page to look at and to pass on: results, curves, samples over time, configs.
+
+It needs nothing but itself: the picture is inside, and no script runs. Of one run it shows all; of
+several the curves in one picture, and a table of their results and of what was different.
+Left out: any choice of what is shown.
+
+    python 04_train/report.py runs/tiny
+    python 04_train/report.py runs/tiny runs/tiny-2 --output compare.html
+
+Reads metrics.jsonl and config.json of each run; writes the page. Next: 05_sample/sample.py.
+"""
+
+import html
+import json
+import sys
+from pathlib import Path
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from console import duration, write_safely
+from metrics import read_metrics
+from report import BITS, column, evenly, numbers, picture, smooth
+
+COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f",
+          "#bcbd22", "#17becf")  # matplotlib's C0 to C9, in which picture() draws
+STYLE = """
+:root { color-scheme: light dark; --soft: #8883; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; margin: 0; } h2 { font-size: 1.1em; margin: 2.2em 0 .6em; }
+p { margin: .2em 0; opacity: .7; }
+svg { width: 100%; height: auto; } svg text { fill: currentColor; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .15em 1.5em .15em 0;
+         border-bottom: 1px solid var(--soft); overflow-wrap: anywhere; }
+th { font-weight: normal; opacity: .7; } thead th { font-weight: bold; opacity: 1; }
+pre { margin: .2em 0 1em; padding: .7em .9em; background: var(--soft); border-radius: 6px;
+      white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; line-height: 1.4; }
+.wide { overflow-x: auto; }
+.cards { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 1em 2em;
+         margin: 1.5em 0; }
+.cards b { display: block; font-size: 1.5em; font-weight: 600; }
+.cards span, small { opacity: .7; font-size: .85em; }
+.samples { display: grid; gap: 1em;
+           grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); }
+.columns { columns: 3 280px; column-gap: 2em; } .columns table { width: 100%; }
+.bar { background: #8886; height: .8em; } .own .bar { background: #1f77b4; }
+.own { font-weight: 600; } .bars table { width: 100%; } .bars td:last-child { width: 75%; }
+.bars th, .bars td { vertical-align: middle; white-space: nowrap; border: 0; }
+i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; }
+"""
+
+
+# ---- what there is to say of a run ----
+
+def read_config(folder):
+    """What config.json of a run's folder says, {} if there is none; it need not be one of today's.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not the config of a run, but a {type(config).__name__}")
+    return config
+
+
+def results(metrics, config):
+    """What came of a run, {name: text}; of one that is not at its end, so far."""
+    found = {}
+    scores = [row for row in metrics if row.get(BITS) is not None]
+    if scores:
+        found["bits per byte"] = f"{scores[-1][BITS]:.3f}"
+        found["bits per byte"] += "" if "baselines" in scores[-1] else " so far"
+    losses, tokens, seconds = (column(metrics, key)[0] for key in ("loss", "tokens", "seconds"))
+    if len(losses):
+        found["training loss"] = f"{smooth(losses)[-1]:.3f}"
+    step = max((row["step"] for row in metrics), default=0)
+    found["steps"] = f"{step:,}" + (f" of {config['steps']}"
+                                    if config.get("steps", step) != step else "")
+    if len(tokens):
+        found["tokens"] = f"{tokens[-1]:,.0f}"
+    if len(seconds):
+        found["time in steps"] = duration(seconds[-1])
+    if len(tokens) and len(seconds) and seconds[-1]:
+        found["tokens a second"] = f"{tokens[-1] / seconds[-1]:,.0f}"
+    parameters = column(metrics, "parameters")[0]
+    if len(parameters):
+        found["parameters"] = f"{parameters[-1]:,.0f}"
+    spikes = sum(bool(row.get("spike")) for row in metrics)
+    return found | ({"spikes": f"{spikes:,}"} if spikes else {})
+
+
+def environments(metrics):
+    """On what a run ran, each time that it started or went on; [{}] if it has not said."""
+    return [row["environment"] for row in metrics if row.get("environment")] or [{}]
+
+
+def differing(runs):
+    """What several {name: value} do not all say: {name: [values]}, None where one says nothing."""
+    rows = {name: [run.get(name) for run in runs] for run in runs for name in run}
+    return {name: values for name, values in rows.items() if values.count(values[0]) < len(runs)}
+
+
+# ---- HTML: data go through text() ----
+
+def text(value):
+    """Any value as HTML that shows it and does nothing else."""
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    value = f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
+    return html.escape(value)
+
+
+def section(title, content, kind="wide"):
+    """A part of the page; one without content is none."""
+    return f'<h2>{title}</h2><div class="{kind}">{content}</div>' if content else ""
+
+
+def table(rows, head=()):
+    """A table of {name: [values]}, its columns under a `head` of HTML."""
+    lines = "".join(f"<tr><th>{text(name)}</th>{''.join(f'<td>{text(v)}</td>' for v in values)}"
+                    "</tr>" for name, values in rows.items())
+    heads = "".join(f"<th>{each}</th>" for each in ("", *head))
+    top = f"<thead><tr>{heads}</tr></thead>" if head else ""
+    return lines and f"<table>{top}<tbody>{lines}</tbody></table>"
+
+
+def bars(rows):
+    """A table of {name: bits per byte}, the best last, each with a bar, the model's own marked."""
+    most = max(rows.values(), default=0) or 1
+    lines = (f"<tr{' class=own' if name == 'this model' else ''}><th>{text(name)}</th>"
+             f"<td>{bits:.3f}</td><td><div class=bar style='width:{100 * bits / most:.1f}%'></div>"
+             "</td></tr>" for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
+    return f"<table>{''.join(lines)}</table>" if rows else ""
+
+
+def curves(runs):
+    """All runs' metrics in one SVG, in which text and axes have the page's colour."""
+    svg = picture(runs, "svg").decode()
+    return svg[svg.index("<svg"):].replace("#000000", "currentColor")
+
+
+def samples(metrics, most):
+    """At most `most` of what the model wrote, from early to late."""
+    rows = evenly([row for row in metrics if row.get("sample")], most)
+    return "".join(f"<div><small>step {row['step']:,}</small><pre>{text(row['sample'])}</pre></div>"
+                   for row in rows)
+
+
+# ---- the page ----
+
+def one(metrics, config):
+    """What a page says of a single run, beneath its name."""
+    ends = [row for row in metrics if "baselines" in row]
+    others = numbers(ends[-1]["baselines"] | {"this model": ends[-1].get(BITS)}) if ends else {}
+    starts = [row["step"] for row in metrics if "environment" in row]
+    went_on = ", ".join(f"{step:,}" for step in starts[1:])
+    cards = "".join(f"<div><b>{text(value)}</b><span>{name}</span></div>"
+                    for name, value in results(metrics, config).items())
+    return (f"<div class=cards>{cards}</div>{curves([metrics])}"
+            + section("Bits per byte of the validation text", bars(others), "bars")
+            + section("What it wrote", samples(metrics, 6), "samples")
+            + section("Config", table({k: [v] for k, v in config.items()}), "columns")
+            + section("Where it ran", table({k: [v] for k, v in environments(metrics)[-1].items()})
+                      + (f"<p>It went on after step {went_on}.</p>" if went_on else "")))
+
+
+def several(runs):
+    """What a page says of {name: (metrics, config)}, beneath the title."""
+    metrics, configs = zip(*runs.values())
+    heads = [f"<i style='background:{COLORS[i % len(COLORS)]}'></i>{text(name)}"
+             for i, name in enumerate(runs)]
+    found = [results(*run) for run in runs.values()]
+    names = dict.fromkeys(name for each in found for name in each)
+    different = differing(configs) | differing([environments(rows)[-1] for rows in metrics])
+    wrote = [samples(rows, 3) for rows in metrics]
+    columns = "".join(f"<div><b>{head}</b>{each}</div>" for head, each in zip(heads, wrote))
+    return (f"{' &emsp; '.join(heads)}{curves(metrics)}"
+            + section("Results", table({n: [each.get(n) for each in found] for n in names}, heads))
+            + section("What was different", table(different, heads))
+            + section("What they wrote", columns if any(wrote) else "", "samples"))
+
+
+def page(folders, path):
+    """Write the page of the runs in `folders`. ValueError if one is no run, or none has begun."""
+    folders = [Path(folder) for folder in folders]
+    for folder in folders:
+        if not (folder / "metrics.jsonl").exists():
+            raise ValueError(f"{folder} is not a run: it has no metrics.jsonl")
+    names = [folder.resolve().name for folder in folders]
+    names = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+    runs = {name: (read_metrics(folder / "metrics.jsonl"), read_config(folder))
+            for name, folder in zip(names, folders)}
+    title = text(", ".join(runs))
+    body = one(*runs[names[0]]) if len(runs) == 1 else several(runs)
+    write_safely(path, (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
+        f"<style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>\n"
+        ).encode("utf-8", "replace"))  # half a surrogate pair has no UTF-8
