@@ -236,8 +236,9 @@ class StopSignal:
     it always does.
     """
 
+    asked = False
+
     def __enter__(self):
-        self.asked = False
         self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 

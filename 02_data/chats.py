@@ -37,6 +37,17 @@ def begin_ids(tokenizer):
     return [tokenizer.special[name] for name in BEGIN_NAMES if name in tokenizer.special][:1]
 
 
+def document_start(tokenizer):
+    """The id that opens a document in training: where there is no other, GPT-2's <|endoftext|>,
+    which stands between documents. ValueError if there is none.
+    """
+    for name in (*BEGIN_NAMES, "<|endoftext|>"):
+        if name in tokenizer.special:
+            return [tokenizer.special[name]]
+    raise ValueError("the tokenizer has no id to open a document with: none of "
+                     f"{', '.join(BEGIN_NAMES)}, <|endoftext|>")
+
+
 def end_ids(tokenizer):
     """The ids, a set, where a document or an answer ends: there the next one would begin."""
     return {tokenizer.special[name] for name in END_NAMES if name in tokenizer.special}

@@ -34,7 +34,7 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from bpe import SPECIAL_TOKENS, Tokenizer
-from chats import render
+from chats import document_start, render
 from clean import Rules, open_clean
 from console import Parser, in_batches, parallel, run, track, write_safely
 from corpus import content, find_source, parse_name, strings
@@ -62,7 +62,7 @@ def encode(record, tokenizer, fim=0.0):
         own = [i for i, learned in zip(ids, mask) if learned]
         special = set(tokenizer.special.values())
         return np.array(ids), mask, tokenizer.decode_bytes(i for i in own if i not in special)
-    ids = [[tokenizer.special["<|bos|>"]]]
+    ids = [document_start(tokenizer)]
     for token, text in fill_in_the_middle(record["text"], fim) if fim else [(None, record["text"])]:
         if token:
             ids.append([tokenizer.special[token]])

@@ -1,8 +1,8 @@
 """What a model costs: parameters, arithmetic and memory, before it is built.
 
-Every number here is a short formula for the whole family tree, and test_budget.py holds each but
-one estimate against the real module: parameters counted, FLOPs counted by PyTorch, activations
-caught as autograd saves them. Left out: time and money.
+Every number here is a short formula for the whole family tree, and test_budget.py holds it against
+the real module: parameters counted, FLOPs counted by PyTorch, activations caught as autograd saves
+them, memory as PyTorch takes it (Muon's beside 04_train/length.py). Left out: time and money.
 
     python 03_model/budget.py --model gpt2-xl llama-7b 1b
     python 03_model/budget.py --model small --n-kv-head 1 --batch-size 4
@@ -12,6 +12,7 @@ Prints a column for each model. Next: heads.py.
 
 import dataclasses
 import sys
+from collections import Counter
 from pathlib import Path
 
 # Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
@@ -74,44 +75,88 @@ def cache_bytes(config, n_tokens=1, value_bytes=4):  # exercise
     return 2 * config.n_layer * config.n_kv_head * config.head_dim * value_bytes * n_tokens
 
 
-def activation_bytes(config, batch_size):
-    """Bytes that the forward pass keeps for the backward pass, in float32 on a CPU, per
-    micro-batch. Nearly all of it is what was multiplied by something that learns.
+def activation_bytes(config, batch_size, dtype="float32"):
+    """Bytes that the forward pass keeps for the backward pass on a CPU, per micro-batch. Nearly
+    all of it is what was multiplied by something that learns.
 
-    Attention's scores are never kept, but computed again (Dao et al. 2022).
+    With "bfloat16" products are computed, and what they read is kept, in 2 bytes a number; the
+    stream, norms and logits stay in 4. Attention's scores are never kept, but computed again (Dao
+    et al. 2022).
     """
     C, H, G, rms = config.d_model, config.n_head, config.n_kv_head, config.norm == "rmsnorm"
     keys, rope, qk_norm = G * config.head_dim, config.positions == "rope", config.qk_norm
+    low = dtype == "bfloat16"
+    short = 2 if low else 4
 
-    # 1) numbers per token and block
-    norm = (2 * C  # the stream, and the stream normalised
-            + (1 + config.gains * C if rms else 2))  # 1/rms, x before the gains; or mean and 1/std
-    attention = (C + 2 * keys  # queries, keys, values: one tensor
-                 + rope * (C + keys)  # queries and keys turned, as (B, heads, T, D), so that
-                 + rope * C  # attention's result must be copied to be (B, T, C) again
-                 + qk_norm * (C + keys + H + G)  # queries and keys normalised, 1/rms of each
-                 + C + H)  # what the heads found, and their log-sum-exp
-    mlp = config.d_ff * {"relu": 1,  # its result, which also tells its slope
-                         "gelu": 2,  # what goes in, and what comes out
-                         "relu2": 2,  # ReLU, and its square
-                         "swiglu": 4}[config.activation]  # gate, silu(gate), up, and the product
+    # 1) bytes per token and block
+    norm = (4 * (C + (1 + config.gains * C if rms else 2))  # the stream, 1/rms and what gains
+            # multiply; or mean and 1/std
+            + short * C)  # the stream normalised
+    attention = (short * (C + 2 * keys)  # queries, keys, values: one tensor
+                 # queries and keys turned, as (B, heads, T, D); norms turn them into 4 bytes
+                 + (4 * (rope or low) if qk_norm else short * rope) * (C + keys)
+                 + qk_norm * (short * (C + keys) + 4 * (H + G))  # normalised, 1/rms of each
+                 + short * C + 4 * H  # what the heads found, and their log-sum-exp
+                 + short * C * (rope or low))  # copied to be (B, T, C) again, or in 2 bytes again
+    mlp = short * config.d_ff * {"relu": 1,  # its result, which also tells its slope
+                                 "gelu": 2,  # what goes in, and what comes out
+                                 "relu2": 2,  # ReLU, and its square
+                                 "swiglu": 4}[config.activation]  # gate, silu(gate), up, product
+    if low and config.activation == "swiglu":
+        mlp += short * C  # gate and up make a copy each of what they read
     block = 2 * norm + attention + mlp
 
     # 2) and per token once: the last norm, the first, log-softmax, the soft cap's tanh
-    once = norm + config.embed_norm * (norm - C) + (1 + (config.softcap > 0)) * config.vocab_size
-    return 4 * batch_size * config.seq_len * (config.n_layer * block + once)
+    once = (norm + config.embed_norm * (norm - short * C)
+            + 4 * (1 + (config.softcap > 0)) * config.vocab_size)
+    return batch_size * config.seq_len * (config.n_layer * block + once)
 
 
-def training_memory(config, batch_size):
-    """{"weights": bytes, ...} of a training step in float32 with AdamW and this micro-batch.
-
-    Weights and gradients take 4 bytes a parameter, AdamW's two moments 8. "workspace" is an
-    estimate, not a law: the logits on their way, three times over, when the backward pass starts.
+def muon_groups(config):
+    """{(m, n): how many numbers the blocks' matrices of that shape have together}; queries, keys
+    and values are matrices of their own. What has one shape, Muon orthogonalises together.
     """
-    n = sum(count_parameters(config).values())
-    return {"weights": 4 * n, "gradients": 4 * n, "optimizer": 8 * n,
-            "activations": activation_bytes(config, batch_size),
-            "workspace": 3 * 4 * batch_size * config.seq_len * config.vocab_size}
+    C, F, keys = config.d_model, config.d_ff, config.n_kv_head * config.head_dim
+    numbers = Counter()
+    for shape, count in (((C, C), 2),  # queries, and what attention puts out
+                         ((keys, C), 2),  # keys, values
+                         ((F, C), 1 + (config.activation == "swiglu")), ((C, F), 1)):
+        numbers[shape] += config.n_layer * count * shape[0] * shape[1]
+    return numbers
+
+
+def muon_bytes(config):
+    """Bytes that a step of Muon takes for a while in float32: the look-ahead gradient of every
+    matrix, and of one group at a time three copies and two products of the short side.
+    """
+    groups = muon_groups(config)
+    return 4 * (groups.total() + max(3 * k + 2 * k * min(shape) // max(shape)
+                                     for shape, k in groups.items()))
+
+
+def training_memory(config, batch_size, optimizer="adamw", dtype="float32"):
+    """{"weights": bytes, ...} of a training step with this micro-batch: what tensors take at most.
+
+    Weights and gradients take 4 bytes a parameter; AdamW keeps two moments, 8, Muon of the matrices
+    inside the blocks one average, 4. "copies": with dtype "bfloat16" what is multiplied by, in 2
+    bytes. "workspace" is what comes and goes: the logits' gradient twice, when the backward pass
+    starts; or Muon's, which comes when activations and copies are gone, if it takes more than they.
+    Where a micro-batch is the whole batch, the first gradients come when the last activations go,
+    and it is less, by at most the gradients.
+    """
+    parameters = count_parameters(config)
+    n, inside = sum(parameters.values()), parameters["attention"] + parameters["mlp"]
+    unbiased = count_parameters(dataclasses.replace(config, bias=False))
+    matrices = unbiased["attention"] + unbiased["mlp"]
+    muon, low = optimizer == "muon", dtype == "bfloat16"
+    head = config.vocab_size * config.d_model
+    copies, activations = 2 * low * (inside + head), activation_bytes(config, batch_size, dtype)
+    workspace = 2 * 4 * batch_size * config.seq_len * config.vocab_size
+    if muon:
+        workspace = max(workspace, muon_bytes(config) - activations - copies)
+    return {"weights": 4 * n, "copies": copies, "gradients": 4 * n,
+            "optimizer": 8 * n - 4 * muon * matrices,
+            "activations": activations, "workspace": workspace}
 
 
 # ---- the table ----
@@ -137,7 +182,7 @@ def column(config, batch_size, peak):
         | {"all": f"{n:,}  100%"},
         f"training, float32, AdamW, {batch_size} windows at once":
         {"a window": f"{config.seq_len:,} tokens"}
-        | {name: size(n_bytes) for name, n_bytes in memory.items()}
+        | {name: size(n_bytes) if n_bytes else "" for name, n_bytes in memory.items()}
         | {"all": size(sum(memory.values())),
            "a token": f"{flops / 1e6:,.1f} MFLOP", "at best": f"{peak / flops:,.1f} tokens/s"},
         "KV cache, float32":

@@ -1,4 +1,5 @@
-"""The machine that does the work: which device, how fast, and how it hands out memory.
+"""The machine that does the work: which device, how fast, how much memory, and how that is given
+out.
 
 Nothing about models; a first reading may skip it.
 
@@ -6,6 +7,7 @@ Nothing about models; a first reading may skip it.
 """
 
 import ctypes
+import os
 import sys
 import time
 from pathlib import Path
@@ -58,11 +60,66 @@ def matmul_peak(device="cpu", dtype=torch.float32, seconds=0.4):
     return 2 * n**3 / best
 
 
+def group_room(folder, limit, usage, stat, reclaimable):
+    """Bytes left in a control group whose files have these names; inf if it has no limit.
+
+    Pages of files that nobody looks at count as used, but are given up when somebody needs room.
+    """
+    if not (folder / limit).exists() or (total := (folder / limit).read_text().strip()) == "max":
+        return float("inf")
+    rows = dict(line.split() for line in (folder / stat).read_text().splitlines())
+    return int(total) - int((folder / usage).read_text()) + int(rows.get(reclaimable, 0))
+
+
+def linux_memory(root):
+    """Bytes that a process may still take: what the machine can spare, or, if less, what is left in
+    one of the control groups that it is in. A container is such a group.
+
+    root: where the system's files are, "/".
+    """
+    rows = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
+    free = int(rows["MemAvailable"].split()[0]) * 1024
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            top = root / "sys/fs/cgroup"
+            names = "memory.max", "memory.current", "memory.stat", "inactive_file"
+        elif "memory" in controllers.split(","):  # version 1
+            top = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat",
+                     "total_inactive_file")
+        else:
+            continue
+        folder = top / path.strip("/")  # not there if the container shows only its own: then top
+        for group in [folder, *folder.parents][:len(folder.parts) - len(top.parts) + 1]:
+            free = min(free, group_room(group, *names))
+    return max(0, free)
+
+
+def free_memory(device="cpu", root="/"):
+    """Bytes that this process may still take on the device, or None if nobody tells. Never raises.
+
+    Of a Mac's processor all memory, of its GPU what the system recommends.
+    """
+    try:
+        if device == "cuda":
+            return torch.cuda.mem_get_info()[0]
+        if device == "mps":
+            return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        if (Path(root) / "proc/meminfo").exists():
+            return linux_memory(Path(root))
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except Exception:  # whatever it is: not to know is no reason to stop
+        return None
+
+
 def main(argv=None):
     Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     device = choose_device()
     print(f"{device}: {torch.get_num_threads()} threads, a matrix product reaches "
-          f"{matmul_peak(device) / 1e9:,.0f} GFLOP/s")
+          f"{matmul_peak(device) / 1e9:,.0f} GFLOP/s, {(free_memory(device) or 0) / 1e9:,.1f} GB "
+          "of memory are free")
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ class Log:
     """
 
     def __init__(self, folder, step=0, config=None, wandb=False):
-        path, self.wandb = Path(folder) / "metrics.jsonl", None
-        rows = [row for row in (read_metrics(path) if path.exists() else [])
+        self.path, self.wandb = Path(folder) / "metrics.jsonl", None
+        rows = [row for row in (read_metrics(self.path) if self.path.exists() else [])
                 if row["step"] <= step and "baselines" not in row]
         known = [row["wandb"] for row in rows if "wandb" in row]
         if wandb and not known:
@@ -90,14 +90,18 @@ class Log:
             except Exception as error:  # of any kind: no key, no network ...
                 raise ValueError(f"wandb can't start: {' '.join(str(error).split())[:200]}. "
                                  "WANDB_MODE=offline needs neither key nor network") from None
-        write_safely(path, "".join(json.dumps(row) + "\n" for row in rows))
-        self.file = open(path, "a", encoding="utf-8")
+        write_safely(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        self.file = open(self.path, "a", encoding="utf-8")
 
     def record(self, step, **values):
         """Append the row {"step": step, **values}."""
         row = finite({"step": step} | values)
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
+        try:
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise OSError(f"could not write {self.path}: {error.strerror}; --resume goes on from "
+                          "the newest checkpoint") from None
         self.send("log", row)
 
     def send(self, method, *values, **named):

@@ -35,7 +35,10 @@ class Config(GPTConfig):
                            ("random", "stream", "bestfit"))
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
     micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
-    steps: int = option(700, "optimizer steps")
+    steps: int = option(350, "optimizer steps; 0: let flops or tokens_per_param say")
+    flops: float = option(0.0, "instead of steps: spend so many FLOPs")
+    tokens_per_param: float = option(0.0, "instead of steps: so many tokens for each parameter "
+                                     "outside the embedding table; 20 is Chinchilla's")
     optimizer: str = option("adamw", "of the matrices inside the blocks; AdamW moves the others",
                             OPTIMIZERS)
     lr: float = option(6e-3, "peak learning rate of what AdamW moves")
@@ -56,25 +59,34 @@ class Config(GPTConfig):
     init_std: float = option(0.0, "of new matrices and tables; 0: by their size, see gpt.py")
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
     eval_tokens: int = option(10_000, "validation tokens in an evaluation; the last one takes all")
-    save_every: int = option(200, "steps between checkpoints")
+    save_every: int = option(200, "steps between checkpoints; each is evaluated, too")
+    keep: int = option(2, "newest checkpoints kept, beside the best one")
     seed: int = option(0, "of the weights and of the order of the data")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
     dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
                         ("float32", "bfloat16"))
     compile: bool = option(False, "with torch.compile: minutes to start, then quicker steps")
     data_dir: str = option("data", "where downloads and shards are kept")
+    wandb: bool = option(False, "send metrics to Weights & Biases, too")
 
     def __post_init__(self):
         super().__post_init__()
         names = (self.data,) if isinstance(self.data, str) else tuple(self.data)
         object.__setattr__(self, "data", names)
-        least = {"batch_size": 1, "micro_batch": 1, "steps": 1, "eval_every": 1, "save_every": 1,
-                 "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0,
+        least = {"batch_size": 1, "micro_batch": 1, "steps": 0, "eval_every": 1, "save_every": 1,
+                 "keep": 1, "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0,
                  "min_lr_share": 0, "momentum": 0, "beta2": 0, "label_smoothing": 0, "z_loss": 0,
                  "init_std": 0}
         for name, value in least.items():
             if not getattr(self, name) >= value:  # not "<", which would let nan pass
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {value}")
+        for name in ("flops", "tokens_per_param"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be a number above 0, "
+                                 "or 0 to leave it out")
+        if not (self.steps or self.flops or self.tokens_per_param):
+            raise ValueError("steps is 0, but must be at least 1, or flops or tokens_per_param say "
+                             "how many")
         for name in ("lr", "muon_lr", "grad_clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be a number above 0")
@@ -160,5 +172,6 @@ PRESETS["continue"] = dict(sampling="stream", lr=5e-5, warmup=10, seq_len=256, b
                            micro_batch=8, steps=200, eval_every=50, save_every=100)
 
 # What may change when a run goes on: how long it is (which moves the cool-down), how often it
-# reports, how much memory it takes, and where; never what it is.
-MAY_CHANGE = {"steps", "micro_batch", "eval_every", "save_every", "device", "compile", "data_dir"}
+# reports, what it keeps, how much memory it takes, and where; never what it is.
+MAY_CHANGE = {"steps", "flops", "tokens_per_param", "micro_batch", "eval_every", "save_every",
+              "keep", "device", "compile", "data_dir", "wandb"}

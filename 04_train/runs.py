@@ -3,10 +3,12 @@
     runs/tiny/config.json  tokenizer.json  metrics.jsonl  loss.png
     runs/tiny/checkpoints/step-000300/model.pt   the weights
                                       state.pt   all else: optimizer, loop, loader, random numbers
+                                      val.json   what it was evaluated at, for "the best one"
 
 train.py writes them; 05_sample and 06_eval read them. Left out: sharded ones.
 
     python 04_train/runs.py list
+    python 05_sample/sample.py --run tiny --checkpoint best
     python 04_train/runs.py export FOLDER --run tiny   # for transformers, and everyone else
 
 Next: report.py.
@@ -15,6 +17,7 @@ Next: report.py.
 import dataclasses
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -30,45 +33,61 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 import formats
 from bpe import Tokenizer
-from console import Parser, add_options, option, run
-from gpt import GPT
+from console import Parser, add_options, option, run, write_safely
+from gpt import GPT, GPTConfig
+from length import choose_length
 from machine import choose_device
 from presets import MAY_CHANGE, Config
-from weights import export, read_json, read_model
+from weights import export, open_folder, read_json, read_model
 
 
 # ---- checkpoints ----
 
-def save_checkpoint(folder, step, model, state, keep=2):
+def save_checkpoint(folder, step, model, state, keep=2, val=None):
     """Write checkpoints/step-NNNNNN/ with the model's weights and `state`, a dict of plain values
-    and tensors.
+    and tensors. val: its validation bits per byte, or None if it was not evaluated.
 
     It is written aside and renamed when it is whole and on the disk, so that a kill at any moment
-    leaves whole checkpoints only. The newest `keep` stay. OSError if the disk is full, ValueError
-    if a weight is not finite: that would be nothing to go on from.
+    leaves whole checkpoints only. The newest `keep` stay, and the best. OSError if it can't be
+    written, ValueError if a weight is not finite: that would be nothing to go on from.
     """
     if not all(tensor.isfinite().all() for tensor in model.parameters()):
         raise ValueError(f"after step {step} some weights are not finite; not saved. A lower --lr "
                          "may help")
-    checkpoints = Path(folder) / "checkpoints"
+    checkpoints, metrics = Path(folder) / "checkpoints", Path(folder) / "metrics.jsonl"
     target, aside = checkpoints / f"step-{step:06}", checkpoints / ".writing"
     shutil.rmtree(aside, ignore_errors=True)  # what a kill may have left
     try:
         aside.mkdir(parents=True)
+        if metrics.exists():
+            to_disk(metrics)  # of its steps, which won't come again
+        write_safely(aside / "val.json", json.dumps({"val_bits_per_byte": val}))
         for name, content in (("model.pt", model.state_dict()), ("state.pt", state)):
             with open(aside / name, "wb") as file:
                 torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
+            to_disk(aside / name)
+        to_disk(aside)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(aside, target)
-    except RuntimeError as error:  # what torch makes of a disk that is full
-        reason = str(error).splitlines()[0]
+        to_disk(checkpoints)  # its new name, before the older ones go
+    except (OSError, RuntimeError) as error:  # of a full disk torch makes a riddle
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = str(cause).splitlines()[0]
         raise OSError(f"could not write {target}, the earlier ones are whole: {reason}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    for old in sorted(checkpoints.glob("step-*"), key=step_of)[:-keep]:
+    stay = {*whole_checkpoints(folder)[-keep:], best_checkpoint(folder)}
+    for old in set(all_checkpoints(folder)) - stay:
         shutil.rmtree(old)
+
+
+def to_disk(path):
+    """Return when a file's content, or the names in a folder, would survive the power going."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def step_of(checkpoint):
@@ -76,13 +95,48 @@ def step_of(checkpoint):
     return int(checkpoint.name.removeprefix("step-"))
 
 
+def val_of(checkpoint):
+    """The validation bits per byte of a checkpoint; infinity if it was not evaluated."""
+    path = checkpoint / "val.json"
+    bits = read_json(path)["val_bits_per_byte"] if path.exists() else None
+    return math.inf if bits is None else bits
+
+
+def all_checkpoints(folder):
+    """The folders of a run's checkpoints, in the order of their steps."""
+    found = (Path(folder) / "checkpoints").glob("step-*")
+    return sorted((p for p in found if re.fullmatch(r"step-\d+", p.name)), key=step_of)
+
+
+def whole_checkpoints(folder):
+    """Those of all_checkpoints() that a kill has not left half deleted."""
+    return [p for p in all_checkpoints(folder)
+            if (p / "model.pt").exists() and (p / "state.pt").exists()]
+
+
 def newest_checkpoint(folder):
-    """The folder of a run's last checkpoint, or None. One that a kill left half deleted, or that
-    was never finished, does not count.
+    """The folder of a run's last whole checkpoint, where --resume goes on, or None."""
+    return max(whole_checkpoints(folder), default=None, key=step_of)
+
+
+def best_checkpoint(folder):
+    """The folder of the whole checkpoint with the fewest validation bits per byte, of equals the
+    first, or None if none was evaluated.
     """
-    whole = (p for p in (Path(folder) / "checkpoints").glob("step-[0-9]*")
-             if (p / "model.pt").exists() and (p / "state.pt").exists())
-    return max(whole, default=None, key=step_of)
+    evaluated = [p for p in whole_checkpoints(folder) if val_of(p) < math.inf]  # nan isn't, either
+    return min(evaluated, default=None, key=val_of)
+
+
+def find_checkpoint(folder, which):
+    """The folder of a run's checkpoint: "newest", "best", or the one of a step, "300". ValueError,
+    naming those that there are, if it isn't there.
+    """
+    found = {"newest": newest_checkpoint(folder), "best": best_checkpoint(folder)}
+    found |= {str(step_of(p)): p for p in whole_checkpoints(folder)}
+    if not found.get(which):
+        there = ", ".join(name for name in found if found[name]) or "none"
+        raise ValueError(f"{folder} has no checkpoint {which!r}; it has: {there}")
+    return found[which]
 
 
 def load_model(model, checkpoint, device):
@@ -118,10 +172,11 @@ def read_config(folder):
 
 def start_run(runs_dir, name):
     """A new folder for a run, runs_dir/NAME or NAME-2, NAME-3 ...: no older run is touched."""
+    Path(runs_dir).mkdir(parents=True, exist_ok=True)
     for n in itertools.count(1):
         folder = Path(runs_dir) / (name if n == 1 else f"{name}-{n}")
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             pass
@@ -138,11 +193,11 @@ def resume_run(given, runs_dir, name):
         return None
     folder = max(runs, key=lambda run: (run / "config.json").stat().st_mtime)
     config = read_config(folder)
-    new = dataclasses.replace(config, **given)
+    new = Config(**choose_length(dataclasses.asdict(config), given))
     for key in given:
         if key not in MAY_CHANGE and getattr(new, key) != getattr(config, key):
             raise ValueError(f"{folder} was started with {key} {getattr(config, key)}, not "
-                             f"{getattr(new, key)}; that is another run: leave out --resume")
+                             f"{getattr(new, key)}; that is another run: give it another --name")
     return folder, new
 
 
@@ -160,10 +215,10 @@ def newest_run(runs_dir="runs", name=None):
     return max(saved)[1]
 
 
-def load_run(folder, device="cpu"):
-    """(model, tokenizer, config, step) of a run's newest checkpoint, ready to be used."""
+def load_run(folder, device="cpu", which="newest"):
+    """(model, tokenizer, config, step) of one of a run's checkpoints, ready to be used."""
+    checkpoint = find_checkpoint(folder, which)
     tokenizer, config = Tokenizer.load(folder / "tokenizer.json"), read_config(folder)
-    checkpoint = newest_checkpoint(folder)
     model = GPT(config.gpt(tokenizer.vocab_size)).to(device)
     load_model(model, checkpoint, device)
     return model.eval(), tokenizer, config, step_of(checkpoint)
@@ -174,13 +229,15 @@ class RunOptions:
     """Options of every command that works with a run."""
 
     run: str = option("", "a run's name; without one, the run that saved last")
+    checkpoint: str = option("newest", "which one of it: newest, best (it had the fewest "
+                                       "validation bits per byte), or a step")
     runs_dir: str = option("runs", "where runs are kept")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
 
     def load(self):
         """(folder, model, tokenizer, config, step) of the run that is meant."""
         folder = newest_run(self.runs_dir, self.run)
-        return folder, *load_run(folder, choose_device(self.device))
+        return folder, *load_run(folder, choose_device(self.device), self.checkpoint)
 
 
 @dataclass
@@ -193,14 +250,81 @@ class ModelOptions(RunOptions):
         """(folder, model, tokenizer, config, step); of a Hugging Face folder step is None."""
         if not self.weights:
             return super().load()
-        if self.run:
-            raise ValueError(f"--run {self.run} and --weights {self.weights}: give one of them")
+        if self.run or self.checkpoint != "newest":
+            of_a_run = f"--run {self.run}" if self.run else f"--checkpoint {self.checkpoint}"
+            raise ValueError(f"{of_a_run} and --weights {self.weights}: give one of them")
         model = read_model(self.weights, choose_device(self.device))
         tokenizer = formats.load(self.weights)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(f"{self.weights} has a tokenizer of {tokenizer.vocab_size} ids, but a "
                              f"model of {model.config.vocab_size}")
         return self.weights, model, tokenizer, model.config, None
+
+
+# ---- where a run begins ----
+
+def adopt(folder, asked):
+    """Config's fields for a run that begins with the model of a Hugging Face folder: its shape.
+
+    asked: the fields that are asked for. Of these only a seq_len shorter than the model's is
+    another. ValueError if the user has asked for another shape.
+    """
+    shape = dataclasses.asdict(open_folder(folder)[0].config)
+    shape["seq_len"] = min(shape["seq_len"], asked.get("seq_len", shape["seq_len"]))
+    for name in shape.keys() & asked.keys():
+        if asked[name] != shape[name] and name != "seq_len":
+            raise ValueError(f"{folder} has {name} {shape[name]}, not {asked[name]}: leave out "
+                             f"--{name.replace('_', '-')}")
+    return shape
+
+
+def new_config(given, preset):
+    """The Config of a new run: what was given and, before that, the model's shape of given["init"]
+    or the preset's.
+    """
+    if folder := given.get("init"):
+        ours = {field.name for field in dataclasses.fields(GPTConfig)} - {"seq_len"}
+        preset = {name: value for name, value in preset.items() if name not in ours}
+        given = given | adopt(folder, preset | given)
+    return Config(**choose_length(preset, given))
+
+
+def begin(model, folder):
+    """Fill `model` with the weights of a Hugging Face folder; of learned positions it takes the
+    first, as many as it has.
+    """
+    weights = read_model(folder, model.embed.weight.device).state_dict()
+    if model.places:
+        weights["places.weight"] = weights["places.weight"][:model.config.seq_len]
+    model.load_state_dict(weights)
+
+
+def restore(folder, config, shards, model, engine, device, **parts):
+    """Bring model and parts, {name: what has load_state_dict()}, to where the run's newest
+    checkpoint left them, or to where config.init begins. Returns the checkpoint's state.
+
+    A new run's folder gets its tokenizer.json. ValueError if the data are not what the run was
+    trained on.
+    """
+    if (folder / "tokenizer.json").exists():
+        same_tokenizer(folder, Tokenizer.load(folder / "tokenizer.json"), shards)
+    elif engine.leads:
+        shards.tokenizer.save(folder / "tokenizer.json")
+    checkpoint = newest_checkpoint(folder)
+    if not checkpoint:
+        if config.init:
+            begin(model, config.init)
+        return {"step": 0, "seconds": 0.0}
+    load_model(model, checkpoint, device)
+    state = load(checkpoint / "state.pt", device)
+    if state["shards"] != shards.hash:
+        raise ValueError(f"{folder} was trained on shards {state['shards']}, but its data are "
+                         f"now {shards.hash}: the source has changed")
+    for name, part in parts.items():
+        if name in state:  # older checkpoints have fewer
+            part.load_state_dict(state[name])
+    torch.set_rng_state(state["rng"].cpu())
+    return state
 
 
 def same_tokenizer(folder, tokenizer, shards):

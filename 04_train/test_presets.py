@@ -27,7 +27,12 @@ def test_what_may_change_are_fields_that_are_not_of_the_model():
                                          ("cooldown", -0.1), ("cooldown", 1.1), ("n_layer", 0),
                                          ("muon_lr", 0.0), ("min_lr_share", 1.1), ("momentum", 1.0),
                                          ("momentum", float("nan")), ("optimizer", "adam"),
-                                         ("schedule", "inverse_sqrt")])
+                                         ("schedule", "inverse_sqrt"), ("flops", float("inf")),
+                                         ("flops", float("nan")), ("tokens_per_param", -1.0)])
 def test_configs_that_cannot_be(name, value):
     with pytest.raises(ValueError, match=f"^{name} is"):
         Config(**{name: value})
+
+
+def test_a_run_has_a_length():
+    assert Config(steps=0, flops=1e12).steps == Config(steps=0, tokens_per_param=20.0).steps == 0

@@ -40,7 +40,7 @@ from decode import generate
 from gpt import Linear
 from runs import ModelOptions, same_tokenizer
 from shards import prepare_mixture
-from train import score
+from validation import score
 from yardsticks import bits_per_byte, token_bytes
 
 KINDS = ("float32", "bfloat16", "int8")

@@ -28,7 +28,7 @@ from console import Parser, add_options, option, read_text, run
 from report import table
 from runs import RunOptions, same_tokenizer
 from shards import prepare_mixture
-from train import score
+from validation import score
 from yardsticks import Compressors, baselines, bits_per_byte, token_bytes
 
 

@@ -27,7 +27,8 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from console import run
 from ddp import BucketedSum, broadcast_weights
-from train import Engine, main
+from engine import Engine
+from train import main
 
 
 def deal(rows, rank, world):  # exercise

@@ -1,0 +1,172 @@
+"""How long a run is, and whether it fits: known before the first step.
+
+A run's length is a number of steps, or follows from the FLOPs that one has, or from the number of
+parameters. Its time, its memory and what it sees of the data follow from that by multiplication.
+Left out: money; state that is divided over processes.
+
+    python 04_train/train.py --preset tiny --tokens-per-param 20 --plan
+    python 04_train/train.py --preset tiny --flops 1e13
+
+Reads and writes nothing: train.py calls it. Next: runs.py.
+"""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+
+import torch
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from budget import count_parameters, flops_per_token, muon_groups, size, training_memory
+from console import duration
+from machine import choose_device, matmul_peak
+
+WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
+HOLES = 7  # times the largest tensor; see memory_needed()
+SHARE = 0.5  # of what a matrix product reaches: a guess; 0.4 (tiny) and 0.7 were seen on a CPU
+
+
+# ---- how long ----
+
+def choose_length(preset, given):
+    """The fields of a preset and, before them, those that the user gave, as one dict. If the user
+    says in any of the three ways how long, the preset's ways don't count.
+    """
+    says = given if any(way in given for way in WAYS) else preset
+    if not any(way in says for way in WAYS):
+        return preset | given
+    return preset | given | {way: says.get(way, 0) for way in WAYS}
+
+
+def outside_table(shape):
+    """How many parameters a model has beside its embedding table, which is only looked up."""
+    parameters = count_parameters(shape)
+    return sum(parameters.values()) - parameters["embedding"]
+
+
+def planned_steps(config, shape):  # exercise
+    """How many steps a run takes. config: a Config; shape: the GPTConfig that config.gpt() gives.
+
+    In this precedence, 0 meaning that it is not said:
+    - config.steps
+    - config.flops: as many as cost that much. A token costs flops_per_token(shape), a step shows
+      batch_size * seq_len of them.
+    - config.tokens_per_param: until the model has seen so many tokens for each parameter
+      outside_table(shape). About 20 make the best of a FLOP budget (Hoffmann et al. 2022, table 3).
+    A part of a step is rounded up to a whole one.
+
+    20 layers of width 1280 and a vocabulary of 53,248, untied, have 461,373,440 parameters outside
+    the table. At 20 : 1 that is 9.2 billion tokens, 17,600 steps of 256 windows of 2048.
+    """
+    if config.steps:
+        return config.steps
+    if config.flops:
+        tokens = config.flops / flops_per_token(shape)
+    else:
+        tokens = config.tokens_per_param * outside_table(shape)
+    return math.ceil(tokens / (config.batch_size * config.seq_len))
+
+
+def settled(config, shape):
+    """The config with its length as a number of steps, whichever way it was said."""
+    return dataclasses.replace(config, steps=planned_steps(config, shape), flops=0.0,
+                               tokens_per_param=0.0)
+
+
+# ---- does it fit ----
+
+def windows_at_once(config, world=1):
+    """Windows in a micro-batch of the process with the most of them."""
+    return min(config.micro_batch, -(-config.batch_size // world))
+
+
+def largest_tensor(config, shape, windows):
+    """Bytes of the largest tensor of a step: logits, what the MLP computes, a matrix, or what Muon
+    orthogonalises together.
+    """
+    tokens, C = windows * shape.seq_len, shape.d_model
+    numbers = max(tokens, C) * max(shape.vocab_size, shape.d_ff)
+    return 4 * max([numbers, *(muon_groups(shape).values() if config.optimizer == "muon" else [])])
+
+
+def memory_needed(config, shape, world=1):
+    """{"weights": bytes, ...}: what a process of `world` takes for a step, by part.
+
+    That is training_memory(); gradients twice where they travel to other processes; and on a CPU
+    "holes": a freed block often doesn't fit where the next is wanted, and the larger blocks are,
+    the dearer that is. HOLES is what was seen of processes of 0.1 to 3 GB after keep_freed_memory()
+    (glibc 2.36): the sum was right to 15%, for Muon on wide matrices 18% too much. GPUs were not
+    tried.
+    """
+    windows = windows_at_once(config, world)
+    memory = training_memory(shape, windows, config.optimizer, config.dtype)
+    if choose_device(config.device) == "cpu":
+        memory["holes"] = HOLES * largest_tensor(config, shape, windows)
+    if world > 1:
+        memory["gradients"] *= 2
+    return memory
+
+
+def refuse(config, shape, available, world=1):
+    """ValueError if a step needs more memory than the `available` bytes (None: nobody knows). It
+    names the largest micro-batch that fits, or, if none does, what else would.
+
+    Micro-batches of a power of two, and those that divide the batch, are tried.
+    """
+    def needs(**changes):
+        changed = dataclasses.replace(config, **changes)
+        return sum(memory_needed(changed, changed.gpt(shape.vocab_size), world).values())
+
+    if available is None or needs() <= available:
+        return
+    windows, share = windows_at_once(config, world), -(-config.batch_size // world)
+    problem = f"needs {size(needs())} of memory, {size(available)} are free"
+    for n in range(windows - 1, 0, -1):
+        if (n & (n - 1) == 0 or share % n == 0) and (less := needs(micro_batch=n)) <= available:
+            raise ValueError(f"{problem}: --micro-batch {n} (accumulated over {-(-share // n)}) "
+                             f"needs {size(less)} and gives the same gradients")
+    levers = [{"seq_len": config.seq_len >> i} for i in range(1, config.seq_len.bit_length())]
+    levers += [{"optimizer": "adamw" if config.optimizer == "muon" else "muon"},
+               {"dtype": "float32" if config.dtype == "bfloat16" else "bfloat16"}]
+    helps = {}  # of every field the first change that is enough
+    for lever in levers:
+        [(name, value)] = lever.items()
+        if name not in helps and (less := needs(micro_batch=1, **lever)) <= available:
+            helps[name] = f"--{name.replace('_', '-')} {value} then needs {size(less)}"
+    raise ValueError(f"{problem}, and --micro-batch 1 still needs {size(needs(micro_batch=1))}: "
+                     + ("; ".join(helps.values()) or "a smaller --preset is what it takes"))
+
+
+# ---- the plan ----
+
+def plan(config, shape, seconds=None, available=None, world=1, n_train_tokens=None):
+    """Lines that say what a run will be: parameters, tokens, FLOPs, time, memory of a process.
+
+    seconds: what a step takes, if one was measured; available: bytes that a process may take;
+    n_train_tokens: how many there are. What is not known is left out, or said to be a guess.
+    """
+    steps, n, outside = planned_steps(config, shape), count_parameters(shape), outside_table(shape)
+    step_tokens, flops = config.batch_size * config.seq_len, flops_per_token(shape)
+    tokens = steps * step_tokens
+    yield (f"plan       {sum(n.values()):,} parameters, {outside:,} of them outside the embedding "
+           "table")
+    epochs = f", {tokens / n_train_tokens:.2f} epochs" if n_train_tokens else ""
+    yield (f"           {steps:,} steps of {step_tokens:,} tokens: {tokens:,} tokens{epochs}, "
+           f"{tokens / outside:.2f} a parameter outside the table")
+    if seconds is None:
+        device = choose_device(config.device)
+        peak = world * matmul_peak(device, getattr(torch, config.dtype))
+        seconds = step_tokens * flops / (SHARE * peak)
+        how = f"if a step reaches {SHARE:.0%} of {peak / 1e9:,.0f} GFLOP/s, which is a guess"
+    else:
+        how = f"at {seconds:.3g} s a step"
+    yield (f"           {flops / 1e6:,.1f} MFLOP a token, {flops * tokens:.3g} FLOP in all: "
+           f"{duration(steps * seconds)} {how}")
+    memory = memory_needed(config, shape, world)
+    free = f" of {size(available)} that are free" if available is not None else ""
+    yield f"memory     about {size(sum(memory.values()))}{' a process' if world > 1 else ''}{free}:"
+    yield "           " + ", ".join(f"{part} {size(k)}" for part, k in memory.items() if k)

@@ -1,0 +1,16 @@
+"""Tests of engine.py: for a process that is alone nothing is shared, and nothing is lost."""
+
+import numpy as np
+import torch
+
+from engine import Engine
+
+
+def test_engine():
+    engine, weight = Engine(), torch.nn.Parameter(torch.ones(2))
+    assert engine.leads and engine.first(lambda: 7) == 7
+    assert engine.share([1, 2, 3]) == [1, 2, 3]
+    assert engine.sum(np.array([1.5, 2.0])).tolist() == [1.5, 2.0]
+    for last in (False, True):
+        engine.backward((3 * weight).sum(), last)
+    assert weight.grad.tolist() == [6, 6], "gradients of micro-batches add up"

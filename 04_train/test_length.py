@@ -1,0 +1,214 @@
+"""Tests of length.py: worked examples by pencil, and memory beside what PyTorch takes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import length
+from budget import flops_per_token, training_memory
+from gpt import GPT
+from length import (choose_length, largest_tensor, memory_needed, outside_table, plan,
+                    planned_steps, refuse, windows_at_once)
+from optim import make_optimizer
+from presets import Config
+from train import Engine, take_step
+
+# 20 layers of width 1280: 20 * 12 * 1280^2 in the blocks, 1280 * 53,248 in each table
+BIG = Config(vocab_size=53248, n_layer=20, n_head=10, n_kv_head=10, d_model=1280, d_ff=5120,
+             seq_len=2048, batch_size=256, device="cpu")
+SMALL = Config(vocab_size=2000, seq_len=64, n_layer=2, d_model=64, d_ff=256, batch_size=32,
+               micro_batch=32, device="cpu")
+
+
+def steps(config, **changes):
+    config = dataclasses.replace(config, **changes)
+    return planned_steps(config, config.gpt(config.vocab_size))
+
+
+def needs(config, world=1, **changes):
+    config = dataclasses.replace(config, **changes)
+    return sum(memory_needed(config, config.gpt(config.vocab_size), world).values())
+
+
+def refused(config, available, **how):
+    with pytest.raises(ValueError) as error:
+        refuse(config, config.gpt(config.vocab_size), available, **how)
+    return str(error.value)
+
+
+# ---- how long ----
+
+def test_choose_length():
+    preset = {"steps": 100, "lr": 0.1}
+    assert Config(**choose_length(preset, {})) == Config(**preset)
+    assert choose_length({}, {"lr": 1.0}) == {"lr": 1.0}, "nobody said: Config's own default"
+    found = Config(**choose_length(preset, {"flops": 1e12, "lr": 0.2}))
+    assert (found.steps, found.flops, found.lr) == (0, 1e12, 0.2), "what the user says wins"
+    found = Config(**choose_length({}, {"tokens_per_param": 20.0}))
+    assert (found.steps, found.tokens_per_param) == (0, 20.0), "also over Config's own default"
+    found = Config(**choose_length({"flops": 1e12}, {"tokens_per_param": 20.0}))
+    assert (found.flops, found.tokens_per_param) == (0, 20.0), "no matter which way a preset goes"
+    found = Config(**choose_length({"tokens_per_param": 20.0}, {}))
+    assert (found.steps, found.tokens_per_param) == (0, 20.0), "a preset may go any way"
+    found = Config(**choose_length(preset, {"steps": 7, "flops": 1e12}))
+    assert (found.steps, found.flops) == (7, 1e12), "both are the user's"
+
+
+def test_outside_table():
+    assert outside_table(BIG.gpt(53248)) == 461_373_440
+    tied = dataclasses.replace(BIG, tied=True).gpt(53248)
+    assert outside_table(tied) == 20 * 12 * 1280**2, "a tied head is the table"
+
+
+def test_planned_steps_precedence():
+    assert steps(SMALL, steps=7, flops=1e15, tokens_per_param=20.0) == 7
+    cost = flops_per_token(SMALL.gpt(2000)) * 32 * 64
+    assert steps(SMALL, steps=0, flops=5.0 * cost, tokens_per_param=20.0) == 5
+    n = outside_table(SMALL.gpt(2000))
+    assert steps(SMALL, steps=0, tokens_per_param=5 * 32 * 64 / n) == 5
+
+
+def test_planned_steps_of_tokens():
+    """20 : 1, 9.2 billion tokens; 17.5k steps where these 9.2 are not 9.227."""
+    assert steps(BIG, steps=0, tokens_per_param=20.0) == 17_600
+    assert 17_600 == pytest.approx(9.2e9 / 524_288, rel=0.01)
+    assert steps(BIG, steps=0, tokens_per_param=20.0, vocab_size=2 * 53248) > 20_000, "head counts"
+
+
+def test_planned_steps_of_flops():
+    """4e19 FLOPs: 28k steps if only the matrices counted; 6 * 461,373,440 and 12 * 20 * 1280 * T
+    for each of 524,288 tokens are 24.7k with windows of 1024, 22.5k of 2048.
+    """
+    assert steps(BIG, steps=0, flops=4e19) == 22_457
+    assert steps(BIG, steps=0, flops=4e19, seq_len=1024, batch_size=512) == 24_749
+    assert 4e19 / (6 * 461_373_440 * 524_288) == pytest.approx(28_000, rel=0.02)
+
+
+def test_planned_steps_rounds_up():
+    cost = flops_per_token(SMALL.gpt(2000)) * 32 * 64
+    assert steps(SMALL, steps=0, flops=1.0) == 1, "a run has a step"
+    assert steps(SMALL, steps=0, flops=2.1 * cost) == 3, "a part of a step is a step"
+    assert steps(SMALL, steps=0, flops=3.0 * cost) == 3
+    assert steps(SMALL, steps=0, tokens_per_param=1e-6) == 1
+    assert type(steps(SMALL, steps=0, flops=2.1 * cost)) is int
+
+
+# ---- does it fit ----
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer, micro_batch", [("adamw", 2), ("muon", 2), ("muon", 1)])
+def test_training_memory_is_what_a_step_takes(optimizer, micro_batch, dtype):
+    """The trainer's own step, in two micro-batches; PyTorch says what was in use at most. Muon's
+    work takes the most where there are few activations.
+    """
+    config = dataclasses.replace(SMALL, optimizer=optimizer, dtype=dtype, micro_batch=micro_batch,
+                                 batch_size=2 * micro_batch, d_model=128, d_ff=512, seq_len=32)
+    ids = np.random.default_rng(0).integers(0, 2000, (2 * micro_batch, 33))
+
+    class NoStop:
+        asked = False
+    with torch.profiler.profile(profile_memory=True) as profile:
+        model = GPT(config.gpt(2000))
+        moved_by = make_optimizer(model, config)
+        for step in range(2):
+            take_step(model, moved_by, (ids[:, :-1], ids[:, 1:]), step, config, Engine(), NoStop)
+    used = np.cumsum([event.nbytes() for event in profile.profiler.kineto_results.events()
+                      if event.name() == "[memory]"])
+    expected = training_memory(model.config, micro_batch, optimizer, dtype)
+    assert sum(expected.values()) == pytest.approx(max(used), rel=0.03)
+
+
+def test_windows_at_once():
+    for batch, micro, world, expected in ((8, 4, 1, 4), (8, 16, 1, 8), (8, 8, 3, 3), (8, 2, 3, 2)):
+        config = Config(batch_size=batch, micro_batch=micro)
+        assert windows_at_once(config, world) == expected, (batch, micro, world)
+
+
+def test_largest_tensor():
+    """Logits; the MLP's; a table; Muon's stack of both layers' matrices of one shape."""
+    for windows, expected, how in ((2, 128 * 2000, {}), (2, 128 * 256, {"vocab_size": 100}),
+                                   (1, 64 * 2000, {"seq_len": 8}),
+                                   (1, 2 * 256 * 64, {"vocab_size": 100, "optimizer": "muon"})):
+        config = dataclasses.replace(SMALL, **how)
+        found = largest_tensor(config, config.gpt(config.vocab_size), windows)
+        assert found == 4 * expected, how
+
+
+def test_memory_needed(monkeypatch):
+    """What tensors take; gradients on their way; and what a CPU's heap loses."""
+    shape = SMALL.gpt(2000)
+    one, tensors = memory_needed(SMALL, shape), training_memory(shape, 32)
+    assert one == tensors | {"holes": 7 * 4 * 32 * 64 * 2000}
+    two = memory_needed(SMALL, shape, world=2)
+    assert two == one | {key: one[key] // 2 for key in ("activations", "workspace", "holes")} | {
+        "gradients": 2 * one["gradients"]}
+    monkeypatch.setattr(length, "choose_device", lambda name: "cuda")
+    assert memory_needed(SMALL, shape) == tensors, "only a heap has holes"
+
+
+def test_refuse_names_the_largest_micro_batch_that_fits():
+    shape = SMALL.gpt(2000)
+    refuse(SMALL, shape, needs(SMALL))
+    refuse(SMALL, shape, None)
+    for n in (16, 8, 1):
+        said = refused(SMALL, needs(SMALL, micro_batch=n) + 1)
+        assert f"--micro-batch {n} (accumulated over {32 // n}) needs" in said
+        assert f"needs {length.size(needs(SMALL))} of memory, " in said and "same grad" in said
+        refuse(dataclasses.replace(SMALL, micro_batch=n), shape, needs(SMALL, micro_batch=n) + 1)
+    odd = dataclasses.replace(SMALL, batch_size=18, micro_batch=18)
+    assert "--micro-batch 9 (accumulated over 2)" in refused(odd, needs(odd, micro_batch=9))
+    assert "--micro-batch 8 (accumulated over 3)" in refused(odd, needs(odd, micro_batch=8))
+    many = dataclasses.replace(SMALL, batch_size=64)
+    assert "--micro-batch 8 (accumulated over 2)" in refused(
+        many, needs(many, 4, micro_batch=8), world=4)
+
+
+def test_refuse_names_what_else_would_fit():
+    """Where one window at a time is too much; and only what is enough."""
+    long = dataclasses.replace(SMALL, seq_len=1024)
+    half = needs(long, micro_batch=1, seq_len=512)
+    said = refused(long, half)
+    assert "--micro-batch 1 still needs" in said and "\n" not in said
+    assert f"--seq-len 512 then needs {length.size(half)}" in said
+    assert "--optimizer" not in said, "it would not be enough"
+    low = needs(long, micro_batch=1, dtype="bfloat16")
+    assert half < low and "--dtype bfloat16 then needs" in refused(long, low)
+    one = needs(long, micro_batch=1, optimizer="muon")
+    assert "--optimizer muon then needs" in refused(long, one)
+    assert "a smaller --preset is what it takes" in refused(long, 1000)
+
+
+def test_refuse_names_the_optimizer_that_takes_less():
+    """Muon keeps less and works with more: of few tokens AdamW takes less."""
+    config = dataclasses.replace(SMALL, d_model=256, d_ff=1024, seq_len=16, optimizer="muon",
+                                 vocab_size=100)
+    assert "--optimizer adamw then needs" in refused(
+        config, needs(config, micro_batch=1, optimizer="adamw"))
+
+
+# ---- the plan ----
+
+def test_plan():
+    lines = "\n".join(plan(dataclasses.replace(BIG, steps=0, tokens_per_param=20.0),
+                           BIG.gpt(53248), seconds=2.0, available=20e9, n_train_tokens=10**10))
+    for part in ("529,530,880 parameters, 461,373,440 of them outside the embedding table",
+                 "17,600 steps of 524,288 tokens: 9,227,468,800 tokens, 0.92 epochs, 20.00 a par",
+                 "3,397.4 MFLOP a token, 3.13e+19 FLOP in all: 9:46:40 at 2 s a step",
+                 f"about {length.size(needs(BIG))} of 20 GB that are free:",
+                 "weights 2.12 GB, gradients 2.12 GB, optimizer 4.24 GB, activations"):
+        assert part in lines, lines
+    assert "copies" not in lines, "what takes nothing is not named"
+    assert all(line.startswith(("plan       ", "memory     ", " " * 11))
+               for line in lines.splitlines())
+
+
+def test_plan_without_measurements(monkeypatch):
+    """A guess is called one; what is not known is left out."""
+    monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e9)
+    shape = SMALL.gpt(2000)
+    lines = "\n".join(plan(SMALL, shape, world=2))
+    seconds = SMALL.steps * 32 * 64 * flops_per_token(shape) / (0.5 * 2e9)
+    assert f"{length.duration(seconds)} if a step reaches 50% of 2 GFLOP/s, which is a gu" in lines
+    assert "epochs" not in lines and "free" not in lines and "a process" in lines

@@ -1,0 +1,50 @@
+"""Tests of validation.py: against one window after the other."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from gpt import GPT, GPTConfig
+from streams import Stream
+from validation import evaluate, score
+from yardsticks import windows
+
+SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
+
+
+def random_model(config=SMALL, seed=0):
+    model = GPT(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2, generator=generator)
+    return model
+
+
+def random_ids(*shape, seed=0):
+    return torch.randint(61, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_evaluate_on_a_part():
+    """Windows spread evenly: here every third of the seven, and what they score counts, alone."""
+    model, stream, sizes = random_model().eval(), Stream([random_ids(7 * 16 + 1).numpy()]), [1] * 61
+    nats = score(model, stream.read(0, 113))
+    part = np.concatenate([nats[0:16], nats[48:64], nats[96:112]])
+    assert evaluate(model, stream, sizes, 40) == pytest.approx(part.mean() / math.log(2))
+    assert evaluate(model, stream, sizes) == pytest.approx(nats.mean() / math.log(2))
+
+
+@pytest.mark.parametrize("n", [2, 16, 17, 18, 33, 50])
+@pytest.mark.parametrize("stride", [None, 16, 5])
+def test_score(n, stride):
+    model, ids = random_model().eval(), random_ids(n)
+    got = score(model, ids.numpy(), stride, batch_size=2)
+    assert got.shape == (n - 1,) and got.dtype == np.float64
+    for start, fresh in windows(n, 16, stride or 16):
+        x, y = ids[start:start + 16], ids[start + 1:start + 17]
+        losses = model.loss(x[None, :len(y)], y[None])[0, fresh:].detach().numpy()
+        assert got[start + fresh:start + 16] == pytest.approx(losses, abs=1e-4)
+    assert score(model, ids.numpy(), stride, batch_size=7) == pytest.approx(got, abs=1e-5), (
+        "the size of the batches must not matter")
