@@ -22,6 +22,8 @@ import console  # noqa: E402
 READING_ORDER = ["corpus", "records", "download", "hub", "chats", "duplicates", "filters",
                  "clean", "fim", "streams", "yardsticks", "shards", "batches", "packing", "gpt",
                  "decode", "family", "ngrams", "budget", "heads", "huggingface", "weights",
+                 "optim", "presets", "length", "engine", "validation", "train", "runs", "metrics",
+                 "watch", "report", "page", "timing", "curves", "ladder", "good_go",
                  "sample", "writer", "lookup", "quant", "figures"]
 
 

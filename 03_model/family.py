@@ -47,7 +47,7 @@ def shape(n_layer, d_model, n_head, n_kv_head=None, d_ff=None, **others):
                 d_ff=d_ff or 4 * d_model, **others)
 
 
-def rung(depth):  # exercise
+def rung(depth):
     """GPTConfig's fields of today's recipe at a depth, the one dial that sets all others.
 
     d_model is 64 a layer, with heads of 64 below depth 8, of 128 from there (depth is even then),

@@ -12,6 +12,7 @@ Left out: any meaning of the rows; who reads them takes what it knows.
 Reads and writes runs/NAME/metrics.jsonl. Next: report.py.
 """
 
+import contextlib
 import datetime
 import importlib
 import json
@@ -118,7 +119,8 @@ class Log:
         return self
 
     def __exit__(self, *error):
-        self.file.close()
+        with contextlib.suppress(OSError):  # of a disk that is full, which record() has named
+            self.file.close()
         self.send("finish", exit_code=int(error[0] is not None))
 
 

@@ -45,7 +45,7 @@ def test_learning_rate():
     assert found[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0]), "up over the warm-up"
     assert found[4:11] == pytest.approx([1.0] * 7), "level"
     assert found[10:] == pytest.approx([1 - i / 10 for i in range(10)]), "down to almost 0"
-    assert rates(lr=2.0, warmup=0, cooldown=0.0) == [2.0] * 700
+    assert rates(lr=2.0, warmup=0, steps=700, cooldown=0.0) == [2.0] * 700
     assert max(rates(warmup=10, steps=10, cooldown=1.0)) <= 0.6, "the lower where both apply"
     found = rates(warmup=0, steps=10, cooldown=0.5, min_lr_share=0.2)
     assert found[5:] == pytest.approx([1.0, 0.84, 0.68, 0.52, 0.36]), "on its way to a fifth"

@@ -28,7 +28,8 @@ def test_what_may_change_are_fields_that_are_not_of_the_model():
                                          ("muon_lr", 0.0), ("min_lr_share", 1.1), ("momentum", 1.0),
                                          ("momentum", float("nan")), ("optimizer", "adam"),
                                          ("schedule", "inverse_sqrt"), ("flops", float("inf")),
-                                         ("flops", float("nan")), ("tokens_per_param", -1.0)])
+                                         ("flops", float("nan")), ("tokens_per_param", -1.0),
+                                         ("beta2", 1.0), ("label_smoothing", -0.1), ("keep", 0)])
 def test_configs_that_cannot_be(name, value):
     with pytest.raises(ValueError, match=f"^{name} is"):
         Config(**{name: value})

@@ -121,9 +121,8 @@ def take_step(model, optimizer, batch, step, config, engine, stop, loss=None):
             raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                              f"{where}. Stopped before it could spoil a checkpoint. A lower --lr "
                              "may help")
-    rate = learning_rate(step, config)
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
+        group["lr"] = group["scale"] * learning_rate(step, config)
     optimizer.step()
     optimizer.zero_grad()
     return mean, norm, bool(stopped)
@@ -178,7 +177,7 @@ def train(config, folder, shards, engine=Engine()):
     # 2. model, optimizer; then what a checkpoint remembers: these, the loader, the losses seen last
     model = GPT(shape, config.seed, config.init_std).to(device)
     optimizer, loss = make_optimizer(model, config), objective(model, config)
-    loader, spikes = Prefetch(batches()), Spikes()
+    loader, spikes = Prefetch(batches()) if config.prefetch else batches(), Spikes()
     torch.manual_seed(config.seed)
     state = restore(folder, config, shards, model, engine, device, optimizer=optimizer,
                     loader=loader, spikes=spikes)

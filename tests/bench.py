@@ -11,6 +11,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py model --compiled
     python tests/bench.py weights SmolLM2
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
+    python tests/bench.py crash --kills 100
 
 FILE: .txt or .jsonl (every string in it), gzipped or not, or a folder of Python files. Prints
 tables, as README shows them.
@@ -320,6 +321,9 @@ def main():
     command.add_argument("--runs", type=int, default=9, help="rounds (default: 9)")
     command.add_argument("--weights", help="a Hugging Face folder of a model for the guesses")
     command.add_argument("--files", nargs="*", default=[], help="the texts it continues")
+    command = commands.add_parser("crash", help="a run ended at any moment, and resumed")
+    command.add_argument("--kills", type=int, default=100, help="how often (default: 100)")
+    command.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     commands.add_parser("contend", help=argparse.SUPPRESS).add_argument("job")
     args = parser.parse_args()
     if args.command == "tokenizer":
@@ -340,6 +344,9 @@ def main():
     elif args.command == "sample":
         import bench_model
         bench_model.bench_sample(args.runs, args.weights, args.files)
+    elif args.command == "crash":
+        import bench_crash
+        bench_crash.bench_crash(args.kills, args.seed)
     else:
         contend(args.job)
 

@@ -1,6 +1,7 @@
 """bench.py runs, on little text: what it prints is measured by hand, that it can fail is not."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,9 @@ def test_lookup(tmp_path, capsys):
     (tmp_path / "b.go").write_text("spam and eggs and spam " * 9)
     bench_model.bench_lookup(str(tmp_path / "a"), [tmp_path / "b.go"], 1, n=9)
     assert capsys.readouterr().out.count("\n| float32 |") == 5
+
+
+@pytest.mark.slow
+def test_crash():
+    found = bench("crash", "--kills", "3")
+    assert "\n| 3 | " in found and re.search(r"\| 0 \| 0 \| \d+ \| 0 \|\n", found), found
