@@ -67,9 +67,11 @@ def add_options(parser, config_class):
 
 
 def duration(seconds):
-    """Seconds as a person writes them: 0:09, 12:34, 3:00:00."""
+    """Seconds as a person writes them: 0:09, 12:34, 3:00:00; from a hundred hours on, 5 days."""
     minutes, s = divmod(int(seconds + 0.5), 60)
     hours, m = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours / 24:,.0f} days"
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 

@@ -64,8 +64,8 @@ def test_options_come_from_the_fields():
 
 
 def test_duration():
-    assert [duration(s) for s in (0, 9.4, 59.6, 754, 10800)] == ["0:00", "0:09", "1:00", "12:34",
-                                                                 "3:00:00"]
+    assert [duration(s) for s in (0, 9.4, 59.6, 754, 10800, 432000)] == [
+        "0:00", "0:09", "1:00", "12:34", "3:00:00", "5 days"]
 
 
 class Terminal(io.StringIO):

@@ -120,14 +120,15 @@ def climb(depth):
     narrow one (Jordan et al. 2024; Bernstein & Newhouse 2024). AdamW's, for the tables, falls with
     the root of the width, as nanochat has it. A batch grows with the parameters, roughly depth^3:
     a power of two of tokens, 2,048 at depth 3, half a million from depth 20 on. Length: 20 tokens a
-    parameter (Hoffmann et al. 2022).
+    parameter (Hoffmann et al. 2022). From depth 12 on they are for GPUs, in bfloat16.
     """
     model = rung(depth)
     tokens = min(2**19, 2 ** round(math.log2(2048 * (depth / 3) ** 3)))
     batch = tokens // model["seq_len"]
     return dict(optimizer="muon", lr=round(0.012 * (192 / model["d_model"]) ** 0.5, 5),
-                batch_size=batch, micro_batch=min(batch, 2 ** int(math.log2(96 / depth))),
-                steps=0, tokens_per_param=20.0, cooldown=0.6, warmup=100)
+                batch_size=batch, micro_batch=min(batch, 2 ** int(math.log2(48 / depth))),
+                steps=0, tokens_per_param=20.0, cooldown=0.6, warmup=100,
+                dtype="bfloat16" if depth >= 12 else "float32")
 
 
 # ---- the presets ----

@@ -9,6 +9,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py parity --data DIR
     python tests/bench.py data --source jsonl:FILE
     python tests/bench.py model --compiled
+    python tests/bench.py train --ablations --larger folder:FILE
     python tests/bench.py weights SmolLM2
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
     python tests/bench.py crash --kills 100
@@ -315,6 +316,14 @@ def main():
     command = commands.add_parser("model", help="a training step")
     command.add_argument("--runs", type=int, default=3, help="rounds (default: 3)")
     command.add_argument("--compiled", action="store_true", help="also under torch.compile")
+    command = commands.add_parser("train", help="how soon a loss is reached, and what is worth what")
+    command.add_argument("--data", default="shakespeare", help="characters (default: shakespeare)")
+    command.add_argument("--seeds", type=int, default=3, help="(default: 3)")
+    command.add_argument("--ablations", action="store_true", help="each ingredient left out alone")
+    command.add_argument("--larger", metavar="SOURCE", help="also 6 layers of width 384 on this")
+    command.add_argument("--larger-steps", type=int, default=200, help="of classic (default: 200)")
+    command.add_argument("--folder", default="data/bench", help="of its runs (default: data/bench)")
+    command.add_argument("--output", metavar="FILE", help="race.json for 04_train/curves.py")
     command = commands.add_parser("weights", help="logits and ids equal to transformers'")
     command.add_argument("folders", nargs="+", help="Hugging Face folders")
     command = commands.add_parser("sample", help="decoding, and guessing from the text so far")
@@ -338,6 +347,10 @@ def main():
     elif args.command == "model":
         import bench_model
         bench_model.bench_model(args.runs, args.compiled)
+    elif args.command == "train":
+        import bench_train
+        bench_train.bench_train(args.data, args.folder, args.seeds, args.ablations, args.larger,
+                                args.larger_steps, args.output)
     elif args.command == "weights":
         import bench_model
         bench_model.bench_weights(args.folders)
