@@ -30,11 +30,12 @@ def count_parameters(config):  # exercise
     of parameters, 0 where there are none.
 
     V is vocab_size, C d_model, D head_dim. The embedding is V x C, to which `ngrams` of 2 or more
-    add (ngrams - 1) * ngram_rows rows; learned positions are seq_len x C. Each block has two matrices of attention (qkv: C to H D + 2 G D channels; out: H D
-    to C) and two of the MLP (C to d_ff, and back), three if the activation is swiglu (C to d_ff
-    twice); with `bias` each also adds a vector, as long as what it puts out. With `gains` each norm
-    (two a block, the last one, and with `embed_norm` the first) has C gains, and, if it is a
-    LayerNorm and there is `bias`, C shifts. The head is V x C; tied, it has none of its own.
+    add (ngrams - 1) * ngram_rows rows; learned positions are seq_len x C. Each block has two
+    matrices of attention (qkv: C to H D + 2 G D channels; out: H D to C) and two of the MLP (C to
+    d_ff, and back), three if the activation is swiglu (C to d_ff twice); with `bias` each also adds
+    a vector, as long as what it puts out. With `gains` each norm (two a block, the last one, and
+    with `embed_norm` the first) has C gains, and, if it is a LayerNorm and there is `bias`, C
+    shifts. The head is V x C; tied, it has none of its own.
     A block with bias, swiglu, C = H D = G D = 4 and d_ff = 8: 80 in attention, 116 in the MLP.
     """
     V, C, F, L = config.vocab_size, config.d_model, config.d_ff, config.n_layer

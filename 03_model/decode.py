@@ -78,7 +78,8 @@ class KVCache:
         """A new cache with copies of these rows, a list; one may come more than once."""
         taken = copy.copy(self)
         taken.lengths = [self.lengths[b] for b in rows]
-        taken.keys, taken.values, taken.ids = self.keys[:, rows], self.values[:, rows], self.ids[rows]
+        taken.keys, taken.values = self.keys[:, rows], self.values[:, rows]
+        taken.ids = self.ids[rows]
         taken.layers = [(taken.keys[i], taken.values[i]) for i in range(len(self.layers))]
         return taken
 

@@ -6,7 +6,7 @@ Left out: how they are trained (04_train/presets.py), their weights (weights.py)
 
     python 03_model/family.py
 
-Prints both tables. Next: budget.py.
+Prints both tables. Next: ngrams.py.
 """
 
 import sys

@@ -20,19 +20,20 @@ PRIME = 2_654_435_761  # 2^32 times the golden ratio: its multiples spread evenl
 def hash_ngrams(ids, longest, n_rows):  # exercise
     """Which rows of the tables stand for the last 2, 3, ... `longest` ids of each place.
 
-    ids: (B, T), T > 0, 0 or more -> (B, T, longest - 1) int64. For n ids that end at place t
+    ids: (B, T) of 0 or more, T > 0 -> (B, T, longest - 1) int64. For the n ids that end at place t
 
-        h = sum over j = 0 .. n - 1 of (ids[t - j] + 1) * PRIME^j, modulo 2^64 (as int64 does)
+        h = sum over j = 0 .. n - 1 of (ids[t - j] + 1) * PRIME^j, modulo 2^64
 
-    where what stands before the first place counts 0 instead of ids + 1. The row is
-    (n - 2) * n_rows + h % n_rows, with % as Python has it: never negative.
+    where what stands before the first place counts 0 instead of ids + 1; n may be larger than T. A
+    product of int64 tensors is modulo 2^64 by itself; PRIME**3, a Python number, fits in none. The
+    row is (n - 2) * n_rows + h % n_rows, with % as Python has it: never negative.
     [[0, 4]] with longest 2 and n_rows 100 gives [[[1], [66]]]: 1 + 0, and 5 + 1 * PRIME.
     """
-    T, rows, h, power = ids.shape[1], [], torch.zeros_like(ids), 1
+    T, rows, h, power = ids.shape[1], [], torch.zeros_like(ids), torch.ones_like(ids[0, 0])
     for j in range(longest):
         earlier = nn.functional.pad(ids + 1, (j, 0))[:, :T]  # ids[t - j] + 1
         h = h + earlier * power
-        power = (power * PRIME + 2**63) % 2**64 - 2**63  # as an int64
+        power = power * PRIME
         if j > 0:
             rows.append((j - 1) * n_rows + h % n_rows)
     return torch.stack(rows, dim=-1)

@@ -59,7 +59,7 @@ def slowly(model, prompt, n_tokens):
 # ---- the cache ----
 
 def test_cache_remember():
-    """Ids stand where their keys do, in rows of any length; what is behind a row does not matter."""
+    """Ids stand where their keys do, in rows of any length; what is behind a row is anything."""
     cache = KVCache(SMALL, 2, 6)
     assert cache.remember(torch.tensor([[1, 2, 3], [4, 5, 0]])).tolist() == [[1, 2, 3], [4, 5, 0]]
     cache.lengths = [3, 2]

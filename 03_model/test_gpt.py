@@ -298,7 +298,8 @@ def test_configs_that_cannot_be():
                          ({"d_model": 33, "positions": "learned"}, "33 can't be divided into 4"),
                          ({"softcap": -1}, "softcap"), ({"norm_eps": float("nan")}, "norm_eps"),
                          ({"activation": "tanh"}, "relu, gelu"), ({"n_layer": 2.5}, "of type int"),
-                         ({"softcap": math.inf}, "softcap"), ({"ngrams": 1}, "ngrams is 1"), ({"rope_base": 10**400}, "huge"),
+                         ({"softcap": math.inf}, "softcap"), ({"rope_base": 10**400}, "huge"),
+                         ({"ngrams": 1}, "ngrams is 1"),
                          ({"d_model": True}, "of type int"), ({"norm": "none"}, "layernorm"),
                          ({"positions": "sinusoidal", "d_model": 9, "n_head": 3, "n_kv_head": 1},
                           "odd")):

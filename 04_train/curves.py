@@ -3,9 +3,9 @@
 schedules.png: the learning rate over a run, a line for each schedule.
 muon.png: what Muon makes of a gradient, a real one, of a small model that has read this folder's
 source for some steps: its singular values, and those of AdamW's direction.
-race.png: loss against seconds, a line for each run. ablations.png: how much longer it takes to the
-same loss without each ingredient.
-Left out: the race itself.
+race.png: loss in nats a character against seconds, a line for each run. ablations.png: how much
+longer it takes to the same loss without each ingredient.
+Left out: the race itself (tests/bench.py train --output race.json).
 
     python 04_train/curves.py
     python 04_train/curves.py --race race.json
@@ -177,10 +177,12 @@ def read_race(path):
     """What race.json holds. ValueError if that is not a race."""
     race = read_json(Path(path))
     try:
-        race["target"] + 0, race["runs"][0], race["ablations"][1]
+        race["target"] + 0, race["runs"][0]
+        if "ablations" in race:
+            race["ablations"][1]
         for r in race["runs"]:
             r["name"], r["seconds_to_target"], [s + loss for s, _, loss in r["curve"]][0]
-        for row in race["ablations"]:
+        for row in race.setdefault("ablations", []):
             row["name"], row["seconds_to_target"], row["steps_to_target"], row["loss_at_end"]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no race, as --help describes it: {error!r}") from None
@@ -224,8 +226,8 @@ def draw_race(race, path):
     axes.axhline(target, color="0.6", lw=0.8, ls="--")
     pad = (high - low) / 20
     axes.set(xlim=(0, width), ylim=(low - pad, high + pad), xlabel="seconds of training",
-             ylabel="validation bits per byte")
-    axes.set_title(f"how long to {target:g} bits per byte?", loc="left", fontsize=11)
+             ylabel="validation loss, nats a character")
+    axes.set_title(f"how long to {target:.4g} nats a character?", loc="left", fontsize=11)
     figure.savefig(path, dpi=120)
 
 
@@ -260,7 +262,7 @@ def draw_ablations(race, path):
     axes.axvline(1, color=INK, lw=1)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.set(xlim=(0, most), ylim=(len(rows) - 0.5, -0.5))
-    axes.set_xlabel(f"time to {race['target']:g} bits per byte; 1 is the {full['name']}'s, "
+    axes.set_xlabel(f"time to {race['target']:.4g} nats a character; 1 is the {full['name']}'s, "
                     f"{full['seconds_to_target']:.3g} s\n(dots: steps; 1 is its "
                     f"{full['steps_to_target']:,})", fontsize=9.5)
     axes.tick_params(axis="y", length=0)
@@ -280,8 +282,10 @@ def main(argv=None):
     if args.race:
         race = read_race(args.race)
         draw_race(race, out / "race.png")
-        draw_ablations(race, out / "ablations.png")
-        print(f"{out / 'race.png'}, {out / 'ablations.png'}")
+        print(out / "race.png")
+        if race["ablations"]:
+            draw_ablations(race, out / "ablations.png")
+            print(out / "ablations.png")
         return
     draw_schedules(out / "schedules.png")
     sources = sorted(Path(__file__).resolve().parent.glob("*.py"))

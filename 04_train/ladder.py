@@ -4,15 +4,15 @@ The four smallest rungs of the ladder, each trained with every budget of FLOPs; 
 L = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, section 3.3, their third approach): what no
 model can know, what N parameters are too few for, what D tokens are too few for. It has a best
 split of a budget, and a guess at what lies above the rungs.
-The loss is bits per byte of the whole validation text. All rungs share a tokenizer, so nats per
-token would only multiply E, A and B. N leaves out the embedding table, in which rows are looked up,
-not multiplied. The law counts 6 N D FLOPs; attention adds to that, most where models are small, so
-the table has both.
+The loss is bits per byte of the whole validation text. All rungs share a tokenizer and a window
+(SHARED), so nats per token would only multiply E, A and B. N leaves out the embedding table, in
+which rows are looked up, not multiplied. The law counts 6 N D FLOPs; attention adds to that, most
+where models are small, so the table has both.
 Left out: learning rates tuned for each rung, and texts that are read more than once: the law
 believes that every token is new.
 
-    python 04_train/ladder.py --data SOURCE --flops 1e12 3e12 1e13
-    python 04_train/ladder.py --flops 1e12 3e12 1e13 --optimizer muon --runs-dir muon
+    python 04_train/ladder.py --flops 1e12 2.5e12 6e12
+    python 04_train/ladder.py --flops 1e12 2.5e12 6e12 --optimizer adamw --runs-dir adamw
 
 Every other option is train.py's. Writes a run folder for each point, and ladder.png beside them;
 what is finished is not trained again. Next: 05_sample/sample.py.
@@ -37,10 +37,13 @@ from budget import count_parameters, flops_per_token
 from console import Parser, add_options, run
 from curves import COLOURS, apart, label, picture
 from presets import LADDER, Config
-from report import read_metrics
+from metrics import read_metrics
 from runs import read_config, resume_run
 
 RUNGS = list(LADDER)[:4]
+# What losses must share to be compared, and small budgets to have steps. Options come after this.
+SHARED = ("--vocab-size", "2048", "--seq-len", "128", "--batch-size", "4", "--micro-batch", "4",
+          "--warmup", "5", "--eval-every", "1000000", "--save-every", "1000000")
 DELTA = 1e-3  # of the Huber loss: a point further off than 0.1% pulls no harder than one that is
 N_STARTS = 50  # of the grid, the best: 400 found nothing better for ten laws with noise
 LEAST = 6  # points: five numbers go through any five
@@ -206,8 +209,8 @@ def same_text(folders):
     seen = {(read_config(f).data, Tokenizer.load(f / "tokenizer.json").hash): f for f in folders}
     if len(seen) > 1:
         one, other, *_ = seen.values()
-        raise ValueError(f"{one} and {other} were trained on different data, so that their losses "
-                         "can't be compared; give another --runs-dir")
+        raise ValueError(f"{one} and {other} had different data, or another tokenizer, so that "
+                         "their losses can't be compared; give another --runs-dir")
 
 
 def climb(rungs, budgets, runs_dir, options):
@@ -215,7 +218,7 @@ def climb(rungs, budgets, runs_dir, options):
 
     options: words for train.py. ValueError if a run that is there was started with others.
     """
-    parser, folders = Parser(), {}
+    parser, folders, options = Parser(), {}, [*SHARED, *options]
     add_options(parser, Config)
     given = vars(parser.parse_args(options))
     for budget, rung in itertools.product(budgets, rungs):
@@ -229,6 +232,7 @@ def climb(rungs, budgets, runs_dir, options):
         if not read_point(found[0]):
             return None
         folders[rung, budget] = found[0]
+        same_text(folders.values())
     return folders
 
 
@@ -318,7 +322,6 @@ def main(argv=None):
     if not folders:
         print("\nstopped; the same command goes on from here")
         return
-    same_text(folders.values())
     points = {key: read_point(folder) for key, folder in folders.items()}
     rows = [point[:3] for point in points.values()]
     law = fit(rows)

@@ -23,7 +23,7 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 from budget import count_parameters, flops_per_token, muon_groups, size, training_memory
 from console import duration
-from machine import choose_device, matmul_peak
+from machine import choose_device, free_memory, matmul_peak
 
 WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
 HOLES = 7  # times the largest tensor; see memory_needed()
@@ -60,7 +60,7 @@ def planned_steps(config, shape):  # exercise
     A part of a step is rounded up to a whole one.
 
     20 layers of width 1280 and a vocabulary of 53,248, untied, have 461,373,440 parameters outside
-    the table. At 20 : 1 that is 9.2 billion tokens, 17,600 steps of 256 windows of 2048.
+    the table. At 20 : 1 that is 9.2 billion tokens, 17,600 steps of 512 windows of 1024.
     """
     if config.steps:
         return config.steps
@@ -109,6 +109,12 @@ def memory_needed(config, shape, world=1):
     if world > 1:
         memory["gradients"] *= 2
     return memory
+
+
+def available(device, world=1):
+    """Bytes that one of `world` processes may take, None if nobody knows. On a CPU they share."""
+    free = free_memory(device)
+    return free // world if free and device == "cpu" else free
 
 
 def refuse(config, shape, available, world=1):

@@ -6,10 +6,13 @@ One JSON object a line, each with its "step":
   {"val_bits_per_byte"}                              an evaluation; the last one, on all of the
                                                      text, has {"baselines": {name: bits}} too
   {"sample": text}, {"update_ratio": {part: x}}, {"activation_scale": {part: x}}
-  {"environment": {...}}                             whenever the run starts or goes on
+  {"environment": {...}, "parameters": n}            whenever the run starts or goes on
+  {"wandb": id}                                      the first row, with --wandb
+A step's loss is what training makes small, label smoothing and z-loss included; evaluations have
+neither.
 Left out: any meaning of the rows; who reads them takes what it knows.
 
-Reads and writes runs/NAME/metrics.jsonl. Next: report.py.
+Reads and writes runs/NAME/metrics.jsonl. Next: watch.py.
 """
 
 import contextlib

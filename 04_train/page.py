@@ -7,7 +7,7 @@ Left out: any choice of what is shown.
     python 04_train/report.py runs/tiny
     python 04_train/report.py runs/tiny runs/tiny-2 --output compare.html
 
-Reads metrics.jsonl and config.json of each run; writes the page. Next: 05_sample/sample.py.
+Reads metrics.jsonl and config.json of each run; writes the page. Next: timing.py.
 """
 
 import html

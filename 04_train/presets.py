@@ -1,6 +1,6 @@
 """What a run is: the shape of its model and how it is trained, and the presets that fill it in.
 
-Every field is an option of train.py. Left out: where a run is kept (runs.py). Next: runs.py.
+Every field is an option of train.py. Left out: where a run is kept (runs.py). Next: length.py.
 """
 
 import dataclasses
@@ -75,7 +75,8 @@ class Config(GPTConfig):
         names = (self.data,) if isinstance(self.data, str) else tuple(self.data)
         object.__setattr__(self, "data", names)
         least = {"batch_size": 1, "micro_batch": 1, "steps": 0, "eval_every": 1, "save_every": 1,
-                 "keep": 1, "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0, "cooldown": 0,
+                 "keep": 1, "eval_tokens": 2, "warmup": 0, "weight_decay": 0, "seed": 0,
+                 "cooldown": 0,
                  "min_lr_share": 0, "momentum": 0, "beta2": 0, "label_smoothing": 0, "z_loss": 0,
                  "init_std": 0}
         for name, value in least.items():
@@ -98,9 +99,10 @@ class Config(GPTConfig):
         for name in ("momentum", "beta2", "label_smoothing"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be below 1")
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of "
+        for field in dataclasses.fields(self):
+            known, value = field.metadata["choices"], getattr(self, field.name)
+            if known and value not in known:
+                raise ValueError(f"{field.name} is {value!r}, but must be one of "
                                  f"{', '.join(known)}")
 
     def gpt(self, vocab_size):
@@ -113,14 +115,17 @@ class Config(GPTConfig):
 
 # ---- the ladder: one rule for all sizes ----
 
-def climb(depth):
+def recipe(depth):
     """How the model rung(depth) of family.py is trained: Config's fields.
 
-    The rates of Muon need no rule: orthogonalised, an update is as large in a wide matrix as in a
-    narrow one (Jordan et al. 2024; Bernstein & Newhouse 2024). AdamW's, for the tables, falls with
-    the root of the width, as nanochat has it. A batch grows with the parameters, roughly depth^3:
-    a power of two of tokens, 2,048 at depth 3, half a million from depth 20 on. Length: 20 tokens a
-    parameter (Hoffmann et al. 2022). From depth 12 on they are for GPUs, in bfloat16.
+    Muon's rate is the same at every width: orthogonalised, an update is as large in a wide matrix
+    as in a narrow one (Jordan et al. 2024; Bernstein & Newhouse 2024). AdamW's, for tables and
+    head, falls with the root of the width, as nanochat's: 0.012 at width 192, found with tiny.
+    Tokens in a batch: 2,048 at depth 3, then as depth^3, which is how the blocks' parameters grow,
+    rounded to a power of two, half a million from depth 20 on. That larger models want larger
+    batches is known, this exponent is a guess. A micro-batch halves as depth doubles, so that a
+    block's activations fit. Length: 20 tokens a parameter outside the table (Hoffmann et al. 2022).
+    Warm-up and cool-down are not tuned above tiny. From depth 12 on it is for GPUs, in bfloat16.
     """
     model = rung(depth)
     tokens = min(2**19, 2 ** round(math.log2(2048 * (depth / 3) ** 3)))
@@ -136,23 +141,26 @@ def climb(depth):
 # Every model of family.py can be trained. Of those that others made steps and batch are yours to
 # say; the rate falls with the width, about as it did over GPT-3's sizes (Brown et al. 2020, table
 # 2.1).
-PRESETS = {name: {"lr": round(0.5 / shape.get("d_model", 128), 5)} | shape
+PRESETS = {name: {"lr": round(0.5 / shape["d_model"], 5)} | shape
            for name, shape in MODELS.items()}
 for name, depth in LADDER.items():
-    PRESETS[name] |= climb(depth)
+    PRESETS[name] |= recipe(depth)
 PRESETS["nano"] |= dict(steps=100, warmup=10, lr=6e-3, eval_every=20, eval_tokens=5_000,
                         save_every=20)  # seconds: to see it work
 PRESETS["tiny"] |= dict(steps=350, tokens_per_param=0.0, warmup=20)  # two minutes on two cores
 
-# Characters of Shakespeare, 0.8 million parameters: nanoGPT's recipe for a laptop
-# (config/train_shakespeare_char.py and its README), and ours for the same loss.
+# Characters of Shakespeare. classic: nanoGPT's recipe for a laptop (train_shakespeare_char.py and
+# its README), 0.8 million parameters in 4 layers. speedrun: ours for the same loss. Tables of
+# n-grams (ngrams.py), 4.2 million numbers that cost no products, say what the first layers would
+# have to find out; one layer, 0.13 million, does the rest, with Muon, in 90 steps. What each part
+# is worth: tests/bench.py train --ablations.
 BYTES = dict(data=("shakespeare",), vocab_size=265, seq_len=64, eval_tokens=20_000)
 PRESETS["classic"] = FAMILIES["gpt2"] | shape(4, 128, 4) | BYTES | dict(
     bias=False, init_std=0.02, lr=1e-3, beta2=0.99, schedule="cosine", min_lr_share=0.1, warmup=100,
     batch_size=12, micro_batch=12, steps=2000, eval_every=250, save_every=1000)
 PRESETS["speedrun"] = shape(1, 128, 4, d_ff=256) | BYTES | dict(
-    ngrams=4, optimizer="muon", lr=0.03, muon_lr=0.02, warmup=5, cooldown=0.7, weight_decay=0.0,
-    batch_size=16, micro_batch=16, steps=80, eval_every=40, save_every=80)
+    ngrams=5, optimizer="muon", lr=0.03, muon_lr=0.02, warmup=5, cooldown=0.7, weight_decay=0.0,
+    batch_size=16, micro_batch=16, steps=90, eval_every=45, save_every=90)
 
 # The first transformer's recipe (Vaswani et al. 2017, section 5) for a decoder: its schedule, its
 # AdamW without decay, its label smoothing. Documents follow one another, each behind a <|bos|>.
@@ -165,13 +173,15 @@ PRESETS["pile"] = PRESETS["gpt2"] | dict(
     batch_size=512, micro_batch=16, steps=0, tokens_per_param=20.0, eval_every=500,
     eval_tokens=1_000_000, save_every=1000)
 PRESETS["go"] = PRESETS["small"] | dict(data=("the-stack,language=go,fim=0.5",))
-# A little of what we think good Go is, behind --init FOLDER, an export of `go`.
+# These go on from a model that --init names. A little of what we think good Go is, after `go`:
 PRESETS["good-go"] = dict(data=("folder:04_train/good_go",), sampling="stream", lr=1e-4, warmup=5,
                           seq_len=1024, batch_size=4, micro_batch=4, steps=40, eval_every=10,
                           save_every=40)
-# A text of yours, behind --init FOLDER, a GPT-2 or a Llama.
+# A text of yours, after a GPT-2 or a Llama:
 PRESETS["continue"] = dict(sampling="stream", lr=5e-5, warmup=10, seq_len=256, batch_size=8,
                            micro_batch=8, steps=200, eval_every=50, save_every=100)
+
+GO_ON = {"good-go", "continue"}
 
 # What may change when a run goes on: how long it is (which moves the cool-down), how often it
 # reports, what it keeps, how much memory it takes, and where; never what it is.

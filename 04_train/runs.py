@@ -11,7 +11,7 @@ train.py writes them; 05_sample and 06_eval read them. Left out: sharded ones.
     python 05_sample/sample.py --run tiny --checkpoint best
     python 04_train/runs.py export FOLDER --run tiny   # for transformers, and everyone else
 
-Next: report.py.
+Next: metrics.py.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from console import Parser, add_options, option, run, write_safely
 from gpt import GPT, GPTConfig
 from length import choose_length
 from machine import choose_device
-from presets import MAY_CHANGE, Config
+from presets import GO_ON, MAY_CHANGE, PRESETS, Config
 from weights import export, open_folder, read_json, read_model
 
 
@@ -52,8 +52,8 @@ def save_checkpoint(folder, step, model, state, keep=2, val=None):
     written, ValueError if a weight is not finite: that would be nothing to go on from.
     """
     if not all(tensor.isfinite().all() for tensor in model.parameters()):
-        raise ValueError(f"after step {step} some weights are not finite; not saved. A lower --lr "
-                         "may help")
+        raise ValueError(f"after step {step} some weights are not finite; not saved. A new run "
+                         "with a lower --lr may help")
     checkpoints, metrics = Path(folder) / "checkpoints", Path(folder) / "metrics.jsonl"
     target, aside = checkpoints / f"step-{step:06}", checkpoints / ".writing"
     shutil.rmtree(aside, ignore_errors=True)  # what a kill may have left
@@ -201,6 +201,25 @@ def resume_run(given, runs_dir, name):
     return folder, new
 
 
+def choose_run(given, preset, runs_dir, name, resume):
+    """(folder, config) of the run to go on with, or (None, config) of a new one.
+
+    given: Config's fields that the user gave; preset: a row of PRESETS; name: the run's, or None:
+    then it is called as the preset. ValueError for what can't be.
+    """
+    if name and (Path(name).name != name or name == ".."):
+        raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
+    if resume and (found := resume_run(given, runs_dir, name or preset)):
+        return found
+    if resume and name:
+        raise ValueError(f"there is no run {name!r} in {runs_dir}/ to resume")
+    if resume:
+        print("nothing to resume: a new run")
+    if preset in GO_ON and not given.get("init"):
+        raise ValueError(f"preset {preset} goes on from a model: give --init FOLDER")
+    return None, new_config(given, PRESETS[preset])
+
+
 def newest_run(runs_dir="runs", name=None):
     """The folder of the run `name`, or without one of the run that saved last.
 
@@ -285,8 +304,26 @@ def new_config(given, preset):
     if folder := given.get("init"):
         ours = {field.name for field in dataclasses.fields(GPTConfig)} - {"seq_len"}
         preset = {name: value for name, value in preset.items() if name not in ours}
-        given = given | adopt(folder, preset | given)
+        shape = adopt(folder, preset | given)
+        if given.get("seq_len", 0) > shape["seq_len"]:
+            raise ValueError(f"seq_len is {given['seq_len']}, but the model in {folder} has a "
+                             f"window of {shape['seq_len']}")
+        given = given | shape
     return Config(**choose_length(preset, given))
+
+
+def adopted_tokenizer(folder, config):
+    """The tokenizer that comes with config.init, or with the run in `folder`, if that has begun;
+    None if the run trains its own. ValueError if the model knows fewer ids.
+    """
+    if not config.init:
+        return None
+    kept = folder / "tokenizer.json" if folder else None
+    tokenizer = Tokenizer.load(kept) if kept and kept.exists() else formats.load(config.init)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(f"{config.init} has a tokenizer of {tokenizer.vocab_size} ids, but a "
+                         f"model of {config.vocab_size}")
+    return tokenizer
 
 
 def begin(model, folder):

@@ -419,7 +419,8 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, text, tmp_path, 
     other = prepare(f"folder:{tmp_path / 'runs'}/nano/metrics.jsonl", 270, tmp_path / "data",
                     say=lambda words: None)
     other.tokenizer.save(folder / "tokenizer.json")
-    assert "its data now has tokenizer" in fails(main, *arguments, "--resume")
+    assert "step-000013 is beyond the 12 steps" in fails(main, *arguments, "--resume")
+    assert "its data now has tokenizer" in fails(main, *arguments, "--resume", "--steps", 20)
     shards = prepare_mixture([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None)
     shards.tokenizer.save(folder / "tokenizer.json")
     shards.shards[0].index["train"]["shards"][0]["sha256"] = "another"

@@ -8,7 +8,7 @@ Left out: memory. The first profile of a program takes two seconds more, of impo
 
     python 04_train/train.py --preset tiny --profile
 
-Writes trace.json.gz into the run's folder: ui.perfetto.dev draws it. Next: ladder.py.
+Writes profile/trace.json.gz: ui.perfetto.dev draws it. Next: curves.py.
 """
 
 import os
@@ -39,6 +39,20 @@ KINDS = {
     "norms, elementwise": r"",  # all others: they pass over numbers, and do little with each
 }
 PYTHON = "Python between calls"
+
+
+def step_seconds(step, n_rows, micro_batch):
+    """How long a whole batch of n_rows takes step(rows), which makes a step of the first `rows` of
+    it. Measured with one micro-batch and with two, since a step of hundreds would be long to wait
+    for; after one to warm up.
+    """
+    def measured(n_pieces):
+        start = time.perf_counter()
+        step(n_pieces * micro_batch)
+        return time.perf_counter() - start
+    measured(1)
+    one, n = min(measured(1), measured(1)), -(-n_rows // micro_batch)
+    return one + (n - 1) * max(0, measured(2) - one) if n > 1 else one
 
 
 def kind_of(name):
@@ -112,7 +126,8 @@ def profile(step, folder, peak, n=5, device="cpu"):
 
     Returns a table and what it means, as text; folder/trace.json.gz has every call. peak: FLOP/s
     that matrix products could reach (machine.matmul_peak). Batches are known as "data loading" if
-    step() takes them inside torch.profiler.record_function("data loading").
+    step() takes them inside torch.profiler.record_function("data loading"); the trainer's rehearsal
+    has only one batch, and no such row.
     """
     def run_steps():
         start = time.perf_counter()

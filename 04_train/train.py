@@ -12,7 +12,7 @@ Left out: what a run is (presets.py), how weights move (optim.py), what is kept 
     python 04_train/train.py --preset continue --init SmolLM2 --data folder:PATH
 
 Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.json,
-metrics.jsonl, checkpoints/step-000500/, loss.png, report.html. Next: optim.py, presets.py, length.py.
+metrics.jsonl, checkpoints/step-000500/, loss.png, report.html. Next: engine.py.
 """
 
 import contextlib
@@ -36,7 +36,6 @@ import torch
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-import formats
 from batches import Batches, Prefetch
 from budget import count_parameters, flops_per_token
 from chats import document_start
@@ -44,17 +43,18 @@ from console import Parser, Progress, StopSignal, add_options, duration, run, wr
 from decode import generate, random_pick
 from engine import Engine
 from gpt import GPT
-from length import plan, refuse, settled
-from machine import choose_device, free_memory, keep_freed_memory, matmul_peak
+from length import available, plan, refuse, settled
+from machine import choose_device, keep_freed_memory, matmul_peak
 from metrics import Log, environment, import_wandb, read_metrics
 from optim import describe, learning_rate, make_optimizer
 from page import page
 from presets import PRESETS, Config
 from report import draw, table
-from runs import new_config, restore, resume_run, save_checkpoint, start_run
+from runs import (adopted_tokenizer, choose_run, newest_checkpoint, restore, save_checkpoint,
+                  start_run, step_of)
 from shards import prepare_mixture
 from streams import Mixture, Shards
-from timing import profile
+from timing import profile, step_seconds
 from validation import evaluate
 from watch import Spikes, activation_scales, first_bad, snapshot, update_ratios
 from yardsticks import baselines, token_bytes
@@ -105,7 +105,7 @@ def clip(parameters, largest):  # exercise
 
 def take_step(model, optimizer, batch, step, config, engine, stop, loss=None):
     """One step on this process's part of a batch, (b, T) inputs and targets. Returns (loss over
-    the whole batch, gradient norm, stopped). loss: objective(model, config), if it is there already.
+    the whole batch, gradient norm, stopped). loss: objective(model, config), if it is there.
 
     ValueError, before the weights are touched, if the loss or a gradient is not finite.
     """
@@ -114,13 +114,15 @@ def take_step(model, optimizer, batch, step, config, engine, stop, loss=None):
     inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
         nats = accumulate(loss, inputs, targets, config.micro_batch, n_targets, engine)
-        nats, stopped = engine.sum(np.array([nats, stop.asked]))  # is any process asked to stop?
-        mean, norm = float(nats) / n_targets, clip(model.parameters(), config.grad_clip)
+        # In one message: the loss, and whether any process was asked to stop.
+        nats, stopped = engine.sum(np.array([nats, stop.asked]))
+        mean = float(nats) / n_targets
+        norm = clip(model.parameters(), config.grad_clip)
         if not math.isfinite(mean + norm):
             where = first_bad(model, inputs, targets, config.micro_batch)
-            raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
-                             f"{where}. Stopped before it could spoil a checkpoint. A lower --lr "
-                             "may help")
+            raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go "
+                             f"bad: {where}. Stopped before it could spoil a checkpoint. A new "
+                             "run with a lower --lr may help")
     for group in optimizer.param_groups:
         group["lr"] = group["scale"] * learning_rate(step, config)
     optimizer.step()
@@ -129,26 +131,14 @@ def take_step(model, optimizer, batch, step, config, engine, stop, loss=None):
 
 
 def rehearse(config, shape, device, batch):
-    """A function that makes a step like those to come, on a model that will be thrown away."""
-    model = GPT(shape, config.seed).to(device)
+    """A function that makes a step like those to come, on a model that will be thrown away; it
+    hardly learns, so that it can't go bad.
+    """
+    config = dataclasses.replace(config, lr=1e-12, muon_lr=1e-12)
+    model = GPT(shape, config.seed, config.init_std).to(device)
     optimizer, loss, stop = make_optimizer(model, config), objective(model, config), StopSignal()
     return lambda rows=None: take_step(model, optimizer, [part[:rows] for part in batch], 0, config,
                                        Engine(), stop, loss)
-
-
-def step_seconds(config, shape, device, batch):
-    """How long a step takes here. Measured with one micro-batch and with two, since a step of
-    hundreds would be long to wait for; after one to warm up.
-    """
-    step, n = rehearse(config, shape, device, batch), -(-len(batch[0]) // config.micro_batch)
-
-    def measured(n_pieces):
-        start = time.perf_counter()
-        step(n_pieces * config.micro_batch)
-        return time.perf_counter() - start
-    measured(1)
-    one = min(measured(1), measured(1))
-    return one + (n - 1) * max(0, measured(2) - one) if n > 1 else one
 
 
 # ---- the loop ----
@@ -160,7 +150,7 @@ def train(config, folder, shards, engine=Engine()):
     Returns the bits per byte of the whole validation set, or None if it was asked to stop.
     """
     # 1. what the run will be
-    say = print if engine.leads else lambda *words: None
+    say = print if engine.leads else lambda *words, **how: None
     keep_freed_memory()
     device = choose_device(config.device)
     sizes, shape = token_bytes(shards.tokenizer), config.gpt(shards.tokenizer.vocab_size)
@@ -170,9 +160,10 @@ def train(config, folder, shards, engine=Engine()):
     say(f"model      {shape}\n           " + ", ".join(
         f"{name} {n:,}" for name, n in count_parameters(shape).items() if n) + " parameters")
     n_tokens = sum(len(part.train) for part in shards.shards)
-    for line in plan(config, shape, step_seconds(config, shape, device, next(batches())),
-                     free_memory(device), engine.world, n_tokens):
-        say(line)
+    batch, free = next(batches()), available(device, engine.world)
+    measured = step_seconds(rehearse(config, shape, device, batch), len(batch[0]),
+                            config.micro_batch)
+    say(*plan(config, shape, measured, free, engine.world, n_tokens), sep="\n")
 
     # 2. model, optimizer; then what a checkpoint remembers: these, the loader, the losses seen last
     model = GPT(shape, config.seed, config.init_std).to(device)
@@ -181,7 +172,7 @@ def train(config, folder, shards, engine=Engine()):
     torch.manual_seed(config.seed)
     state = restore(folder, config, shards, model, engine, device, optimizer=optimizer,
                     loader=loader, spikes=spikes)
-    step, seconds = state["step"], state["seconds"]
+    first, before_that = step, seconds = state["step"], state["seconds"]
     engine.prepare(model)
     say("\n".join(describe(optimizer)))
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
@@ -194,16 +185,15 @@ def train(config, folder, shards, engine=Engine()):
             log.record(step, **values)
 
     def status():
-        rate = step_tokens * (step - state["step"]) / (seconds - state["seconds"])
-        epochs = ", ".join(f"{epochs:.2f}" for epochs in loader.epochs())
+        rate = step_tokens * (step - first) / (seconds - before_that)
+        epochs = ", ".join(f"{n:.2f}" for n in loader.epochs())
         return (f"step {step}/{config.steps}  loss {mean:.3f}  epoch {epochs}  {rate:,.0f} tokens/s"
                 f"  {rate * flops_per_token(shape) / peak:.0%} of peak  "
                 f"{duration((config.steps - step) * step_tokens / rate)} left")
 
     step_tokens, stopped = config.batch_size * config.seq_len, False
-    log = contextlib.nullcontext()
-    if engine.leads:
-        log = Log(folder, step, dataclasses.asdict(config), config.wandb)
+    log = (Log(folder, step, dataclasses.asdict(config), config.wandb) if engine.leads
+           else contextlib.nullcontext())
     with log, StopSignal() as stop, Progress(patience=0) as progress:
         record(environment=environment(device), parameters=sum(count_parameters(shape).values()))
         while step < config.steps and not stopped:
@@ -232,11 +222,12 @@ def train(config, folder, shards, engine=Engine()):
                        activation_scale=activation_scales(model, ids))
                 record(sample=sample(model, shards.tokenizer))
                 redraw(folder)
-            if engine.leads and (saves or stopped):
-                save_checkpoint(folder, step, model, {
-                    "step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
-                    "loader": loader.state_dict(), "spikes": spikes.state_dict(),
-                    "shards": shards.hash, "rng": torch.get_rng_state()}, config.keep, bits)
+            if saves or stopped:
+                state |= {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
+                          "loader": loader.state_dict(), "spikes": spikes.state_dict(),
+                          "shards": shards.hash, "rng": torch.get_rng_state()}
+                engine.first(functools.partial(save_checkpoint, folder, step, model, state,
+                                               config.keep, bits))
         # 5. the result
         if not stopped:
             bits = evaluate(model, shards.val, sizes, engine=engine)
@@ -309,26 +300,23 @@ def main(argv=None, engine=Engine()):
         given = vars(parser.parse_args(argv))
         preset, name, runs_dir, resume, only_plan, only_profile = (
             given.pop(k) for k in ("preset", "name", "runs_dir", "resume", "plan", "profile"))
-        if name and Path(name).name != name:
-            raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
-        found = resume_run(given, runs_dir, name or preset) if resume else None
-        if resume and name and not found:
-            raise ValueError(f"there is no run {name!r} in {runs_dir}/ to resume")
-        if resume and not found:
-            print("nothing to resume: a new run")
-        folder, config = found or (None, new_config(given, PRESETS[preset]))
+        folder, config = choose_run(given, preset, runs_dir, name, resume)
         device = choose_device(config.device)
+        free = available(device, engine.world)
         if only_plan:
-            shape, free = config.gpt(config.vocab_size), free_memory(device)
+            shape = config.gpt(config.vocab_size)
             print(*plan(config, shape, available=free, world=engine.world), sep="\n")
+            refuse(config, shape, free, engine.world)
             return None
         if config.wandb:
             import_wandb()
         shards = prepare_mixture(config.data, config.vocab_size, config.data_dir,
-                                 formats.load(config.init) if config.init else None)
+                                 adopted_tokenizer(folder, config))
         shape = config.gpt(shards.tokenizer.vocab_size)
         config = settled(config, shape)
-        refuse(config, shape, free_memory(device), engine.world)
+        if folder and (newest := newest_checkpoint(folder)) and step_of(newest) > config.steps:
+            raise ValueError(f"{newest} is beyond the {config.steps} steps asked for")
+        refuse(config, shape, free, engine.world)
         batches = Batches(shards, config.batch_size, config.seq_len, 0, config.sampling, 0,
                           engine.world)
         if only_profile:

@@ -4,7 +4,7 @@ The validation text is read in windows that lie side by side, each target counte
 result depends neither on the batch nor on how many processes share the work.
 Left out: tasks with answers, error bars (06_eval).
 
-Used by the trainer, by 05_sample/quant.py and by 06_eval. Next: train.py, the loop.
+Used by the trainer, by 05_sample/quant.py and by 06_eval. Next: optim.py.
 """
 
 import sys

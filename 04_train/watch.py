@@ -31,7 +31,7 @@ class Spikes:
         self.recent = []
 
     def seen(self, loss):  # exercise
-        """Is this loss, a finite float, a spike? Then it is remembered as one of the recent ones.
+        """Whether this loss, a finite float, is a spike. It is remembered as a recent one anyway.
 
         It is if it is greater than limit = mean + self.far * deviation of the losses in
         self.recent, the deviation being sqrt(mean((x - mean)^2)); never if those are fewer than
@@ -174,7 +174,8 @@ def first_bad(model, inputs, targets, micro_batch):
     the step, micro-batch by micro-batch: the weights, as they are; what goes into every module and
     comes out of it; the loss; the gradients, from the last layer to the first; their norm, which
     can be too large for float32 where they aren't.
-    .grad is not read, and not touched: clipping by a norm that is nan has made all of it nan.
+    .grad is not read, and not touched: where the norm was inf, clipping has made nan of the infs
+    and 0 of all else.
     """
     found = []
 

@@ -316,7 +316,7 @@ def main():
     command = commands.add_parser("model", help="a training step")
     command.add_argument("--runs", type=int, default=3, help="rounds (default: 3)")
     command.add_argument("--compiled", action="store_true", help="also under torch.compile")
-    command = commands.add_parser("train", help="how soon a loss is reached, and what is worth what")
+    command = commands.add_parser("train", help="how soon a loss is reached")
     command.add_argument("--data", default="shakespeare", help="characters (default: shakespeare)")
     command.add_argument("--seeds", type=int, default=3, help="(default: 3)")
     command.add_argument("--ablations", action="store_true", help="each ingredient left out alone")

@@ -25,7 +25,7 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 import train
 from console import Progress, run
-from report import read_metrics
+from metrics import read_metrics
 from runs import (all_checkpoints, best_checkpoint, load, newest_checkpoint, step_of, val_of,
                   whole_checkpoints)
 
@@ -110,7 +110,8 @@ def damage(folder):
 
 def outcome(folder):
     """All that a finished run has come to, as text and tensors, but for how long it took."""
-    found = {"metrics": [row | {"seconds": 0} for row in read_metrics(folder / "metrics.jsonl")]}
+    found = {"metrics": [row | {"seconds": 0} for row in read_metrics(folder / "metrics.jsonl")
+                         if "environment" not in row]}  # there is one for each start
     for which, path in (("newest", newest_checkpoint(folder)), ("best", best_checkpoint(folder))):
         found[which] = {"step": step_of(path), "val": val_of(path),
                         "model": load(path / "model.pt", "cpu"),

@@ -31,7 +31,7 @@ INGREDIENTS = {
     "4 layers": dict(n_layer=4),
     "batches of 12": dict(batch_size=12, micro_batch=12),
     "batches of 32": dict(batch_size=32, micro_batch=32),
-    "a twentieth of the rates": dict(lr=2e-3, muon_lr=1e-3),
+    "a twentieth of the rates": dict(lr=1.5e-3, muon_lr=1e-3),
     "no cool-down": dict(cooldown=0.0),
     "cosine to a tenth": dict(schedule="cosine", min_lr_share=0.1),
     "GPT-2's initialisation": dict(init_std=0.02),
@@ -103,9 +103,9 @@ def print_rows(rows):
     """A line for each (name, seconds, steps, loss), and how much sooner than the first it was."""
     print("| | seconds | steps | nats a character | sooner |\n|---|---|---|---|---|")
     for name, seconds, steps, loss in rows:
+        time = f"{seconds:.1f}" if seconds else ""
         ratio = f"{rows[0][1] / seconds:.1f}" if seconds else "never"
-        print(f"| {name} | {f'{seconds:.1f}' if seconds else '-'} | {steps} | {loss:.4f} | {ratio} |",
-              flush=True)
+        print(f"| {name} | {time} | {steps} | {loss:.4f} | {ratio} |", flush=True)
 
 
 def race(contenders, source, folder, seeds):
