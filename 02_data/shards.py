@@ -51,7 +51,8 @@ FORMAT = 2  # of the files, and of what is in them: another number, and all are 
 
 def encode(record, tokenizer, fim=0.0):
     """A document as (ids, mask, text):
-    ids: an array, beginning with <|bos|>; with probability `fim` a text is rearranged (fim.py)
+    ids: an array, beginning as document_start() says; with probability `fim` a text is rearranged
+    (fim.py)
     mask: None for a text; of a conversation which ids are to be learned, as chats.render() says
     text: the bytes that are to be learned
     """
@@ -148,10 +149,10 @@ def write_shards(source, tokenizer, folder, shard_tokens=1 << 26, fim=0.0, worke
     The files are the same for any number of worker processes. ValueError if one side of the
     split is left without a document, or the tokenizer without a token that is needed.
     """
-    for token in ("<|bos|>", *(FIM_TOKENS if fim else ())):
+    document_start(tokenizer)  # which may refuse
+    for token in FIM_TOKENS if fim else ():
         if token not in tokenizer.special:
-            raise ValueError(f"the tokenizer has no {token}, which " + (
-                "opens every document" if token == "<|bos|>" else "fill-in-the-middle needs"))
+            raise ValueError(f"the tokenizer has no {token}, which fill-in-the-middle needs")
     if folder.exists() and not (folder / "index.json").exists():
         raise ValueError(f"{folder} is there, but is not a folder of shards; remove it")
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

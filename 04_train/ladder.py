@@ -11,8 +11,8 @@ where models are small, so the table has both.
 Left out: learning rates tuned for each rung, and texts that are read more than once: the law
 believes that every token is new.
 
-    python 04_train/ladder.py --flops 1e12 2.5e12 6e12
-    python 04_train/ladder.py --flops 1e12 2.5e12 6e12 --optimizer adamw --runs-dir adamw
+    python 04_train/ladder.py --flops 3e12 1e13 3e13
+    python 04_train/ladder.py --flops 3e12 1e13 3e13 --optimizer adamw --runs-dir adamw
 
 Every other option is train.py's. Writes a run folder for each point, and ladder.png beside them;
 what is finished is not trained again. Next: 05_sample/sample.py.
@@ -325,6 +325,9 @@ def main(argv=None):
     points = {key: read_point(folder) for key, folder in folders.items()}
     rows = [point[:3] for point in points.values()]
     law = fit(rows)
+    if max(law.alpha, law.beta) > 5:  # a power that high is a cliff: it fits one point, not a law
+        raise ValueError(f"no law fits these {len(rows)} points (alpha {law.alpha:.3g}, beta "
+                         f"{law.beta:.3g}): give more budgets, or larger ones")
     others = bootstrap(rows, law)
     ranges = {name: middle([getattr(o, name) for o in others]) for name in ("alpha", "beta")}
     print()

@@ -170,8 +170,8 @@ PRESETS["scratch"] |= dict(
     micro_batch=32, steps=20_000, eval_every=500, save_every=1000)
 PRESETS["pile"] = PRESETS["gpt2"] | dict(
     data=("the-pile,num_shards=4",), lr=6e-4, schedule="cosine", min_lr_share=0.1, warmup=700,
-    batch_size=512, micro_batch=16, steps=0, tokens_per_param=20.0, eval_every=500,
-    eval_tokens=1_000_000, save_every=1000)
+    batch_size=512, micro_batch=4, dtype="bfloat16", steps=0, tokens_per_param=20.0,
+    eval_every=500, eval_tokens=1_000_000, save_every=1000)
 PRESETS["go"] = PRESETS["small"] | dict(data=("the-stack,language=go,fim=0.5",))
 # These go on from a model that --init names. A little of what we think good Go is, after `go`:
 PRESETS["good-go"] = dict(data=("folder:04_train/good_go",), sampling="stream", lr=1e-4, warmup=5,

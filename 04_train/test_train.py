@@ -22,6 +22,7 @@ from runs import (best_checkpoint, load, load_run, newest_checkpoint, read_confi
 from shards import prepare, prepare_mixture
 from train import accumulate, main, train
 from validation import evaluate
+from weights import export
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
 
@@ -373,6 +374,56 @@ def test_a_nan_stops_the_run_before_it_is_saved(arguments, tmp_path, monkeypatch
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_model_from_elsewhere_goes_on(arguments, tmp_path, fails):
+    """--init: its shape, weights and tokenizer; and the run needs the folder only once."""
+    pytest.importorskip("safetensors", reason="an oracle of tests/requirements.txt")
+    main([*arguments, "--lr", "0.02", "--steps", "30"])
+    model, tokenizer, _, _ = load_run(tmp_path / "runs" / "nano")
+    export(model, tokenizer, tmp_path / "elsewhere")
+    options = ["--preset", "continue", *arguments[2:4], *arguments[-6:], "--init",
+               str(tmp_path / "elsewhere")]
+    assert "64, not 32" in fails(main, *options, "--d-model", 32)
+    assert "but the model in" in fails(main, *options, "--seq-len", 64)
+    main([*options, "--steps", "2", "--lr", "1e-9", "--batch-size", "4", "--micro-batch", "4"])
+    folder = tmp_path / "runs" / "continue"
+    found, same_tokenizer, config, _ = load_run(folder)
+    assert same_tokenizer.hash == tokenizer.hash and config.seq_len == 32
+    for (name, a), b in zip(found.state_dict().items(), model.state_dict().values()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+    (tmp_path / "elsewhere").rename(tmp_path / "gone")
+    main([*options[:2], *arguments[-6:], "--resume", "--steps", "3"])
+    assert metrics(folder)[-1]["step"] == 3
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_would_be_done(arguments, tmp_path, capsys, monkeypatch):
+    """--plan and --profile say it, and start no run; --compile compiles the loss."""
+    monkeypatch.chdir(tmp_path)
+    main(["--preset", "small", "--plan", "--micro-batch", "1", "--device", "cpu"])
+    out = capsys.readouterr().out
+    assert "135,266,304 parameters, 110,100,480 of them outside" in out and "16,800 steps" in out
+    main([*arguments, "--profile"])
+    assert "matrix products" in capsys.readouterr().out
+    assert (tmp_path / "profile" / "trace.json.gz").exists()
+    assert not (tmp_path / "runs").exists()
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda loss: compiled.append(loss) or loss)
+    main([*arguments, "--compile", "--steps", "1"])
+    assert {loss.__name__ for loss in compiled} == {"loss"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_flops_say_how_long(arguments, tmp_path):
+    main([*arguments[:6], *arguments[8:], "--flops", "2e9"])
+    folder = tmp_path / "runs" / "nano"
+    config = read_config(folder)
+    per_step = 4 * 32 * module.flops_per_token(config.gpt(300))
+    assert 0 <= config.steps * per_step - 2e9 < per_step and config.flops == 0
+    main([*arguments[:6], *arguments[8:], "--flops", "2.5e9", "--resume"])
+    assert read_config(folder).steps > config.steps > 1
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_compute_in_bfloat16(arguments, tmp_path):
     main([*arguments, "--dtype", "bfloat16"])
     weights = load(newest_checkpoint(tmp_path / "runs" / "nano") / "model.pt", "cpu")
@@ -391,6 +442,7 @@ def test_wrong_input_gets_one_line(arguments, text, tmp_path, fails):
                         ("seed", -1), ("grad-clip", "nan"), ("rope-base", "nan"), ("cooldown", 2)):
         assert f"{name.replace('-', '_')} is {value}" in fails(main, *arguments, f"--{name}", value)
     assert "the name 'a/b'" in fails(main, *arguments, "--name", "a/b")
+    assert "give --init FOLDER" in fails(main, "--preset", "good-go")
     assert "no run 'typo'" in fails(main, *arguments, "--name", "typo", "--resume")
     assert "n_kv_head" in fails(main, *arguments, "--n-kv-head", 3)
     (tmp_path / "empty").mkdir()

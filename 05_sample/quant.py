@@ -38,7 +38,7 @@ from budget import cache_bytes
 from console import Parser, add_options, option, read_text, run
 from decode import generate
 from gpt import Linear
-from runs import ModelOptions, same_tokenizer
+from runs import ModelOptions, adopted_tokenizer, same_tokenizer
 from shards import prepare_mixture
 from validation import score
 from yardsticks import bits_per_byte, token_bytes
@@ -298,7 +298,8 @@ def main(argv=None):
         if len(ids) < 2:
             raise ValueError(f"{options.file} is too short to measure anything with")
     else:
-        shards = prepare_mixture(config.data, config.vocab_size, config.data_dir)
+        shards = prepare_mixture(config.data, config.vocab_size, config.data_dir,
+                                 adopted_tokenizer(folder, config))
         same_tokenizer(folder, tokenizer, shards)
         n = min(options.tokens, len(shards.val))
         ids, labels = shards.val.read(0, n), shards.val.labels(0, n)

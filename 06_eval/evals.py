@@ -24,9 +24,10 @@ stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
 
+from chats import document_start
 from console import Parser, add_options, option, read_text, run
 from report import table
-from runs import RunOptions, same_tokenizer
+from runs import RunOptions, adopted_tokenizer, same_tokenizer
 from shards import prepare_mixture
 from validation import score
 from yardsticks import Compressors, baselines, bits_per_byte, token_bytes
@@ -91,14 +92,15 @@ def main(argv=None):
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
     folder, model, tokenizer, config, step = options.load()
-    shards = prepare_mixture(config.data, config.vocab_size, config.data_dir)
+    shards = prepare_mixture(config.data, config.vocab_size, config.data_dir,
+                             adopted_tokenizer(folder, config))
     same_tokenizer(folder, tokenizer, shards)
-    bos, sizes = tokenizer.special["<|bos|>"], token_bytes(tokenizer)
+    bos, sizes = document_start(tokenizer), token_bytes(tokenizer)
     if options.file:
         text = read_text(options.file)
         if not text:
             raise ValueError(f"{options.file} is empty")
-        labels = ids = np.array([bos] + tokenizer.encode(text))
+        labels = ids = np.array(bos + tokenizer.encode(text))
         what = options.file
         bars = baselines(shards, ids, Compressors(text.encode()).sizes())
     else:

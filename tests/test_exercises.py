@@ -126,7 +126,7 @@ MISTAKES = {
          "test_number_share"),
     ],
     "02_data/shards.py": [
-        ("no <|bos|> between documents", "ids = [[tokenizer.special[\"<|bos|>\"]]]", "ids = []",
+        ("no <|bos|> between documents", "ids = [document_start(tokenizer)]", "ids = []",
          "test_encode"),
         ("the user's part of a conversation compressed, too", "if learned]", "]", "test_encode"),
         ("validation text rearranged", "fim if part == \"train\" else 0.0", "fim",

@@ -100,7 +100,7 @@ def test_commands_of_the_readme_are_understood(line):
         command = after if script in WITH_COMMANDS else []
         for option in options:
             assert re.search(rf"{option}\b", help_of(taker, *command)), f"{script} has no {option}"
-    for preset in re.findall(r"--preset (\w+)", line):
+    for preset in re.findall(r"--preset ([\w-]+)", line):
         assert preset in PRESETS
 
 
