@@ -341,6 +341,7 @@ def test_prefetch_holds_up_nobody():
 import os, signal, sys, threading, time
 sys.path[:0] = {[p for p in sys.path if p]!r}
 from batches import Prefetch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
 class Hangs:
     state_dict = epochs = lambda self: None
     def __next__(self):

@@ -223,9 +223,9 @@ def train(config, folder, shards, engine=Engine()):
                 record(sample=sample(model, shards.tokenizer))
                 redraw(folder)
             if saves or stopped:
-                state |= {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
-                          "loader": loader.state_dict(), "spikes": spikes.state_dict(),
-                          "shards": shards.hash, "rng": torch.get_rng_state()}
+                state = {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
+                         "loader": loader.state_dict(), "spikes": spikes.state_dict(),
+                         "shards": shards.hash, "rng": torch.get_rng_state()}
                 engine.first(functools.partial(save_checkpoint, folder, step, model, state,
                                                config.keep, bits))
         # 5. the result
