@@ -120,7 +120,7 @@ def recipe(depth):
 
     Muon's rate is the same at every width: orthogonalised, an update is as large in a wide matrix
     as in a narrow one (Jordan et al. 2024; Bernstein & Newhouse 2024). AdamW's, for tables and
-    head, falls with the root of the width, as nanochat's: 0.012 at width 192, found with tiny.
+    head, falls with the root of the width, as nanochat's: 0.012 at width 192, one of two tried.
     Tokens in a batch: 2,048 at depth 3, then as depth^3, which is how the blocks' parameters grow,
     rounded to a power of two, half a million from depth 20 on. That larger models want larger
     batches is known, this exponent is a guess. A micro-batch halves as depth doubles, so that a

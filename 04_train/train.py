@@ -172,7 +172,8 @@ def train(config, folder, shards, engine=Engine()):
     torch.manual_seed(config.seed)
     state = restore(folder, config, shards, model, engine, device, optimizer=optimizer,
                     loader=loader, spikes=spikes)
-    first, before_that = step, seconds = state["step"], state["seconds"]
+    first, earlier = state["step"], state["seconds"]
+    step, seconds = first, earlier
     engine.prepare(model)
     say("\n".join(describe(optimizer)))
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
@@ -185,7 +186,7 @@ def train(config, folder, shards, engine=Engine()):
             log.record(step, **values)
 
     def status():
-        rate = step_tokens * (step - first) / (seconds - before_that)
+        rate = step_tokens * (step - first) / (seconds - earlier)
         epochs = ", ".join(f"{n:.2f}" for n in loader.epochs())
         return (f"step {step}/{config.steps}  loss {mean:.3f}  epoch {epochs}  {rate:,.0f} tokens/s"
                 f"  {rate * flops_per_token(shape) / peak:.0%} of peak  "
