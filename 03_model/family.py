@@ -64,7 +64,8 @@ def rung(depth):
 
 GPT2 = FAMILIES["gpt2"] | dict(vocab_size=50257, seq_len=1024)
 LLAMA = FAMILIES["llama"] | dict(vocab_size=32000, seq_len=2048)
-LADDER = {"tiny": 3, "d4": 4, "d6": 6, "d8": 8, "small": 12, "medium": 16, "461m": 20, "1b": 26}
+LADDER = {"tiny": 3, "d4": 4, "d5": 5, "d6": 6, "d8": 8, "small": 12, "medium": 16, "461m": 20,
+          "1b": 26}
 
 MODELS = {
     "scratch": FAMILIES["scratch"] | shape(4, 512, 8, d_ff=1024, vocab_size=4096, seq_len=256),
@@ -86,6 +87,7 @@ MODELS = {
 }
 # 461 million outside the embedding: then 20 tokens each are 9.2 billion.
 MODELS["461m"] |= dict(vocab_size=53248)
+MODELS["1b"] |= dict(vocab_size=49152)  # a billion, all in all
 
 
 def n_parameters(config):

@@ -42,7 +42,7 @@ from runs import read_config, resume_run
 
 RUNGS = list(LADDER)[:4]
 # What losses must share to be compared, and small budgets to have steps. Options come after this.
-SHARED = ("--vocab-size", "2048", "--seq-len", "128", "--batch-size", "4", "--micro-batch", "4",
+SHARED = ("--vocab-size", "2048", "--seq-len", "128", "--batch-size", "8", "--micro-batch", "8",
           "--warmup", "5", "--eval-every", "1000000", "--save-every", "1000000")
 DELTA = 1e-3  # of the Huber loss: a point further off than 0.1% pulls no harder than one that is
 N_STARTS = 50  # of the grid, the best: 400 found nothing better for ten laws with noise

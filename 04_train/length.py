@@ -176,3 +176,16 @@ def plan(config, shape, seconds=None, available=None, world=1, n_train_tokens=No
     free = f" of {size(available)} that are free" if available is not None else ""
     yield f"memory     about {size(sum(memory.values()))}{' a process' if world > 1 else ''}{free}:"
     yield "           " + ", ".join(f"{part} {size(k)}" for part, k in memory.items() if k)
+
+
+def cut_off(config, plans):
+    """A line for each source that loses ids at the ends of windows: how many so far, or, before
+    any came, how many it will never show.
+    """
+    for source, cut in zip(config.data, plans):
+        if cut.cropped:
+            yield (f"bestfit    has cut off {cut.cropped / cut.tokens:.0%} of the tokens of "
+                   f"{source} that came")
+        elif cut.lost > 0.01:
+            yield (f"bestfit    will never show {cut.lost:.0%} of {source}: what is behind the "
+                   f"first {config.seq_len + 1} tokens of a document")

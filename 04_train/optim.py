@@ -50,6 +50,22 @@ def learning_rate(step, config):  # exercise
     return config.lr * min(1.0, rise, low + (1 - low) * left)
 
 
+def clip(parameters, largest):  # exercise
+    """Scale all gradients by one factor, so that their norm is at most `largest`. Returns the norm
+    that they had, a float.
+
+    The norm is that of all numbers in all .grad together, the root of the sum of their squares (of
+    those that are not None). If it is larger than `largest`, every gradient is multiplied, in
+    place, by largest / norm; otherwise, nan included, none changes. (Pascanu et al. 2012, 3.2.)
+    Gradients [3] and [0, 4] with largest 1 become [0.6] and [0, 0.8]; 5 is returned.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    if norm > largest:
+        torch._foreach_mul_(gradients, largest / norm)
+    return norm
+
+
 # ---- where to: a number by itself ----
 
 def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise

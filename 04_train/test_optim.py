@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpt import GPT, GPTConfig
-from optim import (adamw_by_hand, describe, learning_rate, make_optimizer, nesterov, orthogonalize,
-                   orthogonalize_parts)
+from optim import (adamw_by_hand, clip, describe, learning_rate, make_optimizer, nesterov,
+                   orthogonalize, orthogonalize_parts)
 from presets import Config
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
@@ -91,6 +91,18 @@ def test_learning_rate_at_the_corners(schedule):
 
 
 # ---- directions ----
+
+def test_clip():
+    """By hand, one number after the other; below the limit, and beside a nan, nothing changes."""
+    a, b, c = (torch.nn.Parameter(torch.zeros(n)) for n in (1, 2, 1))
+    a.grad, b.grad = torch.tensor([3.0]), torch.tensor([0.0, 4.0])
+    assert clip([a, b, c], 6.0) == pytest.approx(5)
+    assert a.grad.tolist() == [3] and b.grad.tolist() == [0, 4] and c.grad is None
+    assert clip([a, b, c], 1.0) == pytest.approx(5), "the norm before, not after"
+    assert a.grad.tolist() == pytest.approx([0.6]) and b.grad.tolist() == pytest.approx([0, 0.8])
+    a.grad = torch.tensor([math.nan])
+    assert math.isnan(clip([a, b], 1.0)) and b.grad[1].item() == pytest.approx(0.8)
+
 
 def test_adamw_by_hand():
     one = torch.ones(())

@@ -43,10 +43,10 @@ from console import Parser, Progress, StopSignal, add_options, duration, run, wr
 from decode import generate, random_pick
 from engine import Engine
 from gpt import GPT
-from length import available, plan, refuse, settled
+from length import available, cut_off, plan, refuse, settled
 from machine import choose_device, keep_freed_memory, matmul_peak
 from metrics import Log, environment, import_wandb, read_metrics
-from optim import describe, learning_rate, make_optimizer
+from optim import clip, describe, learning_rate, make_optimizer
 from page import page
 from presets import PRESETS, Config
 from report import draw, table
@@ -85,22 +85,6 @@ def accumulate(loss, inputs, targets, micro_batch, n_targets, engine):  # exerci
         engine.backward(nats / n_targets, last=i == len(pieces) - 1)
         total += nats.item()
     return total
-
-
-def clip(parameters, largest):  # exercise
-    """Scale all gradients by one factor, so that their norm is at most `largest`. Returns the norm
-    that they had, a float.
-
-    The norm is that of all numbers in all .grad together, the root of the sum of their squares (of
-    those that are not None). If it is larger than `largest`, every gradient is multiplied, in
-    place, by largest / norm; otherwise, nan included, none changes. (Pascanu et al. 2012, 3.2.)
-    Gradients [3] and [0, 4] with largest 1 become [0.6] and [0, 0.8]; 5 is returned.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients))
-    if norm > largest:
-        torch._foreach_mul_(gradients, largest / norm)
-    return norm
 
 
 def take_step(model, optimizer, batch, step, config, engine, stop, loss=None):
@@ -178,7 +162,7 @@ def train(config, folder, shards, engine=Engine()):
     say("\n".join(describe(optimizer)))
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
         f"{config.seq_len} tokens, {device} {config.dtype}, peak {peak / 1e9:.0f} GFLOP/s")
-    for line in cut_off(config, loader):
+    for line in cut_off(config, loader.plans):
         say(line)
 
     def record(**values):
@@ -233,7 +217,7 @@ def train(config, folder, shards, engine=Engine()):
         if not stopped:
             bits = evaluate(model, shards.val, sizes, engine=engine)
             record(val_bits_per_byte=bits, baselines=baselines(shards))
-    for line in cut_off(config, loader):
+    for line in cut_off(config, loader.plans):
         say(line)
     if stopped:
         say(f"stopped after step {step}, which is saved; --resume goes on")
@@ -241,19 +225,6 @@ def train(config, folder, shards, engine=Engine()):
     if engine.leads:
         summarise(model, shards, folder)
     return bits
-
-
-def cut_off(config, loader):
-    """A line for each source that loses ids at the ends of windows: how many so far, or, before
-    any came, how many it will never show.
-    """
-    for source, cut in zip(config.data, loader.plans):
-        if cut.cropped:
-            yield (f"bestfit    has cut off {cut.cropped / cut.tokens:.0%} of the tokens of "
-                   f"{source} that came")
-        elif cut.lost > 0.01:
-            yield (f"bestfit    will never show {cut.lost:.0%} of {source}: what is behind the "
-                   f"first {config.seq_len + 1} tokens of a document")
 
 
 def sample(model, tokenizer, n_tokens=64):

@@ -300,6 +300,8 @@ MISTAKES = {
          "test_divided"),
     ],
     "04_train/optim.py": [
+        ("the root of the root", "largest / norm)", "(largest / norm)**0.5)", "test_clip"),
+        ("small gradients made larger", "    if norm > largest:\n", "    if norm:\n", "test_clip"),
         ("a first step of nothing", "(step + 1) / warmup if", "step / warmup if",
          "test_learning_rate"),
         ("the cool-down of the wrong length", "(config.cooldown * steps) if", "steps if",
@@ -392,8 +394,6 @@ MISTAKES = {
          "test_take_step_gives_each_group_its_rate"),
         ("gradients never clipped", "model.parameters(), config.grad_clip",
          "model.parameters(), 1e9", "test_take_step"),
-        ("small gradients made larger", "    if norm > largest:\n", "    if norm:\n", "test_clip"),
-        ("the root of the root", "largest / norm)", "(largest / norm)**0.5)", "test_clip"),
         ("a step never taken", "    optimizer.step()\n", "", "test_take_step"),
         ("gradients never cleared", "    optimizer.zero_grad()\n", "", "test_take_step"),
         ("gradients sent with every micro-batch", "last=i == len(pieces) - 1", "last=True",
