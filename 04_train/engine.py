@@ -6,15 +6,62 @@ alone, so most of it is as good as nothing; 07_scale/scale.py has the others.
 Reads and writes nothing. Next: validation.py.
 """
 
+import sys
+from pathlib import Path
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from length import memory_needed
+from optim import clip, make_optimizer
+
 
 class Engine:
     """How one process trains. The loop knows nothing else."""
 
     rank, world = 0, 1  # which process of how many this is
     leads = True  # this one prints and writes
+    rehearses = True  # a step of a process by itself takes no more time and memory than one of all
 
-    def prepare(self, model):
-        """Called once, before the first step, when the weights are in place."""
+    # ---- before the first step ----
+
+    def check(self, config):
+        """ValueError if this engine can't train that config."""
+        if config.dtype == "float16":
+            raise ValueError("dtype float16 needs its loss scaled, which only 07_scale/scale.py "
+                             "does; bfloat16 needs no such thing")
+
+    def memory(self, config, shape, world):
+        """{"weights": bytes, ...}: what a process of `world` takes for a step, by part."""
+        return memory_needed(config, shape, world)
+
+    def prepare(self, model, config):
+        """Called once, when the weights are in place: the optimizer that moves them."""
+        return make_optimizer(model, config)
+
+    def wrap(self, model, loss):
+        """The function that accumulate() calls, given the one that it would call by itself."""
+        return loss
+
+    # ---- a step: begin, loss, backward for each micro-batch; then clip, overflowed ----
+
+    def begin(self, last):
+        """A micro-batch begins. `last`: it completes the step's gradients."""
+
+    def backward(self, loss):
+        """Add the gradients of `loss`."""
+        loss.backward()
+
+    def clip(self, model, largest):
+        """optim.clip(), of the gradients of all processes."""
+        return clip(model.parameters(), largest)
+
+    def overflowed(self, norm):
+        """Whether this step is to be skipped, since its gradients were too large for their type."""
+        return False
+
+    # ---- between processes ----
 
     def first(self, work):
         """The result of work(), which may write files: one process does it, all get the result."""
@@ -28,9 +75,17 @@ class Engine:
         """Sum a float64 array over all processes, element by element."""
         return values
 
-    def backward(self, loss, last):
-        """Add the gradients of `loss`. `last`: the micro-batch that completes the step."""
-        loss.backward()
+    def whole(self, model):
+        """The model with all its weights, to look at, to evaluate, to save."""
+        return model
+
+    # ---- what a checkpoint has to remember ----
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
 
     def close(self):
         """Called at the end."""

@@ -117,15 +117,16 @@ def available(device, world=1):
     return free // world if free and device == "cpu" else free
 
 
-def refuse(config, shape, available, world=1):
+def refuse(config, shape, available, world=1, memory=memory_needed):
     """ValueError if a step needs more memory than the `available` bytes (None: nobody knows). It
     names the largest micro-batch that fits, or, if none does, what else would.
 
+    memory: a function as memory_needed(), for processes that divide it otherwise.
     Micro-batches of a power of two, and those that divide the batch, are tried.
     """
     def needs(**changes):
         changed = dataclasses.replace(config, **changes)
-        return sum(memory_needed(changed, changed.gpt(shape.vocab_size), world).values())
+        return sum(memory(changed, changed.gpt(shape.vocab_size), world).values())
 
     if available is None or needs() <= available:
         return
@@ -149,11 +150,13 @@ def refuse(config, shape, available, world=1):
 
 # ---- the plan ----
 
-def plan(config, shape, seconds=None, available=None, world=1, n_train_tokens=None):
+def plan(config, shape, seconds=None, available=None, world=1, n_train_tokens=None,
+         memory=memory_needed):
     """Lines that say what a run will be: parameters, tokens, FLOPs, time, memory of a process.
 
     seconds: what a step takes, if one was measured; available: bytes that a process may take;
-    n_train_tokens: how many there are. What is not known is left out, or said to be a guess.
+    n_train_tokens: how many there are; memory: as in refuse(). What is not known is left out, or
+    said to be a guess.
     """
     steps, n, outside = planned_steps(config, shape), count_parameters(shape), outside_table(shape)
     step_tokens, flops = config.batch_size * config.seq_len, flops_per_token(shape)
@@ -172,10 +175,10 @@ def plan(config, shape, seconds=None, available=None, world=1, n_train_tokens=No
         how = f"at {seconds:.3g} s a step"
     yield (f"           {flops / 1e6:,.1f} MFLOP a token, {flops * tokens:.3g} FLOP in all: "
            f"{duration(steps * seconds)} {how}")
-    memory = memory_needed(config, shape, world)
+    needed = memory(config, shape, world)
     free = f" of {size(available)} that are free" if available is not None else ""
-    yield f"memory     about {size(sum(memory.values()))}{' a process' if world > 1 else ''}{free}:"
-    yield "           " + ", ".join(f"{part} {size(k)}" for part, k in memory.items() if k)
+    yield f"memory     about {size(sum(needed.values()))}{' a process' if world > 1 else ''}{free}:"
+    yield "           " + ", ".join(f"{part} {size(k)}" for part, k in needed.items() if k)
 
 
 def cut_off(config, plans):

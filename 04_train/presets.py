@@ -65,7 +65,7 @@ class Config(GPTConfig):
     seed: int = option(0, "of the weights and of the order of the data")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
     dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
-                        ("float32", "bfloat16"))
+                        ("float32", "bfloat16", "float16"))
     compile: bool = option(False, "with torch.compile: minutes to start, then quicker steps")
     data_dir: str = option("data", "where downloads and shards are kept")
     wandb: bool = option(False, "send metrics to Weights & Biases, too")

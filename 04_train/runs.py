@@ -336,13 +336,14 @@ def begin(model, folder):
     model.load_state_dict(weights)
 
 
-def restore(folder, config, shards, model, engine, device, **parts):
-    """Bring model and parts, {name: what has load_state_dict()}, to where the run's newest
-    checkpoint left them, or to where config.init begins. Returns the checkpoint's state.
+def restore_weights(folder, config, shards, model, engine):
+    """Bring the model to where the run's newest checkpoint left it, or to where config.init begins.
+    Returns the checkpoint's state, for restore_state().
 
     A new run's folder gets its tokenizer.json. ValueError if the data are not what the run was
     trained on.
     """
+    device = model.embed.weight.device
     if (folder / "tokenizer.json").exists():
         same_tokenizer(folder, Tokenizer.load(folder / "tokenizer.json"), shards)
     elif engine.leads:
@@ -357,11 +358,18 @@ def restore(folder, config, shards, model, engine, device, **parts):
     if state["shards"] != shards.hash:
         raise ValueError(f"{folder} was trained on shards {state['shards']}, but its data are "
                          f"now {shards.hash}: the source has changed")
+    return state
+
+
+def restore_state(state, **parts):
+    """Bring parts, {name: what has load_state_dict()}, and PyTorch's random numbers to where they
+    were in a checkpoint's state; a new run's leaves them as they are.
+    """
     for name, part in parts.items():
         if name in state:  # older checkpoints have fewer
             part.load_state_dict(state[name])
-    torch.set_rng_state(state["rng"].cpu())
-    return state
+    if "rng" in state:
+        torch.set_rng_state(state["rng"].cpu())
 
 
 def same_tokenizer(folder, tokenizer, shards):

@@ -46,12 +46,12 @@ from gpt import GPT
 from length import available, cut_off, plan, refuse, settled
 from machine import choose_device, keep_freed_memory, matmul_peak
 from metrics import Log, environment, import_wandb, read_metrics
-from optim import clip, describe, learning_rate, make_optimizer
+from optim import describe, learning_rate, make_optimizer
 from page import page
 from presets import PRESETS, Config
 from report import draw, table
-from runs import (adopted_tokenizer, choose_run, newest_checkpoint, restore, save_checkpoint,
-                  start_run, step_of)
+from runs import (adopted_tokenizer, choose_run, newest_checkpoint, restore_state,
+                  restore_weights, save_checkpoint, start_run, step_of)
 from shards import prepare_mixture
 from streams import Mixture, Shards
 from timing import profile, step_seconds
@@ -74,15 +74,16 @@ def accumulate(loss, inputs, targets, micro_batch, n_targets, engine):  # exerci
     inputs, targets: (B, T), split along B. loss(x, y) gives (b, T) nats, 0 where masked. Each
     micro-batch's sum is divided by `n_targets`, how many targets the *whole* batch has, so that
     a token weighs the same wherever it stands: averaging the micro-batches' means would weigh
-    the tokens of a half-masked one double. Each goes to engine.backward(loss, last), with
-    last=True for the last micro-batch only.
+    the tokens of a half-masked one double. Before each comes engine.begin(last), with last=True
+    for the last micro-batch only; each goes to engine.backward(loss).
     Returns the sum of all nats as a float.
     """
     total = 0.0
     pieces = list(zip(inputs.split(micro_batch), targets.split(micro_batch)))
     for i, (x, y) in enumerate(pieces):
+        engine.begin(last=i == len(pieces) - 1)
         nats = loss(x, y).sum()
-        engine.backward(nats / n_targets, last=i == len(pieces) - 1)
+        engine.backward(nats / n_targets)
         total += nats.item()
     return total
 
@@ -91,17 +92,22 @@ def take_step(model, optimizer, batch, step, config, engine, stop, loss=None):
     """One step on this process's part of a batch, (b, T) inputs and targets. Returns (loss over
     the whole batch, gradient norm, stopped). loss: objective(model, config), if it is there.
 
-    ValueError, before the weights are touched, if the loss or a gradient is not finite.
+    ValueError, before the weights are touched, if the loss or a gradient is not finite. Where the
+    engine takes that for an overflow, the step is skipped.
     """
     device, loss = model.embed.weight.device, loss or objective(model, config)
     n_targets = max(1.0, float(engine.sum(np.array([(batch[1] >= 0).sum()], np.float64))[0]))
     inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+    dtype = getattr(torch, config.dtype)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         nats = accumulate(loss, inputs, targets, config.micro_batch, n_targets, engine)
         # In one message: the loss, and whether any process was asked to stop.
         nats, stopped = engine.sum(np.array([nats, stop.asked]))
         mean = float(nats) / n_targets
-        norm = clip(model.parameters(), config.grad_clip)
+        norm = engine.clip(model, config.grad_clip)
+        if math.isfinite(mean) and engine.overflowed(norm):
+            optimizer.zero_grad()
+            return mean, norm, bool(stopped)
         if not math.isfinite(mean + norm):
             where = first_bad(model, inputs, targets, config.micro_batch)
             raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go "
@@ -144,21 +150,22 @@ def train(config, folder, shards, engine=Engine()):
     say(f"model      {shape}\n           " + ", ".join(
         f"{name} {n:,}" for name, n in count_parameters(shape).items() if n) + " parameters")
     n_tokens = sum(len(part.train) for part in shards.shards)
-    batch, free = next(batches()), available(device, engine.world)
-    measured = step_seconds(rehearse(config, shape, device, batch), len(batch[0]),
-                            config.micro_batch)
-    say(*plan(config, shape, measured, free, engine.world, n_tokens), sep="\n")
+    batch, free, seconds = next(batches()), available(device, engine.world), None
+    if engine.rehearses:
+        seconds = step_seconds(rehearse(config, shape, device, batch), len(batch[0]),
+                               config.micro_batch)
+    say(*plan(config, shape, seconds, free, engine.world, n_tokens, engine.memory), sep="\n")
 
     # 2. model, optimizer; then what a checkpoint remembers: these, the loader, the losses seen last
     model = GPT(shape, config.seed, config.init_std).to(device)
-    optimizer, loss = make_optimizer(model, config), objective(model, config)
+    state = restore_weights(folder, config, shards, model, engine)
+    optimizer = engine.prepare(model, config)
+    loss = engine.wrap(model, objective(model, config))
     loader, spikes = Prefetch(batches()) if config.prefetch else batches(), Spikes()
     torch.manual_seed(config.seed)
-    state = restore(folder, config, shards, model, engine, device, optimizer=optimizer,
-                    loader=loader, spikes=spikes)
+    restore_state(state, optimizer=optimizer, loader=loader, spikes=spikes, engine=engine)
     first, earlier = state["step"], state["seconds"]
     step, seconds = first, earlier
-    engine.prepare(model)
     say("\n".join(describe(optimizer)))
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
         f"{config.seq_len} tokens, {device} {config.dtype}, peak {peak / 1e9:.0f} GFLOP/s")
@@ -184,7 +191,7 @@ def train(config, folder, shards, engine=Engine()):
         while step < config.steps and not stopped:
             # 3. a step
             looks = (step + 1) % config.eval_every == 0
-            before = snapshot(model) if looks else None
+            before = snapshot(engine.whole(model)) if looks else None
             start = time.perf_counter()
             batch = next(loader)
             mean, norm, stopped = take_step(model, optimizer, batch, step, config, engine, stop,
@@ -198,24 +205,27 @@ def train(config, folder, shards, engine=Engine()):
             if engine.leads:
                 progress.show(status)
             saves, bits = step % config.save_every == 0 or step == config.steps, None
+            whole = engine.whole(model) if saves or looks or stopped else None
             if saves or looks:  # what is saved on time is also evaluated
-                bits = evaluate(model, shards.val, sizes, config.eval_tokens, engine)
+                bits = evaluate(whole, shards.val, sizes, config.eval_tokens, engine)
                 record(val_bits_per_byte=bits)
             if looks and engine.leads:
                 ids = torch.from_numpy(batch[0][:1]).to(device)
-                record(update_ratio=update_ratios(before, model),
-                       activation_scale=activation_scales(model, ids))
-                record(sample=sample(model, shards.tokenizer))
+                record(update_ratio=update_ratios(before, whole),
+                       activation_scale=activation_scales(whole, ids))
+                record(sample=sample(whole, shards.tokenizer))
                 redraw(folder)
             if saves or stopped:
                 state = {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
                          "loader": loader.state_dict(), "spikes": spikes.state_dict(),
-                         "shards": shards.hash, "rng": torch.get_rng_state()}
-                engine.first(functools.partial(save_checkpoint, folder, step, model, state,
+                         "engine": engine.state_dict(), "shards": shards.hash,
+                         "rng": torch.get_rng_state()}
+                engine.first(functools.partial(save_checkpoint, folder, step, whole, state,
                                                config.keep, bits))
         # 5. the result
         if not stopped:
-            bits = evaluate(model, shards.val, sizes, engine=engine)
+            whole = engine.whole(model)
+            bits = evaluate(whole, shards.val, sizes, engine=engine)
             record(val_bits_per_byte=bits, baselines=baselines(shards))
     for line in cut_off(config, loader.plans):
         say(line)
@@ -223,7 +233,7 @@ def train(config, folder, shards, engine=Engine()):
         say(f"stopped after step {step}, which is saved; --resume goes on")
         return None
     if engine.leads:
-        summarise(model, shards, folder)
+        summarise(whole, shards, folder)
     return bits
 
 
@@ -275,10 +285,11 @@ def main(argv=None, engine=Engine()):
         folder, config = choose_run(given, preset, runs_dir, name, resume)
         device = choose_device(config.device)
         free = available(device, engine.world)
+        engine.check(config)
         if only_plan:
             shape = config.gpt(config.vocab_size)
-            print(*plan(config, shape, available=free, world=engine.world), sep="\n")
-            refuse(config, shape, free, engine.world)
+            print(*plan(config, shape, None, free, engine.world, None, engine.memory), sep="\n")
+            refuse(config, shape, free, engine.world, engine.memory)
             return None
         if config.wandb:
             import_wandb()
@@ -288,7 +299,7 @@ def main(argv=None, engine=Engine()):
         config = settled(config, shape)
         if folder and (newest := newest_checkpoint(folder)) and step_of(newest) > config.steps:
             raise ValueError(f"{newest} is beyond the {config.steps} steps asked for")
-        refuse(config, shape, free, engine.world)
+        refuse(config, shape, free, engine.world, engine.memory)
         batches = Batches(shards, config.batch_size, config.seq_len, 0, config.sampling, 0,
                           engine.world)
         if only_profile:

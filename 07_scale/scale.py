@@ -28,6 +28,7 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 from console import run
 from ddp import BucketedSum, broadcast_weights
 from engine import Engine
+from optim import make_optimizer
 from train import main
 
 
@@ -47,9 +48,10 @@ class DataParallel(Engine):
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.leads = self.rank == 0
 
-    def prepare(self, model):
+    def prepare(self, model, config):
         broadcast_weights(model)
         self.gradients = BucketedSum(model.parameters())
+        return make_optimizer(model, config)
 
     def first(self, work):
         """Rank 0 works; the others get its result, or end as it does. It travels as a pickle,
@@ -74,10 +76,12 @@ class DataParallel(Engine):
         dist.all_reduce(total)
         return total.numpy()
 
-    def backward(self, loss, last):
+    def begin(self, last):
         self.gradients.active = last
+
+    def backward(self, loss):
         loss.backward()
-        if last:
+        if self.gradients.active:
             self.gradients.finish()
 
     def close(self):
