@@ -1,6 +1,8 @@
 """pytest reads this first: where the stages are, in which order to test them, what tests share."""
 
 import importlib.util
+import itertools
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -64,6 +66,44 @@ def command():
                                    "PYTHONPATH": path, **env}, **how)
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return done
+    return start
+
+
+def forget():
+    """No module of this course is loaded any more, nor is any of its folders on the path."""
+    def ours(path):
+        path = os.path.abspath(path)
+        return (f"{path}/".startswith(f"{Path(__file__).resolve().parent}/")
+                and not path.startswith(f"{sys.prefix}/"))  # .venv/ may be in the same folder
+    sys.path[:] = [path for path in sys.path if not ours(path)]
+    for name, module in list(sys.modules.items()):
+        if ours(getattr(module, "__file__", None) or "/"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def fork(tmp_path):
+    """fork(work): a process that calls work(), as a command does its main(). What it prints goes to
+    the file process.log. It is forked from this one, as loading torch takes seconds; but it has
+    one thread, as others don't survive that, and if it is to be fresh, no stage is loaded in it.
+    """
+    numbers = itertools.count()
+
+    def start(work, fresh=False):
+        def child():
+            sys.stdout = sys.stderr = open(log, "w", buffering=1)
+            os.dup2(sys.stdout.fileno(), 1)
+            os.dup2(sys.stdout.fileno(), 2)
+            if "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(1)
+            if fresh:
+                forget()
+            console.run(work)
+        log = tmp_path / f"log-{next(numbers)}"
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.log = log
+        process.start()
+        return process
     return start
 
 

@@ -2,10 +2,10 @@
 
 import json
 import math
+import os
 import resource
+import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import train as module
+from console import run
 from engine import Engine
 from gpt import GPT, GPTConfig
 from optim import learning_rate, make_optimizer
@@ -181,14 +182,37 @@ def same_files(a, b):
     return (a / "val.json").read_text() == (b / "val.json").read_text()
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Pictures take a second each; where they are not what is tested, they are left out."""
+def leave_out(monkeypatch):
+    """Pictures take a second each, and how fast the machine is half of one; where they are not what
+    is tested, they are left out.
+    """
     monkeypatch.setattr(module, "redraw", lambda folder: None)
     monkeypatch.setattr(module, "page", lambda folders, path: None)
+    monkeypatch.setattr(module, "matmul_peak", lambda device, dtype: 1e11)
 
 
-def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys):
+@pytest.fixture
+def quick(monkeypatch):
+    leave_out(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(text, tmp_path_factory):
+    """The runs_dir of a run that has come to its end."""
+    runs_dir = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        leave_out(monkeypatch)
+        main(command_line(text, runs_dir))
+    return runs_dir
+
+
+@pytest.fixture
+def nano(finished, tmp_path):
+    """The folder of a copy of it, where `arguments` find it."""
+    return shutil.copytree(finished, tmp_path / "runs") / "nano"
+
+
+def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys, monkeypatch):
     main(arguments)
     out, folder = capsys.readouterr().out, tmp_path / "runs" / "nano"
     for word in ("a sample", "this model", "uniform", "unigram", "zlib -9", "lzma -9"):
@@ -212,6 +236,7 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys):
     printed = float(out.split("this model")[1].split()[0])
     assert printed == pytest.approx(rows[-1]["val_bits_per_byte"], abs=1e-3)
 
+    leave_out(monkeypatch)
     main(arguments)  # again: another run, the same data, the same numbers
     assert "made earlier" in capsys.readouterr().out
     again = tmp_path / "runs" / "nano-2"
@@ -222,7 +247,7 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys):
 ACROSS_AN_EPOCH = ["--sampling", "stream", "--batch-size", "32", "--seq-len", "64"]
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("optimizer, sampling", [("adamw", []), ("muon", ACROSS_AN_EPOCH)])
 def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path, optimizer,
                                                              sampling, monkeypatch):
@@ -263,50 +288,58 @@ def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path
 
 @pytest.fixture(scope="module")
 def long_run(text, tmp_path_factory):
-    """(its command line, its folder), of a run over several epochs that nothing interrupted."""
-    runs_dir = tmp_path_factory.mktemp("long")
-    arguments = [*command_line(text, runs_dir), *ACROSS_AN_EPOCH, "--steps", "40", "--eval-every",
-                 "20", "--optimizer", "muon"]
-    main([*arguments, "--name", "whole"])
-    return arguments, runs_dir / "whole"
+    """(its command line, its folder), of a run over several epochs that nothing interrupted. From
+    here on with one thread: a fork does not get the others.
+    """
+    runs_dir, threads = tmp_path_factory.mktemp("long"), torch.get_num_threads()
+    arguments = [*command_line(text, runs_dir), *ACROSS_AN_EPOCH, "--batch-size", "16", "--steps",
+                 "40", "--eval-every", "20", "--optimizer", "muon"]
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        leave_out(monkeypatch)
+        main([*arguments, "--name", "whole"])
+    yield arguments, runs_dir / "whole"
+    torch.set_num_threads(threads)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("quick")
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_name, moment", [("SIGKILL", "early"), ("SIGKILL", "late"),
                                                  ("SIGTERM", "late"), ("SIGINT", "late")])
-def test_kill_and_resume(long_run, signal_name, moment):
+def test_kill_and_resume(long_run, signal_name, moment, fork):
     """However it is ended, wherever it is, --resume ends as a run that nothing has interrupted."""
     arguments, whole = long_run
     folder = whole.parent / f"{signal_name}-{moment}"
     arguments = [*arguments, "--name", folder.name]
-    process = subprocess.Popen([sys.executable, module.__file__, *arguments], text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    take_step = module.take_step
+
+    def slow_steps():  # so that there is time to end it
+        module.take_step = lambda *args: (time.sleep(0.05), take_step(*args))[1]
+        main(arguments)
+    process = fork(slow_steps)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if moment == "early" and (folder / "config.json").exists() or (
                 moment == "late" and newest_checkpoint(folder)):
             break
         time.sleep(0.01)
-    process.send_signal(getattr(signal, signal_name))
-    try:
-        out, _ = process.communicate(timeout=30)
-    finally:
-        process.kill()
+    os.kill(process.pid, getattr(signal, signal_name))
+    process.join(30)
+    process.kill()
     newest = newest_checkpoint(folder)
     assert newest is None or step_of(newest) < 40, "it was to be ended on its way"
     assert newest is not None or moment == "early"
     if signal_name != "SIGKILL":
         last = metrics(folder)[-1]["step"]
-        assert f"stopped after step {last}, which is saved" in out
-        assert newest.name == f"step-{last:06}" and process.returncode == 0
+        assert f"stopped after step {last}, which is saved" in process.log.read_text()
+        assert newest.name == f"step-{last:06}" and process.exitcode == 0
     main([*arguments, "--resume"])
     assert without_times(metrics(folder)) == without_times(metrics(whole))
     assert same_files(newest_checkpoint(folder), newest_checkpoint(whole))
     assert same_files(best_checkpoint(folder), best_checkpoint(whole))
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("quick")
 def test_the_best_checkpoint_is_kept(arguments, tmp_path, monkeypatch):
     """Of those that are saved: a better value at a step that isn't saved is only reported."""
     values = {2: 3.0, 4: 1.0, 5: 0.5, 6: 2.0, 8: 1.5, 10: 1.5, 12: 2.0}
@@ -321,28 +354,32 @@ def test_the_best_checkpoint_is_kept(arguments, tmp_path, monkeypatch):
     assert best_checkpoint(folder).name == "step-000004"
 
 
-@pytest.mark.slow
-def test_a_file_that_cannot_grow_spoils_nothing(arguments, tmp_path, command):
+@pytest.mark.usefixtures("quick")
+def test_a_file_that_cannot_grow_spoils_nothing(arguments, nano, capsys):
     """A limit for the size of files, as if the disk were full: one line, and nothing is lost."""
-    main(arguments)
-    folder = tmp_path / "runs" / "nano"
-    newest = newest_checkpoint(folder)
+    newest, limits = newest_checkpoint(nano), resource.getrlimit(resource.RLIMIT_FSIZE)
     before = {path: path.read_bytes() for path in newest.parent.rglob("*.*")}
-    room = (newest / "state.pt").stat().st_size - 1, (folder / "metrics.jsonl").stat().st_size + 99
+    room = (newest / "state.pt").stat().st_size - 1, (nano / "metrics.jsonl").stat().st_size + 99
     assert (newest / "model.pt").stat().st_size < room[0], "this is about the second file"
     for limit, name in zip(room, ("step-000016", "metrics.jsonl")):
-        done = command("train", *arguments, "--resume", "--steps", 24, code=2, preexec_fn=lambda: (
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
-        *progress, last = done.stderr.splitlines()
+        capsys.readouterr()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            with pytest.raises(SystemExit) as stop:
+                run(lambda: main([*arguments, "--resume", "--steps", "24"]))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        *progress, last = capsys.readouterr().err.splitlines()
+        assert stop.value.code == 2
         assert last.startswith("error: could not write") and name in last, last
         assert "File too large" in last and all(line.startswith("step ") for line in progress)
         assert {path: path.read_bytes() for path in newest.parent.rglob("*.*")} == before
     main([*arguments, "--resume", "--steps", "24"])  # with room again
-    assert [m["step"] for m in metrics(folder) if "loss" in m] == list(range(1, 25))
-    assert newest_checkpoint(folder).name == "step-000024"
+    assert [m["step"] for m in metrics(nano) if "loss" in m] == list(range(1, 25))
+    assert newest_checkpoint(nano).name == "step-000024"
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("quick")
 def test_a_nan_stops_the_run_before_it_is_saved(arguments, tmp_path, monkeypatch):
     calls, loss = [], GPT.loss
 
@@ -360,7 +397,7 @@ def test_a_nan_stops_the_run_before_it_is_saved(arguments, tmp_path, monkeypatch
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("quick")
 def test_a_model_from_elsewhere_goes_on(arguments, tmp_path, fails):
     """--init: its shape, weights and tokenizer; and the run needs the folder only once."""
     pytest.importorskip("safetensors", reason="an oracle of tests/requirements.txt")
@@ -382,7 +419,7 @@ def test_a_model_from_elsewhere_goes_on(arguments, tmp_path, fails):
     assert metrics(folder)[-1]["step"] == 3
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("quick")
 def test_what_would_be_done(arguments, tmp_path, capsys, monkeypatch):
     """--plan and --profile say it, and start no run; --compile compiles the loss."""
     monkeypatch.chdir(tmp_path)
@@ -399,7 +436,7 @@ def test_what_would_be_done(arguments, tmp_path, capsys, monkeypatch):
     assert {loss.__name__ for loss in compiled} == {"loss"}
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("quick")
 def test_flops_say_how_long(arguments, tmp_path):
     main([*arguments[:6], *arguments[8:], "--flops", "2e9"])
     folder = tmp_path / "runs" / "nano"
@@ -410,7 +447,7 @@ def test_flops_say_how_long(arguments, tmp_path):
     assert read_config(folder).steps > config.steps > 1
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("quick")
 def test_compute_in_bfloat16(arguments, tmp_path):
     main([*arguments, "--dtype", "bfloat16"])
     weights = load(newest_checkpoint(tmp_path / "runs" / "nano") / "model.pt", "cpu")
@@ -444,41 +481,38 @@ def test_wrong_input_gets_one_line(arguments, text, tmp_path, fails):
     assert not (tmp_path / "runs").exists(), "what is refused leaves no run behind"
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, text, tmp_path, fails):
-    main(arguments)
-    folder = tmp_path / "runs" / "nano"
+@pytest.mark.usefixtures("quick")
+def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, nano, text, tmp_path, fails):
     assert "n_layer 1, not 2" in fails(main, *arguments, "--resume", "--n-layer", 2)
     assert "optimizer adamw, not muon" in fails(main, *arguments, "--resume", "--optimizer", "muon")
     main([*arguments, "--name", "nano-wide"])  # another's name, not nano's second
     main([*arguments, "--resume", "--steps", "13"])
-    assert newest_checkpoint(folder).name == "step-000013"
+    assert newest_checkpoint(nano).name == "step-000013"
     main([*arguments[:6], *arguments[8:], "--resume"])  # 13 steps are what it is now
-    assert read_config(folder).steps == 13 == metrics(folder)[-1]["step"]
+    assert read_config(nano).steps == 13 == metrics(nano)[-1]["step"]
     other = prepare(f"folder:{tmp_path / 'runs'}/nano/metrics.jsonl", 270, tmp_path / "data",
                     say=lambda words: None)
-    other.tokenizer.save(folder / "tokenizer.json")
+    other.tokenizer.save(nano / "tokenizer.json")
     assert "step-000013 is beyond the 12 steps" in fails(main, *arguments, "--resume")
     assert "its data now has tokenizer" in fails(main, *arguments, "--resume", "--steps", 20)
     shards = prepare_mixture([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None)
-    shards.tokenizer.save(folder / "tokenizer.json")
+    shards.tokenizer.save(nano / "tokenizer.json")
     shards.shards[0].index["train"]["shards"][0]["sha256"] = "another"
     with pytest.raises(ValueError, match="its data are now"):
-        train(read_config(folder), folder, shards)
-    (folder / "config.json").write_text("{}x")
+        train(read_config(nano), nano, shards)
+    (nano / "config.json").write_text("{}x")
     assert "not the config of a run" in fails(main, *arguments, "--resume")
 
 
+@pytest.mark.usefixtures("quick")
 def test_resume_without_a_run_starts_one(arguments, tmp_path, capsys):
     main([*arguments, "--resume", "--steps", "1"])
     assert "nothing to resume" in capsys.readouterr().out
     assert newest_checkpoint(tmp_path / "runs" / "nano").name == "step-000001"
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_checkpoint_of_another_shape_is_refused(arguments, tmp_path, fails):
-    main(arguments)
-    folder = tmp_path / "runs" / "nano"
-    save_checkpoint(folder, 13, GPT(SMALL), {})
+@pytest.mark.usefixtures("quick")
+def test_checkpoint_of_another_shape_is_refused(nano):
+    save_checkpoint(nano, 13, GPT(SMALL), {})
     with pytest.raises(ValueError, match="doesn't fit the config"):
-        load_run(folder)
+        load_run(nano)

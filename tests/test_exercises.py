@@ -567,16 +567,19 @@ def test_there_are_enough():
         assert sum(len(m) for f, m in MISTAKES.items() if f.startswith(stage)) >= 3, stage
 
 
-def grade(folder, mine, *options):
-    """pytest at work in `folder` on the files in `mine`; its .communicate() waits for it."""
-    return subprocess.Popen([sys.executable, "-m", "pytest", "-x", *options], cwd=folder, text=True,
-                            env={**os.environ, "PYTHONPATH": mine}, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT)
+def grade(fork, folder, mine, *options):
+    """A process: pytest at work in `folder` on the files in `mine`."""
+    def work():
+        os.chdir(folder)
+        os.environ["PYTHONPATH"] = mine
+        sys.path[:0] = [str(folder), str(folder / mine)]
+        sys.exit(pytest.main(["-x", *options]))
+    return fork(work, fresh=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_blank_then_solve(stage, tmp_path):
+def test_blank_then_solve(stage, tmp_path, fork):
     """As a reader would: the first exercise is red; with the reference bodies all are green."""
     folder = tmp_path / "course"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "data", "runs", "mine"))
@@ -589,19 +592,20 @@ def test_blank_then_solve(stage, tmp_path):
     (folder / "solved").mkdir()
     for file in files:
         (folder / "solved" / file.name).write_text((ROOT / stage / file.name).read_text())
-    red = grade(folder, "mine", stage)
-    green = grade(folder, "solved", stage, "-m", "not slow", "-k", " or ".join(names))
+    red = grade(fork, folder, "mine", stage)
+    green = grade(fork, folder, "solved", stage, "-m", "not slow", "-k", " or ".join(names))
 
-    out, _ = red.communicate()
-    assert red.returncode == 1 and "NotImplementedError: exercise: " in out, out
+    red.join()
+    out = red.log.read_text()
+    assert red.exitcode == 1 and "NotImplementedError: exercise: " in out, out
     found = out.split("NotImplementedError: exercise: ")[1].split()[0]
     assert found in names and "1 failed" in out
     # conftest.py has the order of the tests
     begins = {"02_data": "corpus.py", "03_model": "gpt.py", "04_train": "optim.py",
               "05_sample": "sample.py"}.get(stage, files[0].name)
     assert found == min(nodes[begins], key=lambda node: node.lineno).name
-    out, _ = green.communicate()
-    assert green.returncode == 0, out
+    green.join()
+    assert green.exitcode == 0, green.log.read_text()
 
     for file in files:
         file.write_text("# mine\n")
