@@ -26,7 +26,9 @@ READING_ORDER = ["corpus", "records", "download", "hub", "chats", "duplicates", 
                  "decode", "family", "ngrams", "budget", "heads", "huggingface", "weights",
                  "optim", "presets", "length", "engine", "validation", "train", "runs", "metrics",
                  "watch", "report", "page", "timing", "curves", "ladder", "good_go",
-                 "sample", "writer", "lookup", "quant", "figures"]
+                 "sample", "writer", "lookup", "quant", "figures", "ranks", "ddp", "zero",
+                 "precision", "recompute", "memory", "engines", "fsdp", "scale", "selftest", "plan",
+                 "simulate", "timeline", "launch"]
 
 
 def pytest_collection_modifyitems(items):

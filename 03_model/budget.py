@@ -76,13 +76,13 @@ def cache_bytes(config, n_tokens=1, value_bytes=4):  # exercise
     return 2 * config.n_layer * config.n_kv_head * config.head_dim * value_bytes * n_tokens
 
 
-def activation_bytes(config, batch_size, dtype="float32"):
+def activation_bytes(config, batch_size, dtype="float32", recompute=False):
     """Bytes that the forward pass keeps for the backward pass on a CPU, per micro-batch. Nearly
     all of it is what was multiplied by something that learns.
 
     With "bfloat16" products are computed, and what they read is kept, in 2 bytes a number; the
     stream, norms and logits stay in 4. Attention's scores are never kept, but computed again (Dao
-    et al. 2022).
+    et al. 2022). With `recompute` of a block only what it reads is kept (Chen et al. 2016).
     """
     C, H, G, rms = config.d_model, config.n_head, config.n_kv_head, config.norm == "rmsnorm"
     keys, rope, qk_norm = G * config.head_dim, config.positions == "rope", config.qk_norm
@@ -110,7 +110,18 @@ def activation_bytes(config, batch_size, dtype="float32"):
     # 2) and per token once: the last norm, the first, log-softmax, the soft cap's tanh
     once = (norm + config.embed_norm * (norm - short * C)
             + 4 * (1 + (config.softcap > 0)) * config.vocab_size)
+    block = 4 * C if recompute else block
     return batch_size * config.seq_len * (config.n_layer * block + once)
+
+
+def recomputed_bytes(config, batch_size, dtype="float32"):
+    """Bytes that a block takes while it is recomputed and goes backward, beside what it reads: its
+    activations, and of its MLP three gradients (fewer unless the activation is ReLU^2).
+    """
+    whole, kept = (activation_bytes(config, batch_size, dtype, again) for again in (False, True))
+    short = 2 if dtype == "bfloat16" else 4
+    return ((whole - kept) // config.n_layer
+            + 3 * short * config.d_ff * batch_size * config.seq_len)
 
 
 def muon_groups(config):
@@ -135,13 +146,14 @@ def muon_bytes(config):
                                      for shape, k in groups.items()))
 
 
-def training_memory(config, batch_size, optimizer="adamw", dtype="float32"):
+def training_memory(config, batch_size, optimizer="adamw", dtype="float32", recompute=False):
     """{"weights": bytes, ...} of a training step with this micro-batch: what tensors take at most.
 
     Weights and gradients take 4 bytes a parameter; AdamW keeps two moments, 8, Muon of the matrices
     inside the blocks one average, 4. "copies": with dtype "bfloat16" what is multiplied by, in 2
     bytes. "workspace" is what comes and goes: the logits' gradient twice, when the backward pass
-    starts; or Muon's, which comes when activations and copies are gone, if it takes more than they.
+    starts; or, if it takes more, a recomputed block, for which the logits are gone; or Muon's, for
+    which activations and copies are gone.
     Where a micro-batch is the whole batch, the first gradients come when the last activations go,
     and it is less, by at most the gradients.
     """
@@ -151,8 +163,13 @@ def training_memory(config, batch_size, optimizer="adamw", dtype="float32"):
     matrices = unbiased["attention"] + unbiased["mlp"]
     muon, low = optimizer == "muon", dtype == "bfloat16"
     head = config.vocab_size * config.d_model
-    copies, activations = 2 * low * (inside + head), activation_bytes(config, batch_size, dtype)
-    workspace = 2 * 4 * batch_size * config.seq_len * config.vocab_size
+    copies = 2 * low * (inside + head)
+    activations = activation_bytes(config, batch_size, dtype, recompute)
+    logits = 4 * batch_size * config.seq_len * config.vocab_size
+    workspace = 2 * logits
+    if recompute:
+        kept = (1 + (config.softcap > 0)) * logits
+        workspace = max(workspace, recomputed_bytes(config, batch_size, dtype) - kept)
     if muon:
         workspace = max(workspace, muon_bytes(config) - activations - copies)
     return {"weights": 4 * n, "copies": copies, "gradients": 4 * n,

@@ -26,7 +26,7 @@ from console import duration
 from machine import choose_device, free_memory, matmul_peak
 
 WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
-HOLES = 7  # times the largest tensor; see memory_needed()
+HOLES = 7  # times the largest tensor; see holes()
 SHARE = 0.5  # of what a matrix product reaches: a guess; 0.4 (tiny) and 0.7 were seen on a CPU
 
 
@@ -93,22 +93,28 @@ def largest_tensor(config, shape, windows):
     return 4 * max([numbers, *(muon_groups(shape).values() if config.optimizer == "muon" else [])])
 
 
-def memory_needed(config, shape, world=1):
-    """{"weights": bytes, ...}: what a process of `world` takes for a step, by part.
+def holes(config, shape, windows):
+    """{"holes": bytes} on a CPU, where a freed block often doesn't fit where the next is wanted,
+    and the larger blocks are, the dearer that is; {} on others.
 
-    That is training_memory(); gradients twice where they travel to other processes; and on a CPU
-    "holes": a freed block often doesn't fit where the next is wanted, and the larger blocks are,
-    the dearer that is. HOLES is what was seen of processes of 0.1 to 3 GB after keep_freed_memory()
-    (glibc 2.36): the sum was right to 15%, for Muon on wide matrices 18% too much. GPUs were not
-    tried.
+    HOLES is what was seen of processes of 0.1 to 3 GB after keep_freed_memory() (glibc 2.36): the
+    sum with training_memory() was right to 15%, for Muon on wide matrices 18% too much.
+    """
+    if choose_device(config.device) != "cpu":
+        return {}
+    return {"holes": HOLES * largest_tensor(config, shape, windows)}
+
+
+def memory_needed(config, shape, world=1):
+    """{"weights": bytes, ...}: what a process of `world` takes for a step, by part: that of
+    training_memory(), gradients twice where they travel to other processes, and holes. GPUs were
+    not tried.
     """
     windows = windows_at_once(config, world)
     memory = training_memory(shape, windows, config.optimizer, config.dtype)
-    if choose_device(config.device) == "cpu":
-        memory["holes"] = HOLES * largest_tensor(config, shape, windows)
     if world > 1:
         memory["gradients"] *= 2
-    return memory
+    return memory | holes(config, shape, windows)
 
 
 def available(device, world=1):

@@ -354,7 +354,7 @@ def restore_weights(folder, config, shards, model, engine):
             begin(model, config.init)
         return {"step": 0, "seconds": 0.0}
     load_model(model, checkpoint, device)
-    state = load(checkpoint / "state.pt", device)
+    state = load(checkpoint / "state.pt", "cpu")  # what takes it moves it, or only its part
     if state["shards"] != shards.hash:
         raise ValueError(f"{folder} was trained on shards {state['shards']}, but its data are "
                          f"now {shards.hash}: the source has changed")
@@ -367,9 +367,9 @@ def restore_state(state, **parts):
     """
     for name, part in parts.items():
         if name in state:  # older checkpoints have fewer
-            part.load_state_dict(state[name])
+            part.load_state_dict(state.pop(name))  # which then is not kept twice
     if "rng" in state:
-        torch.set_rng_state(state["rng"].cpu())
+        torch.set_rng_state(state["rng"])
 
 
 def same_tokenizer(folder, tokenizer, shards):

@@ -6,10 +6,10 @@ equal at the start and the summed gradients are equal, they stay equal: nothing 
 First the naive way, which waits for the whole backward pass and then sends one gradient after
 the other; then buckets, which are sent while the backward pass is still at work on the layers
 below (Li et al. 2020, PyTorch Distributed, section 3.2).
-Left out: sharding the optimizer, mixed precision.
+Left out: sharding the optimizer (zero.py), mixed precision (precision.py).
 
 The sums need no division: the loss of every rank is already divided by the number of targets in
-the whole batch (train.accumulate). Used by scale.py, which runs it under torchrun. Next: scale.py.
+the whole batch (train.accumulate). Used by scale.py, which runs it under torchrun. Next: zero.py.
 """
 
 import torch
@@ -53,40 +53,64 @@ def make_buckets(parameters, bucket_bytes):  # exercise
     return buckets + [current] if current else buckets
 
 
-class BucketedSum:
-    """Sums gradients over the ranks during the backward pass.
+class InTurn:
+    """Calls send(i) during a backward pass for the buckets i = 0, 1, 2, ..., each as soon as it has
+    all its gradients and those before it have been sent.
 
-    Set `active` before the backward pass of the micro-batch that completes a step (gradients of
-    the ones before just add up at home), and call finish() after it. Buckets are sent in one
-    order on every rank, however the gradients come, since ranks must agree on what they add up.
+    Ranks must agree on what they add up, so the order is that of `buckets` on every rank, however
+    the gradients come. Set `active` before the backward pass that is to send, and call finish()
+    after it. AssertionError if a parameter got no gradient: its rank would have nothing to send,
+    and the others would wait.
     """
 
-    def __init__(self, parameters, bucket_bytes=4 << 20):
-        self.buckets = make_buckets(parameters, bucket_bytes)
-        self.active = False
-        for i, bucket in enumerate(self.buckets):
+    def __init__(self, buckets, send):
+        self.buckets, self.send = buckets, send
+        for i, bucket in enumerate(buckets):
             for parameter in bucket:
-                parameter.register_post_accumulate_grad_hook(lambda p, i=i: self.arrived(i))
+                parameter.register_post_accumulate_grad_hook(lambda p, i=i: self.arrived(i, p))
         self.reset()
 
     def reset(self):
-        self.missing = [len(bucket) for bucket in self.buckets]
-        self.sent = []  # (flat gradients of a bucket, what to wait for)
+        self.active, self.n_sent = False, 0
+        self.missing = [set(bucket) for bucket in self.buckets]
 
-    def arrived(self, i):
+    def arrived(self, i, parameter):
         """A gradient of bucket i is ready. Send all buckets that are complete and in turn."""
         if not self.active:
             return
-        self.missing[i] -= 1
-        while len(self.sent) < len(self.buckets) and self.missing[len(self.sent)] == 0:
-            flat = torch.cat([p.grad.flatten() for p in self.buckets[len(self.sent)]])
-            self.sent.append((flat, dist.all_reduce(flat, async_op=True)))
+        self.missing[i].remove(parameter)  # KeyError: a second backward pass before finish()
+        while self.n_sent < len(self.buckets) and not self.missing[self.n_sent]:
+            self.send(self.n_sent)
+            self.n_sent += 1
 
     def finish(self):
-        """Wait for every sum and put it where the optimizer looks for it."""
-        assert len(self.sent) == len(self.buckets), "a parameter got no gradient"
-        for bucket, (flat, work) in zip(self.buckets, self.sent):
-            work.wait()
-            for parameter, total in zip(bucket, flat.split([p.numel() for p in bucket])):
-                parameter.grad.copy_(total.view_as(parameter))
+        without = [tuple(p.shape) for missing in self.missing for p in missing]
+        assert not without, f"parameters of these shapes got no gradient: {without}"
         self.reset()
+
+
+class BucketedSum(InTurn):
+    """Sums gradients over the ranks during the backward pass that completes a step: set `active`
+    before it, call finish() after it. Gradients of the micro-batches before just add up at home.
+    """
+
+    def __init__(self, parameters, bucket_bytes=4 << 20):
+        super().__init__(make_buckets(parameters, bucket_bytes), self.send)
+        self.works = []
+
+    def send(self, i):
+        """A gradient is copied once, into a message; from then on its part of that is .grad, so
+        that sums need not be copied back.
+        """
+        bucket = self.buckets[i]
+        flat = torch.cat([p.grad.flatten() for p in bucket])
+        for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket])):
+            parameter.grad = part.view_as(parameter)
+        self.works.append(dist.all_reduce(flat, async_op=True))
+
+    def finish(self):
+        """Wait until every .grad is the sum."""
+        super().finish()
+        for work in self.works:
+            work.wait()
+        self.works = []

@@ -3,104 +3,115 @@
 torchrun starts the processes and tells each its rank. Rank 0 leads: it prints, and writes files.
 Gradients travel over NCCL between GPUs and over gloo between CPUs; the latter is how you can try
 all of it on a laptop (no faster: one process uses all cores already; on a Mac, --device cpu).
-Left out: sharded optimizers. Not tried yet: several machines, GPUs.
+ddp, zero1 and zero2 are written out in this folder, torch-ddp and fsdp2 are PyTorch's own. What one
+engine began any other goes on with, on any number of processes.
+Left out: pipelines, tensor parallel. Never tried here: GPUs, two machines with a network between.
 
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny
+    torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny --engine zero2 --recompute hand
+    python 07_scale/scale.py --preset 1b --dtype float32 --recompute hand --steps 3
+    python 07_scale/scale.py --selftest
 
-Takes the options of 04_train/train.py, and reads and writes what it does. After a mistake torchrun
-adds words of its own to our one line, and ends with exit code 1. The path ends here.
+Takes the options of 04_train/train.py, too, and reads and writes what it does. On many machines:
+train.slurm. After a mistake torchrun adds words of its own to our one line, and ends with exit code
+1. Next: selftest.py.
 """
 
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional  # noqa: F401, before there is a group: its functions would
-# keep that as a default, and the first optimizer imports them. A group that is never freed has
-# threads that outlive Python, and now and then one aborts the process at its very end.
 
 # Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from console import run
-from ddp import BucketedSum, broadcast_weights
-from engine import Engine
-from optim import make_optimizer
+from console import Parser, run
+from engines import ENGINES
+from fsdp import TORCH_ENGINES
+from recompute import HOW
 from train import main
 
+# For a rank that doesn't answer, as behind a broken cable; one that has ended is seen at once.
+PATIENCE = timedelta(minutes=2)
 
-def deal(rows, rank, world):  # exercise
-    """The rows of rank `rank` of `world`: rank, rank + world, rank + 2 world, ...
 
-    rows: anything that can be sliced. Every row goes to exactly one rank, and the ranks
-    differ by at most one row: deal([0, 1, 2, 3, 4], 1, 2) == [1, 3]
+def join(patience=PATIENCE):
+    """Join the group that torchrun has started; without torchrun, one of one process. Returns this
+    process's rank. ValueError if the others can't be reached.
     """
-    return rows[rank::world]
+    environment = os.environ
+    if "RANK" not in environment:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+                                store=dist.HashStore(), rank=0, world_size=1)
+        return 0
+    rank, world, local_rank, local_world = (int(environment[name]) for name in (
+        "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        backend = "cpu:gloo,cuda:nccl"  # each kind of tensor its own way
+    else:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_world))
+        backend = "gloo"
+    try:
+        dist.init_process_group(backend, timeout=patience)
+    except (dist.DistError, RuntimeError) as error:
+        raise ValueError(
+            f"rank {rank} of {world} could not reach the others within {patience.seconds} s, by "
+            f"way of {environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}: "
+            f"{str(error).splitlines()[0]}") from None
+    return rank
 
 
-class DataParallel(Engine):
-    """An Engine for every process of a torch.distributed group that exists already."""
+def agree(words):
+    """ValueError, in all processes, unless all were started with the same words."""
+    everyones = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, words)
+    for rank, others in enumerate(everyones):
+        if others != everyones[0]:
+            ours, theirs = (" ".join(w for w in one if w not in other) or "nothing else"
+                            for one, other in ((everyones[0], others), (others, everyones[0])))
+            raise ValueError(f"rank {rank} was started otherwise than rank 0: with {theirs}, not "
+                             f"{ours}. Give all machines the same command and the same PyTorch")
 
-    def __init__(self):
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.leads = self.rank == 0
 
-    def prepare(self, model, config):
-        broadcast_weights(model)
-        self.gradients = BucketedSum(model.parameters())
-        return make_optimizer(model, config)
-
-    def first(self, work):
-        """Rank 0 works; the others get its result, or end as it does. It travels as a pickle,
-        which is safe, since only our own processes send.
-        """
-        box = [None, None]
-        if self.leads:
-            try:
-                box[0] = work()
-            except (ValueError, OSError, SystemExit) as error:  # SystemExit: --help
-                box[1] = error
-        dist.broadcast_object_list(box, src=0)
-        if box[1] is not None:
-            raise box[1] if self.leads else SystemExit(2)
-        return box[0]
-
-    def share(self, rows):
-        return deal(rows, self.rank, self.world)
-
-    def sum(self, values):
-        total = torch.from_numpy(values)
-        dist.all_reduce(total)
-        return total.numpy()
-
-    def begin(self, last):
-        self.gradients.active = last
-
-    def backward(self, loss):
-        loss.backward()
-        if self.gradients.active:
-            self.gradients.finish()
-
-    def close(self):
-        dist.destroy_process_group()
+def lost(error):
+    """Whether an error means that another process is gone, or doesn't answer."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def launch(argv=None):
-    """Join the group that torchrun has started, then train."""
-    if "RANK" not in os.environ:
-        raise ValueError("start me with torchrun --nproc-per-node 2 07_scale/scale.py, or train "
-                         "in one process with 04_train/train.py")
-    local_rank, local_world = (int(os.environ[k]) for k in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl")  # each kind of tensor its own way
-    else:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_world))
-        dist.init_process_group("gloo")
-    main(argv, DataParallel())
+    """Join the group, agree, then train."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = Parser(description=__doc__.splitlines()[0], add_help=False, allow_abbrev=False,
+                    usage="scale.py [options], and all of train.py's, which follow")
+    parser.add_argument("--engine", default="ddp", choices=ENGINES | TORCH_ENGINES,
+                        help="what is divided: nothing (ddp), the optimizer's state (zero1), and "
+                        "the gradients (zero2), by hand; PyTorch's: torch-ddp, fsdp2 (all)")
+    parser.add_argument("--recompute", default="none", choices=HOW, help="compute a block's "
+                        "activations again in the backward pass, by hand or as torch does")
+    parser.add_argument("--selftest", action="store_true", help="try all of this on what the "
+                        "machine has, and end")
+    args, rest = parser.parse_known_args(argv)
+    if args.selftest:
+        from selftest import selftest  # which is built on this file
+        return selftest()
+    rank = join()
+    try:
+        agree([*argv, f"PyTorch {torch.__version__}"])
+        if rank == 0 and {"-h", "--help"} & set(rest):
+            parser.print_help()
+        engine = (ENGINES | TORCH_ENGINES)[args.engine](recompute=args.recompute)
+        main(rest, engine)
+    except RuntimeError as error:
+        if not lost(error):
+            raise
+        raise ValueError(f"rank {rank} has lost another process, so this one ends, too; start all "
+                         "again with --resume: the checkpoints are whole "
+                         f"({str(error).splitlines()[0]})") from None
 
 
 if __name__ == "__main__":

@@ -1,46 +1,10 @@
 """Tests of ddp.py: two processes each, forked, that talk over gloo."""
 
-import multiprocessing
-import tempfile
-import traceback
-
 import pytest
 import torch
-import torch.distributed as dist
 
-from ddp import BucketedSum, broadcast_weights, make_buckets, sum_gradients_naive
-
-
-def child(rank, world, work, folder, results):
-    torch.set_num_threads(1)  # threads do not survive a fork
-    try:
-        dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world)
-        results.put((rank, work(rank), None))
-        dist.destroy_process_group()
-    except BaseException:
-        results.put((rank, None, traceback.format_exc()))
-
-
-def on_ranks(work, world=2):
-    """[work(0), work(1), ...], each in a process of its own, in one group. Its asserts count."""
-    context = multiprocessing.get_context("fork")
-    with tempfile.TemporaryDirectory() as folder:
-        results = context.Queue()
-        processes = [context.Process(target=child, args=(rank, world, work, folder, results))
-                     for rank in range(world)]
-        for process in processes:
-            process.start()
-        found = {}
-        try:
-            for _ in range(world):
-                rank, result, error = results.get(timeout=60)
-                assert error is None, f"rank {rank}: {error}"
-                found[rank] = result
-        finally:
-            for process in processes:
-                process.kill()
-                process.join()
-    return [found[rank] for rank in range(world)]
+from ddp import BucketedSum, InTurn, broadcast_weights, make_buckets, sum_gradients_naive
+from ranks import on_ranks
 
 
 def small_model(seed):
@@ -83,6 +47,27 @@ def test_make_buckets():
     assert make_buckets([], 10) == []
 
 
+def test_in_turn():
+    sent = []
+    last, middle, first = parameters = [torch.nn.Parameter(torch.ones(n)) for n in (1, 2, 3)]
+    turns = InTurn([[first], [middle], [last]], sent.append)
+    sum(p.sum() for p in parameters).backward()
+    assert sent == [], "not active"
+    for _ in range(2):
+        sent.clear()
+        turns.active = True
+        for parameter, expected in ((middle, []), (first, [0, 1]), (last, [0, 1, 2])):
+            parameter.sum().backward()
+            assert sent == expected, "ranks must agree on the order"
+        turns.finish()
+    turns.active = True
+    (first.sum() + last.sum()).backward()
+    with pytest.raises(AssertionError, match=r"no gradient: \[\(2,\)\]"):
+        turns.finish()
+    with pytest.raises(KeyError):
+        first.sum().backward()  # would be added to what is on its way
+
+
 @pytest.mark.parametrize("bucket_bytes", [1, 40, 1 << 20])
 def test_bucketed_equals_naive(bucket_bytes):
     """Over an accumulation of three micro-batches, of which only the last sends anything."""
@@ -106,3 +91,17 @@ def test_bucketed_equals_naive(bucket_bytes):
         return result
     first, second = on_ranks(work)
     assert first == second, "all ranks end with the same gradients"
+
+
+def test_gradients_are_in_the_messages():
+    """A bucket's sums are where the optimizer looks for them: nothing is copied back."""
+    def work(rank):
+        parameters = [torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(4))]
+        summed = BucketedSum(parameters)
+        summed.active = True
+        sum((rank + 1) * p.sum() for p in parameters).backward()
+        summed.finish()
+        one, other = (p.grad for p in parameters)
+        assert one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+        assert (one == 3).all() and (other == 3).all() and one.shape == (2, 3)
+    on_ranks(work)

@@ -13,6 +13,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py weights SmolLM2
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
     python tests/bench.py crash --kills 100
+    python tests/bench.py scale --kills 10 --memory
 
 FILE: .txt or .jsonl (every string in it), gzipped or not, or a folder of Python files. Prints
 tables, as README shows them.
@@ -333,6 +334,11 @@ def main():
     command = commands.add_parser("crash", help="a run ended at any moment, and resumed")
     command.add_argument("--kills", type=int, default=100, help="how often (default: 100)")
     command.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    command = commands.add_parser("scale", help="two ranks: engines, memory, faults")
+    command.add_argument("--rounds", type=int, default=15, help="of steps (default: 15)")
+    command.add_argument("--kills", type=int, default=0, help="ranks to kill (default: 0)")
+    command.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    command.add_argument("--memory", action="store_true", help="plan.py's beside what steps take")
     commands.add_parser("contend", help=argparse.SUPPRESS).add_argument("job")
     args = parser.parse_args()
     if args.command == "tokenizer":
@@ -360,6 +366,9 @@ def main():
     elif args.command == "crash":
         import bench_crash
         bench_crash.bench_crash(args.kills, args.seed)
+    elif args.command == "scale":
+        import bench_scale
+        bench_scale.bench_scale(args.rounds, args.kills, args.seed, args.memory)
     else:
         contend(args.job)
 

@@ -116,3 +116,16 @@ def test_crash(bench, monkeypatch):
     monkeypatch.setattr(train, "matmul_peak", lambda device, dtype: 1e11)
     found = bench("crash", "--kills", 3)
     assert "\n| 3 | " in found and re.search(r"\| 0 \| 0 \| \d+ \| 0 \|\n", found), found
+
+
+@pytest.mark.slow
+def test_scale(capsys, monkeypatch):
+    """Two ranks, a small model: every engine has its row, and ZeRO remembers half."""
+    import bench_scale
+    monkeypatch.setattr(bench_scale, "SHAPES", {
+        "small": PRESETS["nano"] | dict(batch_size=4, micro_batch=1, seq_len=32)})
+    bench_scale.print_steps(rounds=1)
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "%" in line]
+    shares = {name.strip(): float(share.strip(" %")) for _, name, _, _, _, share, _ in rows}
+    assert shares.keys() == bench_scale.ALL.keys() and shares["ddp"] == 100
+    assert shares["zero1"] == pytest.approx(50, abs=10) == shares["zero2"]

@@ -1,0 +1,133 @@
+"""PyTorch's own engines, what one takes when a machine is too small: DistributedDataParallel and
+fully_shard, behind the same loop.
+
+They take means over processes where we take sums, so the loss is multiplied by their number. The
+rest is what theirs need: a forward pass they can watch, whole tensors for checkpoints.
+Left out: parameters on the CPU (offloading), 16-bit messages.
+
+Used by scale.py; reads and writes nothing. Next: scale.py.
+"""
+
+import copy
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from engines import Processes
+from gpt import GPT
+from optim import Optimizer, make_optimizer
+
+
+class Loss(nn.Module):
+    """The loss as a module, since that is what DistributedDataParallel watches."""
+
+    def __init__(self, model, loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, inputs, targets):
+        return self.loss(inputs, targets)
+
+
+class TorchDDP(Processes):
+    """DistributedDataParallel (Li et al. 2020)."""
+
+    name = "torch-ddp"
+
+    def wrap(self, model, loss):
+        self.parallel = nn.parallel.DistributedDataParallel(Loss(model, loss))
+        return self.parallel
+
+    def begin(self, last):
+        self.parallel.require_backward_grad_sync = last  # which its no_sync() sets, too
+
+    def backward(self, loss):
+        super().backward(loss * self.world)
+
+
+def together(tensor):
+    """A tensor of which each process has a part, whole, in each; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+class DividedOptimizer(Optimizer):
+    """An Optimizer of parameters that are divided, whose state_dict() is whole."""
+
+    def state_dict(self):
+        found = super().state_dict()
+        found["state"] = {i: {name: together(value) for name, value in of_one.items()}
+                          for i, of_one in found["state"].items()}
+        return found
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(copy.deepcopy(state_dict))
+        for parameter, of_one in self.state.items():
+            for name, value in of_one.items():
+                if value.shape == parameter.shape:
+                    of_one[name] = distribute_tensor(value, parameter.device_mesh,
+                                                     parameter.placements)
+
+
+class FSDP2(Processes):
+    """fully_shard (Zhao et al. 2023): every rank has a part of each weight, gradient and state, and
+    puts a block together when it is to compute.
+
+    To be evaluated or saved the model is put together in each process: 4 bytes a parameter more,
+    for that while.
+    """
+
+    name, rehearses, even = "fsdp2", False, True
+
+    def check(self, config):
+        super().check(config)
+        if config.optimizer == "muon":
+            raise ValueError("Muon needs whole matrices, which --engine fsdp2 doesn't have: give "
+                             "--optimizer adamw, or --engine zero2")
+
+    def prepare(self, model, config):
+        super().prepare(model, config)
+        self.model = model
+        mesh = init_device_mesh(model.embed.weight.device.type, (self.world,))
+        for part in [*model.blocks, model]:
+            fully_shard(part, mesh=mesh)
+        return DividedOptimizer(make_optimizer(model, config).param_groups, {})
+
+    def begin(self, last):
+        self.model.set_requires_gradient_sync(last)
+
+    def backward(self, loss):
+        super().backward(loss * self.world)
+
+    def gradients(self, model):
+        return [p.grad.to_local() for p in model.parameters() if p.grad is not None]
+
+    def clip(self, model, largest):
+        """optim.clip(): of the sum of the squares each rank has a part."""
+        self.unscale(model)
+        gradients = self.gradients(model)
+        square = sum(float(gradient.square().sum()) for gradient in gradients)
+        norm = math.sqrt(self.sum(np.array([square]))[0])
+        if norm > largest:
+            torch._foreach_mul_(gradients, largest / norm)
+        return norm
+
+    def whole(self, model):
+        with torch.device("meta"):  # shapes, to be filled
+            whole = GPT(model.config)
+        whole.load_state_dict({name: together(value) for name, value in model.state_dict().items()},
+                              assign=True)
+        return whole
+
+
+TORCH_ENGINES = {"torch-ddp": TorchDDP, "fsdp2": FSDP2}

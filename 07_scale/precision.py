@@ -1,0 +1,224 @@
+"""Mixed precision by hand: what 16 bits can hold, and how training gets by with them.
+
+A product of 16-bit numbers takes a GPU half the time or less, and half the memory. Two formats
+share the bits out differently: bfloat16 reaches as far as float32 and sees only 8 bits of a number;
+float16 sees 11, but what is above 65,504 is inf and what is below 6e-8 is 0. So weights, moments
+and gradients stay in float32, only the products are made in 16 bits (autocast), and with float16
+the loss is scaled, so that small gradients don't vanish on the way (Micikevicius et al. 2018).
+First the formats, then autocast for one layer, then the loss scaler, then an engine with it.
+Left out: weights in 16 bits, 8-bit formats, scales that differ from tensor to tensor.
+
+    python 07_scale/precision.py      # a table of what each format makes of some numbers
+
+Reads and writes nothing; scale.py trains with it. Next: recompute.py.
+"""
+
+import math
+import sys
+from pathlib import Path
+
+import torch
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from console import Parser, run
+
+FORMATS = {  # bits of the exponent, bits of the fraction; one more is the sign
+    torch.float32: (8, 23),
+    torch.bfloat16: (8, 7),
+    torch.float16: (5, 10),
+}
+
+
+# ---- what a format can hold ----
+
+def limits(exponent, fraction):  # exercise
+    """The edges of a floating-point format (IEEE 754) with so many bits of each kind.
+
+    A number is (1 + f / 2^fraction) * 2^e, with f from 0 to 2^fraction - 1 and e from 1 - bias to
+    bias, where bias = 2^(exponent - 1) - 1. Below the smallest of these "normal" numbers stand the
+    "subnormal" ones, f / 2^fraction * 2^(1 - bias): the smaller, the fewer bits they have left.
+    Returns a dict of floats: "largest", "normal" and "subnormal", the smallest above 0 of each
+    kind, and "spacing", from 1 to the next number.
+    limits(5, 10), which is float16: 65504, 6.1e-5, 6.0e-8, 0.00098
+    """
+    bias = 2 ** (exponent - 1) - 1
+    spacing = 2.0**-fraction
+    return {"largest": (2 - spacing) * 2.0**bias, "normal": 2.0 ** (1 - bias),
+            "subnormal": spacing * 2.0 ** (1 - bias), "spacing": spacing}
+
+
+def add_up(start, step, times, dtype):
+    """start + step + step + ..., rounded to `dtype` after every addition, as a float."""
+    total, step = torch.tensor(start, dtype=dtype), torch.tensor(step, dtype=dtype)
+    for _ in range(times):
+        total = total + step
+    return float(total)
+
+
+def experiments(dtype):
+    """(what, the number that comes out if all is done in `dtype`), for main() and the tests."""
+    def rounded(x):
+        return torch.tensor(x, dtype=torch.float64).to(dtype)
+
+    # A weight and its updates: half a spacing is rounded away, however often it comes. So the
+    # weights stay in float32, and the moments, which move by 1 - beta of what is new.
+    yield "1 + 1,000 times 0.001", add_up(1.0, 1e-3, 1000, dtype)
+    yield "1 + 10,000 times 0.0001", add_up(1.0, 1e-4, 10000, dtype)
+    yield "4,096 ones, one by one", add_up(0.0, 1.0, 4096, dtype)
+    yield "0.00001 squared (AdamW)", float(rounded(1e-5).square())
+    yield "300 squared (ReLU^2)", float(rounded(300.0).square())
+    # The gradient of a new model's logit: its probability, 1 / 8,192 ids, by 65,536 targets.
+    gradient = 2.0**-13 / 2**16
+    yield "gradient of a logit", float(rounded(gradient))
+    yield "... by way of a scaled loss", float(rounded(gradient * 2**16).float() / 2**16)
+
+
+# ---- autocast, for one layer ----
+
+def autocast_linear(x, weight, bias, dtype):  # exercise
+    """What nn.Linear does under torch.autocast(device, dtype): x W' + b in `dtype`.
+
+    x: (..., in); weight: (out, in); bias: (out,). All may be float32: they are rounded to `dtype`
+    on the way in. Products and sums are made in float32, which is exact for the products (8 or 11
+    bits times as many) and nearly so for the sums, and the result is rounded to `dtype` once. Sums
+    in 16 bits would stop growing: see "4,096 ones" in main()'s table.
+    The gradient of a rounding is taken to be 1: weight.grad is in float32, since the weight is.
+    """
+    x, weight, bias = (t.to(dtype).float() for t in (x, weight, bias))
+    return (x @ weight.t() + bias).to(dtype)
+
+
+# ---- float16's loss scale ----
+
+FLOOR = 2.0**-14  # float16's smallest normal number: under it not even a gradient of 1 is normal
+
+
+class LossScaler:
+    """Finds by trial a factor for the loss by which no gradient is inf and few are 0 (section 3.2).
+
+    A step: scale(loss).backward() for every micro-batch, sum over the ranks, unscale_() what the
+    optimizer will read, clip, update(was the norm not finite?), and step only if it was. A power
+    of two changes a float's exponent alone, so that unscaled gradients are what they would have
+    been, but for those that were saved.
+
+    It begins at 65,536, too high for most models: each step skipped halves it, so the right one
+    is found within a few, whereas gradients lost under too low a factor are never missed. That is
+    also about the number of targets in a step, by which our losses are divided.
+    """
+
+    def __init__(self, factor=2.0**16, growth_interval=2000):
+        self.factor, self.growth_interval = factor, growth_interval
+        self.good = self.skipped = 0  # in a row
+        self.steps = 0
+
+    def scale(self, loss):
+        """loss: a tensor in float32; 16 bits would not hold the product."""
+        return loss * self.factor
+
+    def unscale_(self, gradients):  # exercise
+        """Divide gradients, float32 tensors, by self.factor, in place.
+
+        Once a step, when they are complete; before they are clipped, since clip() compares their
+        norm with a limit that knows of no scale.
+        """
+        for gradient in gradients:
+            gradient.div_(self.factor)
+
+    def update(self, overflowed):  # exercise
+        """Tell of a step: were its gradients not finite, so that it is skipped?
+
+        self.steps counts all steps. If it overflowed, self.factor halves, self.skipped is one more
+        and self.good is 0. If not, self.good is one more and self.skipped is 0; and with the
+        growth_interval-th good step in a row self.factor doubles, and self.good begins at 0 again.
+        ValueError if the factor has fallen below FLOOR: no scale helps, the model has diverged.
+
+        factor 8, growth_interval 2, steps bad, good, good, good: factors 4, 4, 8, 8.
+        """
+        self.steps += 1
+        if overflowed:
+            self.factor, self.good, self.skipped = self.factor / 2, 0, self.skipped + 1
+        else:
+            self.good, self.skipped = self.good + 1, 0
+        if self.good == self.growth_interval:
+            self.factor, self.good = self.factor * 2, 0
+        if self.factor < FLOOR:
+            raise ValueError(f"step {self.steps}: the gradients are not finite, whatever the loss "
+                             f"scale, for {self.skipped} steps in a row; down to {self.factor:.0e} "
+                             "it was tried. The model has diverged. Go on from a checkpoint before "
+                             "with a lower --lr, or try --dtype bfloat16, which needs no scale")
+
+    def state_dict(self):
+        return {name: getattr(self, name) for name in ("factor", "good", "skipped", "steps")}
+
+    def load_state_dict(self, state):
+        vars(self).update({name: state[name] for name in self.state_dict()})
+
+
+# ---- an engine with a loss scale ----
+
+class Scaled:
+    """Gives an Engine class a loss scale, if config.dtype is float16; without, all stays as it is.
+
+    It goes first: class Float16(Scaled, DataParallel). All ranks must decide alike whether a step
+    is skipped, and their factors must stay equal, since their gradients are added up. Where
+    gradients are summed whole, inf and nan reach every rank in the sum. Where each rank keeps only
+    its section, the others' sections may be finite. What all share is the norm: of the whole
+    gradient, on all ranks the same number; and it is inf or nan if any part of it is.
+    """
+
+    scaler = None
+
+    def prepare(self, model, config):
+        self.scaler = LossScaler() if config.dtype == "float16" else None
+        return super().prepare(model, config)
+
+    def gradients(self, model):
+        """What this rank's optimizer will read: a list of tensors. Engines with sections have
+        their own.
+        """
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    def backward(self, loss):
+        super().backward(self.scaler.scale(loss) if self.scaler else loss)
+
+    def unscale(self, model):
+        """To be called first by an engine that has a clip() of its own."""
+        if self.scaler:
+            self.scaler.unscale_(self.gradients(model))
+
+    def clip(self, model, largest):
+        self.unscale(model)
+        return super().clip(model, largest)
+
+    def overflowed(self, norm):
+        """Is this step to be skipped? norm: what clip() has returned, the same on all ranks."""
+        if not self.scaler:
+            return super().overflowed(norm)
+        bad = not math.isfinite(norm)
+        self.scaler.update(bad)
+        return bad
+
+    def state_dict(self):
+        scaler = {"scaler": self.scaler.state_dict()} if self.scaler else {}
+        return super().state_dict() | scaler
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        if self.scaler and "scaler" in state:  # a run may have begun in another type
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def main(argv=None):
+    Parser(description=__doc__.splitlines()[0]).parse_args(argv)
+    columns = [limits(*bits) | dict(experiments(dtype)) for dtype, bits in FORMATS.items()]
+    print(" " * 28 + "".join(f"{str(dtype).removeprefix('torch.'):>12}" for dtype in FORMATS))
+    print(f"{'bits':28}" + "".join(f"{f'1 + {e} + {f}':>12}" for e, f in FORMATS.values()))
+    for what in columns[0]:
+        print(f"{what:28}" + "".join(f"{column[what]:12.5g}" for column in columns))
+
+
+if __name__ == "__main__":
+    run(main)

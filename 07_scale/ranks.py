@@ -1,0 +1,47 @@
+"""Several processes that talk over gloo, for tests and figures: what torchrun does, in one call.
+
+Left out: anything to train with; that is scale.py, which torchrun starts. Reads and writes nothing.
+Next: ddp.py.
+"""
+
+import multiprocessing
+import tempfile
+import traceback
+
+import torch
+import torch._dynamo  # noqa: F401, optimizers import it, for seconds: once, before processes fork
+import torch.distributed as dist
+
+
+def child(rank, world, work, folder, results):
+    torch.set_num_threads(1)  # threads do not survive a fork
+    try:
+        dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world)
+        results.put((rank, work(rank), None))
+        dist.destroy_process_group()
+    except BaseException:
+        results.put((rank, None, traceback.format_exc()))
+
+
+def on_ranks(work, world=2, patience=60):
+    """[work(0), work(1), ...], each in a process of its own, forked, in one group. Its asserts
+    count: AssertionError with the traceback of the first that failed. patience: seconds.
+    """
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        results = context.Queue()
+        processes = [context.Process(target=child, args=(rank, world, work, folder, results))
+                     for rank in range(world)]
+        for process in processes:
+            process.start()
+        found = {}
+        try:
+            for _ in range(world):
+                rank, result, error = results.get(timeout=patience)
+                assert error is None, f"rank {rank}: {error}"
+                found[rank] = result
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+    return [found[rank] for rank in range(world)]

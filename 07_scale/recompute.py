@@ -1,0 +1,196 @@
+"""Activation checkpointing by hand: keep a block's input, not what happens inside; run it again.
+
+The backward pass needs what every operation of the forward pass has seen, and for a GPT that soon
+takes more memory than all else. A block that is recomputed keeps the (B, T, C) it was given, and
+nothing of the dozens of tensors inside. When its gradient arrives, it runs again, this time with
+all that is needed, and the gradient goes through; then that is forgotten, too. A step costs one
+more forward pass of the blocks: four passes for three, as a backward pass is worth two (Chen et al.
+2016, section 4, with every block a segment). PyTorch's own stops before the last matrix product,
+whose result nobody needs, and pays two thirds of that.
+What runs again must do the same: dropout must drop the same numbers, autocast round the same way.
+Left out: choosing what to keep inside a block, the random state of a Mac's GPU.
+
+    python 07_scale/recompute.py      # memory and time of a step, with and without
+
+Reads and writes nothing; scale.py trains with it. Next: scale.py.
+"""
+
+import contextlib
+import functools
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from console import Parser, run
+from gpt import GPT, GPTConfig
+
+HOW = ("none", "hand", "torch")
+
+
+# ---- what must be as it was ----
+
+def random_state(device):
+    """The state of the random generators that a block on `device` may use: the processor's, and
+    the GPU's if it is on one.
+    """
+    on_gpu = device.type == "cuda"
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None
+
+
+@contextlib.contextmanager
+def restored(state, device):
+    """Random numbers come as after random_state(), and afterwards go on as if nothing had been."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.set_rng_state(state[0])
+        if state[1] is not None:
+            torch.cuda.set_rng_state(state[1], device)
+        yield
+
+
+def same_autocast(device):
+    """A function that makes a context, in which autocast is as it is now.
+
+    But for its cache of rounded weights, which saves work where a weight is used twice. A block
+    uses each once, and the cache would hold all of them at once, 2 bytes a parameter.
+    """
+    return functools.partial(torch.autocast, device.type, torch.get_autocast_dtype(device.type),
+                             torch.is_autocast_enabled(device.type), cache_enabled=False)
+
+
+# ---- the idea ----
+
+class Recompute(torch.autograd.Function):
+    """block(x, *others) as one operation for autograd, of which x is kept, and no more.
+
+    To autograd the block's parameters are inputs, like x: so it knows that a gradient is wanted
+    even if x needs none, and puts theirs into .grad itself, once, and then calls the hooks that
+    wait for it (ddp.py). torch.utils.checkpoint did it otherwise at first: a backward pass inside
+    the backward pass wrote to .grad.
+    """
+
+    @staticmethod
+    def forward(ctx, block, others, x, *parameters):  # exercise
+        """block(x, *others), computed without a graph (autograd calls this under no_grad).
+
+        block: a function; x: a tensor; others: a tuple of whatever else it takes, that gets no
+        gradients (angles, a mask, None); parameters: the tensors inside it that do.
+        Returns a tensor. ctx is handed to backward(): whatever is set on it can be read there, but
+        tensors that get gradients go through ctx.save_for_backward(). Two things that are about to
+        be used must be remembered: random_state(x.device), from before the block runs, and
+        same_autocast(x.device), in which it runs.
+        """
+        ctx.save_for_backward(x, *parameters)
+        ctx.block, ctx.others = block, others
+        ctx.random, ctx.autocast = random_state(x.device), same_autocast(x.device)
+        with ctx.autocast():
+            return block(x, *others)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):  # exercise
+        """From the gradient of the result to those of forward()'s inputs, one for each: None for
+        block and others, and for those that need none (ctx.needs_input_grad, a bool for each).
+
+        Run the block again, under torch.enable_grad(), with the random numbers of the first time,
+        in restored(ctx.random, device), and its autocast, ctx.autocast(); on x.detach(), so that
+        this graph ends there. torch.autograd.grad(result, inputs, gradient, allow_unused=True)
+        gives the gradients of those asked for.
+        """
+        x, *parameters = ctx.saved_tensors
+        needed = ctx.needs_input_grad[2:]
+        with torch.enable_grad(), restored(ctx.random, x.device), ctx.autocast():
+            x = x.detach().requires_grad_(needed[0])
+            result = ctx.block(x, *ctx.others)
+        wanted = [t for t, wants in zip((x, *parameters), needed) if wants]
+        found = iter(torch.autograd.grad(result, wanted, gradient, allow_unused=True))
+        return None, None, *(next(found) if wants else None for wants in needed)
+
+
+# ---- the blocks of a GPT ----
+
+def by_hand(block, forward, x, angles, mask, cache):
+    """What a block's forward becomes. `forward` is what it was.
+
+    Where nothing is kept for a backward pass, there is nothing to save; and what a cache is given
+    twice, it holds twice.
+    """
+    if cache is not None or not torch.is_grad_enabled():
+        return forward(x, angles, mask, cache)
+    return Recompute.apply(forward, (angles, mask, cache), x, *block.parameters())
+
+
+def by_torch(block, forward, x, angles, mask, cache):
+    """The same with torch.utils.checkpoint, which notes what is saved, and makes it again."""
+    if cache is not None or not torch.is_grad_enabled():
+        return forward(x, angles, mask, cache)
+    return checkpoint(forward, x, angles, mask, cache, use_reentrant=False)
+
+
+def recompute_blocks(model, how):
+    """Let the blocks of a GPT be recomputed from now on, "hand" or "torch" says by which; or "none"
+    of them any longer.
+
+    Only the attribute `forward` of each block changes, which then hides its class's: weights,
+    names, hooks of the block and copy.deepcopy(model) stay as they are. Hooks of what is inside a
+    block are called twice in a step. ValueError if there is no such way.
+    """
+    if how not in HOW:
+        raise ValueError(f"recompute is {how!r}, but must be one of {', '.join(HOW)}")
+    for block in model.blocks:
+        vars(block).pop("forward", None)
+        if how != "none":
+            wrapped = by_hand if how == "hand" else by_torch
+            block.forward = functools.partial(wrapped, block, block.forward)
+
+
+# ---- what it saves, and what it costs ----
+
+def saved_bytes(work, model):
+    """What autograd keeps for the backward pass of what work() returns, the model's parameters
+    aside: bytes, each piece of memory once.
+    """
+    own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = work()
+    del result  # until here all that was kept is alive, so no address has come twice
+    return sum(kept.values())
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3, help="steps timed each (default: 3)")
+    parser.add_argument("--d-model", type=int, default=256, help="width (default: 256)")
+    args = parser.parse_args(argv)
+    C = args.d_model
+    config = GPTConfig(vocab_size=512, seq_len=256, n_layer=6, n_head=4, n_kv_head=4, d_model=C,
+                       d_ff=4 * C)
+    model, ids, seconds = GPT(config), torch.randint(512, (4, 256)), {how: [] for how in HOW}
+    print(f"{config.n_layer} blocks; between two of them {4 * 256 * C * 4 / 1e6:.1f} MB")
+    for _ in range(args.repeats + 1):  # in turn, as the machine has moods; the first warms up
+        for how in HOW:
+            recompute_blocks(model, how)
+            start = time.process_time()  # of all threads; not what others on the machine took
+            model.loss(ids, ids).mean().backward()
+            seconds[how].append(time.process_time() - start)
+    print(f"{'recomputed':12}{'kept, MB':>12}{'a step, s':>12}{'ratio':>8}")
+    for how in HOW:
+        recompute_blocks(model, how)
+        kept, best = saved_bytes(lambda: model.loss(ids, ids), model), min(seconds[how][1:])
+        print(f"{how:12}{kept / 1e6:12.1f}{best:12.2f}{best / min(seconds['none'][1:]):8.2f}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,100 @@
+"""Does all of stage 7 work here? Every path trains a small model, and must reach what one process
+alone reaches: on all GPUs there are, or on two processes of the CPU.
+
+A GPU can't be had in every test, so this is for yours: run it before a run that matters. In float32
+a path must agree to 1e-4 bits per byte; in 16 bits to a hundredth, and on GPUs, whose products are
+not those of float32 to the last bit, to a thousandth.
+Left out: more than one machine; speed (tests/bench.py scale).
+
+    python 07_scale/scale.py --selftest
+
+Trains on this folder's own text, in a folder that is removed. Next: plan.py.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from metrics import read_metrics
+
+HERE = Path(__file__).resolve().parent
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+STEPS = 12
+
+# name: (options of train.py; for each leg of the run those of scale.py, or None for a process that
+# is alone; whose result it must reach). A micro-batch is an eighth of the batch: all accumulate.
+ADAMW = ("--optimizer", "adamw")
+PATHS = {
+    "alone": ((), [None], None),
+    "alone, AdamW": (ADAMW, [None], None),
+    "ddp": ((), [()], "alone"),
+    "zero1": ((), [("--engine", "zero1")], "alone"),
+    "zero2": ((), [("--engine", "zero2")], "alone"),
+    "zero2, AdamW": (ADAMW, [("--engine", "zero2")], "alone, AdamW"),
+    "torch-ddp": ((), [("--engine", "torch-ddp")], "alone"),
+    "fsdp2": (ADAMW, [("--engine", "fsdp2")], "alone, AdamW"),
+    "recompute by hand": ((), [("--recompute", "hand")], "alone"),
+    "recompute, fsdp2": (ADAMW, [("--engine", "fsdp2", "--recompute", "torch")], "alone, AdamW"),
+    "zero2, then alone": ((), [("--engine", "zero2"), None], "alone"),
+    "fsdp2, then zero1": (ADAMW, [("--engine", "fsdp2"), ("--engine", "zero1")], "alone, AdamW"),
+    "bfloat16": (("--dtype", "bfloat16"), [()], "alone"),
+    "float16, zero2": (("--dtype", "float16"), [("--engine", "zero2")], "alone"),
+    "compile": (("--compile",), [()], "alone"),
+}
+
+
+def commands(folder, name, n_processes):
+    """The words that start each leg of a path. The schedule has no end, so that legs are parts."""
+    train, legs, _ = PATHS[name]
+    for i, engine in enumerate(legs, 1):
+        start = ([str(HERE.parent / "04_train" / "train.py")] if engine is None else
+                 [*TORCHRUN, str(n_processes), str(HERE / "scale.py"), *engine])
+        yield [sys.executable, *start, "--preset", "nano", "--optimizer", "muon",
+               "--data", f"folder:{HERE},include=*.py", "--schedule", "inverse-sqrt",
+               "--warmup", "2", "--batch-size", "16", "--micro-batch", "2",
+               "--steps", str(STEPS * i // len(legs)), "--data-dir", str(folder / "data"),
+               "--runs-dir", str(folder), "--name", name.replace(" ", "-"),
+               *(["--resume"] if i > 1 else []), *train]
+
+
+def attempt(words):
+    """Run a command: "" if all went well, else a line of the trouble."""
+    done = subprocess.run(words, capture_output=True, text=True)
+    if not done.returncode:
+        return ""
+    said = [line for line in done.stderr.splitlines() if "error:" in line.lower()]
+    return (said or done.stderr.splitlines() or ["it ended without a word"])[0].strip()
+
+
+def selftest(names=tuple(PATHS)):
+    """Try paths, and print a table. SystemExit if one fails."""
+    gpus = torch.cuda.device_count()
+    n, near, reached = gpus or 2, 1e-3 if gpus else 1e-4, {}
+    print(f"{n} processes, {'NCCL' if gpus else 'gloo'}, {STEPS} steps each\n\n"
+          f"{'':20}{'seconds':>8}{'bits per byte':>16}{'off by':>10}")
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            start = time.perf_counter()
+            trouble = next(filter(None, map(attempt, commands(Path(folder), name, n))), "")
+            print(f"{name:20}{time.perf_counter() - start:8.1f}", end="", flush=True)
+            if not trouble:
+                run = Path(folder) / name.replace(" ", "-")
+                bits = reached[name] = read_metrics(run / "metrics.jsonl")[-1]["val_bits_per_byte"]
+                off = abs(bits - reached.get(PATHS[name][2], bits))
+                print(f"{bits:16.5f}{off:10.0e}", end="")
+                limit = 1e-2 if "float16" in name else near
+                trouble = f"more than {limit:g}" if off > limit else ""
+            print(f"  FAILED: {trouble}" if trouble else "  ok", flush=True)
+            failed += bool(trouble)
+    if failed:
+        raise SystemExit(f"{failed} of {len(names)} paths failed")
+    print(f"all {len(names)} paths work")

@@ -1,0 +1,49 @@
+"""Tests of fsdp.py; that its engines train what one process trains is test_scale.py's."""
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from fsdp import DividedOptimizer, together
+from gpt import GPT, GPTConfig
+from optim import make_optimizer
+from presets import Config
+from ranks import on_ranks
+
+SMALL = dict(vocab_size=61, seq_len=16, n_layer=1, n_head=2, n_kv_head=2, d_model=32, d_ff=64)
+
+
+def test_together():
+    def work(rank):
+        model = GPT(GPTConfig(**SMALL))
+        whole = model.head.weight.detach().clone()
+        fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        part = model.head.weight.to_local()
+        return part.numel() / whole.numel(), torch.equal(together(model.head.weight), whole)
+    assert on_ranks(work) == [(31 / 61, True), (30 / 61, True)]
+    assert together(7) == 7
+
+
+def test_divided_optimizer():
+    """What it remembers is whole, loads into a plain one, and comes back."""
+    def work(rank):
+        config, model = Config(**SMALL), GPT(GPTConfig(**SMALL))
+        fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        optimizer = DividedOptimizer(make_optimizer(model, config).param_groups, {})
+        ids = torch.arange(32).view(2, 16)
+        model.loss(ids, ids).mean().backward()
+        optimizer.step()
+        said = optimizer.state_dict()
+
+        plain = make_optimizer(GPT(GPTConfig(**SMALL)), config)
+        plain.load_state_dict(said)
+        for group in plain.param_groups:
+            for p in group["params"]:
+                assert plain.state[p]["exp_avg"].shape == p.shape
+        again = DividedOptimizer(make_optimizer(model, config).param_groups, {})
+        again.load_state_dict(plain.state_dict())
+        for p, state in optimizer.state.items():
+            for name, value in state.items():
+                assert torch.equal(together(again.state[p][name]), together(value)), name
+            assert again.state[p]["exp_avg"].placements == p.placements
+    on_ranks(work)

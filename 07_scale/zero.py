@@ -1,0 +1,264 @@
+"""ZeRO: what data parallel keeps whole on every rank, each rank keeps a share of.
+
+With ddp.py every rank holds the same AdamW averages and computes the same step. It is enough that
+each does so for its own section of the weights and then tells the others (Rajbhandari et al. 2019,
+sections 3 and 5). The weights of a bucket lie in one flat tensor, cut in a section for each rank.
+Its gradients are reduce-scattered, so that each rank has the sums of its section; the rank's own
+optimizer, which is that of stage 4, moves it; an all-gather puts the sections together again.
+AdamW treats each number by itself, so its buckets are cut anywhere. Muon treats a matrix as a
+matrix, so matrices are dealt out whole.
+
+Bytes a parameter on each of N ranks, in float32 with AdamW (with Muon a matrix has 4, not 8):
+
+                       weights   gradients   optimizer
+    data parallel            4           4           8
+    ZeRO-1                   4           4         8/N      gradients are sent once a step
+    ZeRO-2                   4         4/N         8/N      ... and after every micro-batch
+
+The one difference is when gradients are sent: with one micro-batch a step there is none. Beside
+this there are up to two buckets of whole gradients on their way. A step sends what an all-reduce
+of the gradients does, which is also a reduce-scatter and an all-gather; ZeRO-2 sends half of that
+again for each further micro-batch.
+Left out: sharding the weights, which is ZeRO-3 (scale.py --engine fsdp2); weights that are gathered
+only when the next forward pass needs them.
+
+Reads and writes nothing: scale.py makes it an engine. Next: precision.py.
+"""
+
+import itertools
+import sys
+from collections import deque
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+from ddp import InTurn, make_buckets
+from optim import Optimizer
+
+AVERAGES = {"adamw": ("exp_avg", "exp_avg_sq"), "muon": ("average",)}  # what Optimizer remembers
+
+
+# ---- who has what ----
+
+def cut_anywhere(sizes, world):  # exercise
+    """Lay tensors of so many elements one after the other and cut that in `world` sections of one
+    length, the shortest that is enough; what is too much stays empty, at the end.
+
+    Returns (starts, length): where each tensor begins, and the length of a section. Section r goes
+    from r * length to (r + 1) * length, through tensors if need be.
+    cut_anywhere([3, 4, 2], 2) is ([0, 3, 7], 5): the second tensor lies in both sections.
+    """
+    return list(itertools.accumulate(sizes, initial=0))[:-1], -(-sum(sizes) // world)
+
+
+def deal_whole(sizes, world):  # exercise
+    """The same for tensors that must not be cut: each lies in one section, and what a section has
+    too much stays empty, at its end.
+
+    They are dealt out one by one, the largest first (of equal ones the earlier), each to the
+    section that has least so far (of equal ones the lower), behind what it has. The length is that
+    of the fullest section, at most 4/3 of the best there is (Graham 1969).
+    deal_whole([3, 5, 4], 2) is ([11, 0, 7], 7): 5 to section 0, 4 to section 1, then 3 behind it.
+    """
+    filled, places = [0] * world, [None] * len(sizes)
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        section = filled.index(min(filled))
+        places[i] = section, filled[section]
+        filled[section] += sizes[i]
+    return [section * max(filled) + before for section, before in places], max(filled)
+
+
+def sum_sections(flat):  # exercise
+    """Start to add up `flat` over the ranks, such that each gets the sums of its own section.
+
+    flat: (world * length,), changed in place. Returns a work: after its wait() the section of this
+    rank, flat.chunk(world)[rank], is the sum of all ranks'; the others hold anything.
+    dist.reduce_scatter_single(output, input, async_op=True), whose output may be that part of its
+    input, sends half of what an all-reduce does. Gloo, which tensors not on a GPU travel by, makes
+    it an all-reduce of a copy: there dist.all_reduce(flat, async_op=True) is quicker.
+    """
+    if not flat.is_cuda:
+        return dist.all_reduce(flat, async_op=True)
+    own = flat.chunk(dist.get_world_size())[dist.get_rank()]
+    return dist.reduce_scatter_single(own, flat, async_op=True)
+
+
+class Bucket:
+    """Parameters whose weights lie in one flat tensor, of which each rank has a section.
+
+    kind: of its group, "adamw" or "muon". `pieces` is what lies in this rank's section, for its
+    optimizer: {piece of the weights: parameter}. A piece has its parameter's shape if it is all of
+    it, else it is flat.
+    """
+
+    def __init__(self, parameters, kind):
+        self.kind, rank, self.world = kind, dist.get_rank(), dist.get_world_size()
+        lay_out = deal_whole if kind == "muon" else cut_anywhere
+        self.parameters, sizes = parameters, [p.numel() for p in parameters]
+        self.starts, self.length = lay_out(sizes, self.world)
+        self.spans = []  # (parameter, where its piece begins and ends)
+        for parameter, start, size in zip(parameters, self.starts, sizes):
+            begin = max(start, rank * self.length)
+            end = min(start + size, (rank + 1) * self.length)
+            if begin < end:
+                self.spans.append((parameter, begin, end))
+        self.section = slice(rank * self.length, (rank + 1) * self.length)
+        self.weights = self.flat([p.detach() for p in parameters])
+        for parameter, view in zip(parameters, self.views(self.weights)):
+            parameter.data = view
+        self.pieces = dict(zip(self.own(self.weights), (p for p, _, _ in self.spans)))
+
+    def flat(self, tensors):
+        """A new flat tensor with these in the places of the parameters, and zeros between."""
+        flat = self.parameters[0].new_zeros(self.world * self.length)
+        torch._foreach_copy_(self.views(flat), tensors)
+        return flat
+
+    def views(self, flat):
+        """What of a flat tensor is each parameter's."""
+        return [flat[start:start + p.numel()].view_as(p)
+                for p, start in zip(self.parameters, self.starts)]
+
+    def own(self, flat):
+        """What of a flat tensor is each piece's."""
+        return [flat[begin:end].view_as(p) if end - begin == p.numel() else flat[begin:end]
+                for p, begin, end in self.spans]
+
+    def gather(self, flat):
+        """Start to make a flat tensor whole, of which each rank has its section."""
+        return dist.all_gather_single(flat, flat[self.section], async_op=True)
+
+
+# ---- the optimizer ----
+
+class ShardedOptimizer:
+    """An Optimizer of which every rank has a share. All its methods are for all ranks together.
+
+    optimizer: the one that would move the model if it were alone, before its first step. It says
+    which groups there are; set "lr" and others in `param_groups` as with any. All ranks must begin
+    with the same weights (ddp.broadcast_weights), which move to where this wants to have them.
+    stage: 1 or 2. Every backward pass stands between begin(last) and finish(). After the last of
+    a step no parameter has a .grad, but each of `pieces`, {piece of this rank: parameter}, the sum.
+    """
+
+    def __init__(self, model, optimizer, stage, bucket_bytes=4 << 20):
+        self.plain, self.param_groups, self.stage = optimizer, optimizer.param_groups, stage
+        order = {p: i for i, p in enumerate(model.parameters())}
+        self.buckets, groups = [], []
+        for group in self.param_groups:
+            ordered, kind = sorted(group["params"], key=order.get), group["kind"]
+            if kind == "muon":  # few matrices can't be dealt out evenly
+                bucket_bytes = max(bucket_bytes, 2 * dist.get_world_size() * max(
+                    p.numel() * p.element_size() for p in ordered))
+            buckets = [Bucket(bucket, kind) for bucket in make_buckets(ordered, bucket_bytes)]
+            groups.append(group | {"params": [piece for b in buckets for piece in b.pieces]})
+            self.buckets += buckets
+        # A bucket is complete with the gradient of its parameter that is nearest to the input.
+        self.buckets.sort(key=lambda bucket: -min(map(order.get, bucket.parameters)))
+        self.pieces = {piece: p for b in self.buckets for piece, p in b.pieces.items()}
+        self.own = Optimizer(groups, {piece: optimizer.parts[p] for piece, p in self.pieces.items()
+                                      if p in optimizer.parts})
+        self.numbers = {p: i for i, p in enumerate(  # as state_dict() counts
+            p for group in self.param_groups for p in group["params"])}
+        self.turns = InTurn([bucket.parameters for bucket in self.buckets], self.send)
+        self.on_their_way, self.steps = deque(), 0.0
+
+    # 1) gradients: whole ones become sums of the own section
+
+    def begin(self, last):
+        """Before a backward pass. `last`: that of the micro-batch that completes the step. At
+        stage 2 all ranks need as many micro-batches, since each sends something.
+        """
+        self.turns.active = last or self.stage == 2
+
+    def finish(self):
+        """After it."""
+        if self.turns.active:
+            self.turns.finish()
+            while self.on_their_way:
+                self.receive()
+
+    def send(self, i):
+        """A bucket's gradients become a message, and are gone. At most two are on their way, else
+        ZeRO-2 would have all gradients after all where the network is slower than the processor.
+        """
+        if len(self.on_their_way) == 2:
+            self.receive()
+        bucket = self.buckets[i]
+        flat = bucket.flat([p.grad for p in bucket.parameters])
+        for parameter in bucket.parameters:
+            parameter.grad = None
+        self.on_their_way.append((bucket, flat, sum_sections(flat)))
+
+    def receive(self):
+        """The own section of the message sent first; the rest of it is gone."""
+        bucket, flat, work = self.on_their_way.popleft()
+        work.wait()
+        for piece, total in zip(bucket.pieces, bucket.own(flat)):
+            piece.grad = total.clone() if piece.grad is None else piece.grad.add_(total)
+
+    def clip(self, largest):
+        """optim.clip of all gradients together: each rank knows a part of the sum of squares."""
+        gradients = [piece.grad for piece in self.pieces]
+        square = torch.nn.utils.get_total_norm(gradients).double() ** 2
+        square = square.to(self.buckets[0].weights.device)
+        dist.all_reduce(square)
+        norm = float(square.sqrt())
+        if norm > largest:
+            torch._foreach_mul_(gradients, largest / norm)
+        return norm
+
+    # 2) weights: each rank moves its section, and tells the others
+
+    def step(self):
+        for own, group in zip(self.own.param_groups, self.param_groups):
+            own.update({key: value for key, value in group.items() if key != "params"})
+        self.own.step()
+        self.steps += 1
+        for work in [bucket.gather(bucket.weights) for bucket in self.buckets]:
+            work.wait()
+
+    def zero_grad(self):
+        self.own.zero_grad()
+
+    # 3) checkpoints, which don't know how many ranks there were
+
+    def state_dict(self):
+        """On rank 0 what the Optimizer of a single process would say, on the CPU. The other ranks
+        only take part in it, and return one that remembers nothing.
+        """
+        whole = self.plain.state_dict()
+        for bucket in self.buckets if self.steps else []:
+            for name in AVERAGES[bucket.kind]:
+                flat = torch.zeros_like(bucket.weights)
+                for piece, average in zip(bucket.pieces, bucket.own(flat)):
+                    average.copy_(self.own.state[piece][name])
+                bucket.gather(flat).wait()
+                if dist.get_rank() > 0:
+                    continue
+                for p, average in zip(bucket.parameters, bucket.views(flat)):
+                    state = whole["state"].setdefault(self.numbers[p], {})
+                    state[name] = average.to("cpu", copy=True)
+                    if bucket.kind == "adamw":
+                        state["step"] = torch.tensor(self.steps)
+        return whole
+
+    def load_state_dict(self, whole):
+        """Every rank takes its share of what state_dict() or an Optimizer has said."""
+        steps = {float(state["step"]) for state in whole["state"].values() if "step" in state}
+        assert len(steps) < 2, f"the parameters of this checkpoint have made {steps} steps"
+        self.steps = max(steps, default=float(len(whole["state"]) > 0))
+        for bucket in self.buckets if self.steps else []:
+            for name in AVERAGES[bucket.kind]:
+                flat = bucket.flat([whole["state"][self.numbers[p]][name]
+                                    for p in bucket.parameters])
+                for piece, average in zip(bucket.pieces, bucket.own(flat)):
+                    state = self.own.state[piece]
+                    state[name] = average.clone()
+                    if bucket.kind == "adamw":
+                        state["step"] = torch.tensor(self.steps, device=piece.device)

@@ -1,0 +1,162 @@
+"""Memory of real training steps beside what 07_scale/memory.py says of them. bench.py calls it.
+
+Every rank is a process of its own. What it took is the most that it ever had in memory (VmHWM)
+less what it had before the model was built, when a step of a tiny one had loaded all libraries.
+Blocks of 1 MB or more go back to the system as soon as they are free (machine.py): what is measured
+is then what tensors need, and not also what glibc's heap could not use again.
+Left out: GPUs, other systems than Linux.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch._dynamo  # noqa: F401, which every optimizer asks for
+import torch.distributed as dist
+import torch.distributed.nn.functional  # noqa: F401, before there is a group, as in scale.py
+
+# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
+stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
+sys.path[:] = [p for p in sys.path if p not in stages] + stages
+
+import engines
+import optim
+from budget import size
+from console import StopSignal, run
+from family import rung
+from gpt import GPT
+from machine import free_memory, return_freed_memory
+from memory import moments, parameters, peak
+from presets import Config
+from train import take_step
+
+ENGINES = {"plain": engines.Processes} | engines.ENGINES  # what can be measured
+
+# depth of a rung, windows and tokens of a micro-batch; each step has two. The larger the model, the
+# fewer tokens: a step must end.
+SIZES = {6: (4, 128), 8: (4, 128), 12: (2, 128), 16: (1, 128), 20: (1, 128), 26: (1, 128)}
+VOCABULARY = {20: 53248, 26: 49152}
+TWO_RANKS = (8, 12, 16)
+MUON_FITS = 20  # the depth up to which Muon's work fits into 20 GB
+LARGE = 26  # needs 20 GB
+
+
+def grid():
+    """Every job of the table, the smallest first."""
+    for depth, (windows, tokens) in SIZES.items():
+        for engine in ("plain", "ddp", "zero1")[:3 if depth in TWO_RANKS else 1]:
+            for optimizer in ("adamw", "muon")[:1 + (depth <= MUON_FITS)]:
+                for recompute in (False, True):
+                    yield dict(depth=depth, windows=windows, tokens=tokens, optimizer=optimizer,
+                               engine=engine, recompute=recompute, dtype="float32")
+        if depth == 8:
+            yield dict(depth=depth, windows=windows, tokens=tokens, optimizer="adamw",
+                       engine="plain", recompute=False, dtype="bfloat16")
+
+
+def ranks_of(job):
+    return 1 if job["engine"] == "plain" else 2
+
+
+def config_of(job):
+    """The Config of a job: a rung of our ladder, with two micro-batches for each rank."""
+    fields = rung(job["depth"])
+    return Config(**fields | dict(
+        vocab_size=VOCABULARY.get(job["depth"], fields["vocab_size"]), seq_len=job["tokens"],
+        optimizer=job["optimizer"], dtype=job["dtype"], micro_batch=job["windows"], device="cpu",
+        batch_size=2 * ranks_of(job) * job["windows"]))
+
+
+# ---- in a process of its own ----
+
+def status(field):
+    """A field of /proc/self/status, in bytes: VmRSS is memory in use, VmHWM the most ever."""
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(field))
+
+
+def make_steps(config, engine, steps):
+    """Build a model and take steps of the trainer's, on ids that mean nothing."""
+    model = GPT(config.gpt(config.vocab_size))
+    optimizer = engine.prepare(model, config)
+    ids = engine.share(np.random.default_rng(0).integers(
+        0, config.vocab_size, (config.batch_size, config.seq_len + 1)))
+    for step in range(steps):
+        take_step(model, optimizer, (ids[:, :-1], ids[:, 1:]), step, config, engine, StopSignal())
+
+
+def one_rank(job):
+    """What a rank does. Prints how many bytes a training step took."""
+    torch.set_num_threads(1)
+    return_freed_memory(2**20)
+    optim.orthogonalize.__defaults__ = (1,)  # one Newton-Schulz step takes the memory of five
+    dist.init_process_group("gloo", f"file://{job['store']}", rank=job["rank"],
+                            world_size=ranks_of(job))
+    engine = ENGINES[job["engine"]](recompute="hand" if job["recompute"] else "none")
+    config = config_of(job)
+    tiny = Config(device="cpu", batch_size=2, micro_batch=1, seq_len=32,
+                  optimizer=job["optimizer"], dtype=job["dtype"])
+    make_steps(tiny, engine, 1)
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is in use
+    before = status("VmRSS")
+    make_steps(config, engine, 2)  # the optimizer's state is there in the second
+    print(status("VmHWM") - before)
+    engine.close()
+
+
+# ---- the table ----
+
+def measured(job):
+    """The most bytes that a rank of this job took, in processes of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = [subprocess.Popen(
+            [sys.executable, __file__,
+             json.dumps(job | {"rank": rank, "store": f"{folder}/store"})],
+            stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            for rank in range(ranks_of(job))]
+        try:
+            said = [rank.communicate()[0] for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
+    if any(rank.returncode for rank in ranks):
+        raise ValueError(f"a process of {job} failed with exit code "
+                         f"{[rank.returncode for rank in ranks]}")
+    return max(int(text.splitlines()[-1]) for text in said)
+
+
+def planned(job):
+    """What memory.py says of the same step."""
+    config = config_of(job)
+    return peak(moments(config, config.gpt(config.vocab_size), job["engine"], ranks_of(job),
+                        job["windows"], job["recompute"]))
+
+
+def calibrate(jobs=None):
+    """Print a row for each job of the grid: memory planned, measured, and how far off that is.
+    Returns [(parameters, job, planned, measured), ...].
+    """
+    rows = []
+    print("| parameters | ranks | optimizer | dtype | recompute | tokens at once | planned | "
+          "measured | |\n|---|---|---|---|---|---|---|---|---|", flush=True)
+    for job in jobs or grid():
+        if job["depth"] == LARGE and (free_memory() or 0) < 19e9:
+            print(f"(depth {LARGE} is left out: 19 GB of memory are not free)")
+            continue
+        config = config_of(job)
+        n = parameters(config.gpt(config.vocab_size))
+        took, said = measured(job), planned(job)
+        print(f"| {n / 1e6:.0f}M | {ranks_of(job)} | {job['optimizer']} | {job['dtype']} | "
+              f"{'yes' if job['recompute'] else 'no'} | {job['windows']} x {job['tokens']} | "
+              f"{size(said)} | {size(took)} | {took / said - 1:+.1%} |", flush=True)
+        rows.append((n, job, said, took))
+    return rows
+
+
+if __name__ == "__main__":
+    run(lambda: one_rank(json.loads(sys.argv[1])))
