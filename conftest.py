@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
+if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n 2: each a core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
 stages = [str(p) for p in Path(__file__).resolve().parents[0].glob("0?_*")]

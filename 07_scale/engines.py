@@ -56,9 +56,11 @@ class Processes(Scaled, Engine):
         self.slow = dist.new_group(backend="gloo", timeout=timedelta(days=1))  # for first()
 
     def check(self, config):
-        if self.even and config.batch_size % self.world:
-            raise ValueError(f"batch_size {config.batch_size} can't be dealt evenly to "
-                             f"{self.world} processes, which this engine needs")
+        short = config.batch_size < self.world  # a rank without a window would send nothing
+        if short or self.even and config.batch_size % self.world:
+            raise ValueError(f"batch_size {config.batch_size} can't be dealt "
+                             f"{'out' if short else 'evenly'} to {self.world} processes, as "
+                             f"{self.name} needs")
 
     def memory(self, config, shape, world):
         windows = windows_at_once(config, world)

@@ -86,8 +86,7 @@ def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, 
     n, memory = parameters(shape), training_memory(shape, windows, config.optimizer, dtype)
     matrices = (8 * n - memory["optimizer"]) // 4
     states = rank_states(n, matrices, engine, world, low)
-    copies = {"copies": 0 if low or engine == "fsdp2" else memory["copies"]}
-    width = 2 if low or engine == "fsdp2" and dtype == "bfloat16" else 4
+    copies, width = {"copies": 0 if low else memory["copies"]}, 2 if low else 4
     sending, sent = buffers(shape, engine, width)
 
     logits = 4 * windows * shape.seq_len * shape.vocab_size

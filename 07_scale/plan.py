@@ -79,8 +79,7 @@ def step_seconds(config, shape, gpu, engine, world, windows, recompute, utilisat
     flops = flops_per_token(shape) * tokens * (4 / 3 if recompute else 1) / world
     a_step, a_micro_batch = SENDS[engine]
     rounds = a_step + a_micro_batch * accumulation(config, world, windows)
-    width = 2 if engine == "fsdp2" and config.dtype == "bfloat16" else 4
-    sent = rounds * width * parameters(shape) * (world - 1) / world
+    sent = rounds * 4 * parameters(shape) * (world - 1) / world
     return max(flops / (utilisation * gpu.tflops * 1e12), sent / (gpu.link * 1e9))
 
 
@@ -99,7 +98,14 @@ class Offer(NamedTuple):
     days: float  # of the whole run
 
 
+def usable(config, engine):
+    """With fsdp2 matrices are divided, but Muon needs them whole: AdamW then."""
+    return dataclasses.replace(config, optimizer="adamw") if engine == "fsdp2" else config
+
+
 def offer(config, shape, gpu, engine, world, recompute, low, utilisation):
+    config = usable(config, engine)
+
     def found(windows):
         return moments(config, shape, engine, world, windows, recompute, low)
     windows = largest_micro_batch(lambda k: peak(found(k)), gpu.gigabytes * 1e9,
@@ -265,9 +271,10 @@ def main(argv=None):
     print(*market(config, shape, world, recompute, low, utilisation, price), sep="\n")
     bars, windows = {}, max(1, chosen.windows)
     for other in dict.fromkeys(["plain", *engines(world)]):
+        ranks = 1 if other == "plain" else world
         for again in (False, True):
             bars[other + ", recompute" * again] = fullest(moments(
-                config, shape, other, 1 if other == "plain" else world, windows, again, low))
+                usable(config, other), shape, other, ranks, windows, again, low))
     draw(bars, GPUS[name].gigabytes, f"where the memory goes: {preset}, {config.optimizer}, "
          f"{config.dtype}, {windows} x {shape.seq_len} tokens at once, {world} x {name}", out)
     print(f"\n{out}: where the memory goes, by engine")

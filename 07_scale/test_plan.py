@@ -53,7 +53,7 @@ def test_step_seconds():
     slow = gpu._replace(link=0.01)  # GB/s; all-reduce: 2 * (N - 1) / N times 4 bytes a parameter
     assert step_seconds(RUN, BILLION, slow, "ddp", 2, 1, False, 0.4) == pytest.approx(4 * N / 1e7)
     assert step_seconds(RUN, BILLION, slow, "fsdp2", 2, 2, False, 0.4) == pytest.approx(
-        3 * 128 * 2 * N / 2 / 1e7), "two gathers and a scatter for each of 128 micro-batches"
+        3 * 128 * 4 * N / 2 / 1e7), "two gathers and a scatter for each of 128 micro-batches"
     assert step_seconds(RUN, BILLION, slow._replace(tflops=1e-3), "ddp", 2, 1, False, 0.4) > plain
 
 

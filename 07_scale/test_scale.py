@@ -213,7 +213,8 @@ def test_float16_with_a_scaled_loss(alone, ranks):
 def test_what_an_engine_can_not_do(alone, ranks):
     words, _ = alone("muon")
     for changes, expected in ((["--engine", "fsdp2"], "Muon needs whole matrices"),
-                              (["--engine", "zero2", "--batch-size", "15"], "dealt evenly")):
+                              (["--engine", "zero2", "--batch-size", "15"], "dealt evenly"),
+                              (["--batch-size", "1"], "dealt out to 2")):
         both = ranks(lambda: launch([*words, *changes]))
         said = "".join(rank.log.read_text() for rank in both)
         assert [rank.exitcode for rank in both] == [2, 2] and said.count(expected) == 1, said
