@@ -18,11 +18,13 @@ from optim import clip, make_optimizer
 
 
 class Engine:
-    """How one process trains. The loop knows nothing else."""
+    """How one process trains. The loop knows nothing else. Of many processes all must call prepare,
+    begin, backward, clip, first, sum and whole, in the same order; so too what prepare returns.
+    """
 
     rank, world = 0, 1  # which process of how many this is
     leads = True  # this one prints and writes
-    rehearses = True  # a step of a process by itself takes no more time and memory than one of all
+    rehearses = True  # the loop may time a step of this process alone, before it starts
 
     # ---- before the first step ----
 
@@ -58,7 +60,9 @@ class Engine:
         return clip(model.parameters(), largest)
 
     def overflowed(self, norm):
-        """Whether this step is to be skipped, since its gradients were too large for their type."""
+        """Whether this step is to be skipped, since its gradients were too large for their type. To
+        be called once a step: a scale of the loss learns from it.
+        """
         return False
 
     # ---- between processes ----

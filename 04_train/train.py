@@ -131,6 +131,20 @@ def rehearse(config, shape, device, batch):
                                        Engine(), stop, loss)
 
 
+def announce(config, shape, device, batch, n_train_tokens, engine):
+    """Lines that say what a run will be. A step is measured for them, if a process can make one by
+    itself.
+    """
+    free, seconds = available(device, engine.world), None
+    if engine.rehearses:
+        seconds = step_seconds(rehearse(config, shape, device, batch), len(batch[0]),
+                               config.micro_batch)
+    yield f"model      {shape}"
+    yield "           " + ", ".join(f"{name} {n:,}" for name, n in count_parameters(shape).items()
+                                    if n) + " parameters"
+    yield from plan(config, shape, seconds, free, engine.world, n_train_tokens, engine.memory)
+
+
 # ---- the loop ----
 
 def train(config, folder, shards, engine=Engine()):
@@ -147,14 +161,8 @@ def train(config, folder, shards, engine=Engine()):
     batches = functools.partial(Batches, shards, config.batch_size, config.seq_len, config.seed,
                                 config.sampling, engine.rank, engine.world)
     peak = float(engine.sum(np.array([matmul_peak(device, getattr(torch, config.dtype))]))[0])
-    say(f"model      {shape}\n           " + ", ".join(
-        f"{name} {n:,}" for name, n in count_parameters(shape).items() if n) + " parameters")
     n_tokens = sum(len(part.train) for part in shards.shards)
-    batch, free, seconds = next(batches()), available(device, engine.world), None
-    if engine.rehearses:
-        seconds = step_seconds(rehearse(config, shape, device, batch), len(batch[0]),
-                               config.micro_batch)
-    say(*plan(config, shape, seconds, free, engine.world, n_tokens, engine.memory), sep="\n")
+    say(*announce(config, shape, device, next(batches()), n_tokens, engine), sep="\n")
 
     # 2. model, optimizer; then what a checkpoint remembers: these, the loader, the losses seen last
     model = GPT(shape, config.seed, config.init_std).to(device)
@@ -212,10 +220,11 @@ def train(config, folder, shards, engine=Engine()):
             if looks and engine.leads:
                 ids = torch.from_numpy(batch[0][:1]).to(device)
                 record(update_ratio=update_ratios(before, whole),
-                       activation_scale=activation_scales(whole, ids))
-                record(sample=sample(whole, shards.tokenizer))
+                       activation_scale=activation_scales(whole, ids),
+                       sample=sample(whole, shards.tokenizer))
                 redraw(folder)
             if saves or stopped:
+                # on all processes: what they have divided is put together here
                 state = {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
                          "loader": loader.state_dict(), "spikes": spikes.state_dict(),
                          "engine": engine.state_dict(), "shards": shards.hash,

@@ -119,7 +119,7 @@ class DataParallel(Processes):
 
 
 class Zero(Processes):
-    """Every rank has a part of the optimizer's state; at stage 2 of the gradients, too (zero.py)."""
+    """Every rank has a part of the optimizer's state, at stage 2 also of the gradients (zero.py)."""
 
     rehearses = False  # by itself a process would need the whole
 

@@ -1,7 +1,7 @@
-"""PyTorch's own engines, what one takes when a machine is too small: DistributedDataParallel and
-fully_shard, behind the same loop.
+"""PyTorch's own engines behind the same loop: DistributedDataParallel, with all on each rank, and
+fully_shard, which divides all, for models too large for one GPU.
 
-They take means over processes where we take sums, so the loss is multiplied by their number. The
+They take means over ranks where we take sums, so the loss is multiplied by the number of ranks. The
 rest is what theirs need: a forward pass they can watch, whole tensors for checkpoints.
 Left out: parameters on the CPU (offloading), 16-bit messages.
 
@@ -56,8 +56,8 @@ class TorchDDP(Processes):
         super().backward(loss * self.world)
 
 
-def together(tensor):
-    """A tensor of which each process has a part, whole, in each; any other as it is."""
+def full(tensor):
+    """A tensor of which each rank has a part, whole, on each; any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -66,12 +66,12 @@ class DividedOptimizer(Optimizer):
 
     def state_dict(self):
         found = super().state_dict()
-        found["state"] = {i: {name: together(value) for name, value in of_one.items()}
+        found["state"] = {i: {name: full(value) for name, value in of_one.items()}
                           for i, of_one in found["state"].items()}
         return found
 
     def load_state_dict(self, state_dict):
-        super().load_state_dict(copy.deepcopy(state_dict))
+        super().load_state_dict(copy.deepcopy(state_dict))  # what it is given it keeps and changes
         for parameter, of_one in self.state.items():
             for name, value in of_one.items():
                 if value.shape == parameter.shape:
@@ -96,15 +96,11 @@ class FSDP2(Processes):
                              "--optimizer adamw, or --engine zero2")
 
     def prepare(self, model, config):
-        super().prepare(model, config)
-        self.model = model
+        super().prepare(model, config)  # its optimizer, of whole weights, is not used
         mesh = init_device_mesh(model.embed.weight.device.type, (self.world,))
         for part in [*model.blocks, model]:
             fully_shard(part, mesh=mesh)
         return DividedOptimizer(make_optimizer(model, config).param_groups, {})
-
-    def begin(self, last):
-        self.model.set_requires_gradient_sync(last)
 
     def backward(self, loss):
         super().backward(loss * self.world)
@@ -125,7 +121,7 @@ class FSDP2(Processes):
     def whole(self, model):
         with torch.device("meta"):  # shapes, to be filled
             whole = GPT(model.config)
-        whole.load_state_dict({name: together(value) for name, value in model.state_dict().items()},
+        whole.load_state_dict({name: full(value) for name, value in model.state_dict().items()},
                               assign=True)
         return whole
 

@@ -3,7 +3,8 @@
 A step is looked at in its fullest moments: when the backward pass begins, when a block is
 recomputed, when the last gradients are on their way, and when the optimizer works. What is largest
 decides. Engines (engines.py, fsdp.py) differ in what every rank holds whole and what they divide.
-How near that is to real steps: tests/bench.py scale --memory. On GPUs it was not tried.
+How near that is to real steps: tests/bench.py scale --memory, for a process alone, ddp and ZeRO;
+the others are arithmetic, and so are GPUs.
 Left out: time and money (plan.py); holes between blocks (04_train/length.py).
 
 Used by engines.py and plan.py; reads and writes nothing. Next: engines.py.
@@ -16,13 +17,13 @@ from pathlib import Path
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from budget import (activation_bytes, count_parameters, muon_bytes, recomputed_bytes,
+from budget import (activation_bytes, count_parameters, muon_bytes, muon_groups, recomputed_bytes,
                     training_memory)
+from ddp import BUCKET_BYTES
 
 # What each engine divides over the ranks.
 DIVIDED = {"plain": (), "ddp": (), "torch-ddp": (), "zero1": ("optimizer",),
            "zero2": ("optimizer", "gradients"), "fsdp2": ("optimizer", "gradients", "weights")}
-BUCKET = 4 << 20  # ddp.py's
 ITEMS = ("weights", "copies", "gradients", "optimizer", "activations", "logits", "buffers", "muon")
 
 
@@ -56,24 +57,25 @@ def groups(shape):
     return block, sum(n.values()) - shape.n_layer * block
 
 
-def buffers(shape, engine, width):
+def buffers(shape, engine, world, muon, width):
     """Bytes that a rank needs to send and receive: (during the backward pass, at its end).
 
-    ddp.py puts a bucket's gradients into a message, part of which they then are; that of the table,
-    the last, is there three times for a moment: what was, what is added, and the message. torch's
-    DDP keeps its buckets for good. ZeRO-2 holds a bucket and what it is made of, at most the
-    largest matrix each. FSDP holds what is outside the blocks, two blocks, one of them on its way,
-    and whole gradients of the larger of these groups.
+    ddp.py puts a bucket's gradients into a message, part of which they then are. The embedding's
+    comes last, and is there three times for a moment: what .grad was, what is added, and the
+    message. torch's DDP keeps its buckets for good. ZeRO-2 has two buckets on their way and
+    gathers a third; Muon's are at least 2 `world` times the largest matrix. FSDP holds what is
+    outside the blocks, two blocks, one of them on its way, and whole gradients of the larger of
+    these groups.
     """
     n, table = parameters(shape), shape.d_model * shape.vocab_size
     if engine == "fsdp2":
         block, outside = groups(shape)
         return (width * (outside + 2 * block + max(block, outside)),) * 2
     if engine == "zero2":
-        largest = shape.d_model * max(shape.vocab_size, shape.d_ff)
-        return (2 * max(BUCKET, width * largest),) * 2
+        matrices = muon * 2 * world * width * shape.d_model * shape.d_ff
+        return (3 * max(BUCKET_BYTES, matrices, width * table),) * 2
     return {"plain": (0, 0), "torch-ddp": (width * n,) * 2}.get(
-        engine, (BUCKET, 2 * width * table))
+        engine, (BUCKET_BYTES, 2 * width * table))
 
 
 def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, low=False):
@@ -84,10 +86,10 @@ def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, 
     """
     muon, dtype = config.optimizer == "muon", "bfloat16" if low else config.dtype
     n, memory = parameters(shape), training_memory(shape, windows, config.optimizer, dtype)
-    matrices = (8 * n - memory["optimizer"]) // 4
+    matrices = muon * muon_groups(shape).total()
     states = rank_states(n, matrices, engine, world, low)
     copies, width = {"copies": 0 if low else memory["copies"]}, 2 if low else 4
-    sending, sent = buffers(shape, engine, width)
+    sending, sent = buffers(shape, engine, world, muon, width)
 
     logits = 4 * windows * shape.seq_len * shape.vocab_size
     kept = (1 + (shape.softcap > 0)) * logits

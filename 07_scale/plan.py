@@ -63,10 +63,10 @@ def largest_micro_batch(needs, room, most):  # exercise
 
     largest_micro_batch(lambda windows: 10 * windows, 50, 100) is 4.
     """
-    windows = 0
-    while max(1, 2 * windows) <= most and needs(max(1, 2 * windows)) <= room:
-        windows = max(1, 2 * windows)
-    return windows
+    fits, windows = 0, 1
+    while windows <= most and needs(windows) <= room:
+        fits, windows = windows, 2 * windows
+    return fits
 
 
 def step_seconds(config, shape, gpu, engine, world, windows, recompute, utilisation):

@@ -97,16 +97,17 @@ FLOOR = 2.0**-14  # float16's smallest normal number: under it not even a gradie
 
 
 class LossScaler:
-    """Finds by trial a factor for the loss by which no gradient is inf and few are 0 (section 3.2).
+    """Finds by trial a factor for the loss by which no gradient is inf and few are 0
+    (Micikevicius et al. 2018, section 3.2).
 
     A step: scale(loss).backward() for every micro-batch, sum over the ranks, unscale_() what the
-    optimizer will read, clip, update(was the norm not finite?), and step only if it was. A power
-    of two changes a float's exponent alone, so that unscaled gradients are what they would have
+    optimizer will read, clip; then bad = not isfinite(norm), update(bad), and a step unless bad. A
+    power of two changes a float's exponent alone, so that unscaled gradients are what they would have
     been, but for those that were saved.
 
     It begins at 65,536, too high for most models: each step skipped halves it, so the right one
-    is found within a few, whereas gradients lost under too low a factor are never missed. That is
-    also about the number of targets in a step, by which our losses are divided.
+    is found within a few, whereas nobody would notice gradients lost under too low a factor. That
+    is also about the number of targets in a step, by which our losses are divided.
     """
 
     def __init__(self, factor=2.0**16, growth_interval=2000):
@@ -162,7 +163,7 @@ class LossScaler:
 class Scaled:
     """Gives an Engine class a loss scale, if config.dtype is float16; without, all stays as it is.
 
-    It goes first: class Float16(Scaled, DataParallel). All ranks must decide alike whether a step
+    It stands before Engine, as in engines.Processes. All ranks must decide alike whether a step
     is skipped, and their factors must stay equal, since their gradients are added up. Where
     gradients are summed whole, inf and nan reach every rank in the sum. Where each rank keeps only
     its section, the others' sections may be finite. What all share is the norm: of the whole

@@ -1,5 +1,14 @@
 """Several processes that talk over gloo, for tests and figures: what torchrun does, in one call.
 
+A rank is a process's number, the world how many there are. They talk in collectives, which all
+must call, in the same order, or all wait for ever; gloo carries them between CPUs, NCCL between
+GPUs. With [1, 2] on rank 0 and [3, 4] on rank 1:
+
+    broadcast from 0     [1, 2]    [1, 2]
+    all-reduce           [4, 6]    [4, 6]
+    reduce-scatter       [4]       [6]       the first half of an all-reduce,
+    all-gather           [4, 6]    [4, 6]    and from there the second
+
 Left out: anything to train with; that is scale.py, which torchrun starts. Reads and writes nothing.
 Next: ddp.py.
 """

@@ -12,7 +12,7 @@ Left out: choosing what to keep inside a block, the random state of a Mac's GPU.
 
     python 07_scale/recompute.py      # memory and time of a step, with and without
 
-Reads and writes nothing; scale.py trains with it. Next: scale.py.
+Reads and writes nothing; scale.py trains with it. Next: memory.py.
 """
 
 import contextlib
@@ -81,10 +81,10 @@ class Recompute(torch.autograd.Function):
 
         block: a function; x: a tensor; others: a tuple of whatever else it takes, that gets no
         gradients (angles, a mask, None); parameters: the tensors inside it that do.
-        Returns a tensor. ctx is handed to backward(): whatever is set on it can be read there, but
-        tensors that get gradients go through ctx.save_for_backward(). Two things that are about to
-        be used must be remembered: random_state(x.device), from before the block runs, and
-        same_autocast(x.device), in which it runs.
+        Returns a tensor. What is set on ctx can be read in backward(): ctx.block, ctx.others, and
+        ctx.random = random_state(x.device), from before the block runs, and ctx.autocast =
+        same_autocast(x.device), a function that makes the context in which to run it. x and the
+        parameters, as tensors that get gradients, go through ctx.save_for_backward().
         """
         ctx.save_for_backward(x, *parameters)
         ctx.block, ctx.others = block, others
@@ -100,8 +100,9 @@ class Recompute(torch.autograd.Function):
 
         Run the block again, under torch.enable_grad(), with the random numbers of the first time,
         in restored(ctx.random, device), and its autocast, ctx.autocast(); on x.detach(), so that
-        this graph ends there. torch.autograd.grad(result, inputs, gradient, allow_unused=True)
-        gives the gradients of those asked for.
+        this graph ends there, which requires a gradient if x's is needed. Of it and the parameters
+        torch.autograd.grad(result, those that need one, gradient, allow_unused=True) gives the
+        gradients.
         """
         x, *parameters = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]

@@ -4,7 +4,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from fsdp import DividedOptimizer, together
+from fsdp import FSDP2, DividedOptimizer, full
 from gpt import GPT, GPTConfig
 from optim import make_optimizer
 from presets import Config
@@ -13,15 +13,28 @@ from ranks import on_ranks
 SMALL = dict(vocab_size=61, seq_len=16, n_layer=1, n_head=2, n_kv_head=2, d_model=32, d_ff=64)
 
 
-def test_together():
+def test_full():
     def work(rank):
         model = GPT(GPTConfig(**SMALL))
         whole = model.head.weight.detach().clone()
         fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
         part = model.head.weight.to_local()
-        return part.numel() / whole.numel(), torch.equal(together(model.head.weight), whole)
+        return part.numel() / whole.numel(), torch.equal(full(model.head.weight), whole)
     assert on_ranks(work) == [(31 / 61, True), (30 / 61, True)]
-    assert together(7) == 7
+    assert full(7) == 7
+
+
+def test_gradients_are_divided_after_every_micro_batch():
+    def work(rank):
+        engine, config = FSDP2(), Config(**SMALL)
+        model, ids = GPT(GPTConfig(**SMALL)), torch.arange(32).view(2, 16)
+        n = sum(p.numel() for p in model.parameters())
+        engine.prepare(model, config)
+        for last in (False, True):
+            engine.begin(last)
+            engine.backward(model.loss(ids, ids).mean())
+            assert sum(g.numel() for g in engine.gradients(model)) < 0.51 * n
+    on_ranks(work)
 
 
 def test_divided_optimizer():
@@ -44,6 +57,6 @@ def test_divided_optimizer():
         again.load_state_dict(plain.state_dict())
         for p, state in optimizer.state.items():
             for name, value in state.items():
-                assert torch.equal(together(again.state[p][name]), together(value)), name
+                assert torch.equal(full(again.state[p][name]), full(value)), name
             assert again.state[p]["exp_avg"].placements == p.placements
     on_ranks(work)

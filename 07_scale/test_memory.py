@@ -46,13 +46,15 @@ def test_a_billion_parameters():
 
 def test_buffers():
     """A bucket, or the table's when it is the last; the head twice; what FSDP gathers."""
-    assert buffers(BILLION, "plain", 4) == (0, 0)
-    assert buffers(BILLION, "ddp", 4) == buffers(BILLION, "zero1", 4) == (
-        4 << 20, 8 * 1664 * 49152), "the table's gradient, before it is added, and as a message"
-    assert buffers(BILLION, "torch-ddp", 4) == (4 * N, 4 * N)
-    head, block = 1664 * 49152, 12 * 1664**2
-    assert buffers(BILLION, "zero2", 4) == (8 * head, 8 * head)
-    assert buffers(BILLION, "fsdp2", 2) == (2 * (4 * head + 2 * block),) * 2
+    def both(engine, world=2, muon=False):
+        return buffers(BILLION, engine, world, muon, width=4)
+    head, block, matrix = 1664 * 49152, 12 * 1664**2, 4 * 1664**2
+    assert both("plain") == (0, 0)
+    assert both("ddp") == both("zero1") == (4 << 20, 8 * head), "to be added, and as a message"
+    assert both("torch-ddp") == (4 * N, 4 * N)
+    assert both("zero2") == both("zero2", muon=True) == (3 * 4 * head,) * 2, "three buckets"
+    assert both("zero2", 32, muon=True) == (3 * 4 * 2 * 32 * matrix,) * 2, "of two a rank"
+    assert both("fsdp2") == (4 * (4 * head + 2 * block),) * 2
 
 
 def test_moments_of_a_billion_on_two_cards():

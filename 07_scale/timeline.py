@@ -100,8 +100,6 @@ def record_step(model, ids, engine):
         engine.finish() if bucketed else sum_gradients_naive(model.parameters())
         end = time.perf_counter()
         dist.barrier()  # by then gloo has also called back for the last
-    if bucketed:
-        engine.active = False
     for hook in hooks:
         hook.remove()
     names, times = zip(("head", start), *seen)

@@ -37,7 +37,7 @@ import torch.distributed as dist
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from ddp import InTurn, make_buckets
+from ddp import BUCKET_BYTES, InTurn, make_buckets
 from optim import Optimizer
 
 AVERAGES = {"adamw": ("exp_avg", "exp_avg_sq"), "muon": ("average",)}  # what Optimizer remembers
@@ -141,21 +141,23 @@ class ShardedOptimizer:
 
     optimizer: the one that would move the model if it were alone, before its first step. It says
     which groups there are; set "lr" and others in `param_groups` as with any. All ranks must begin
-    with the same weights (ddp.broadcast_weights), which move to where this wants to have them.
-    stage: 1 or 2. Every backward pass stands between begin(last) and finish(). After the last of
-    a step no parameter has a .grad, but each of `pieces`, {piece of this rank: parameter}, the sum.
+    with the same weights (ddp.broadcast_weights), which become views of the buckets' flat tensors.
+    stage: 1 or 2. Every backward pass stands between begin(last) and finish(). After the last
+    finish() of a step no parameter has a .grad, and that of each of `pieces`, {piece of this rank:
+    parameter}, is the sum over the ranks.
     """
 
-    def __init__(self, model, optimizer, stage, bucket_bytes=4 << 20):
+    def __init__(self, model, optimizer, stage, bucket_bytes=BUCKET_BYTES):
         self.plain, self.param_groups, self.stage = optimizer, optimizer.param_groups, stage
         order = {p: i for i, p in enumerate(model.parameters())}
         self.buckets, groups = [], []
         for group in self.param_groups:
             ordered, kind = sorted(group["params"], key=order.get), group["kind"]
+            least = bucket_bytes
             if kind == "muon":  # few matrices can't be dealt out evenly
-                bucket_bytes = max(bucket_bytes, 2 * dist.get_world_size() * max(
+                least = max(least, 2 * dist.get_world_size() * max(
                     p.numel() * p.element_size() for p in ordered))
-            buckets = [Bucket(bucket, kind) for bucket in make_buckets(ordered, bucket_bytes)]
+            buckets = [Bucket(bucket, kind) for bucket in make_buckets(ordered, least)]
             groups.append(group | {"params": [piece for b in buckets for piece in b.pieces]})
             self.buckets += buckets
         # A bucket is complete with the gradient of its parameter that is nearest to the input.

@@ -39,24 +39,25 @@ ENGINES = {"plain": engines.Processes} | engines.ENGINES  # what can be measured
 
 # depth of a rung, windows and tokens of a micro-batch; each step has two. The larger the model, the
 # fewer tokens: a step must end.
-SIZES = {6: (4, 128), 8: (4, 128), 12: (2, 128), 16: (1, 128), 20: (1, 128), 26: (1, 128)}
-VOCABULARY = {20: 53248, 26: 49152}
-TWO_RANKS = (8, 12, 16)
-MUON_FITS = 20  # the depth up to which Muon's work fits into 20 GB
-LARGE = 26  # needs 20 GB
+SIZES = {6: (4, 128), 8: (4, 128), 12: (2, 128), 16: (1, 128), 26: (1, 128)}
+VOCABULARY = {26: 49152}
+TWO_RANKS = (8, 16)
+LARGE = 26  # needs 20 GB, and more with Muon
 
 
 def grid():
     """Every job of the table, the smallest first."""
     for depth, (windows, tokens) in SIZES.items():
-        for engine in ("plain", "ddp", "zero1")[:3 if depth in TWO_RANKS else 1]:
-            for optimizer in ("adamw", "muon")[:1 + (depth <= MUON_FITS)]:
-                for recompute in (False, True):
-                    yield dict(depth=depth, windows=windows, tokens=tokens, optimizer=optimizer,
-                               engine=engine, recompute=recompute, dtype="float32")
+        def job(optimizer, recompute=False, engine="plain", dtype="float32"):
+            return dict(depth=depth, windows=windows, tokens=tokens, optimizer=optimizer,
+                        engine=engine, recompute=recompute, dtype=dtype)
+        for optimizer in ("adamw", "muon")[:2 - (depth == LARGE)]:
+            yield job(optimizer)
+            yield job(optimizer, recompute=True)
+            for engine in ("ddp", "zero1", "zero2") if depth in TWO_RANKS else ():
+                yield job(optimizer, engine=engine)
         if depth == 8:
-            yield dict(depth=depth, windows=windows, tokens=tokens, optimizer="adamw",
-                       engine="plain", recompute=False, dtype="bfloat16")
+            yield job("adamw", dtype="bfloat16")
 
 
 def ranks_of(job):

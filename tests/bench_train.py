@@ -155,7 +155,7 @@ def bench_train(source, folder, seeds, ablations, larger, larger_steps, output):
         found = {"classic": trained("classic", larger, folder, **RECIPES["classic"] | dict(
             steps=larger_steps, eval_every=NEVER, save_every=larger_steps))}
         target = found["classic"]["loss"]
-        for share in (0.25, 0.3, 0.4, 0.5):
+        for share in (0.27, 0.3, 0.4, 0.5):
             found["speedrun"] = trained("speedrun", larger, folder, **{"ngrams": 0}
                                         | RECIPES["speedrun"] | dict(
                                             steps=math.ceil(share * larger_steps),

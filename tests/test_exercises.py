@@ -667,10 +667,10 @@ MISTAKES = {
     ],
     "07_scale/plan.py": [
         ("the largest micro-batch one power too large",
-         "and needs(max(1, 2 * windows)) <= room:", "and needs(windows) <= room:",
+         "and needs(windows) <= room:", "and needs(fits) <= room:",
          "test_largest_micro_batch"),
-        ("a micro-batch larger than a rank's share", "while max(1, 2 * windows) <= most and",
-         "while", "test_largest_micro_batch"),
+        ("a micro-batch larger than a rank's share", "while windows <= most and", "while",
+         "test_largest_micro_batch"),
     ],
     "07_scale/simulate.py": [
         ("an all-reduce that only goes half the way", "return 2 * (ranks - 1) * (",
