@@ -86,7 +86,7 @@ def activation_bytes(config, batch_size, dtype="float32", recompute=False):
     """
     C, H, G, rms = config.d_model, config.n_head, config.n_kv_head, config.norm == "rmsnorm"
     keys, rope, qk_norm = G * config.head_dim, config.positions == "rope", config.qk_norm
-    low = dtype == "bfloat16"
+    low = dtype != "float32"
     short = 2 if low else 4
 
     # 1) bytes per token and block
@@ -119,7 +119,7 @@ def recomputed_bytes(config, batch_size, dtype="float32"):
     activations, and of its MLP three gradients (fewer unless the activation is ReLU^2).
     """
     whole, kept = (activation_bytes(config, batch_size, dtype, again) for again in (False, True))
-    short = 2 if dtype == "bfloat16" else 4
+    short = 2 if dtype != "float32" else 4
     return ((whole - kept) // config.n_layer
             + 3 * short * config.d_ff * batch_size * config.seq_len)
 
@@ -161,7 +161,7 @@ def training_memory(config, batch_size, optimizer="adamw", dtype="float32", reco
     n, inside = sum(parameters.values()), parameters["attention"] + parameters["mlp"]
     unbiased = count_parameters(dataclasses.replace(config, bias=False))
     matrices = unbiased["attention"] + unbiased["mlp"]
-    muon, low = optimizer == "muon", dtype == "bfloat16"
+    muon, low = optimizer == "muon", dtype != "float32"
     head = config.vocab_size * config.d_model
     copies = 2 * low * (inside + head)
     activations = activation_bytes(config, batch_size, dtype, recompute)

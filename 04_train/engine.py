@@ -23,6 +23,7 @@ class Engine:
     """
 
     rank, world = 0, 1  # which process of how many this is
+    neighbours = 1  # processes that share this machine's memory, this one counted
     leads = True  # this one prints and writes
     rehearses = True  # the loop may time a step of this process alone, before it starts
 

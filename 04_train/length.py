@@ -117,10 +117,12 @@ def memory_needed(config, shape, world=1):
     return memory | holes(config, shape, windows)
 
 
-def available(device, world=1):
-    """Bytes that one of `world` processes may take, None if nobody knows. On a CPU they share."""
+def available(device, neighbours=1):
+    """Bytes that one of so many processes on this machine may take, None if nobody knows. On a CPU
+    they share.
+    """
     free = free_memory(device)
-    return free // world if free and device == "cpu" else free
+    return free // neighbours if free and device == "cpu" else free
 
 
 def refuse(config, shape, available, world=1, memory=memory_needed):

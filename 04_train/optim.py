@@ -170,6 +170,9 @@ class Optimizer(torch.optim.Optimizer):
         groups = self.param_groups
         super().load_state_dict(state_dict)
         self.param_groups = groups
+        for p, state in self.state.items():
+            if "step" in state:  # torch leaves it where it was; the fused kernel wants it beside p
+                state["step"] = state["step"].to(p.device)
 
     @torch.no_grad()
     def step(self):

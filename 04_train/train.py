@@ -109,7 +109,7 @@ def take_step(model, optimizer, batch, step, config, engine, stop, loss=None):
             optimizer.zero_grad()
             return mean, norm, bool(stopped)
         if not math.isfinite(mean + norm):
-            where = first_bad(model, inputs, targets, config.micro_batch)
+            where = first_bad(engine.whole(model), inputs, targets, config.micro_batch)
             raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go "
                              f"bad: {where}. Stopped before it could spoil a checkpoint. A new "
                              "run with a lower --lr may help")
@@ -135,7 +135,7 @@ def announce(config, shape, device, batch, n_train_tokens, engine):
     """Lines that say what a run will be. A step is measured for them, if a process can make one by
     itself.
     """
-    free, seconds = available(device, engine.world), None
+    free, seconds = available(device, engine.neighbours), None
     if engine.rehearses:
         seconds = step_seconds(rehearse(config, shape, device, batch), len(batch[0]),
                                config.micro_batch)
@@ -199,7 +199,8 @@ def train(config, folder, shards, engine=Engine()):
         while step < config.steps and not stopped:
             # 3. a step
             looks = (step + 1) % config.eval_every == 0
-            before = snapshot(engine.whole(model)) if looks else None
+            whole = engine.whole(model) if looks else None
+            before, whole = snapshot(whole) if looks and engine.leads else None, None
             start = time.perf_counter()
             batch = next(loader)
             mean, norm, stopped = take_step(model, optimizer, batch, step, config, engine, stop,
@@ -231,6 +232,7 @@ def train(config, folder, shards, engine=Engine()):
                          "rng": torch.get_rng_state()}
                 engine.first(functools.partial(save_checkpoint, folder, step, whole, state,
                                                config.keep, bits))
+            whole = state = None  # put together from all processes, they are large
         # 5. the result
         if not stopped:
             whole = engine.whole(model)
@@ -293,7 +295,7 @@ def main(argv=None, engine=Engine()):
             given.pop(k) for k in ("preset", "name", "runs_dir", "resume", "plan", "profile"))
         folder, config = choose_run(given, preset, runs_dir, name, resume)
         device = choose_device(config.device)
-        free = available(device, engine.world)
+        free = available(device, engine.neighbours)
         engine.check(config)
         if only_plan:
             shape = config.gpt(config.vocab_size)

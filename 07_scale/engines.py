@@ -9,6 +9,7 @@ Used by scale.py; reads and writes nothing. Next: fsdp.py.
 """
 
 import functools
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ sys.path[:] = [p for p in sys.path if p not in stages] + stages
 from ddp import BucketedSum, broadcast_weights
 from engine import Engine
 from length import holes, windows_at_once
+from machine import choose_device
 from memory import fullest, moments
 from precision import Scaled
 from recompute import recompute_blocks
@@ -53,9 +55,17 @@ class Processes(Scaled, Engine):
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.leads, self.recompute = self.rank == 0, recompute
         self.rehearses = self.rehearses and recompute == "none"
+        self.neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         self.slow = dist.new_group(backend="gloo", timeout=timedelta(days=1))  # for first()
 
     def check(self, config):
+        device = choose_device(config.device)
+        if device == "mps":
+            raise ValueError("processes can't talk from a Mac's GPU: give --device cpu")
+        if device == "cuda" and torch.cuda.device_count() < self.neighbours:
+            raise ValueError(f"{self.neighbours} processes on a machine with "
+                             f"{torch.cuda.device_count()} GPUs: give torchrun --nproc-per-node "
+                             "gpu, or --device cpu")
         short = config.batch_size < self.world  # a rank without a window would send nothing
         if short or self.even and config.batch_size % self.world:
             raise ValueError(f"batch_size {config.batch_size} can't be dealt "
@@ -74,18 +84,18 @@ class Processes(Scaled, Engine):
         return super().prepare(model, config)
 
     def first(self, work):
-        """Rank 0 works, however long; the others get its result, or end as it does. It travels as a
-        pickle, which is safe, since only our own processes send.
+        """Rank 0 works, however long; the others get its result, or end as it does, in silence. It
+        travels as a pickle, which is safe, since only our own processes send.
         """
-        box = [None, None]
+        box, trouble = [None, None], None  # the result, or the exit code of the others
         if self.leads:
             try:
                 box[0] = work()
-            except (ValueError, OSError, SystemExit) as error:  # SystemExit: --help
-                box[1] = error
+            except (ValueError, OSError, SystemExit) as error:  # SystemExit: --help, with code 0
+                trouble, box[1] = error, getattr(error, "code", 2) or 0
         dist.broadcast_object_list(box, src=0, group=self.slow)
         if box[1] is not None:
-            raise box[1] if self.leads else SystemExit(2)
+            raise trouble or SystemExit(box[1])
         return box[0]
 
     def share(self, rows):
@@ -119,7 +129,7 @@ class DataParallel(Processes):
 
 
 class Zero(Processes):
-    """Every rank has a part of the optimizer's state, at stage 2 also of the gradients (zero.py)."""
+    """Every rank has a part of the optimizer's state; at stage 2, of the gradients too: zero.py."""
 
     rehearses = False  # by itself a process would need the whole
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -65,9 +66,14 @@ class DividedOptimizer(Optimizer):
     """An Optimizer of parameters that are divided, whose state_dict() is whole."""
 
     def state_dict(self):
-        found = super().state_dict()
-        found["state"] = {i: {name: full(value) for name, value in of_one.items()}
-                          for i, of_one in found["state"].items()}
+        """On rank 0, on the CPU; the others only take part, tensor by tensor, and keep nothing."""
+        found, leads = super().state_dict(), dist.get_rank() == 0
+        for i, of_one in found["state"].items():
+            whole = {}
+            for name, value in of_one.items():
+                value = full(value)
+                whole |= {name: value.cpu()} if leads else {}
+            found["state"][i] = whole
         return found
 
     def load_state_dict(self, state_dict):
@@ -123,6 +129,8 @@ class FSDP2(Processes):
             whole = GPT(model.config)
         whole.load_state_dict({name: full(value) for name, value in model.state_dict().items()},
                               assign=True)
+        if model.config.tied:
+            whole.head.weight = whole.embed.weight
         return whole
 
 

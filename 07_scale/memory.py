@@ -62,8 +62,8 @@ def buffers(shape, engine, world, muon, width):
 
     ddp.py puts a bucket's gradients into a message, part of which they then are. The embedding's
     comes last, and is there three times for a moment: what .grad was, what is added, and the
-    message. torch's DDP keeps its buckets for good. ZeRO-2 has two buckets on their way and
-    gathers a third; Muon's are at least 2 `world` times the largest matrix. FSDP holds what is
+    message. torch's DDP keeps its buckets for good. ZeRO-2 has two buckets on their way while a
+    third fills; Muon's are at least 2 `world` times the largest matrix. FSDP holds what is
     outside the blocks, two blocks, one of them on its way, and whole gradients of the larger of
     these groups.
     """
@@ -73,7 +73,7 @@ def buffers(shape, engine, world, muon, width):
         return (width * (outside + 2 * block + max(block, outside)),) * 2
     if engine == "zero2":
         matrices = muon * 2 * world * width * shape.d_model * shape.d_ff
-        return (3 * max(BUCKET_BYTES, matrices, width * table),) * 2
+        return (max(3 * BUCKET_BYTES, 3 * matrices, 2 * width * table),) * 2
     return {"plain": (0, 0), "torch-ddp": (width * n,) * 2}.get(
         engine, (BUCKET_BYTES, 2 * width * table))
 

@@ -101,8 +101,8 @@ class LossScaler:
     (Micikevicius et al. 2018, section 3.2).
 
     A step: scale(loss).backward() for every micro-batch, sum over the ranks, unscale_() what the
-    optimizer will read, clip; then bad = not isfinite(norm), update(bad), and a step unless bad. A
-    power of two changes a float's exponent alone, so that unscaled gradients are what they would have
+    optimizer will read, clip; bad = not isfinite(norm), update(bad), and a step unless bad. A power
+    of two changes a float's exponent alone, so that unscaled gradients are what they would have
     been, but for those that were saved.
 
     It begins at 65,536, too high for most models: each step skipped halves it, so the right one

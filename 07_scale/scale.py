@@ -37,6 +37,7 @@ from train import main
 
 # For a rank that doesn't answer, as behind a broken cable; one that has ended is seen at once.
 PATIENCE = timedelta(minutes=2)
+BACKEND = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # to each tensor its own
 
 
 def join(patience=PATIENCE):
@@ -45,19 +46,17 @@ def join(patience=PATIENCE):
     """
     environment = os.environ
     if "RANK" not in environment:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-                                store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(BACKEND, store=dist.HashStore(), rank=0, world_size=1)
         return 0
-    rank, world, local_rank, local_world = (int(environment[name]) for name in (
-        "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    if torch.cuda.is_available():
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if missing := [name for name in names if name not in environment]:
+        raise ValueError(f"RANK is set, but not {', '.join(missing)}: start me with torchrun")
+    rank, world, local_rank, local_world = (int(environment[name]) for name in names)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_world))
+    if local_rank < torch.cuda.device_count():  # with fewer only --device cpu will do
         torch.cuda.set_device(local_rank)
-        backend = "cpu:gloo,cuda:nccl"  # each kind of tensor its own way
-    else:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_world))
-        backend = "gloo"
     try:
-        dist.init_process_group(backend, timeout=patience)
+        dist.init_process_group(BACKEND, timeout=patience)
     except (dist.DistError, RuntimeError) as error:
         raise ValueError(
             f"rank {rank} of {world} could not reach the others within {patience.seconds} s, by "
@@ -80,7 +79,9 @@ def agree(words):
 
 def lost(error):
     """Whether an error means that another process is gone, or doesn't answer."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    words = str(error)
+    return isinstance(error, dist.DistError) or "gloo" in words and (
+        "onnection" in words or "imed out" in words)
 
 
 def launch(argv=None):

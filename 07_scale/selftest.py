@@ -30,7 +30,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 STEPS = 12
 
 # name: (options of train.py; for each leg of the run those of scale.py, or None for a process that
-# is alone; whose result it must reach). A micro-batch is an eighth of the batch: all accumulate.
+# is alone; whose result it must reach). All accumulate: a rank has four micro-batches.
 ADAMW = ("--optimizer", "adamw")
 PATHS = {
     "alone": ((), [None], None),
@@ -45,6 +45,7 @@ PATHS = {
     "recompute, fsdp2": (ADAMW, [("--engine", "fsdp2", "--recompute", "torch")], "alone, AdamW"),
     "zero2, then alone": ((), [("--engine", "zero2"), None], "alone"),
     "fsdp2, then zero1": (ADAMW, [("--engine", "fsdp2"), ("--engine", "zero1")], "alone, AdamW"),
+    "ddp, twice": (ADAMW, [(), ()], "alone, AdamW"),
     "bfloat16": (("--dtype", "bfloat16"), [()], "alone"),
     "float16, zero2": (("--dtype", "float16"), [("--engine", "zero2")], "alone"),
     "compile": (("--compile",), [()], "alone"),
@@ -59,7 +60,7 @@ def commands(folder, name, n_processes):
                  [*TORCHRUN, str(n_processes), str(HERE / "scale.py"), *engine])
         yield [sys.executable, *start, "--preset", "nano", "--optimizer", "muon",
                "--data", f"folder:{HERE},include=*.py", "--schedule", "inverse-sqrt",
-               "--warmup", "2", "--batch-size", "16", "--micro-batch", "2",
+               "--warmup", "2", "--batch-size", str(8 * n_processes), "--micro-batch", "2",
                "--steps", str(STEPS * i // len(legs)), "--data-dir", str(folder / "data"),
                "--runs-dir", str(folder), "--name", name.replace(" ", "-"),
                *(["--resume"] if i > 1 else []), *train]
@@ -91,7 +92,7 @@ def selftest(names=tuple(PATHS)):
                 bits = reached[name] = read_metrics(run / "metrics.jsonl")[-1]["val_bits_per_byte"]
                 off = abs(bits - reached.get(PATHS[name][2], bits))
                 print(f"{bits:16.5f}{off:10.0e}", end="")
-                limit = 1e-2 if "float16" in name else near
+                limit = 1e-2 if "float16" in name else near  # bfloat16, too
                 trouble = f"more than {limit:g}" if off > limit else ""
             print(f"  FAILED: {trouble}" if trouble else "  ok", flush=True)
             failed += bool(trouble)

@@ -1,6 +1,7 @@
 """Tests of fsdp.py; that its engines train what one process trains is test_scale.py's."""
 
 import torch
+import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -46,10 +47,11 @@ def test_divided_optimizer():
         ids = torch.arange(32).view(2, 16)
         model.loss(ids, ids).mean().backward()
         optimizer.step()
-        said = optimizer.state_dict()
+        said = [optimizer.state_dict()]
+        dist.broadcast_object_list(said, src=0)  # as a file that both read
 
         plain = make_optimizer(GPT(GPTConfig(**SMALL)), config)
-        plain.load_state_dict(said)
+        plain.load_state_dict(said[0])
         for group in plain.param_groups:
             for p in group["params"]:
                 assert plain.state[p]["exp_avg"].shape == p.shape

@@ -52,7 +52,8 @@ def test_buffers():
     assert both("plain") == (0, 0)
     assert both("ddp") == both("zero1") == (4 << 20, 8 * head), "to be added, and as a message"
     assert both("torch-ddp") == (4 * N, 4 * N)
-    assert both("zero2") == both("zero2", muon=True) == (3 * 4 * head,) * 2, "three buckets"
+    assert both("zero2") == (2 * 4 * head,) * 2, "its gradients, and as a message"
+    assert both("zero2", 4, muon=True) == (3 * 4 * 2 * 4 * matrix,) * 2, "three buckets"
     assert both("zero2", 32, muon=True) == (3 * 4 * 2 * 32 * matrix,) * 2, "of two a rank"
     assert both("fsdp2") == (4 * (4 * head + 2 * block),) * 2
 

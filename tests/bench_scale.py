@@ -121,7 +121,8 @@ def print_faults(kills, seed):
             with open(folder / "said", "w+") as said:
                 process = subprocess.Popen(command(folder, str(i)), stdout=said, stderr=said)
                 metrics = folder / str(i) / "metrics.jsonl"
-                while not (metrics.exists() and metrics.stat().st_size):
+                while process.poll() is None and not (
+                        metrics.exists() and metrics.stat().st_size):
                     time.sleep(0.01)
                 time.sleep(rng.random() * longest / 10)
                 ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True,
