@@ -94,7 +94,7 @@ def test_read_jsonl(tmp_path):
     rows = [{"text": f"ligne {i} é"} for i in range(5)]
     data = "\n".join(map(json.dumps, rows)).encode() + b"\n\n"
     (tmp_path / "a.jsonl").write_bytes(data)
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data, mtime=0))
     for name in ("a.jsonl", "a.jsonl.gz"):
         assert list(read_jsonl(tmp_path / name)) == rows
         assert list(read_any(tmp_path / name)) == rows
@@ -110,9 +110,9 @@ def test_zst(tmp_path):
     ("a.jsonl", b'{"text": "x"}\n{"text": ', "a.jsonl, line 2, is not JSON"),
     ("a.jsonl", b'{"text": "\xff"}\n', "a.jsonl is damaged after line 0"),
     ("a.jsonl", b'[1]\n', "a.jsonl, line 1, is not a JSON object"),
-    ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 9)[:-9], "a.jsonl.gz is damaged"),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 9, mtime=0)[:-9], "a.jsonl.gz is damaged"),
     ("a.jsonl.gz", b"plain", "a.jsonl.gz is damaged"),
-    ("a.jsonl.gz", gzip.compress(bytes(range(256)) * 9)[:30] + b"junk" * 9, "a.jsonl.gz"),
+    ("a.jsonl.gz", gzip.compress(bytes(range(256)) * 9, mtime=0)[:30] + b"junk" * 9, "a.jsonl.gz"),
     ("a.jsonl", b"[" * 100_000, "line 1, is not JSON"),
     ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", "line 1, is not JSON"),
 ])
