@@ -17,7 +17,7 @@ from pathlib import Path
 stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
 sys.path[:] = [p for p in sys.path if p not in stages] + stages
 
-from budget import (activation_bytes, count_parameters, muon_bytes, muon_groups, recomputed_bytes,
+from budget import (activation_bytes, count_parameters, muon_groups, recomputed_bytes,
                     training_memory)
 from ddp import BUCKET_BYTES
 
@@ -78,6 +78,16 @@ def buffers(shape, engine, world, muon, width):
         engine, (BUCKET_BYTES, 2 * width * table))
 
 
+def muon_work(shape, ranks):
+    """budget.muon_bytes() of one of the `ranks` to which matrices are dealt: of all look-ahead
+    gradients it has its share, but of those of one shape it may have all.
+    """
+    groups = muon_groups(shape)
+    share = -(-groups.total() // ranks)
+    mine = {size: min(k, share) for size, k in groups.items()}
+    return 4 * (share + max(3 * k + 2 * k * min(size) // max(size) for size, k in mine.items()))
+
+
 def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, low=False):
     """{moment: {item: bytes}}: what a rank holds at the fullest moments of a step.
 
@@ -91,15 +101,17 @@ def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, 
     copies, width = {"copies": 0 if low else memory["copies"]}, 2 if low else 4
     sending, sent = buffers(shape, engine, world, muon, width)
 
+    ranks = world if "optimizer" in DIVIDED[engine] else 1
+    own = {"gradients": states["gradients"] // ranks} if engine == "zero1" else {}  # when summed
+
     logits = 4 * windows * shape.seq_len * shape.vocab_size
     kept = (1 + (shape.softcap > 0)) * logits
     stream = activation_bytes(shape, windows, dtype, recompute) - kept
     found = {"backward begins": states | copies | {"activations": stream, "buffers": sending,
                                                    "logits": kept + 2 * logits},
              "backward ends": states | copies | {"buffers": sent},
-             "optimizer": states | {"muon": muon * muon_bytes(shape) // (
-                 world if "optimizer" in DIVIDED[engine] else 1),
-                 "buffers": sent if engine == "torch-ddp" else 0}}
+             "optimizer": states | own | {"muon": muon * muon_work(shape, ranks),
+                                          "buffers": sent if engine == "torch-ddp" else 0}}
     if recompute:
         again = stream + recomputed_bytes(shape, windows, dtype)
         found["a block again"] = states | copies | {"activations": again, "buffers": sending}

@@ -7,8 +7,8 @@ import pytest
 from budget import activation_bytes, muon_bytes, training_memory
 from family import MODELS
 from gpt import GPTConfig
-from memory import (DIVIDED, ITEMS, buffers, fullest, groups, moments, parameters, peak,
-                    rank_states)
+from memory import (DIVIDED, ITEMS, buffers, fullest, groups, moments, muon_work, parameters,
+                    peak, rank_states)
 from presets import PRESETS, Config
 
 BILLION = GPTConfig(**MODELS["1b"])
@@ -64,7 +64,7 @@ def test_moments_of_a_billion_on_two_cards():
     assert list(found) == ["backward begins", "backward ends", "optimizer"]
     copies = 2 * (N - 1664 * 49152)  # all but the table is multiplied by
     states = {"weights": 4 * N, "gradients": 4 * N, "optimizer": 4 * N}
-    assert found["optimizer"] == states | {"muon": 0, "buffers": 0}
+    assert found["optimizer"] == states | {"gradients": 2 * N, "muon": 0, "buffers": 0}
     assert found["backward ends"] == states | {"copies": copies, "buffers": 8 * 1664 * 49152}
     logits = 4 * 1024 * 49152  # with their tanh, and two gradients on their way
     assert found["backward begins"] == states | {
@@ -73,11 +73,24 @@ def test_moments_of_a_billion_on_two_cards():
     assert peak(found) == sum(found["backward begins"].values()), "activations are the most"
 
 
+def test_muon_work():
+    """Of one rank it is the trainer's; of 2, half the gradients, and all of one shape; of 64, a
+    share so small that one shape is all there is.
+    """
+    assert muon_work(BILLION, 1) == muon_bytes(BILLION)
+    every, square = 26 * 12 * 1664**2, 26 * 4 * 1664**2  # attention's are square: 3 + 2 times
+    assert muon_work(BILLION, 2) == 4 * (every // 2 + 5 * square)
+    assert muon_work(BILLION, 64) == 4 * (every // 64 * 6)
+
+
 def test_moments_of_muon():
-    """Its work is divided as its state is, and comes when activations and copies are gone."""
-    for engine, world, share in (("plain", 1, 1), ("ddp", 2, 1), ("zero1", 2, 2), ("fsdp2", 4, 4)):
+    """Its work comes when activations and copies are gone; under ZeRO-1 gradients are divided by
+    then.
+    """
+    for engine, world, ranks in (("plain", 1, 1), ("ddp", 2, 1), ("zero1", 2, 2), ("zero2", 4, 4)):
         found = moments(RUN, BILLION, engine, world)["optimizer"]
-        assert found["muon"] == muon_bytes(BILLION) // share, engine
+        assert found["muon"] == muon_work(BILLION, ranks), engine
+        assert found["gradients"] == 4 * N // ranks, engine
         assert "activations" not in found and "copies" not in found
     assert moments(RUN, BILLION, "torch-ddp", 2)["optimizer"]["buffers"] == 4 * N, "for good"
 

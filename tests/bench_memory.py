@@ -139,11 +139,12 @@ def planned(job):
 
 
 def calibrate(jobs=None):
-    """Print a row for each job of the grid: memory planned, measured, and how far off that is.
+    """Print a row for each job of the grid: memory planned, measured, and how far off that is. All
+    engines but "plain", which is one process, have two ranks.
     Returns [(parameters, job, planned, measured), ...].
     """
     rows = []
-    print("| parameters | ranks | optimizer | dtype | recompute | tokens at once | planned | "
+    print("| parameters | engine | optimizer | dtype | recompute | tokens at once | planned | "
           "measured | |\n|---|---|---|---|---|---|---|---|---|", flush=True)
     for job in jobs or grid():
         if job["depth"] == LARGE and (free_memory() or 0) < 19e9:
@@ -152,7 +153,7 @@ def calibrate(jobs=None):
         config = config_of(job)
         n = parameters(config.gpt(config.vocab_size))
         took, said = measured(job), planned(job)
-        print(f"| {n / 1e6:.0f}M | {ranks_of(job)} | {job['optimizer']} | {job['dtype']} | "
+        print(f"| {n / 1e6:.0f}M | {job['engine']} | {job['optimizer']} | {job['dtype']} | "
               f"{'yes' if job['recompute'] else 'no'} | {job['windows']} x {job['tokens']} | "
               f"{size(said)} | {size(took)} | {took / said - 1:+.1%} |", flush=True)
         rows.append((n, job, said, took))

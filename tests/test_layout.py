@@ -104,11 +104,10 @@ def test_commands_of_the_readme_are_understood(line, fork):
     assert (ROOT / script).exists(), f"{script} is not there"
     options = [w.split("=")[0] for w in words[words.index(script) + 1:] if w.startswith("--")]
     if options:
-        taker = "04_train/train.py" if script == "07_scale/scale.py" else script
         after = words[words.index(script) + 1:][:1]
         command = after if script in WITH_COMMANDS else []
         for option in options:
-            assert re.search(rf"{option}\b", help_of(fork, taker, *command)), (
+            assert re.search(rf"{option}\b", help_of(fork, script, *command)), (
                 f"{script} has no {option}")
     for preset in re.findall(r"--preset ([\w-]+)", line):
         assert preset in PRESETS
