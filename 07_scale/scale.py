@@ -12,9 +12,13 @@ Left out: pipelines, tensor parallel. Never tried here: GPUs, two machines with 
     python 07_scale/scale.py --preset 1b --dtype float32 --recompute hand --steps 3
     python 07_scale/scale.py --selftest
 
-Takes the options of 04_train/train.py, too, and reads and writes what it does. On many machines:
-train.slurm. After a mistake torchrun adds words of its own to our one line, and ends with exit code
-1. Next: selftest.py.
+On two machines the same line on both, HOST being one of them; or train.slurm:
+
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-id 1 \\
+        --rdzv-endpoint HOST:29500 07_scale/scale.py --preset 1b --engine zero1
+
+Takes the options of 04_train/train.py, too, and reads and writes what it does. After a mistake
+torchrun adds words of its own to our one line, and ends with exit code 1. Next: selftest.py.
 """
 
 import os
