@@ -107,14 +107,12 @@ def holes(config, shape, windows):
 
 def memory_needed(config, shape, world=1):
     """{"weights": bytes, ...}: what a process of `world` takes for a step, by part: that of
-    training_memory(), gradients twice where they travel to other processes, and holes. GPUs were
+    training_memory(), and holes. What travels between processes is 07_scale/memory.py's. GPUs were
     not tried.
     """
     windows = windows_at_once(config, world)
-    memory = training_memory(shape, windows, config.optimizer, config.dtype)
-    if world > 1:
-        memory["gradients"] *= 2
-    return memory | holes(config, shape, windows)
+    return training_memory(shape, windows, config.optimizer, config.dtype) | (
+        holes(config, shape, windows))
 
 
 def available(device, neighbours=1):

@@ -137,13 +137,12 @@ def test_largest_tensor():
 
 
 def test_memory_needed(monkeypatch):
-    """What tensors take; gradients on their way; and what a CPU's heap loses."""
+    """What tensors take, and what a CPU's heap loses."""
     shape = SMALL.gpt(2000)
     one, tensors = memory_needed(SMALL, shape), training_memory(shape, 32)
     assert one == tensors | {"holes": 7 * 4 * 32 * 64 * 2000}
     two = memory_needed(SMALL, shape, world=2)
-    assert two == one | {key: one[key] // 2 for key in ("activations", "workspace", "holes")} | {
-        "gradients": 2 * one["gradients"]}
+    assert two == one | {key: one[key] // 2 for key in ("activations", "workspace", "holes")}
     monkeypatch.setattr(length, "choose_device", lambda name: "cuda")
     assert memory_needed(SMALL, shape) == tensors, "only a heap has holes"
 

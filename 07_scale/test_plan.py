@@ -6,20 +6,13 @@ import pytest
 
 from family import MODELS
 from gpt import GPTConfig
-from memory import DIVIDED, moments, peak
+from memory import moments, peak
 from plan import GPUS, accumulation, largest_micro_batch, main, offer, step_seconds
 from presets import PRESETS, Config
 
 BILLION = GPTConfig(**MODELS["1b"])
 RUN = Config(**PRESETS["1b"])  # Muon, bfloat16
-ADAMW = dataclasses.replace(RUN, optimizer="adamw")
-# 26 blocks of 12 * 1664^2, and two tables of 1664 x 49,152
-N = 26 * 12 * 1664**2 + 2 * 1664 * 49152
-several = pytest.mark.parametrize("engine", [name for name in DIVIDED if name != "plain"])
-
-
-def total(config, engine="plain", world=1, windows=1, recompute=False, low=False):
-    return peak(moments(config, BILLION, engine, world, windows, recompute, low))
+N = 1_027_473_408  # its parameters, test_memory.py
 
 
 def test_largest_micro_batch():
@@ -32,7 +25,7 @@ def test_largest_micro_batch():
 def test_the_largest_micro_batch_fits_and_twice_as_much_does_not(engine):
     found = offer(RUN, BILLION, GPUS["rtx3090ti"], engine, 2, False, False, 0.4)
     assert found.windows >= 1 and sum(found.items.values()) <= 24e9
-    assert total(RUN, engine, 2, 2 * found.windows) > 24e9
+    assert peak(moments(RUN, BILLION, engine, 2, 2 * found.windows)) > 24e9
 
 
 # ---- time ----
