@@ -15,28 +15,61 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n 2: each a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[0].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-sys.path.append(str(Path(__file__).resolve().parent / "tests"))
+# The course's files: PYTHONPATH=mine wins over them, they over installed packages. As in each of them.
+ROOT = Path(__file__).resolve().parent
+stages = [str(p) for p in [*ROOT.glob("0?_*"), *ROOT.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1
+sys.path[:] = path[:at] + stages + path[at:] + [str(ROOT / "tests")]
 
 import console  # noqa: E402
 
 
-READING_ORDER = ["corpus", "records", "download", "hub", "chats", "duplicates", "filters",
-                 "clean", "fim", "streams", "yardsticks", "shards", "batches", "packing", "gpt",
-                 "decode", "family", "ngrams", "budget", "heads", "huggingface", "weights",
-                 "optim", "presets", "length", "engine", "validation", "train", "runs", "metrics",
-                 "watch", "report", "page", "timing", "curves", "ladder", "good_go",
-                 "sample", "writer", "lookup", "quant", "figures", "ranks", "ddp", "zero",
-                 "precision", "recompute", "memory", "engines", "fsdp", "scale", "selftest", "plan",
-                 "simulate", "timeline", "launch"]
+# Files of PYTHONPATH that stand for one of the course's: a reader's own.
+FOLDERS = [Path(p).absolute() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+OURS = {p.name: p for p in [*ROOT.glob("0?_*/*.py"), *ROOT.glob("0?_*/extras/*.py")]}
+THEIRS = [p for folder in FOLDERS for p in sorted(folder.glob("*.py"))
+          if p.name in OURS and p.resolve() != OURS[p.name]]
+
+# The spine as it is read, then extras, in the order in which they build on each other.
+READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "train", "runs", "sample", "evals",
+                 "ranks", "ddp", "zero", "precision", "recompute", "memory", "engines", "fsdp",
+                 "scale", "selftest", "plan", "simulate", "timeline", "launch",
+                 "pieces", "workers", "fast", "mapped", "formats", "picture", "records", "download", "hub", "corpus", "duplicates", "filters", "clean", "fim",
+                 "writing", "mixtures", "batches", "packing", "family", "ngrams", "ragged", "losses",
+                 "budget", "heads", "huggingface", "weights",
+                 "presets", "length", "engine", "validation", "metrics", "watch", "report", "page",
+                 "timing", "curves", "ladder", "good_go", "lookup", "quant", "figures"]
+
+
+def pytest_configure(config):
+    console.refuse_misplaced(FOLDERS)
+    for folder in FOLDERS:
+        if not folder.exists():
+            raise pytest.UsageError(f"PYTHONPATH names {folder}, which does not exist")
+
+
+def pytest_ignore_collect(collection_path):
+    """A reader's own files of the spine are graded by the spine's tests alone."""
+    spine = any(OURS[p.name].parent.name != "extras" for p in THEIRS)
+    return True if spine and "extras" in collection_path.parts else None
+
+
+def pytest_terminal_summary(terminalreporter):
+    for p in THEIRS:
+        terminalreporter.write_line(f"graded: {p}")
 
 
 def pytest_collection_modifyitems(items):
-    """What is built on comes first: stages in turn, files as they are read, else alphabetically."""
+    """What is built on comes first: stages in turn, the spine before extras, files as they are
+    read, else alphabetically.
+    """
     places = {f"test_{name}": i for i, name in enumerate(READING_ORDER)}
-    items.sort(key=lambda item: (item.path.parent.name, places.get(item.path.stem, -1)))
+
+    def place(item):
+        stage, *folders = item.path.relative_to(ROOT).parts[:-1]
+        return stage, folders, places.get(item.path.stem, -1)
+    items.sort(key=place)
 
 
 def pytest_make_parametrize_id(val, argname):
@@ -77,7 +110,7 @@ def forget():
     """No module of this course is loaded any more, nor is any of its folders on the path."""
     def ours(path):
         path = os.path.abspath(path)
-        return (f"{path}/".startswith(f"{Path(__file__).resolve().parent}/")
+        return (f"{path}/".startswith(f"{ROOT}/")
                 and not path.startswith(f"{sys.prefix}/"))  # .venv/ may be in the same folder
     sys.path[:] = [path for path in sys.path if not ours(path)]
     for name, module in list(sys.modules.items()):

@@ -1,45 +1,53 @@
 """Byte-pair encoding: text <-> ids.
 
-A language model reads and writes ids, small whole numbers. Bytes would do (256 ids, any text),
-but sequences would be long. Byte-pair encoding makes them about four times shorter: start from
-bytes, find the pair of neighbours that occurs most often, give it a new id, and repeat. Common
-words end up as one id, rare ones as a few, and nothing is ever "unknown".
+A language model reads and writes ids, small whole numbers. Bytes would do (256 ids, any text), but
+sequences would be long. Byte-pair encoding makes them about four times shorter: start from bytes,
+find the pair of neighbours that occurs most often, give it a new id, and repeat. Common words end
+up as one id, rare ones as a few, and no text is ever unknown.
 
-Read in order: the two moves (count, merge), training, encoding, and the Tokenizer that wraps them.
-Left out: how a text is cut into pieces first (pieces.py), the same training and encoding
-made fast (fast.py), and other people's files (formats.py).
-
-    python 01_tokenizer/bpe.py train README.md 01_tokenizer/*.py --vocab-size 1024
+    python 01_tokenizer/bpe.py                 # learns 20 merges from the text you are reading
+    python 01_tokenizer/bpe.py train README.md 01_tokenizer/bpe.py --vocab-size 700
     python 01_tokenizer/bpe.py show "def tokenize(text): return text.split()"
     python 01_tokenizer/bpe.py encode "hello world"
     python 01_tokenizer/bpe.py decode 104 105
 
-Reads text; writes tokenizer.json, plain JSON. Next: pieces.py.
+Reads text; writes tokenizer.json, plain JSON. Left to extras/: the same ids in less time (fast.py),
+and tokenizers from elsewhere (formats.py). Next: 02_data/data.py.
 """
 
-import functools
 import hashlib
-import itertools
 import json
-import re
+import os
 import sys
-from array import array
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+from console import Parser, read_text, run, track, write_safely
 
-from console import Parser, in_batches, parallel, read_text, run, track, write_safely
-from fast import Chunks, Pieces, train_fast
-from pieces import (PATTERNS, blocks, count_pieces, find_pattern, group_digits, is_cuttable,
-                    split_function, split_special)
+import regex
 
-# Ids that no text can produce unless the caller says so. <|bos|> opens every document; the others
-# mark the turns of a chat and the calls of a tool, reserved now so that any model can learn them.
+# A text is first cut into pieces, roughly words, and merges never cross from one piece to the next:
+# otherwise "dog." and "dog!" would each become a token. The pattern says what a piece is; \p{L} is
+# any letter, \p{N} any digit. A space belongs to the word after it.
+PATTERNS = {
+    # GPT-2 (Radford et al. 2019, section 2.2).
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    # GPT-4: at most three digits in a piece, 'S as well as 's, a tab or a bracket goes with its
+    # word, and a run of punctuation keeps the newlines after it.
+    "gpt4": r"(?:'(?i:[sdmt]|ll|ve|re))|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+
+# Ids that a text gives only if the caller allows it. <|bos|> opens every document; the others mark
+# the turns of a chat and the calls of a tool, reserved now so that any model can learn them later.
 SPECIAL_TOKENS = ("<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>",
                   "<|assistant_end|>", "<|python_start|>", "<|python_end|>",
                   "<|output_start|>", "<|output_end|>")
@@ -98,13 +106,45 @@ def train_naive(words, n_merges):  # exercise
     return merges
 
 
+def train(words, n_merges):  # exercise
+    """The same merges as train_naive(), without counting all words again for each of them.
+
+    A merge changes only the words that contain its pair. So keep the count of every pair, and for
+    every pair the set of words in which it has been seen. After a merge, visit only the words of
+    that pair: subtract their old pairs from the counts (count_pairs with a negative weight), add
+    their new ones. Delete a pair whose count is down to 0, or it is merged when no other is left.
+    """
+    rows, weights = [list(word) for word in words], list(words.values())
+    counts, places, merges = {}, {}, []  # places: {pair: the rows in which it has been seen}
+    for i, ids in enumerate(rows):
+        count_pairs(ids, counts, weights[i])
+        for pair in zip(ids, ids[1:]):
+            places.setdefault(pair, set()).add(i)
+    for new_id in track(range(256, 256 + n_merges), "merging", n_merges, unit=" pairs"):
+        if not counts:
+            break
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        for i in places.pop(best):
+            before, rows[i] = rows[i], merge(rows[i], best, new_id)
+            count_pairs(before, counts, -weights[i])
+            count_pairs(rows[i], counts, weights[i])
+            for pair in zip(rows[i], rows[i][1:]):
+                places.setdefault(pair, set()).add(i)
+            for pair in zip(before, before[1:]):
+                if counts.get(pair) == 0:
+                    del counts[pair]
+        merges.append(best)
+    return merges
+
+
 # ---- encoding ----
 
 def apply_merges(ids, ranks):  # exercise
     """The ids of one piece: its bytes, merged in the order in which the merges were learned.
 
-    ids: a list of ints; ranks: {pair: the id it makes}, in which a lower id was learned earlier.
-    Repeat: of all neighbouring pairs in `ranks`, merge the one with the lowest id, everywhere.
+    ids: a list of ints; ranks: {pair: the id it becomes}, where a lower id was learned earlier.
+    Repeat as long as there is a neighbouring pair in `ranks`: take the pair with the lowest id, and
+    merge it wherever it stands.
     apply_merges([97, 97, 98], {(97, 98): 256, (97, 256): 257}) == [257]
     """
     while len(ids) > 1:
@@ -115,115 +155,91 @@ def apply_merges(ids, ranks):  # exercise
     return ids
 
 
+def split_special(text, names):  # exercise
+    """`text` cut at the special tokens in `names`: a list of plain texts and names, none empty.
+
+    Where several names match, the longest one wins. Names may contain any character, also those
+    that mean something in a regular expression. Without names, the text is a single part.
+    split_special("hi<|end|>you", ["<|end|>"]) == ["hi", "<|end|>", "you"]
+    """
+    if not names:
+        return [text] if text else []
+    longest_first = sorted(names, key=len, reverse=True)
+    return [part for part in regex.split(f"({'|'.join(map(regex.escape, longest_first))})", text)
+            if part]
+
+
 # ---- both in one ----
 
 class Tokenizer:
-    """Text to ids and back.
+    """Text to ids and back. Ids 0 to 255 are the bytes, then come the merges, then special tokens.
 
-    Merges work on symbols, numbers of our own: 0..255 are the bytes, merge i makes 256 + i. Models
-    see ids. Here the two are the same, until special tokens are given ids among them; elsewhere
-    they are not: to GPT-2, byte 33 has the id 0.
-
-    merges: pairs of symbols, as train_naive returns them. pattern: a name in PATTERNS, a regular
-    expression or a list of them.
-    special_tokens: {name: id}, or names that take the ids after all others.
-    ids: the id of each symbol; without it they take the ids that special tokens leave, in order.
-    A byte whose id is None can't be written and is left out, as some tokenizers elsewhere do.
-
-    vocab: the bytes each id stands for, b"" for one that stands for nothing; special: {name: id};
-    vocab_size: the number of ids from 0 to the largest.
+    merges: pairs of ids, as train() returns them. pattern: a name in PATTERNS or a regular
+    expression; each character that it skips is a piece. special_tokens: their names. Attributes:
+    vocab, the bytes of each id; vocab_size, the number of ids; special, {name: id}; ranks,
+    {pair: the id it becomes}; find_pieces, a function from a text to the list of its pieces.
     """
 
-    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None):
-        self.merges = [(int(a), int(b)) for a, b in merges]
-        self.pattern = find_pattern(pattern)
-        symbols, n_bytes = [bytes([b]) for b in range(256)], 0
+    kind = "bpe"  # in tokenizer.json
+    patterns = PATTERNS
+
+    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
+        self.merges = [tuple(pair) for pair in merges]
+        self.ranks = {pair: 256 + i for i, pair in enumerate(self.merges)}
+        self.vocab, n_bytes = [bytes([byte]) for byte in range(256)], 0
         for a, b in self.merges:
-            if not 0 <= min(a, b) <= max(a, b) < len(symbols):
-                raise ValueError(f"merge {len(symbols) - 256} joins {a} and {b}, but only symbols "
-                                 f"below {len(symbols)} exist by then")
-            n_bytes += len(symbols[a]) + len(symbols[b])
-            if n_bytes > 1 << 28:
-                raise ValueError(f"the tokens up to merge {len(symbols) - 256} hold more than "
-                                 f"{1 << 28:,} bytes")
-            symbols.append(symbols[a] + symbols[b])
+            if not 0 <= min(a, b) <= max(a, b) < len(self.vocab):
+                raise ValueError(f"the merge of {a} and {b} comes before one of them is made")
+            self.vocab.append(self.vocab[a] + self.vocab[b])
+            if (n_bytes := n_bytes + len(self.vocab[-1])) > 1 << 26:  # only a hostile file's have
+                raise ValueError(f"the tokens hold more than {1 << 26:,} bytes")
+        self.special = {name: len(self.vocab) + i for i, name in enumerate(special_tokens)}
+        if "" in self.special or len(self.special) < len(special_tokens):
+            raise ValueError(f"special tokens need a name, and names must differ: {special_tokens}")
+        self.vocab += [name.encode() for name in self.special]
+        self.vocab_size = len(self.vocab)
+        self.pattern = self.patterns.get(pattern, pattern)
+        self.find_pieces, self.known = self.piece_finder(self.pattern), {}
 
-        if not isinstance(special_tokens, dict):
-            if len(set(special_tokens)) < len(special_tokens):
-                raise ValueError(f"special tokens must differ: {special_tokens}")
-            special_tokens = {name: len(symbols) + i for i, name in enumerate(special_tokens)}
-        self.special = dict(sorted(special_tokens.items(), key=lambda item: item[1]))
-        taken = set(self.special.values())
-        free = (i for i in itertools.count() if i not in taken)
-        in_order = list(itertools.islice(free, len(symbols)))
-        self.ids = in_order if ids is None else list(ids)
-        self._in_order = self.ids == in_order
-
-        used = [i for i in [*self.ids, *self.special.values()] if i is not None]
-        if "" in self.special or len(set(used)) < len(used) or min(used) < 0:
-            raise ValueError("special tokens need a name, and ids must differ and not be negative: "
-                             f"{self.special}")
-        if len(self.ids) != len(symbols) or None in self.ids[256:]:
-            raise ValueError(f"{len(symbols)} symbols need an id each, not {len(self.ids)}")
-        self.vocab_size = max(used) + 1
-        if self.vocab_size > 2 * len(used) + 100_000:
-            raise ValueError(f"the largest id is {max(used)}, far beyond the {len(used)} in use")
-        self.vocab = [b""] * self.vocab_size
-        for i, symbol in zip(self.ids, symbols):
-            if i is not None:
-                self.vocab[i] = symbol
-        for name, i in self.special.items():
-            self.vocab[i] = name.encode()
-
-        self._split = split_function(self.pattern)
-        self._pieces = Pieces({pair: 256 + i for i, pair in enumerate(self.merges)}, self.ids)
-        self._chunks = Chunks(self._split, self._pieces)
-
-    def __reduce__(self):  # what travels to another process: what it is made of
-        return Tokenizer, (self.merges, self.pattern, self.special, self.ids)
+    @staticmethod
+    def piece_finder(pattern):
+        """A function that cuts a text into pieces. Joined, they are the text again."""
+        if pattern.isalnum():
+            raise ValueError(f"there is no pattern {pattern!r}; there are {', '.join(PATTERNS)}")
+        try:
+            compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
+        except regex.error as error:
+            raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}")
+        if compiled.groups or compiled.match(""):
+            raise ValueError(f"the pattern {pattern!r} must not capture groups or match nothing")
+        return compiled.findall
 
     @classmethod
-    def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS, workers=1):
-        """Learn a vocabulary of `vocab_size` ids, special tokens included, from strings.
-
-        texts: any iterable of strings, read once; neither their order nor the number of worker
-        processes that count their pieces matters. Memory grows with the pieces that differ, not
-        with the texts. A text too small for that many merges gives a smaller vocabulary.
-        ValueError if the 256 bytes and the special tokens don't fit into `vocab_size`, or if there
-        is no text at all.
+    def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
+        """Learn from strings a vocabulary of `vocab_size` ids, special tokens included, or fewer if
+        the texts are too small. ValueError if they are empty, or if `vocab_size` is too small.
         """
         n_merges = vocab_size - 256 - len(special_tokens)
         if n_merges < 0:
             raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(special_tokens)} "
                              f"special tokens need {vocab_size - n_merges}")
-        if isinstance(special_tokens, dict) and any(i >= vocab_size
-                                                    for i in special_tokens.values()):
-            raise ValueError(f"special tokens need ids below {vocab_size}: {special_tokens}")
-        pattern, words = find_pattern(pattern), Counter()
-        parts = (part for text in texts for part in blocks(text, pattern, 1 << 20))
-        parts = track(parts, "counting", size=lambda part: len(part) / 1e6, unit=" MB")
-        for counts in parallel(functools.partial(count_pieces, pattern=pattern),
-                               in_batches(parts, 1 << 20), workers):
-            for piece, count in counts.items():
-                words[piece] += count
+        find_pieces, words = cls([], pattern, special_tokens).find_pieces, Counter()
+        for text in track(texts, "counting", size=lambda text: len(text) / 1e6, unit=" MB"):
+            words.update(find_pieces(text))
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
-        words = {word.encode(): count for word, count in words.items()}
-        return cls(train_fast(words, n_merges), pattern, special_tokens)
+        merges = train({word.encode(): count for word, count in words.items()}, n_merges)
+        return cls(merges, pattern, special_tokens)
 
-    def encode(self, text, allowed_special=()):
+    def encode(self, text, allowed_special=()):  # exercise
         """The ids of `text`, a list of ints.
 
-        Special tokens written in the text are plain text, unless their names are in
-        `allowed_special` ("all": every one): what a user types must never open a turn.
-        """
-        return self.encode_array(text, allowed_special).tolist()
-
-    def encode_array(self, text, allowed_special=()):
-        """The same ids as a read-only array (n,) uint32, in a quarter of the memory.
-
-        By definition: split the text into pieces, apply the merges to each, and join the ids. Where
-        the pattern allows it, a text is first cut at spaces, which gives the same ids, sooner.
+        A special token written in the text is plain text, unless its name is in `allowed_special`
+        ("all" allows every one): what a user types must never open a turn. So cut the text with
+        split_special() at the names that are allowed. The id of a name is self.special[name]. Cut
+        all other parts into pieces, self.find_pieces(part), and each piece's bytes into ids,
+        apply_merges(list(...), self.ranks); texts repeat their words, so the dict self.known may
+        remember the ids of each piece. ValueError for a name that is no special token.
         """
         allowed = set(self.special if allowed_special == "all" else allowed_special)
         if unknown := allowed - set(self.special):
@@ -231,32 +247,22 @@ class Tokenizer:
         ids = []
         for part in split_special(text, allowed):
             if part in allowed:
-                ids.append(array("I", [self.special[part]]).tobytes())
-            elif is_cuttable(self.pattern):
-                ids += [self._chunks.encode(block) for block in blocks(part, self.pattern)]
+                ids.append(self.special[part])
             else:
-                ids += [self._pieces[piece] for piece in self._split(part)]
-        return np.frombuffer(b"".join(ids), dtype=np.uint32)
-
-    def encode_many(self, texts, workers=1):
-        """The ids of every text in turn, as encode_array() gives them; `workers` processes share
-        the work. Texts are taken as they are needed, a few megabytes ahead.
-        """
-        for batch in parallel(self._encode_batch, in_batches(texts, 1 << 20), workers):
-            yield from batch
-
-    def _encode_batch(self, texts):
-        return [self.encode_array(text) for text in texts]
+                for piece in self.find_pieces(part):
+                    if piece not in self.known:
+                        self.known[piece] = apply_merges(list(piece.encode()), self.ranks)
+                    ids += self.known[piece]
+        return ids
 
     def decode_bytes(self, ids):  # exercise
         """The bytes that `ids` stand for, which need not be whole characters.
 
-        self.vocab holds the bytes of each id. An id that stands for nothing, be it b"" in the
-        vocabulary or beyond its end (models pad it to a round number), gives U+FFFD, as UTF-8.
+        self.vocab holds the bytes of each id. An id that stands for nothing, because it is b"" in
+        the vocabulary or beyond its end (models pad it to a round number), gives U+FFFD, in UTF-8.
         ValueError for a negative id (beware: Python counts those from the end of a list).
         """
-        vocab = self.vocab
-        tokens = []
+        vocab, tokens = self.vocab, []
         for i in ids:
             if i < 0:
                 raise ValueError(f"id {i} is negative")
@@ -264,121 +270,130 @@ class Tokenizer:
         return b"".join(tokens)
 
     def decode(self, ids):
-        """The text that `ids` stand for; bytes that are no whole character become U+FFFD."""
+        """The text that `ids` stand for. Bytes that form no character become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
-    # ---- on disk ----
-
-    def _content(self):
-        return {"pattern": self.pattern, "special_tokens": self.special,
-                "ids": None if self._in_order else self.ids, "merges": self.merges}
+    def content(self):  # all that the ids depend on
+        return {"kind": self.kind, "pattern": self.pattern, "special_tokens": list(self.special),
+                "merges": self.merges}
 
     @property
     def hash(self):
         """16 hex digits that change with anything that changes the ids."""
-        return hashlib.sha256(json.dumps(self._content()).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.content()).encode()).hexdigest()[:16]
 
     def save(self, path):
-        """Write tokenizer.json: pattern, special tokens, ids if not in order, merges, hash."""
-        write_safely(path, json.dumps({"hash": self.hash, **self._content()}))
+        """Write tokenizer.json: kind, pattern, special tokens, merges, hash."""
+        write_safely(path, json.dumps({"hash": self.hash, **self.content()}))
 
     @classmethod
     def load(cls, path):
         """Read what save() wrote. ValueError, naming the file, if it is anything else."""
+        text = read_text(path)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            tokenizer = cls(content["merges"], content["pattern"], content["special_tokens"],
-                            content["ids"])
-            stored = content["hash"]
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError,
-                RecursionError) as error:
-            raise ValueError(f"{path} is not a tokenizer.json of this project: {error!r}") from None
+            content = json.loads(text)
+            stored, kind = content.pop("hash"), content.pop("kind")
+            if kind == "mapped":  # one from elsewhere
+                from mapped import MappedTokenizer as cls
+            tokenizer = cls(**content)
+        except Exception as error:
+            raise ValueError(f"{path} is not a tokenizer.json of this course, or of an earlier "
+                             f"version of it ({error!r})") from None
         if stored != tokenizer.hash:
             raise ValueError(f"{path} was changed: its hash says {stored}, its content "
                              f"{tokenizer.hash}")
         return tokenizer
 
 
+def tokenizer_class(by_hand):
+    """Tokenizer itself, or the class in extras/ that gives the same ids in less time."""
+    if by_hand:
+        return Tokenizer
+    from fast import FastTokenizer
+    return FastTokenizer
+
+
 # ---- the command line ----
 
 def colour(tokenizer, ids):
-    """`ids` as a line for a terminal: each token's text on a colour, its id faint behind it."""
+    """Each token's text, and its id; on a terminal in colours. Control characters are escaped."""
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     shades, shown = (153, 158, 223, 218, 189), []
     for n, i in enumerate(ids):
         text = tokenizer.vocab[i].decode("utf-8", errors="backslashreplace")
-        text = re.sub(r"[\0-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
-        shown.append(f"\x1b[30;48;5;{shades[n % len(shades)]}m{text}\x1b[0m\x1b[2m{i}\x1b[0m")
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        shade = f"\x1b[30;48;5;{shades[n % len(shades)]}m"
+        shown.append(f"{shade}{text}\x1b[0m\x1b[2m{i}\x1b[0m" if coloured else f"[{text}]{i}")
     return " ".join(shown)
 
 
-def special_tokens(words):
-    """The special tokens that `words` name: a tuple, or {name: id} for words like NAME=ID."""
-    with_ids = [re.fullmatch(r"(.+)=(\d+)", word) for word in words]
-    if not any(with_ids):
-        return tuple(words)
-    if not all(with_ids) or len({match[1] for match in with_ids}) < len(words):
-        raise ValueError(f"--special {' '.join(words)}: give an id (NAME=ID) to all or to none, "
-                         "and no name twice")
-    return {match[1]: int(match[2]) for match in with_ids}
+def show_merges(n_merges=20):
+    """Learn merges from the text at the top of this file, and print how each makes it shorter."""
+    words = Counter(piece.encode() for piece in Tokenizer([]).find_pieces(__doc__))
+    merges = train_naive(words, n_merges)
+    print(f"{len(__doc__.encode())} bytes of text")
+    for n, pair in enumerate(merges, 1):
+        tokenizer = Tokenizer(merges[:n])
+        a, b, made = (repr(tokenizer.vocab[i].decode()) for i in (*pair, 255 + n))
+        print(f"id {255 + n}: {a:>8} + {b:8} = {made:10}  {len(tokenizer.encode(__doc__))} ids")
+    print("\nIts first line:\n" + colour(tokenizer, tokenizer.encode(__doc__.splitlines()[0])))
+
+
+def learn(args):
+    """The command train: learn from files, save, and say how well the first one is compressed."""
+    if not Path(args.tokenizer).parent.is_dir():  # better now than after an hour
+        raise ValueError(f"{args.tokenizer}: there is no such folder to write to")
+    first = []
+
+    def texts():
+        for name in args.files:
+            if text := read_text(name):
+                first[:] = first or (name, text[:200_000])
+                yield text
+
+    wishes = args.digits, args.special, args.workers
+    if args.pattern in ("o200k", "go") or wishes != (None, None, None):
+        from mapped import train_any
+        tokenizer = train_any(texts(), args.vocab_size, args.pattern, *wishes)
+    else:
+        tokenizer = Tokenizer.train(texts(), args.vocab_size, args.pattern)
+    tokenizer.save(args.tokenizer)
+    n_ids, (name, text) = 256 + len(tokenizer.merges) + len(tokenizer.special), first
+    print(f"{args.tokenizer}: {n_ids} ids"
+          + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else "")
+          + f", {len(text.encode()) / len(tokenizer.encode(text)):.2f} bytes an id in {name}")
 
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("train", "learn a vocabulary from text files"),
-                       ("encode", "text to ids"), ("decode", "ids to text"),
-                       ("show", "print a text's pieces in colour with their ids")):
-        command = commands.add_parser(name, help=what, description=what)
+    commands = parser.add_subparsers(dest="command")
+    add = commands.add_parser("train", help="learn a vocabulary from text files").add_argument
+    add("files", nargs="+", help="UTF-8 text files")
+    add("--vocab-size", type=int, default=2048,
+        help="number of ids, special tokens included (default: 2048)")
+    add("--pattern", default="gpt4",
+        help="gpt2, gpt4, o200k, go or a regular expression (default: gpt4)")
+    add("--digits", type=int, choices=(1, 2, 3), help="at most so many digits in a piece")
+    add("--special", nargs="*", metavar="NAME[=ID]",
+        help="special tokens, after all others or at an id (default: the nine of a chat)")
+    add("--workers", type=int, help="train with extras/fast.py, on so many processes")
+    commands.add_parser("decode", help="ids to text").add_argument("ids", nargs="+", type=int)
+    for name, what in (("encode", "text to ids"), ("show", "the tokens of a text and their ids")):
+        commands.add_parser(name, help=what).add_argument("text", help="- is the standard input")
+    for command in commands.choices.values():
         command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
                              help="the tokenizer to write or to use (default: tokenizer.json)")
-        if name == "train":
-            command.add_argument("files", nargs="+", help="UTF-8 text files")
-            command.add_argument("--vocab-size", type=int, default=2048,
-                                 help="how many ids, special tokens included (default: 2048)")
-            command.add_argument("--pattern", default="gpt4", help=f"{', '.join(PATTERNS)} or a "
-                                 "regular expression (default: gpt4)")
-            command.add_argument("--digits", type=int, choices=(1, 2, 3),
-                                 help="numbers in groups of so many (default: the pattern's)")
-            command.add_argument("--special", nargs="*", metavar="NAME[=ID]",
-                                 help="special tokens, after all others or at an id (default: the "
-                                 "nine of a chat)")
-            command.add_argument("--workers", type=int, default=1,
-                                 help="processes that count pieces (default: 1)")
-        elif name == "decode":
-            command.add_argument("ids", nargs="+", type=int)
-        else:
-            command.add_argument("text", help="the text; - reads it from the standard input")
     args = parser.parse_args(argv)
-
+    if args.command is None:
+        return show_merges()
     if args.command == "train":
-        if not Path(args.tokenizer).parent.is_dir():  # better now than after an hour
-            raise ValueError(f"{args.tokenizer}: there is no such folder to write to")
-        pattern = find_pattern(args.pattern)
-        pattern = group_digits(pattern, args.digits) if args.digits else pattern
-        special = SPECIAL_TOKENS if args.special is None else special_tokens(args.special)
-        sample = {}
-
-        def texts():
-            for path in args.files:
-                text = read_text(path)
-                if text and not sample:
-                    sample[path] = text[:1_000_000]
-                yield text
-
-        tokenizer = Tokenizer.train(texts(), args.vocab_size, pattern, special, args.workers)
-        tokenizer.save(args.tokenizer)
-        n_ids = 256 + len(tokenizer.merges) + len(special)
-        (path, text), = sample.items()
-        print(f"{args.tokenizer}: {n_ids} ids"
-              + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else "")
-              + f", {len(text.encode()) / len(tokenizer.encode(text)):.2f} bytes an id in {path}")
-        return
+        return learn(args)
     tokenizer = Tokenizer.load(args.tokenizer)
     if args.command == "decode":
         print(tokenizer.decode(args.ids))
-        return
-    ids = tokenizer.encode(sys.stdin.read() if args.text == "-" else args.text)
-    print(colour(tokenizer, ids) if args.command == "show" else " ".join(map(str, ids)))
+    else:
+        ids = tokenizer.encode(sys.stdin.read() if args.text == "-" else args.text)
+        print(colour(tokenizer, ids) if args.command == "show" else " ".join(map(str, ids)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What every command of this course shares: options from a dataclass, one-line errors, progress,
-files that are never half written, work shared by processes.
+"""What every command of this course shares: how a script starts and ends, options from a dataclass,
+progress, files that are never half written.
 
 No stage is about any of this, so it is kept out of their way; a first reading may skip it.
 Start with bpe.py.
@@ -7,20 +7,100 @@ Start with bpe.py.
 
 import argparse
 import dataclasses
-import multiprocessing
+import difflib
+import importlib
+import importlib.machinery
 import os
+import re
 import signal
 import sys
 import time
-from collections import deque
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# ---- how a script starts ----
+
+def by_hand():
+    """Whether the plain versions are to run: a loaded file of the spine is not the one in its
+    stage's folder but a reader's own, or there are no stages here, only copies of some files.
+    """
+    spine = {path.stem: path for path in ROOT.glob("0?_*/*.py")}
+    loaded = ((name, getattr(sys.modules.get(name), "__file__", None)) for name in spine)
+    return not spine or any(file and Path(file).resolve() != spine[name] for name, file in loaded)
+
+
+def is_ours(file):
+    """Whether a file is of this course: in a stage, its extras/, mine/, or beside this one."""
+    folders = *ROOT.glob("0?_*"), *ROOT.glob("0?_*/extras"), ROOT / "mine", Path(__file__).parent
+    return file and Path(file).resolve().parent in map(Path.resolve, folders)
+
+
+def fail(message):
+    """End with one line on stderr and exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def refuse_misplaced(folders):
+    """End with one line if one of these folders is a mine/ that is not in the root."""
+    for folder in map(os.path.abspath, folders):
+        if os.path.basename(folder) == "mine" and Path(folder).resolve().parent != ROOT:
+            fail(f"{folder} is not in the root of the course; your files belong in {ROOT / 'mine'}")
+
+
+def leave(*_):
+    """Ctrl-C while a script is still loading: nothing is lost yet, so end at once."""
+    os._exit(130)
+
+
+def adopt_script():
+    """Register the script that is being run also as the module of its name, so that no file is
+    loaded twice; unless PYTHONPATH has another file of that name, which run() will prefer.
+
+    In a process that multiprocessing started with "spawn", the script is called __mp_main__.
+    """
+    for name in ("__main__", "__mp_main__"):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and name == "__main__":
+            refuse_misplaced([os.path.dirname(file)])
+        if not is_ours(file):
+            continue
+        stem = Path(file).stem
+        found = importlib.machinery.PathFinder.find_spec(stem)
+        if found and found.origin and os.path.samefile(found.origin, file):
+            sys.modules.setdefault(stem, sys.modules[name])
+        if name == "__main__":
+            refuse_misplaced(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, leave)
+            if sys.stderr.isatty():
+                print(f"loading {stem} ...\r", end="", file=sys.stderr, flush=True)
+
+
+def the_readers(main):
+    """The function to be run for a script's `main`: that of the module named like the script, which
+    with PYTHONPATH=mine is the reader's. Any other function is returned as it is.
+    """
+    script = sys.modules["__main__"]
+    file = getattr(script, "__file__", None)
+    if (getattr(main, "__module__", None) != "__main__" or not is_ours(file)
+            or getattr(script, main.__name__, None) is not main):
+        return main
+    return getattr(importlib.import_module(Path(file).stem), main.__name__)
 
 
 def run(main):
-    """Call main(). A user's mistake (ValueError, OSError), or too little memory for what was asked,
-    ends as one line and exit code 2.
+    """Call main(), or the reader's own. A user's mistake (ValueError, OSError), an exercise that is
+    not written yet, or too little memory for what was asked, ends as one line and exit code 2.
     """
     try:
+        main = the_readers(main)
+        if sys.stderr.isatty():
+            print("\x1b[K", end="", file=sys.stderr, flush=True)
+        if signal.getsignal(signal.SIGINT) is leave:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
         sys.stdout.flush()
     except BrokenPipeError:  # `... | head` has read enough; 141 is 128 + SIGPIPE, as in a shell
@@ -28,20 +108,51 @@ def run(main):
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        no_memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch
-        if isinstance(error, RuntimeError) and not no_memory:
+    except (ValueError, OSError) as error:
+        fail(error)
+    except ModuleNotFoundError as error:
+        if (ROOT / "01_tokenizer").is_dir():
             raise
-        first = (str(error).splitlines() or [""])[0]
-        print(f"error: {f'out of memory. {first}' if no_memory else error}", file=sys.stderr)
-        sys.exit(2)
+        fail(f"{error}: this takes the whole course, not a copy of some of its files")
+    except (MemoryError, RuntimeError) as error:
+        first = str(error).partition("\n")[0]
+        if isinstance(error, NotImplementedError) and first.startswith("exercise: "):
+            fail(f"{first} is still to be written")
+        if isinstance(error, MemoryError) or re.search(  # torch's, on a CPU and on a GPU
+                "can't allocate memory|out of memory", str(error)):
+            fail(f"out of memory. {first}")
+        raise
 
+
+def choose_device(name="auto"):
+    """"cuda", "mps" or "cpu": what was asked for, or the first of them that is there."""
+    import torch
+    works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
+             "cpu": True}
+    there = [device for device in works if works[device]]
+    if name == "auto":
+        return there[0]
+    if name not in there:
+        raise ValueError(f"device {name} is not available here; there is {', '.join(there)}")
+    return name
+
+
+# ---- options ----
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaints are one line, like everyone else's."""
+    """An ArgumentParser that takes no abbreviations, and whose errors are one line."""
+
+    def __init__(self, **how):
+        super().__init__(**{"allow_abbrev": False, **how})
 
     def error(self, message):
-        raise ValueError(f"{message} (--help lists the options)")
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        parsers = [self, *(command for action in self._actions for command in
+                           (action.choices.values() if action.nargs == argparse.PARSER else ()))]
+        known = [option for parser in parsers for option in parser._option_string_actions]
+        near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.5) if unknown else ()
+        raise ValueError(f"{message} ({''.join(f'did you mean {option}? ' for option in near)}"
+                         "--help lists the options)")
 
 
 def option(default, help, choices=None):
@@ -55,6 +166,8 @@ def add_options(parser, config_class):
     parse_args() then returns only those that were given.
     """
     for field in dataclasses.fields(config_class):
+        if "help" not in field.metadata:  # not an option
+            continue
         default = " ".join(field.default) if field.type is tuple else field.default
         how = {"help": f"{field.metadata['help']} (default: {default})"}
         if field.type is bool:
@@ -65,6 +178,8 @@ def add_options(parser, config_class):
             how |= {"type": field.type, "choices": field.metadata["choices"]}
         parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, **how)
 
+
+# ---- progress ----
 
 def duration(seconds):
     """Seconds as a person writes them: 0:09, 12:34, 3:00:00; from a hundred hours on, 5 days."""
@@ -127,84 +242,7 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
             progress.show(line)
 
 
-def in_batches(items, limit, size=len):
-    """Lists of consecutive `items`, each full as soon as the sizes in it reach `limit`."""
-    batch, total = [], 0
-    for item in items:
-        batch.append(item)
-        total += size(item)
-        if total >= limit:
-            yield batch
-            batch, total = [], 0
-    if batch:
-        yield batch
-
-
-def serve(function, pipe, others):
-    """What a worker of parallel() does: an item in, a result out, until its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for end in others:
-        end.close()
-    try:
-        while True:
-            try:
-                answer = function(pipe.recv()), None
-            except ValueError as error:
-                answer = None, error
-            pipe.send(answer)
-    except (EOFError, OSError):
-        pass  # the parent has gone
-
-
-def parallel(function, items, workers):
-    """map(function, items), in order, on `workers` processes; each holds one item at a time.
-
-    `function` and items must be picklable, as some systems start processes from nothing. A
-    ValueError of `function` is raised here.
-    """
-    if workers < 1:
-        raise ValueError(f"{workers} worker processes can't do anything; 1 or more can")
-    if workers == 1:
-        yield from map(function, items)
-        return
-    forked = multiprocessing.get_start_method() == "fork"
-    idle, busy, processes = deque(), deque(), []
-
-    def start():
-        here, there = multiprocessing.Pipe()
-        # A fork inherits our ends of all pipes; were they left open, it would not see us go.
-        others = [here, *idle, *busy] if forked else []
-        processes.append(multiprocessing.Process(target=serve, args=(function, there, others),
-                                                 daemon=True))
-        processes[-1].start()
-        there.close()
-        idle.append(here)
-
-    def result():
-        answer, error = busy[0].recv()
-        idle.append(busy.popleft())
-        if error:
-            raise error
-        return answer
-
-    try:
-        for item in items:
-            if not idle and len(processes) < workers:
-                start()
-            if not idle:
-                yield result()
-            idle[0].send(item)
-            busy.append(idle.popleft())
-        while busy:
-            yield result()
-    except (EOFError, ConnectionError):
-        raise ValueError("a worker process died (out of memory?); use fewer workers") from None
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-
+# ---- files ----
 
 def read_text(path):
     """The text of a UTF-8 file, without a byte-order mark. ValueError if it is no text."""
@@ -254,3 +292,6 @@ class StopSignal:
     def __exit__(self, *error):
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+adopt_script()

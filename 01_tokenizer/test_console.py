@@ -3,48 +3,237 @@
 import dataclasses
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
+import types
+import venv
 
 import pytest
 
-import bpe
 import console
-from console import (Parser, Progress, StopSignal, add_options, duration, in_batches, option,
-                     parallel, run, track, write_safely)
+from console import (Parser, Progress, StopSignal, add_options, choose_device, duration, option,
+                     run, track, write_safely)
+
+HEADER = (console.ROOT / "01_tokenizer" / "bpe.py").read_text(encoding="utf-8")
+HEADER = HEADER[HEADER.index("import os"):HEADER.index("import regex")]
 
 
-@pytest.mark.parametrize("error, code", [(ValueError("no"), 2), (OSError("no"), 2),
-                                         (KeyboardInterrupt(), 130)])
-def test_run_ends_with_a_code(error, code, capsys):
+# ---- how a script starts ----
+
+@pytest.fixture
+def course(tmp_path):
+    """course(*command, mine=...) runs python in a copy of this stage, and returns what it printed.
+
+    course.write(path, code) adds a file, with the header that all files have.
+    """
+    folder = tmp_path / "course"
+    for name in ("bpe.py", "console.py"):
+        (folder / "01_tokenizer").mkdir(parents=True, exist_ok=True)
+        shutil.copy(console.ROOT / "01_tokenizer" / name, folder / "01_tokenizer")
+
+    def start(*command, mine="", code=0, python=sys.executable, **how):
+        done = subprocess.run([python, *map(str, command)], capture_output=True, text=True,
+                              cwd=folder, timeout=60, env={**os.environ, "PYTHONPATH": mine}, **how)
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout if code == 0 else done.stderr
+
+    def write(path, code):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(HEADER + code)
+
+    start.folder, start.write = folder, write
+    return start
+
+
+@pytest.mark.parametrize("launcher", ["", "-X dev", "-m pdb -c continue -c quit"])
+def test_the_readers_file_runs(launcher, course):
+    """PYTHONPATH=mine python 01_tokenizer/bpe.py runs mine/bpe.py, by hand."""
+    script = course.folder / "01_tokenizer" / "bpe.py"
+    source = script.read_text(encoding="utf-8").replace(
+        "def show_merges(n_merges=20):\n", "def show_merges(n_merges=20):\n"
+        "    import console\n    print(f'this is {__file__}', console.by_hand())\n")
+    script.write_text(source, encoding="utf-8")
+    assert f"this is {script} False" in course(*launcher.split(), script)
+    (course.folder / "mine").mkdir()
+    shutil.copy(script, course.folder / "mine")
+    assert f"this is {course.folder / 'mine' / 'bpe.py'} True" in course(
+        *launcher.split(), script, mine="mine")
+
+
+def test_the_readers_file_runs_in_spawned_processes(course):
+    code = """
+import multiprocessing
+
+def work():
+    print(f"work in {__file__}", flush=True)
+
+def main():
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    process.join()
+
+if __name__ == "__main__":
+    run(main)
+"""
+    for name in ("01_tokenizer/spawning.py", "mine/spawning.py"):
+        course.write(name, code)
+        script, mine = "01_tokenizer/spawning.py", "mine" if name.startswith("mine") else ""
+        assert course(script, mine=mine) == f"work in {course.folder / name}\n"
+
+
+def test_other_functions_are_called_as_they_are(course):
+    course.write("01_tokenizer/other.py", """
+from bpe import show_merges
+def main():
+    print("main of the script")
+if __name__ == "__main__":
+    run(lambda: print("a lambda"))
+    run(show_merges)
+    run(main)
+""")
+    course.write("mine/other.py", "def main():\n    print('main of the reader')\n")
+    first, *_, last = course("01_tokenizer/other.py", mine="mine").splitlines()
+    assert (first, last) == ("a lambda", "main of the reader")
+
+
+def test_no_file_is_loaded_twice(course):
+    """A script that imports what imports the script: one module, one class of each name."""
+    course.write("01_tokenizer/one.py", """
+print("loading one")
+class Thing: pass
+def main():
+    import two
+    print(two.Thing is Thing, sys.modules["one"] is sys.modules["__main__"])
+if __name__ == "__main__":
+    run(main)
+""")
+    course.write("01_tokenizer/extras/two.py", "from one import Thing\n")
+    assert course("01_tokenizer/one.py") == "loading one\nTrue True\n"
+
+
+def test_who_wins_where_names_are_alike(course):
+    """PYTHONPATH over the course, the course over what is installed."""
+    course.write("02_data/data.py", "")
+    course.write("01_tokenizer/alike.py", """
+import bpe, console, data
+def main():
+    for module in (bpe, console, data):
+        print(Path(module.__file__).parent.name)
+if __name__ == "__main__":
+    run(main)
+""")
+    venv.create(course.folder / "env", symlinks=True)
+    installed = next((course.folder / "env" / "lib").glob("*/site-packages"))
+    for name in ("console", "data", "bpe"):
+        (installed / f"{name}.py").write_text("raise SystemExit('the installed one')")
+    packages = os.path.dirname(os.path.dirname(sys.modules["regex"].__file__))
+    (installed / "packages.pth").write_text(packages)
+    python = course.folder / "env" / "bin" / "python"
+    assert course("-c", "import data", python=python, code=1) == "the installed one\n"
+    assert course("01_tokenizer/alike.py", python=python).split() == [
+        "01_tokenizer", "01_tokenizer", "02_data"]
+    shutil.copytree(course.folder / "01_tokenizer", course.folder / "mine")
+    assert course("01_tokenizer/alike.py", python=python, mine="mine").split() == [
+        "mine", "mine", "02_data"]
+
+
+def test_by_hand_in_a_copy_without_the_course(course):
+    """A few files in a folder of their own: they run, by hand."""
+    code = "import bpe, console\nrun(lambda: print(console.by_hand(), bpe.__file__))\n"
+    course.write("01_tokenizer/copied.py", code)
+    assert course("01_tokenizer/copied.py").startswith("False "), "here they are not copies"
+    (course.folder / "01_tokenizer").rename(course.folder / "copies")
+    assert course("copies/copied.py") == f"True {course.folder / 'copies' / 'bpe.py'}\n"
+
+
+def test_mine_anywhere_else_is_refused(course):
+    course.write("elsewhere/mine/bpe.py", "")
+    shutil.copytree(course.folder / "elsewhere" / "mine", course.folder / "01_tokenizer" / "mine")
+    for script, mine in (("01_tokenizer/bpe.py", "elsewhere/mine"),
+                         ("01_tokenizer/mine/bpe.py", "")):
+        (line,) = course(script, mine=mine, code=2).splitlines()
+        assert line.startswith("error: ") and "not in the root" in line
+        assert line.endswith(str(course.folder / "mine"))
+
+
+def test_ctrl_c_while_loading(course):
+    """It ends at once and says nothing; once main() runs, Ctrl-C is a KeyboardInterrupt again."""
+    course.write("01_tokenizer/slow.py", """
+import time
+def main():
+    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+import signal
+if len(sys.argv) > 1:
+    print("loading", flush=True)
+    time.sleep(30)
+run(main)
+""")
+    assert course("01_tokenizer/slow.py") == "True\n", "main() has Python's own handler"
+    process = subprocess.Popen([sys.executable, "01_tokenizer/slow.py", "slowly"],
+                               cwd=course.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"loading\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def ends(error, capsys):
+    """The exit code with which a command ends whose main() raises `error`, and what it prints."""
     def main():
         raise error
     with pytest.raises(SystemExit) as stop:
         run(main)
-    assert stop.value.code == code
-    assert capsys.readouterr().err == ("error: no\n" if code == 2 else "")
+    return stop.value.code, capsys.readouterr().err
 
 
-def test_run_lets_mistakes_of_ours_through():
+def test_run_ends_with_a_code(capsys):
+    assert ends(ValueError("no"), capsys) == (2, "error: no\n")
+    assert ends(OSError("no"), capsys) == (2, "error: no\n")
+    assert ends(KeyboardInterrupt(), capsys) == (130, "")
+    assert ends(NotImplementedError("exercise: merge"), capsys) == (
+        2, "error: exercise: merge is still to be written\n")
+    for error in (MemoryError("5 GiB"), RuntimeError("CUDA out of memory. Tried 5 GiB\nmore"),
+                  RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: 5 GiB\nmore")):
+        code, line = ends(error, capsys)
+        assert code == 2 and line.startswith("error: out of memory. ") and line.endswith("5 GiB\n")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, RuntimeError("shapes differ"),
+                                   NotImplementedError("on this device")], ids=repr)
+def test_run_lets_mistakes_of_ours_through(error):
     def main():
-        raise ZeroDivisionError
-    with pytest.raises(ZeroDivisionError):
+        raise error
+    with pytest.raises(type(error) if isinstance(error, Exception) else error):
         run(main)
 
 
-def test_a_reader_that_has_enough(tmp_path):
-    """`bpe.py show ... | head` ends without a word about the pipe."""
-    bpe.Tokenizer([]).save(tmp_path / "t")
+def test_a_reader_that_has_enough(course):
+    """`bpe.py encode ... | head` ends without a word about the pipe."""
+    course.write("01_tokenizer/talk.py", "run(lambda: print('word ' * 100_000))\n")
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, bpe.__file__, "encode", "--tokenizer", "t", "-"],
-                          input="word " * 100_000, text=True, stdout=write,
-                          stderr=subprocess.PIPE, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "01_tokenizer/talk.py"], cwd=course.folder, text=True,
+                          stdout=write, stderr=subprocess.PIPE)
     os.close(write)
-    assert done.returncode == 141 and done.stderr == ""
+    assert (done.returncode, done.stderr) == (141, "")
 
+
+@pytest.mark.parametrize("there", ["cuda", "mps", "cpu"])
+def test_choose_device(there, monkeypatch):
+    def torch(name):
+        return types.SimpleNamespace(is_available=lambda: name == there)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(
+        cuda=torch("cuda"), backends=types.SimpleNamespace(mps=torch("mps"))))
+    assert choose_device() == choose_device("auto") == choose_device(there) == there
+    assert choose_device("cpu") == "cpu"
+    for other in {"cuda", "mps", "tpu"} - {there}:
+        with pytest.raises(ValueError, match=f"{other} is not available here.*cpu"):
+            choose_device(other)
+
+
+# ---- the rest ----
 
 def test_options_come_from_the_fields():
     @dataclasses.dataclass
@@ -61,6 +250,16 @@ def test_options_come_from_the_fields():
     for wrong in (["--n-layer", "x"], ["--device", "tpu"], ["--unknown"]):
         with pytest.raises(ValueError, match="--help"):
             parser.parse_args(wrong)
+
+
+def test_unknown_options_name_the_nearest():
+    parser = Parser()
+    command = parser.add_subparsers().add_parser("train")
+    command.add_argument("--vocab-size")
+    for wrong in ("--vocab", "--vocabsize=3", "--vocab_size"):
+        with pytest.raises(ValueError, match="did you mean --vocab-size"):
+            parser.parse_args(["train", wrong])
+            pytest.fail("there are no abbreviations of options")
 
 
 def test_duration():
@@ -117,87 +316,3 @@ def test_stop_signal():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def double(x):
-    if x == 13:
-        raise ValueError("13 is unlucky")
-    if x == 14:
-        os._exit(1)
-    if x == 15:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * x
-
-
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_parallel(workers):
-    taken = []
-    items = (taken.append(x) or x for x in range(10))
-    results = parallel(double, items, workers)
-    assert next(results) == 0 and len(taken) <= workers + 1, "items are taken as they are needed"
-    assert list(results) == [2 * x for x in range(1, 10)]
-    assert list(parallel(double, [], workers)) == []
-    with pytest.raises(ValueError, match="unlucky"):
-        list(parallel(double, [12, 13], workers))
-
-
-def test_parallel_when_the_parent_dies(tmp_path):
-    """Workers blocked in the middle of an answer go, too, and leave no orphans behind."""
-    (tmp_path / "main.py").write_text(f"""
-import os, signal, sys, time
-sys.path += {sys.path!r}
-from console import parallel
-
-def large(x):
-    return os.getpid(), b"x" * 10_000_000
-
-if __name__ == "__main__":
-    results = parallel(large, range(100), 2)
-    print(next(results)[0], next(results)[0], flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-""")
-    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL and len(pids := done.stdout.split()) == 2, done.stderr
-    for _ in range(50):
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"workers {pids} are still there")
-
-
-def test_parallel_when_an_idle_worker_dies():
-    def items():
-        yield 1
-        yield 2
-        yield 15
-        yield 3
-    with pytest.raises(ValueError, match="died"):
-        list(parallel(double, items(), 2))
-
-
-def test_parallel_when_a_worker_dies():
-    with pytest.raises(ValueError, match="died"):
-        list(parallel(double, [1, 14, 2], 2))
-
-
-def test_parallel_with_processes_started_from_nothing(tmp_path):
-    """Where processes are spawned, not forked (macOS, Windows), by a file that a user runs."""
-    (tmp_path / "main.py").write_text(f"""
-import multiprocessing, sys
-sys.path += {sys.path!r}
-from bpe import Tokenizer
-
-if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")
-    texts = ["the cat sat"] * 100_000
-    tokenizer = Tokenizer.train(texts, 270, [r"\\p{{N}}|\\P{{N}}+", "\\w+| "], workers=2)
-    assert tokenizer.hash == Tokenizer.train(texts, 270, tokenizer.pattern).hash
-    print([len(ids) for ids in tokenizer.encode_many(texts, workers=2)] == [3 + 2] * 100_000)
-""")
-    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == "True\n", done.stderr
-
-
-def test_in_batches():
-    assert list(in_batches(["ab", "c", "d", "efgh", "i"], 3)) == [["ab", "c"], ["d", "efgh"], ["i"]]
-    assert list(in_batches([], 3)) == []

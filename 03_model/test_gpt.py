@@ -1,18 +1,21 @@
-"""Tests of gpt.py, from primitive to composite: the first that fails is the next exercise."""
+"""Tests of gpt.py: each exercise by itself, in the order of the file, then the model as a whole.
+The first test that fails is the next exercise.
+"""
 
 import dataclasses
 import math
+import types
 
 import pytest
 import torch
+from torch import nn
 
-from family import FAMILIES
-from gpt import (ACTIVATIONS, GPT, MLP, Attention, Block, GPTConfig, Linear, Norm, attention,
-                 attention_by_hand, attention_weights, rms_norm, rope_angles, rotate, sinusoids,
-                 visible)
+import gpt
+from gpt import (GPT, MLP, Attention, Block, GPTConfig, KVCache, apply_temperature, attention,
+                 attention_fused, attention_weights, generate, greedy, main, make_cache, make_model,
+                 random_pick, rms_norm, rms_norm_fused, rope_angles, rotate, visible)
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=3, n_head=4, n_kv_head=2, d_model=32, d_ff=48)
-every_family = pytest.mark.parametrize("family", FAMILIES)
 HEADS = [(4, 4), (4, 2), (4, 1)]  # (H, G): multi-head, grouped-query, multi-query
 
 
@@ -20,267 +23,597 @@ def randn(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def random_model(config=SMALL, seed=0, **changes):
-    """A model whose matrices are all random: a new one's zeros would hide mistakes."""
-    model = GPT(dataclasses.replace(config, **changes))
+def random_ids(*shape, seed=0):
+    return torch.randint(SMALL.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def randomise(module, seed=0):
+    """Every parameter random: a new model's zeros would hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in module.parameters():
             parameter.normal_(std=0.2, generator=generator)
-    return model.eval()
+    return module.eval()
 
 
-def random_ids(*shape, seed=0, high=SMALL.vocab_size):
-    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+def random_model(config=SMALL, **changes):
+    return randomise(GPT(dataclasses.replace(config, **changes)))
 
 
-def close(a, b, tolerance=1e-5):
-    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
-    return True
+def same(found, expected, wrong, tolerance=1e-5):
+    """Fails with the sentence `wrong` unless two tensors are of one shape and type, and equal."""
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance,
+                               msg=lambda details: f"{wrong}\n{details}")
 
+
+def angles_of(positions):
+    """What a block takes for positions, (T,): cos and sin, each (1, T, D/2)."""
+    return [a.unsqueeze(-3) for a in rope_angles(positions, SMALL.head_dim)]
+
+
+# ---- the mathematics ----
 
 def test_rms_norm():
-    assert close(rms_norm(torch.tensor([3.0, 4.0])), torch.tensor([0.848528, 1.131371]))
+    same(rms_norm(torch.tensor([3.0, 4.0])), torch.tensor([0.848528, 1.131371]),
+         "the worked example of the docstring is not met")
     x = randn(2, 5, 64)
-    assert close(rms_norm(x).pow(2).mean(-1), torch.ones(2, 5)), "the mean square must be 1"
-    assert close(rms_norm(1000 * x), rms_norm(x)), "the scale of x must not matter"
-    assert rms_norm(torch.zeros(4)).tolist() == [0, 0, 0, 0], "eps keeps zeros finite"
+    same(rms_norm(x).pow(2).mean(-1), torch.ones(2, 5), "the mean square of each row must be 1")
+    same(rms_norm(1000 * x), rms_norm(x), "the scale of x must not matter")
+    assert rms_norm(torch.zeros(4)).tolist() == [0, 0, 0, 0], "eps must keep zeros finite"
     small = torch.full((4,), 1e-3)
-    assert close(rms_norm(small), small / math.sqrt(2e-6)), "eps stands inside the root"
-    half = rms_norm(torch.full((8,), 300.0, dtype=torch.bfloat16))
-    assert half.dtype == torch.bfloat16 and close(half.float(), torch.ones(8))
+    same(rms_norm(small), small / math.sqrt(2e-6), "eps, 1e-6, stands inside the root")
+    same(rms_norm(small, 3e-6), small / math.sqrt(4e-6), "eps must be the one that is given")
+    half = torch.full((8,), 300.0, dtype=torch.float16)  # whose square is too large for float16
+    same(rms_norm(half), torch.ones(8, dtype=torch.float16),
+         "compute in float32, and return x's type")
 
 
 def test_rope_angles():
     cos, sin = rope_angles(torch.tensor([0, 1, 5]), 4, base=100.0)
     angles = torch.tensor([[0.0, 0.0], [1.0, 0.1], [5.0, 0.5]])  # 100^0 and 100^(-2/4)
-    assert close(cos, angles.cos()) and close(sin, angles.sin())
-    assert cos.dtype == torch.float32
+    same(cos, angles.cos(), "pair i turns by position * base^(-2i/D); cosines come first")
+    same(sin, angles.sin(), "the second result are the sines of the same angles")
+    same(rope_angles(torch.tensor([1]), 4)[0], torch.tensor([[1.0, 0.01]]).cos(),
+         "the base is 10,000 unless given")
     rows = rope_angles(torch.tensor([[0, 1, 5], [2, 3, 4]]), 4, base=100.0)
-    assert rows[0].shape == (2, 3, 2) and close(rows[1][0], angles.sin())
+    assert rows[0].shape == (2, 3, 2), "positions (B, T) must give (B, T, D/2)"
+    same(rows[1][0], angles.sin(), "each row of positions has its own angles")
 
 
 def test_rotate():
     x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 1, 4)  # the pairs are (1, 3) and (2, 4)
     quarter, none = (torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]))
-    assert rotate(x, quarter, none).flatten().tolist() == [3.0, 2.0, -1.0, 4.0]
-    assert rotate(x.bfloat16(), quarter, none).dtype == torch.bfloat16
+    assert rotate(x, quarter, none).flatten().tolist() == [3, 2, -1, 4], \
+        "the pair (1, 3), turned by a quarter, is (3, -1); the pair (2, 4) must stay"
+    slanted = rotate(x, torch.tensor([[0.6, 1.0]]), torch.tensor([[0.8, 0.0]])).flatten()
+    same(slanted, torch.tensor([3.0, 2.0, 1.0, 4.0]), "(x1 cos + x2 sin, x2 cos - x1 sin)")
+    assert rotate(x.bfloat16(), quarter, none).dtype == torch.bfloat16, "x's type must stay"
+    cos, sin = rope_angles(torch.tensor([[3, 4], [0, 7]]), 8)
+    rows, x = (cos.unsqueeze(1), sin.unsqueeze(1)), randn(2, 3, 2, 8)  # (B, 1, T, D/2)
+    same(rotate(x, *rows)[1], rotate(x[1:], cos[1], sin[1])[0],
+         "rows may stand at different positions, and all heads of a row turn alike")
 
 
-def test_rotate_is_relative():
-    """q . k after turning depends on how far apart they stand, not on where."""
+def test_rotated_products_are_relative():
     q, k = randn(1, 1, 1, 8, seed=1), randn(1, 1, 1, 8, seed=2)
 
     def dot(i, j):
         at = [rope_angles(torch.tensor([p]), 8) for p in (i, j)]
         return (rotate(q, *at[0]) * rotate(k, *at[1])).sum()
-    assert close(dot(3, 1), dot(103, 101), 1e-4) and close(dot(7, 7), (q * k).sum())
-    assert not torch.allclose(dot(3, 1), dot(3, 2))
-
-
-def test_sinusoids():
-    found = sinusoids(torch.tensor([0, 3]), 4)
-    turned = [3.0, 0.03]  # 10000^0 and 10000^(-2/4)
-    assert close(found[0], torch.tensor([0.0, 1.0, 0.0, 1.0]))
-    assert close(found[1], torch.tensor([f(a) for a in turned for f in (math.sin, math.cos)]))
-    assert sinusoids(torch.zeros(2, 5, dtype=torch.long), 6).shape == (2, 5, 6)
+    same(dot(3, 1), dot(103, 101), "q . k must depend only on how far apart they stand", 1e-4)
+    same(dot(7, 7), (q * k).sum(), "at one position, rotating must not change q . k")
+    assert not torch.allclose(dot(3, 1), dot(3, 2)), "the distance must make a difference"
 
 
 def test_visible():
-    assert visible(torch.tensor([1, 2]), 3).tolist() == [[True, True, False], [True, True, True]]
+    assert visible(torch.tensor([1, 2]), 3).tolist() == [[True, True, False], [True, True, True]], \
+        "a query looks at its own position and those before it, at no later one"
     assert visible(torch.tensor([3]), 4).tolist() == [[True] * 4], "the newest position sees all"
     rows = visible(torch.tensor([[0, 1], [2, 3]]), 3)
-    assert rows.tolist() == [[[True, False, False], [True, True, False]], [[True] * 3] * 2]
-
-
-def attention_by_loops(q, k, v):
-    """The definition, three loops and no masks."""
-    B, H, T, D = q.shape
-    G, S = k.shape[1:3]
-    out = torch.zeros_like(q)
-    for b in range(B):
-        for h in range(H):
-            g = h // (H // G)
-            for t in range(T):
-                past = slice(0, S - T + t + 1)
-                weights = torch.stack([q[b, h, t] @ key / D**0.5 for key in k[b, g, past]]).exp()
-                out[b, h, t] = (weights / weights.sum()) @ v[b, g, past]
-    return out
+    assert rows.tolist() == [[[True, False, False], [True, True, False]], [[True] * 3] * 2], \
+        "each row of positions has a mask of its own: (B, T) -> (B, T, S)"
 
 
 def test_attention_weights():
     q, k = torch.tensor([[[[2.0, 0.0]]]]), torch.tensor([[[[1.0, 5.0], [0.0, 3.0], [9.0, 9.0]]]])
     found = attention_weights(q, k, torch.tensor([[True, True, False]]))
     share = math.exp(2 / math.sqrt(2))
-    assert close(found.flatten(), torch.tensor([share, 1, 0]) / (share + 1))
+    same(found.flatten(), torch.tensor([share, 1, 0]) / (share + 1),
+         "softmax of q k' / sqrt(D), where a key that may not be seen weighs 0")
     q, k, mask = randn(2, 4, 3, 8), randn(2, 2, 5, 8, seed=1), visible(torch.arange(2, 5), 5)
-    assert close(attention_weights(q, k, mask).sum(-1), torch.ones(2, 4, 3))
-    assert close(attention_weights(q, k, mask)[:, 2:], attention_weights(q[:, 2:], k[:, 1:], mask))
+    found = attention_weights(q, k, mask)
+    same(found.sum(-1), torch.ones(2, 4, 3), "the weights of each query add up to 1")
+    same(found[:, 2:], attention_weights(q[:, 2:], k[:, 1:], mask),
+         "of 4 query heads and 2 key heads, the last two query heads read the second key head")
+    rows = torch.stack((mask, visible(torch.arange(3), 5))).unsqueeze(1)  # (B, 1, T, S)
+    same(attention_weights(q, k, rows)[1], attention_weights(q[1:], k[1:], rows[1])[0],
+         "the rows of a batch may have different masks")
 
 
+def attention_by_loops(q, k, v, mask):
+    """The definition, one query at a time."""
+    out = torch.zeros_like(q)
+    for b, h, t in torch.cartesian_prod(*map(torch.arange, q.shape[:3])).tolist():
+        g, seen = h // (q.shape[1] // k.shape[1]), mask[t]
+        weights = (k[b, g, seen] @ q[b, h, t] / q.shape[-1]**0.5).exp()
+        out[b, h, t] = (weights / weights.sum()) @ v[b, g, seen]
+    return out
+
+
+every_shape = pytest.mark.parametrize("T, S", [(5, 5), (3, 7), (1, 6), (1, 1)])
+
+
+@every_shape
 @pytest.mark.parametrize("H, G", HEADS)
-@pytest.mark.parametrize("T, S", [(5, 5), (3, 7), (1, 6), (1, 1)])
-def test_attention_by_hand(H, G, T, S):
+def test_attention(H, G, T, S):
     q, k, v = randn(2, H, T, 8, seed=1), randn(2, G, S, 8, seed=2), randn(2, G, S, 8, seed=3)
-    mask = visible(torch.arange(S - T, S), S)
-    assert close(attention_by_hand(q, k, v, mask), attention_by_loops(q, k, v))
+    causal = torch.ones(T, S, dtype=torch.bool).tril(S - T)
+    same(attention(q, k, v), attention_by_loops(q, k, v, causal),
+         "without a mask, the queries are the last T of the S positions")
+    mask = torch.arange(S) % 2 == 0  # every second key
+    same(attention(q, k, v, mask.expand(T, S)), attention_by_loops(q, k, v, mask.expand(T, S)),
+         "each query takes values by its weights, where the mask lets it look")
 
 
+@every_shape
 @pytest.mark.parametrize("H, G", HEADS)
-@pytest.mark.parametrize("T, S", [(5, 5), (3, 7), (1, 6), (1, 1)])
-def test_attention_fused(H, G, T, S):
+def test_fused_attention_is_the_same(H, G, T, S):
     q, k, v = randn(2, H, T, 8, seed=1), randn(2, G, S, 8, seed=2), randn(2, G, S, 8, seed=3)
+    same(attention_fused(q, k, v), attention(q, k, v), "they differ without a mask")
     mask = visible(torch.arange(S - T, S), S)
-    expected = attention_by_hand(q, k, v, mask)
-    assert close(attention(q, k, v, mask), expected)
-    if T in (1, S):
-        assert close(attention(q, k, v), expected), "no mask: causal"
+    same(attention_fused(q, k, v, mask), attention(q, k, v, mask), "they differ with a mask")
     rows = visible(torch.tensor([range(S - T, S), range(T)]), S).unsqueeze(1)  # (B, 1, T, S)
-    assert close(attention(q, k, v, rows), attention_by_hand(q, k, v, rows))
+    same(attention_fused(q, k, v, rows), attention(q, k, v, rows), "they differ, a mask a row")
 
 
-@pytest.mark.parametrize("rows", [1, 3, 8, 33])
-@pytest.mark.parametrize("bias", [True, False])
-def test_linear_with_few_rows(rows, bias):
-    """Decoding multiplies the other way round; the numbers are the same."""
-    linear, x = Linear(24, 40, bias=bias), randn(rows, 1, 24)
-    expected = torch.nn.functional.linear(x, linear.weight, linear.bias)
-    with torch.inference_mode():
-        found = linear(x)
-    assert found.is_contiguous() and close(found, expected) and close(linear(x), expected)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_fused_norm_is_the_same(dtype):
+    x = (30 * randn(3, 7, 16)).to(dtype)
+    for eps in (1e-6, 0.5):
+        same(rms_norm_fused(x, eps), rms_norm(x, eps), "fused and plain rms_norm differ")
 
 
-@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
-def test_norm(norm):
-    config = dataclasses.replace(SMALL, norm=norm, gains=True, bias=True, norm_eps=1e-2)
-    x, layer = 0.3 + 0.1 * randn(5, 32), Norm(config)
-    torch.nn.init.normal_(layer.weight)
-    centred = x - x.mean(-1, keepdim=True) if norm == "layernorm" else x
-    expected = centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-2).sqrt() * layer.weight
-    if norm == "layernorm":
-        torch.nn.init.normal_(layer.bias)
-        expected = expected + layer.bias
-    assert close(layer(x), expected)
-    assert not [*Norm(dataclasses.replace(config, gains=False)).parameters()]
+# ---- the layers ----
+
+class Recorder(nn.Module):
+    """Stands for a layer or a cache: remembers what it is given, and returns what it is told."""
+
+    def __init__(self, result):
+        super().__init__()
+        self.result, self.seen = result, []
+
+    def forward(self, *arguments):
+        self.seen.append(arguments)
+        return self.result
+
+    append = forward
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_mlp(activation):
-    mlp, x = MLP(dataclasses.replace(SMALL, activation=activation)), randn(2, 3, 32)
-    h = mlp.up(x)
-    hidden = {"relu": h.clamp(min=0), "relu2": h.clamp(min=0) ** 2,
-              "gelu": h / 2 * (1 + torch.tanh((2 / math.pi)**0.5 * (h + 0.044715 * h**3)))}
-    if activation == "swiglu":
-        gate = mlp.gate(x)
-        hidden["swiglu"] = gate / (1 + (-gate).exp()) * h
-    assert close(mlp(x), hidden[activation] @ mlp.down.weight.T)
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("H, G", HEADS)
+def test_attention_forward(H, G, by_hand):
+    config = dataclasses.replace(SMALL, n_head=H, n_kv_head=G, by_hand=by_hand)
+    layer, x, angles = randomise(Attention(config, 2)), randn(2, 5, 32), angles_of(torch.arange(5))
+    rows = layer.qkv.weight.split([H * 8, G * 8, G * 8])
+    q, k, v = (torch.stack([x @ head.T for head in part.split(8)], 1) for part in rows)
+    q, k = rms_norm(rotate(q, *angles)), rms_norm(rotate(k, *angles))
+
+    def merged(y):  # (B, H, T, D) -> (B, T, C)
+        return torch.cat(y.unbind(1), dim=-1) @ layer.out.weight.T
+    same(layer(x, angles), merged(attention(q, k, v)),
+         "divide qkv(x) into heads, rotate and normalise q and k, attend, put heads side by side")
+    mask = torch.eye(5, dtype=torch.bool)
+    same(layer(x, angles, mask), merged(attention(q, k, v, mask)), "the mask given is not used")
+
+    longer = [torch.cat((randn(2, G, 3, 8, seed=i), t), 2) for i, t in ((1, k), (2, v))]
+    cache = Recorder(longer)
+    same(layer(x, angles, None, cache), merged(attention(q, *longer)),
+         "with a cache, attention goes over all that append() returns")
+    [(number, k_stored, v_stored)] = cache.seen
+    assert number == 2, "the cache must be told which layer this is"
+    same(k_stored, k, "the cache gets keys that are rotated and normalised")
+    same(v_stored, v, "the cache gets values as they are, neither rotated nor normalised")
+    found = layer(x, angles, None, Recorder([t.bfloat16() for t in longer]))
+    same(found, merged(attention(q, *longer)), "q must take the type of a cache in bfloat16, and "
+         "the result that of x", 0.05)
+
+
+def test_no_two_modules_for_queries_and_keys():
+    shapes = {n: tuple(p.shape) for n, p in Attention(SMALL, 0).named_parameters()}
+    assert shapes == {"qkv.weight": (32 + 16 + 16, 32), "out.weight": (32, 32)}, \
+        "checkpoints have the queries, keys and values of a layer in one matrix"
+
+
+def test_mlp():
+    mlp, x = MLP(SMALL), randn(2, 3, 32)
+    h = x @ mlp.up.weight.T
+    same(mlp(x), (h * h * (h > 0)) @ mlp.down.weight.T, "down(relu(up(x))^2)")
 
 
 def test_block():
-    block, x = Block(dataclasses.replace(SMALL, gains=True), 0), randn(2, 5, 32)
-    for i, norm in enumerate((block.attention_norm, block.mlp_norm)):
-        torch.nn.init.constant_(norm.weight, 2.0 + i)
-    turn = rope_angles(torch.arange(5), SMALL.head_dim)
-    y = x + block.attention(2 * rms_norm(x), turn, None, None)
-    assert close(block(x, turn, None, None), y + block.mlp(3 * rms_norm(y)))
+    block, x = Block(SMALL, 0), randn(2, 5, 32)
+    block.attention = Recorder(randn(2, 5, 32, seed=1))
+    block.mlp = Recorder(randn(2, 5, 32, seed=2))
+    found = block(x, "angles", "mask", "cache")
+    y = x + block.attention.result
+    same(found, y + block.mlp.result, "both layers add to the stream, and neither replaces it")
+    [(read, *others)], [(read_later,)] = block.attention.seen, block.mlp.seen
+    same(read, rms_norm(x), "attention reads the stream normalised")
+    same(read_later, rms_norm(y), "the MLP reads what attention has added to, normalised")
+    assert others == ["angles", "mask", "cache"], "attention also needs angles, mask and cache"
 
 
-@every_family
-def test_initial_loss_is_that_of_a_guess(family):
-    model = GPT(dataclasses.replace(SMALL, **FAMILIES[family]))
-    losses = model.loss(random_ids(4, 16), random_ids(4, 16, seed=1))
-    assert losses.shape == (4, 16)
-    assert close(losses.mean(), torch.tensor(math.log(61)), 0.02)
+# ---- the cache ----
+
+def test_cache_positions():
+    cache = KVCache(SMALL, batch_size=3)
+    assert cache.positions(2).tolist() == [0, 1], "the first ids stand at 0, 1, ..."
+    cache.length = 4
+    assert cache.positions(3).tolist() == [4, 5, 6], "further ids stand behind those that are there"
 
 
-def test_a_new_model_does_nothing_yet():
-    """Each block adds zero to the stream; queries, keys, values and features are there, though."""
-    for block in GPT(SMALL).blocks:
-        assert (block.attention.out.weight == 0).all() and (block.mlp.down.weight == 0).all()
-        for linear in (block.attention.qkv, block.mlp.up):
-            assert linear.weight.std().item() == pytest.approx(SMALL.d_model**-0.5, rel=0.1)
+def test_cache_append():
+    cache = KVCache(SMALL, batch_size=2)
+    k, v = randn(2, 2, 3, 8, seed=1), randn(2, 2, 3, 8, seed=2)
+    keys, values = cache.append(1, k, v)
+    same(keys, k, "the first keys are all that there are")
+    same(values, v, "the first values are all that there are")
+    assert cache.length == 0, "only the model moves the length: the next layer writes there, too"
+    cache.length = 3
+    k2, v2 = randn(2, 2, 2, 8, seed=3), randn(2, 2, 2, 8, seed=4)
+    keys, values = cache.append(1, k2, v2)
+    same(keys, torch.cat((k, k2), 2), "new keys stand behind the old ones, and all are returned")
+    same(values, torch.cat((v, v2), 2), "new values stand behind the old ones")
+    assert keys.data_ptr() == cache.keys[1].data_ptr(), "return the cache's own memory, no copy"
+    assert not cache.keys[[0, 2]].any() and not cache.values[[0, 2]].any(), \
+        "other layers must stay as they are"
 
 
-def test_no_rows_are_no_problem():
-    """A process may have no window of a batch; it must still take part, with gradients of zero."""
-    model = random_model()
-    model.loss(random_ids(0, 16), random_ids(0, 16)).sum().backward()
-    assert all((p.grad == 0).all() for p in model.parameters())
+def test_cache_rows_are_taken_as_copies():
+    cache = KVCache(SMALL, batch_size=2)
+    cache.append(0, randn(2, 2, 3, 8), randn(2, 2, 3, 8, seed=1))
+    cache.advance(2)
+    cache.advance(1)
+    taken = cache.take([1, 1, 0])
+    assert taken.length == cache.length == 3, "a copy holds as many positions"
+    same(taken.keys, cache.keys[:, [1, 1, 0]], "row i must be the one that rows[i] names")
+    same(taken.values, cache.values[:, [1, 1, 0]], "values belong to their keys")
+    taken.keys.zero_()
+    taken.clear()
+    assert taken.length == 0 and cache.length == 3 and cache.keys.any(), "what is taken is a copy"
+
+
+# ---- the model ----
+
+def test_hidden():
+    model, ids = random_model(), random_ids(2, 5)
+
+    def slowly(ids, angles, mask=None):
+        x = rms_norm(model.embed.weight[ids])
+        for block in model.blocks:
+            x = block(x, angles, mask)
+        return rms_norm(x)
+    expected = slowly(ids, angles_of(torch.arange(5)))
+    same(model.hidden(ids), expected, "embedded, normalised, through all blocks, normalised")
+    positions, mask = torch.tensor([0, 1, 0, 1, 2]), torch.eye(5, dtype=torch.bool)
+    same(model.hidden(ids, None, positions, mask), slowly(ids, angles_of(positions), mask),
+         "positions and mask, where they are given, are those that the blocks get")
+    rows = torch.stack((positions, torch.arange(5)))
+    found = model.hidden(ids, positions=rows)
+    same(found[1], expected[1], "the rows of a batch may stand at different positions")
+    same(found[0], slowly(ids, angles_of(positions))[0], "each row at its own positions")
+
+
+def test_hidden_with_a_cache():
+    model, ids, told = random_model(), random_ids(2, 5), []
+    expected = model.hidden(ids)
+    block = Recorder(randn(2, 2, 32))
+    model.blocks = nn.ModuleList([block])
+    cache = types.SimpleNamespace(length=3, size=5, positions=lambda T: torch.tensor([3, 4])[:T],
+                                  mask=lambda T: ("mask", T),
+                                  advance=lambda T: told.append((T, len(block.seen))))
+    same(model.hidden(ids[:, 3:], cache), rms_norm(block.result), "the blocks' result, normalised")
+    x, angles, mask, given = block.seen[0]
+    same(torch.stack(list(angles)), torch.stack(angles_of(torch.tensor([3, 4]))),
+         "with a cache, ids stand where the cache says")
+    assert mask == ("mask", 2) and given is cache, "mask and cache go to all blocks"
+    assert told == [(2, 1)], "when all blocks are done, and once, the cache is told to advance(T)"
+
+    model, cache = random_model(), KVCache(SMALL, batch_size=2)
+    parts = [model.hidden(part, cache) for part in ids.split((2, 1, 2), 1)]
+    same(torch.cat(parts, 1), expected, "read in parts, it must be as read in one")
+
+
+def test_what_does_not_fit_is_refused():
+    model, cache = random_model(), KVCache(SMALL, batch_size=1, size=4)
+    with pytest.raises(ValueError, match="0 \\+ 17 positions don't fit into 16"):
+        model.hidden(random_ids(1, 17))
+    model.hidden(random_ids(1, 3), cache)
+    with pytest.raises(ValueError, match="3 \\+ 2 positions don't fit into 4"):
+        model.hidden(random_ids(1, 2), cache)
+    assert cache.length == 3, "what was refused must leave the cache as it was"
+    model.hidden(random_ids(1, 1), cache)
 
 
 def test_loss():
     model, ids, targets = random_model(), random_ids(2, 5), random_ids(2, 5, seed=1)
-    targets[0, 2] = -100
+    targets[0, 2], targets[1, 4] = -100, -1
     logits, losses = model(ids), model.loss(ids, targets)
+    assert losses.shape == (2, 5), "one loss for every target, in its place"
     for b in range(2):
         for t in range(5):
-            masked, target = (b, t) == (0, 2), targets[b, t]
+            masked, target = targets[b, t] < 0, targets[b, t]
             expected = 0 if masked else -logits[b, t].log_softmax(0)[target].item()
-            assert losses[b, t].item() == pytest.approx(expected, abs=1e-4), f"position {b, t}"
+            assert losses[b, t].item() == pytest.approx(expected, abs=1e-4), (
+                f"at {b, t} the target is {target}: {'0' if masked else '-log p(target)'} expected")
     assert (model.loss(ids, torch.full_like(ids, -1)) == 0).all(), "nothing to learn is no NaN"
+    mask = torch.eye(5, dtype=torch.bool)
+    positions = torch.full((5,), 3)
+    expected = torch.stack([model.loss(ids[:, t:t + 1], targets[:, t:t + 1]) for t in range(5)], 1)
+    same(model.loss(ids, targets, positions, mask), expected.squeeze(-1),
+         "positions and mask must go to hidden()")
 
 
-def test_loss_smoothed_and_with_z():
-    """From their papers, one position at a time; a masked one adds nothing."""
-    model, ids, targets = random_model(), random_ids(2, 5), random_ids(2, 5, seed=1)
-    targets[0, 2] = -100
-    logits, losses = model(ids), model.loss(ids, targets, label_smoothing=0.1, z_loss=0.01)
-    for b in range(2):
-        for t in range(5):
-            shares = [math.exp(x) for x in logits[b, t].tolist()]
-            nats = [-math.log(share / sum(shares)) for share in shares]
-            expected = (0.9 * nats[targets[b, t]] + 0.1 * sum(nats) / 61
-                        + 0.01 * math.log(sum(shares))**2) if (b, t) != (0, 2) else 0
-            assert losses[b, t].item() == pytest.approx(expected, abs=1e-4), f"position {b, t}"
+# ---- writing ----
+
+def columns(steps):
+    return torch.stack(list(steps), dim=1).tolist()
 
 
-@every_family
-def test_weights_of_a_given_size(family):
-    """As GPT-2 begins: all alike, but for those that write to the stream, which share it."""
-    config = dataclasses.replace(SMALL, **FAMILIES[family], d_model=128, d_ff=512)
-    for name, weight in GPT(config, std=0.02).named_parameters():
-        if weight.dim() == 2:
-            writes = name.endswith(("attention.out.weight", "mlp.down.weight"))
-            expected = 0.02 / math.sqrt(2 * config.n_layer) if writes else 0.02
-            assert weight.std().item() == pytest.approx(expected, rel=0.1), name
+def slowly(model, prompt, n_tokens):
+    """What generate() should say after one prompt, without a cache: everything again each time. A
+    window that is full starts again from its newer half.
+    """
+    window = model.config.seq_len
+    row, start = list(prompt), max(0, len(prompt) - window)
+    for _ in range(n_tokens):
+        if len(row) - start > window:
+            start = len(row) - (window + 1) // 2
+        row.append(model(torch.tensor([row[start:]]))[0, -1].argmax().item())
+    return row[len(prompt):]
+
+
+def spied(model):
+    """A list to which the shape of all ids that the model reads is appended."""
+    seen, hidden = [], model.hidden
+    model.hidden = lambda ids, *others: seen.append(tuple(ids.shape)) or hidden(ids, *others)
+    return seen
+
+
+def test_generate():
+    model, prompts = random_model(), random_ids(2, 5).tolist()
+    seen, before = spied(model), [list(prompt) for prompt in prompts]
+    found = columns(generate(model, prompts, 9))
+    assert seen[0] == (2, 5), "both prompts are read in one pass"
+    assert seen[1:] == [(2, 1)] * 8, "then one id of each at a time; after the last none is read"
+    assert found == [slowly(model, prompt, 9) for prompt in prompts], \
+        "each id is the likeliest after the prompt and all ids before it"
+    assert prompts == before, "the prompts given must not be changed"
+    assert not list(generate(model, [[1]], 0)), "no ids were asked for"
+    with pytest.raises(ValueError, match="empty"):
+        next(generate(model, [[1], []], 1))
+
+
+def test_generate_keeps_rows_apart():
+    """Of rows of different lengths, which need another cache, here a fake one."""
+    model = types.SimpleNamespace(config=types.SimpleNamespace(seq_len=4), logits=lambda x: x)
+    read = []
+    cache = types.SimpleNamespace(read=lambda model, rows: read.append([list(r) for r in rows]),
+                                  clear=lambda: read.append("clear"))
+    found = columns(generate(model, [[1, 2, 3], [4]], 4, lambda x: torch.tensor([7, 8]), 1, cache))
+    assert found == [[7] * 4, [8] * 4], "what is picked is yielded"
+    assert read[:2] == [[[1, 2, 3], [4]], [[1, 2, 3, 7], [4, 8]]], "each id goes behind its own row"
+    assert read[2] == "clear", "a row of more than seq_len ids: all are read again"
+    assert read[3:5] == [[[7, 7], [4, 8, 8]], [[7, 7, 7], [4, 8, 8, 8]]], (
+        "of the row that is too long the newer half stays, and all of the other one")
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 16])
+def test_generate_beyond_the_window(window):
+    model, n = random_model(seq_len=window, n_layer=2), window + 9
+    for prompts in (random_ids(2, 1).tolist(), random_ids(2, window).tolist(),
+                    random_ids(2, 30).tolist()):
+        expected = [slowly(model, prompt, n) for prompt in prompts]
+        assert columns(generate(model, prompts, n)) == expected, (
+            f"prompts of {len(prompts[0])} ids and a window of {window}: of a long prompt the end "
+            "is read, and a full window goes on from its newer half")
+
+
+def test_generate_reads_a_full_window_once():
+    model = random_model()
+    seen = spied(model)
+    columns(generate(model, random_ids(2, 15).tolist(), 13))
+    assert seen == [(2, 15), (2, 1), (2, 8)] + [(2, 1)] * 8 + [(2, 8), (2, 1)], (
+        "up to 16 ids one at a time; then the newer 8 of 17 in one pass, and again one at a time")
+
+
+def test_samples_share_one_reading_of_the_prompt():
+    model, prompts = random_model(), [[1, 2, 3], [4, 5, 6]]
+    expected = columns(generate(model, prompts, 30))
+    seen = spied(model)
+    ids = columns(generate(model, prompts, 9, random_pick(seed=1), n_samples=3))
+    assert seen == [(2, 3)] + [(6, 1)] * 8, "two prompts are read, then six rows go on"
+    assert len({tuple(row) for row in ids}) == 6, "every row must draw for itself"
+    got = columns(generate(model, prompts, 30, n_samples=2))
+    assert got == [expected[0]] * 2 + [expected[1]] * 2, "row i continues prompt i // n_samples"
+
+
+def test_a_given_cache_is_gone_on_from():
+    model, text = random_model(), random_ids(1, 7).tolist()
+    seen, cache = spied(model), KVCache(SMALL, batch_size=1)
+    text[0] += columns(generate(model, text, 3, cache=cache))[0]
+    assert cache.length == 9, "all but the last id, which nobody has asked to continue"
+    text[0] += [1, 2]
+    del seen[:]
+    found = columns(generate(model, text, 30, cache=cache))
+    assert seen[:2] == [(1, 3), (1, 1)], "what the cache holds is not read again"
+    assert found == [slowly(model, text[0], 30)], "and the result is the same as without it"
+    text[0] += found[0]
+    assert columns(generate(model, text, 5, cache=cache)) == [slowly(model, text[0], 5)], \
+        "of a text that no longer fits, the cache's beginning must not be used"
+
+
+def test_memory_is_for_what_is_written():
+    model = random_model()
+    for prompts, n, size in (([[1, 2, 3]] * 2, 5, 8), ([[1, 2, 3]], 50, 16)):
+        cache = make_cache(model, prompts, n)
+        assert type(cache) is KVCache and cache.keys.shape == (3, len(prompts), 2, size, 8), \
+            "room for prompt and text, but no more than the window"
+    assert make_cache(model.bfloat16(), [[1]], 1).keys.dtype == torch.bfloat16, "the weights' type"
+
+
+def test_picks():
+    logits = torch.tensor([[1.0, 2.0, 0.0]]).repeat(30_000, 1)
+    assert greedy(logits[:2]).tolist() == [1, 1]
+    for temperature in (1.0, 0.5):
+        counts = torch.bincount(random_pick(temperature, seed=1)(logits), minlength=3) / 30_000
+        same(counts, (logits[0] / temperature).softmax(0), "drawn as often as softmax says", 0.02)
+        same(apply_temperature(logits, temperature).softmax(1), (logits / temperature).softmax(1),
+             "only the softmax of it counts")
+    assert random_pick(1e-40)(logits[:5]).tolist() == [1] * 5, "very cold is greedy, not NaN"
+    assert torch.equal(random_pick(seed=2)(logits), random_pick(seed=2)(logits)), "a seed repeats"
+    assert not torch.equal(random_pick(seed=2)(logits), random_pick(seed=3)(logits))
+
+
+# ---- the whole ----
+
+KINDS = {"multi-head": {"n_kv_head": 4}, "grouped-query": {}, "multi-query": {"n_kv_head": 1}}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@every_kind
+def test_by_hand_is_the_same(kind):
+    fast, by_hand = (random_model(by_hand=how, **KINDS[kind]) for how in (False, True))
+    ids, targets = random_ids(2, 16), random_ids(2, 16, seed=1)
+    expected = fast(ids)
+    same(by_hand(ids), expected, "by hand the logits are others")
+    same(by_hand.loss(ids, targets), fast.loss(ids, targets), "by hand the loss is another")
+    for model in (fast, by_hand):
+        cache = KVCache(model.config, batch_size=2)
+        parts = [model(part, cache) for part in ids.split((4, 1, 1, 10), 1)]
+        same(torch.cat(parts, 1), expected, "with a cache the logits are others")
+    prompts = ids.tolist()
+    assert columns(generate(by_hand, prompts, 20)) == columns(generate(fast, prompts, 20))
+
+
+@every_kind
+def test_cached_equals_uncached(kind):
+    model, ids = random_model(**KINDS[kind]), random_ids(2, 16)
+    expected = model(ids)
+    with torch.inference_mode():
+        for first in range(1, 17):  # every length of prompt, then one by one to the last position
+            cache = KVCache(model.config, batch_size=2)
+            got = [model(ids[:, :first], cache)]
+            got += [model(ids[:, t:t + 1], cache) for t in range(first, 16)]
+            same(torch.cat(got, 1), expected, f"a prompt of {first}, then one by one")
+            assert cache.length == 16, "all positions are filled"
+        for sizes in ((3, 5, 8), (1, 7, 8), (15, 1)):
+            cache = KVCache(model.config, batch_size=2)
+            got = torch.cat([model(part, cache) for part in ids.split(sizes, 1)], 1)
+            same(got, expected, f"a prompt that comes in chunks of {sizes}")
+        cache.length = 5  # what is behind is taken back
+        same(model(ids[:, 5:], cache), expected[:, 5:], "positions taken back and read again")
+    same(model(ids), expected, "a generation must leave nothing behind in the model")
+
+
+def test_what_a_used_cache_held_is_never_seen():
+    model, cache = random_model(), KVCache(SMALL, batch_size=2)
+    cache.keys.fill_(1e30)
+    cache.values.fill_(1e30)
+    rows = [[1, 2, 3], [4, 5, 6]]
+    same(cache.read(model, rows), model.hidden(torch.tensor(rows))[:, -1],
+         "what stands behind the last position is looked at")
+
+
+def test_documents_in_one_window_are_strangers():
+    """A mask that divides a window: each part is as if it were alone. As RoPE is relative, its
+    positions may start again, or not.
+    """
+    model, ids = random_model(), random_ids(2, 12)
+    document = torch.tensor([0] * 5 + [1] * 4 + [2] * 3)
+    positions = torch.tensor([*range(5), *range(4), *range(3)])
+    mask = visible(torch.arange(12), 12) & (document[:, None] == document)
+    alone = torch.cat([model(part) for part in ids.split((5, 4, 3), 1)], 1)
+    same(model(ids, positions=positions, mask=mask), alone, "a document sees another one")
+    same(model(ids, mask=mask), alone, "where a document begins makes a difference", 1e-4)
+    same(model(ids, mask=mask.expand(2, 1, 12, 12)), alone, "a mask for every row", 1e-4)
+    assert not torch.allclose(model(ids)[:, 5:], alone[:, 5:], atol=0.1), "this tests nothing"
+
+
+def test_half_precision():
+    """Weights and cache in bfloat16: half the memory, and logits that are a little off."""
+    model, ids = random_model(), random_ids(2, 16)
+    expected = model(ids)
+    for weights, kept in ((torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16)):
+        small = random_model().to(weights)
+        cache = KVCache(model.config, batch_size=2, dtype=kept)
+        got = torch.cat([small(part, cache) for part in ids.split((5, 1, 10), 1)], 1)
+        assert got.dtype == torch.float32 and cache.keys.dtype == kept, "logits are float32"
+        assert 0 < (got - expected).abs().max() < 0.3, "rounded, but no more than that"
+
+
+def test_initial_loss_is_that_of_a_guess():
+    losses = GPT(SMALL).loss(random_ids(4, 16), random_ids(4, 16, seed=1))
+    same(losses.mean(), torch.tensor(math.log(61)), "to a new model all ids are as likely", 0.02)
+
+
+def test_a_new_model_does_nothing_yet():
+    """Each block adds zero to the stream; queries, keys, values and features are there, though."""
+    model = GPT(SMALL)
+    for block in model.blocks:
+        assert not block.attention.out.weight.any() and not block.mlp.down.weight.any(), \
+            "matrices that write to the residual stream begin as zeros"
+        for linear in (block.attention.qkv, block.mlp.up):
+            assert linear.weight.std().item() == pytest.approx(SMALL.d_model**-0.5, rel=0.1), \
+                "variance 1 / fan-in"
+    assert torch.equal(GPT(SMALL).embed.weight, model.embed.weight), "a seed repeats"
+    assert not torch.equal(GPT(SMALL, seed=1).embed.weight, model.embed.weight)
+
+
+def test_no_rows_are_no_problem():
+    """A process may have no window of a batch; it must still take part, with gradients of zero."""
+    for by_hand in (True, False):
+        model = random_model(by_hand=by_hand)
+        model.loss(random_ids(0, 16), random_ids(0, 16)).sum().backward()
+        assert all((p.grad == 0).all() for p in model.parameters()), "gradients from nothing"
 
 
 def test_logits_are_capped():
     model = random_model()
+    x, weight = randn(3, 32), model.head.weight
+    same(model.logits(x), 15 * torch.tanh(x @ weight.T / 15), "15 tanh(logit / 15)")
     with torch.no_grad():
-        model.head.weight *= 1000
+        weight *= 1000
     logits = model(random_ids(1, 4))
     assert logits.abs().max() <= 15 and logits.dtype == torch.float32
 
 
-@every_family
-def test_a_later_token_changes_no_earlier_logit(family):
-    model, ids = random_model(**FAMILIES[family]), random_ids(1, 16)
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_later_token_changes_no_earlier_logit(by_hand):
+    model, ids = random_model(by_hand=by_hand), random_ids(1, 16)
     before = model(ids)
     for t in range(16):
         changed = ids.clone()
         changed[0, t] = (ids[0, t] + 1) % 61
         after = model(changed)
         assert (after[0, :t] == before[0, :t]).all(), f"id {t} changed a logit before it"
-        assert not torch.equal(after[0, t], before[0, t])
+        assert not torch.equal(after[0, t], before[0, t]), f"id {t} changed nothing"
 
 
-@every_family
-def test_one_batch_can_be_learned_by_heart(family):
-    model, ids = GPT(dataclasses.replace(SMALL, **FAMILIES[family])), random_ids(4, 17)
+def test_one_batch_can_be_learned_by_heart():
+    model, ids = GPT(dataclasses.replace(SMALL, n_layer=2)), random_ids(2, 17)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(40):
         loss = model.loss(ids[:, :-1], ids[:, 1:]).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert loss < 0.1, f"after 60 steps on one batch the loss is still {loss:.2f}"
+    assert loss < 0.1, f"after 40 steps on one batch the loss is still {loss:.2f}"
 
 
 def test_multi_query_is_multi_head_with_equal_heads():
     """G = 1 computes what G = H does when all key/value heads have the same weights."""
-    one = random_model(dataclasses.replace(SMALL, n_kv_head=1))
-    many = random_model(dataclasses.replace(SMALL, n_kv_head=4))
+    one, many = random_model(n_kv_head=1), random_model(n_kv_head=4)
     weights = {}
     for name, tensor in one.state_dict().items():
         if name.endswith("qkv.weight"):
@@ -289,31 +622,28 @@ def test_multi_query_is_multi_head_with_equal_heads():
         weights[name] = tensor
     many.load_state_dict(weights)
     ids = random_ids(2, 9)
-    assert close(many(ids), one(ids))
+    same(many(ids), one(ids), "heads that share keys must be as heads with equal keys")
 
 
 def test_configs_that_cannot_be():
-    for change, word in (({"n_kv_head": 3}, "multiple"), ({"d_model": 30}, "heads"),
-                         ({"n_layer": 0}, "n_layer"), ({"d_model": 36, "n_head": 4}, "even"),
-                         ({"d_model": 33, "positions": "learned"}, "33 can't be divided into 4"),
-                         ({"softcap": -1}, "softcap"), ({"norm_eps": float("nan")}, "norm_eps"),
-                         ({"activation": "tanh"}, "relu, gelu"), ({"n_layer": 2.5}, "of type int"),
-                         ({"softcap": math.inf}, "softcap"), ({"rope_base": 10**400}, "huge"),
-                         ({"ngrams": 1}, "ngrams is 1"),
-                         ({"d_model": True}, "of type int"), ({"norm": "none"}, "layernorm"),
-                         ({"positions": "sinusoidal", "d_model": 9, "n_head": 3, "n_kv_head": 1},
-                          "odd")):
-        with pytest.raises(ValueError, match=word):
+    for change, words in (({"n_kv_head": 3}, "n_head 4, and that of n_kv_head 3"),
+                          ({"d_model": 30}, "d_model 30 must be a multiple of n_head 4"),
+                          ({"n_layer": 0}, "n_layer is 0"), ({"seq_len": -1}, "seq_len is -1"),
+                          ({"d_model": 36, "n_head": 4}, "heads have 9 channels"),
+                          ({"n_layer": 2.5}, "n_layer is 2.5"), ({"d_ff": 10**400}, "a whole"),
+                          ({"d_model": True}, "d_model is True"), ({"n_head": "4"}, "is '4'")):
+        with pytest.raises(ValueError, match=words):
             dataclasses.replace(SMALL, **change)
 
 
-def test_attention_module_shares_heads():
-    shapes = {n: tuple(p.shape) for n, p in Attention(SMALL, 0).named_parameters()}
-    assert shapes == {"qkv.weight": (32 + 16 + 16, 32), "out.weight": (32, 32)}
+def test_make_model():
+    model = make_model(SMALL, seed=3)
+    assert type(model) is GPT and torch.equal(model.embed.weight, GPT(SMALL, 3).embed.weight), \
+        "without a family it is the GPT of this file"
 
 
-def test_tied_head():
-    model = GPT(dataclasses.replace(SMALL, tied=True))
-    assert model.head.weight is model.embed.weight
-    model.load_state_dict(random_model(tied=True).state_dict())
-    assert model.head.weight is model.embed.weight, "one table, also after loading"
+def test_command_line(capsys):
+    main([])
+    out = capsys.readouterr().out
+    assert "it writes: A model that has read one sentence can write one sentence.\n" in out
+    assert "step  0  loss 5.54" in out and gpt.SOFTCAP == 15

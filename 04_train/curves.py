@@ -19,18 +19,24 @@ with null where the target was never reached; the first of the ablations has eve
 Writes the pictures into --out. Next: ladder.py.
 """
 
+import os
 import statistics
 import sys
 from pathlib import Path
 
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, run
+
 import numpy as np
 import torch
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
-from console import Parser, run
 from gpt import GPT
 from optim import adamw_by_hand, learning_rate, make_optimizer, orthogonalize
 from presets import SCHEDULES, Config

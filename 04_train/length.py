@@ -12,18 +12,24 @@ Reads and writes nothing: train.py calls it. Next: runs.py.
 
 import dataclasses
 import math
+import os
 import sys
 from pathlib import Path
 
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import choose_device, duration
+
 import torch
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
 from budget import count_parameters, flops_per_token, muon_groups, size, training_memory
-from console import duration
-from machine import choose_device, free_memory, matmul_peak
+from machine import free_memory, matmul_peak
 
 WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
 HOLES = 7  # times the largest tensor; see holes()

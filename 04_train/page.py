@@ -12,12 +12,17 @@ Reads metrics.jsonl and config.json of each run; writes the page. Next: timing.p
 
 import html
 import json
+import os
 import sys
 from pathlib import Path
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 from console import duration, write_safely
 from metrics import read_metrics

@@ -5,16 +5,21 @@ Every field is an option of train.py. Left out: where a run is kept (runs.py). N
 
 import dataclasses
 import math
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 from console import option
-from family import FAMILIES, LADDER, MODELS, rung, shape
+from family import FAMILIES, LADDER, MODERN, MODELS, FamilyConfig, rung, shape
 from gpt import GPTConfig
 
 
@@ -23,12 +28,12 @@ SCHEDULES = ("wsd", "linear", "cosine", "inverse-sqrt")
 
 
 @dataclass(frozen=True)
-class Config(GPTConfig):
+class Config(FamilyConfig, GPTConfig):
     """A run, whole: the shape of the model and how it is trained. The same config on the same
-    machine gives the same weights, bit for bit.
+    machine gives the same weights, bit for bit. `family` follows from FamilyConfig's fields.
     """
 
-    data: tuple = option(("python",), "sources (02_data/corpus.py lists them) or shards:FOLDER; "
+    data: tuple = option(("python",), "sources (02_data/extras/corpus.py lists them); "
                                       "of several, NAME:0.3 gives each its share of the windows")
     sampling: str = option("random", "windows from random places, the text cut every seq_len ids "
                            "(stream), or windows that begin with a document (bestfit)",
@@ -67,11 +72,16 @@ class Config(GPTConfig):
     dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
                         ("float32", "bfloat16", "float16"))
     compile: bool = option(False, "with torch.compile: minutes to start, then quicker steps")
-    data_dir: str = option("data", "where downloads and shards are kept")
+    data_dir: str = option("data", "where downloads and prepared data are kept")
     wandb: bool = option(False, "send metrics to Weights & Biases, too")
 
     def __post_init__(self):
-        super().__post_init__()
+        FamilyConfig.__post_init__(self)
+        family = FamilyConfig(**{field.name: getattr(self, field.name)
+                                 for field in dataclasses.fields(FamilyConfig)})
+        object.__setattr__(self, "family", None if family == MODERN else family)
+        GPTConfig.__post_init__(self)
+        family.check(self)
         names = (self.data,) if isinstance(self.data, str) else tuple(self.data)
         object.__setattr__(self, "data", names)
         least = {"batch_size": 1, "micro_batch": 1, "steps": 0, "eval_every": 1, "save_every": 1,
@@ -100,7 +110,7 @@ class Config(GPTConfig):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be below 1")
         for field in dataclasses.fields(self):
-            known, value = field.metadata["choices"], getattr(self, field.name)
+            known, value = field.metadata.get("choices"), getattr(self, field.name)
             if known and value not in known:
                 raise ValueError(f"{field.name} is {value!r}, but must be one of "
                                  f"{', '.join(known)}")
@@ -111,6 +121,18 @@ class Config(GPTConfig):
         """
         shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)}
         return GPTConfig(**shape | ({} if self.init else {"vocab_size": vocab_size}))
+
+    def to_json(self):
+        """What stands in config.json: FamilyConfig's fields together under `family`, or None."""
+        ours = {field.name for field in dataclasses.fields(FamilyConfig)}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ours}
+
+    @classmethod
+    def from_json(cls, content):
+        """to_json() undone. TypeError, ValueError for what it did not write."""
+        if "family" not in content:
+            raise ValueError("it is of an earlier version; train it anew")
+        return cls(**content | (content["family"] or {}))
 
 
 # ---- the ladder: one rule for all sizes ----
@@ -145,8 +167,8 @@ PRESETS = {name: {"lr": round(0.5 / shape["d_model"], 5)} | shape
            for name, shape in MODELS.items()}
 for name, depth in LADDER.items():
     PRESETS[name] |= recipe(depth)
-PRESETS["nano"] |= dict(steps=100, warmup=10, lr=6e-3, eval_every=20, eval_tokens=5_000,
-                        save_every=20)  # seconds: to see it work
+PRESETS["nano"] |= dict(by_hand=True, steps=100, warmup=10, lr=6e-3, eval_every=20,
+                        eval_tokens=5_000, save_every=20)  # to see it work, as it is written
 PRESETS["tiny"] |= dict(steps=350, tokens_per_param=0.0, warmup=20)  # two minutes on two cores
 
 # Characters of Shakespeare. classic: nanoGPT's recipe for a laptop (train_shakespeare_char.py and
@@ -186,4 +208,4 @@ GO_ON = {"good-go", "continue"}
 # What may change when a run goes on: how long it is (which moves the cool-down), how often it
 # reports, what it keeps, how much memory it takes, and where; never what it is.
 MAY_CHANGE = {"steps", "flops", "tokens_per_param", "micro_batch", "eval_every", "save_every",
-              "prefetch", "keep", "device", "compile", "data_dir", "wandb"}
+              "prefetch", "keep", "device", "compile", "data_dir", "wandb", "by_hand"}

@@ -25,18 +25,24 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, add_options, by_hand, choose_device, option, run, write_safely
+
 import torch
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
 import formats
-from bpe import Tokenizer
-from console import Parser, add_options, option, run, write_safely
-from gpt import GPT, GPTConfig
+from bpe import Tokenizer, tokenizer_class
+from data import prepare
+from family import FamilyConfig
+from gpt import GPTConfig, make_model
 from length import choose_length
-from machine import choose_device
 from presets import GO_ON, MAY_CHANGE, PRESETS, Config
 from weights import export, open_folder, read_json, read_model
 
@@ -165,7 +171,7 @@ def load(path, device):
 def read_config(folder):
     """The Config of a run."""
     try:
-        return Config(**read_json(folder / "config.json"))
+        return Config.from_json(read_json(folder / "config.json"))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'} is not the config of a run: {error}") from None
 
@@ -205,8 +211,11 @@ def choose_run(given, preset, runs_dir, name, resume):
     """(folder, config) of the run to go on with, or (None, config) of a new one.
 
     given: Config's fields that the user gave; preset: a row of PRESETS; name: the run's, or None:
-    then it is called as the preset. ValueError for what can't be.
+    then it is called as the preset. What a reader wrote is what runs: then by_hand is given, too.
+    ValueError for what can't be.
     """
+    if by_hand():
+        given = {"by_hand": True} | given
     if name and (Path(name).name != name or name == ".."):
         raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
     if resume and (found := resume_run(given, runs_dir, name or preset)):
@@ -234,11 +243,21 @@ def newest_run(runs_dir="runs", name=None):
     return max(saved)[1]
 
 
-def load_run(folder, device="cpu", which="newest"):
-    """(model, tokenizer, config, step) of one of a run's checkpoints, ready to be used."""
+def prepare_data(folder, config):
+    """The data of a run, a Dataset or a Mixture: by hand in one process, else with all cores."""
+    workers = 1 if config.by_hand else os.cpu_count() or 1
+    return prepare(config.data, config.vocab_size, config.data_dir,
+                   adopted_tokenizer(folder, config), config.by_hand, workers)
+
+
+def load_run(folder, device="cpu", which="newest", by_hand=False):
+    """(model, tokenizer, config, step) of one of a run's checkpoints, ready to be used, with the
+    plain versions or the fast ones, whichever it was trained with.
+    """
     checkpoint = find_checkpoint(folder, which)
-    tokenizer, config = Tokenizer.load(folder / "tokenizer.json"), read_config(folder)
-    model = GPT(config.gpt(tokenizer.vocab_size)).to(device)
+    config = dataclasses.replace(read_config(folder), by_hand=by_hand)
+    tokenizer = tokenizer_class(by_hand).load(folder / "tokenizer.json")
+    model = make_model(config.gpt(tokenizer.vocab_size)).to(device)
     load_model(model, checkpoint, device)
     return model.eval(), tokenizer, config, step_of(checkpoint)
 
@@ -252,11 +271,13 @@ class RunOptions:
                                        "validation bits per byte), or a step")
     runs_dir: str = option("runs", "where runs are kept")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
+    by_hand: bool = option(False, "run the versions that are written to be read, not the fast ones")
 
     def load(self):
         """(folder, model, tokenizer, config, step) of the run that is meant."""
         folder = newest_run(self.runs_dir, self.run)
-        return folder, *load_run(folder, choose_device(self.device), self.checkpoint)
+        return folder, *load_run(folder, choose_device(self.device), self.checkpoint,
+                                 self.by_hand or by_hand())
 
 
 @dataclass
@@ -289,6 +310,8 @@ def adopt(folder, asked):
     another. ValueError if the user has asked for another shape.
     """
     shape = dataclasses.asdict(open_folder(folder)[0].config)
+    shape |= shape.pop("family") or {}
+    del shape["by_hand"]
     shape["seq_len"] = min(shape["seq_len"], asked.get("seq_len", shape["seq_len"]))
     for name in shape.keys() & asked.keys():
         if asked[name] != shape[name] and name != "seq_len":
@@ -302,7 +325,8 @@ def new_config(given, preset):
     or the preset's.
     """
     if folder := given.get("init"):
-        ours = {field.name for field in dataclasses.fields(GPTConfig)} - {"seq_len"}
+        ours = {field.name for kind in (GPTConfig, FamilyConfig)
+                for field in dataclasses.fields(kind)} - {"seq_len", "by_hand", "family"}
         preset = {name: value for name, value in preset.items() if name not in ours}
         shape = adopt(folder, preset | given)
         if given.get("seq_len", 0) > shape["seq_len"]:
@@ -331,12 +355,12 @@ def begin(model, folder):
     first, as many as it has.
     """
     weights = read_model(folder, model.embed.weight.device).state_dict()
-    if model.places:
+    if "places.weight" in weights:
         weights["places.weight"] = weights["places.weight"][:model.config.seq_len]
     model.load_state_dict(weights)
 
 
-def restore_weights(folder, config, shards, model, engine):
+def restore_weights(folder, config, data, model, engine):
     """Bring the model to where the run's newest checkpoint left it, or to where config.init begins.
     Returns the checkpoint's state, for restore_state().
 
@@ -345,9 +369,9 @@ def restore_weights(folder, config, shards, model, engine):
     """
     device = model.embed.weight.device
     if (folder / "tokenizer.json").exists():
-        same_tokenizer(folder, Tokenizer.load(folder / "tokenizer.json"), shards)
+        same_tokenizer(folder, Tokenizer.load(folder / "tokenizer.json"), data)
     elif engine.leads:
-        shards.tokenizer.save(folder / "tokenizer.json")
+        data.tokenizer.save(folder / "tokenizer.json")
     checkpoint = newest_checkpoint(folder)
     if not checkpoint:
         if config.init:
@@ -355,9 +379,9 @@ def restore_weights(folder, config, shards, model, engine):
         return {"step": 0, "seconds": 0.0}
     load_model(model, checkpoint, device)
     state = load(checkpoint / "state.pt", "cpu")  # what takes it moves it, or only its part
-    if state["shards"] != shards.hash:
-        raise ValueError(f"{folder} was trained on shards {state['shards']}, but its data are "
-                         f"now {shards.hash}: the source has changed")
+    if state["data"] != data.hash:
+        raise ValueError(f"{folder} was trained on data {state['data']}, but its data are "
+                         f"now {data.hash}: the source has changed")
     return state
 
 
@@ -372,11 +396,11 @@ def restore_state(state, **parts):
         torch.set_rng_state(state["rng"])
 
 
-def same_tokenizer(folder, tokenizer, shards):
-    """ValueError unless the run in `folder` and these shards have one tokenizer."""
-    if tokenizer.hash != shards.tokenizer.hash:
+def same_tokenizer(folder, tokenizer, data):
+    """ValueError unless the run in `folder` and these data have one tokenizer."""
+    if tokenizer.hash != data.tokenizer.hash:
         raise ValueError(f"{folder} was trained with tokenizer {tokenizer.hash}, but its data now "
-                         f"has tokenizer {shards.tokenizer.hash}: the source has changed")
+                         f"has tokenizer {data.tokenizer.hash}: the source has changed")
 
 
 # ---- the command line ----

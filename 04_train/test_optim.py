@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, make_model
 from optim import (adamw_by_hand, clip, describe, learning_rate, make_optimizer, nesterov,
                    orthogonalize, orthogonalize_parts)
 from presets import Config
@@ -248,7 +248,7 @@ def test_optimizer_is_muon():
                                                         "positions": "learned"}])
 def test_groups_add_up(optimizer, shape):
     """Every parameter is in one group and once, and the lines say so."""
-    model = GPT(Config(**shape, n_layer=2, optimizer=optimizer, vocab_size=61))
+    model = make_model(Config(**shape, n_layer=2, optimizer=optimizer).gpt(61))
     made = make_optimizer(model, Config(optimizer=optimizer, lr=0.001))
     grouped = [p for group in made.param_groups for p in group["params"]]
     assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))

@@ -174,7 +174,7 @@ def test_list_and_export(tmp_path, capsys, fails):
     tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
     config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     folder = runs.start_run(tmp_path / "runs", "one")
-    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    (folder / "config.json").write_text(json.dumps(config.to_json()))
     tokenizer.save(folder / "tokenizer.json")
     save_checkpoint(folder, 5, GPT(config.gpt(tokenizer.vocab_size), seed=5), {}, val=1.0)
     model = GPT(config.gpt(tokenizer.vocab_size))

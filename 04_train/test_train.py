@@ -20,7 +20,7 @@ from optim import learning_rate, make_optimizer
 from presets import Config
 from runs import (best_checkpoint, load, load_run, newest_checkpoint, read_config, save_checkpoint,
                   start_run, step_of)
-from shards import prepare, prepare_mixture
+from data import prepare
 from train import accumulate, main, train
 from validation import evaluate
 from weights import export
@@ -227,9 +227,8 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys, monkeypatch
     config = read_config(folder)
     assert out.count(" moves ") == 2, "what moves what"
     assert [m["lr"] for m in rows if "loss" in m] == [learning_rate(s, config) for s in range(12)]
-    shards = prepare_mixture(config.data, config.vocab_size, config.data_dir)
-    expected = evaluate(load_run(folder)[0], shards.val, module.token_bytes(
-        shards.tokenizer))
+    data = prepare(config.data, config.vocab_size, config.data_dir, by_hand=config.by_hand)
+    expected = evaluate(load_run(folder)[0], data.val, module.token_bytes(data.tokenizer))
     assert rows[-1]["val_bits_per_byte"] == pytest.approx(expected, rel=1e-6)
     model, tokenizer, config, step = load_run(folder)
     assert step == 12 and model.config.vocab_size == tokenizer.vocab_size == 300
@@ -272,13 +271,13 @@ def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path
     config = read_config(whole)
     halves = start_run(tmp_path / "runs", "halves")
     (halves / "config.json").write_bytes((whole / "config.json").read_bytes())
-    shards = prepare_mixture(config.data, config.vocab_size, config.data_dir)
-    assert train(config, halves, shards, StopAfter()) is None
+    data = prepare(config.data, config.vocab_size, config.data_dir, by_hand=config.by_hand)
+    assert train(config, halves, data, StopAfter()) is None
     assert newest_checkpoint(halves).name == "step-000006"
     if sampling:
-        plans = [load(newest_checkpoint(run) / "state.pt", "cpu")["loader"]["plans"][0]
-                 for run in (halves, whole)]
-        assert plans[0]["epoch"] < plans[1]["epoch"], "no epoch began on the way"
+        first, last = (load(newest_checkpoint(run) / "state.pt", "cpu")["loader"]["samplers"][0]
+                       for run in (halves, whole))
+        assert first["epoch"] < last["epoch"], "no epoch began on the way"
     main([*arguments, "--name", "halves", "--resume"])
     assert same_files(newest_checkpoint(whole), newest_checkpoint(halves))
     assert without_times(metrics(whole)) == without_times(metrics(halves))
@@ -472,9 +471,9 @@ def test_wrong_input_gets_one_line(arguments, text, tmp_path, fails):
     (tmp_path / "empty").mkdir()
     assert "holds no text" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
     (tmp_path / "empty" / "x").write_text("one sentence")
-    assert "too few" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
-    shards = prepare(f"folder:{text}", 300, text.parent / "data", say=lambda words: None).folder
-    assert "vocab_size is 400" in fails(main, *arguments, "--data", f"shards:{shards}",
+    assert "tokens there are" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
+    folder = prepare([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None).folder
+    assert "vocab_size is 400" in fails(main, *arguments, "--data", f"prepared:{folder}",
                                         "--vocab-size", 400)
     if not torch.cuda.is_available():
         assert "cuda is not available" in fails(main, *arguments, "--device", "cuda")
@@ -490,16 +489,16 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, nano, text, tmp_
     assert newest_checkpoint(nano).name == "step-000013"
     main([*arguments[:6], *arguments[8:], "--resume"])  # 13 steps are what it is now
     assert read_config(nano).steps == 13 == metrics(nano)[-1]["step"]
-    other = prepare(f"folder:{tmp_path / 'runs'}/nano/metrics.jsonl", 270, tmp_path / "data",
+    other = prepare([f"folder:{tmp_path / 'runs'}/nano/metrics.jsonl"], 270, tmp_path / "data",
                     say=lambda words: None)
     other.tokenizer.save(nano / "tokenizer.json")
     assert "step-000013 is beyond the 12 steps" in fails(main, *arguments, "--resume")
     assert "its data now has tokenizer" in fails(main, *arguments, "--resume", "--steps", 20)
-    shards = prepare_mixture([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None)
-    shards.tokenizer.save(nano / "tokenizer.json")
-    shards.shards[0].index["train"]["shards"][0]["sha256"] = "another"
+    data = prepare([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None)
+    data.tokenizer.save(nano / "tokenizer.json")
+    data.hash = "another"
     with pytest.raises(ValueError, match="its data are now"):
-        train(read_config(nano), nano, shards)
+        train(read_config(nano), nano, data)
     (nano / "config.json").write_text("{}x")
     assert "not the config of a run" in fails(main, *arguments, "--resume")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from family import FAMILIES, shape
-from gpt import GPT, GPTConfig
+from family import FAMILIES, family_of, model_config, shape
+from gpt import make_model
 from optim import make_optimizer
 from presets import Config
 from watch import (Spikes, activation_scales, first_bad, group_of, how_bad, listening, snapshot,
@@ -22,8 +22,8 @@ NOTHING = "nothing here: done again, all that this process does is finite"
 
 def random_model(family="modern", std=0.2, **others):
     small = shape(2, 32, 2, 1, 64, vocab_size=61, seq_len=16)
-    model, generator = GPT(GPTConfig(**FAMILIES[family] | small | others)), torch.Generator()
-    generator.manual_seed(0)
+    model = make_model(model_config(**FAMILIES[family] | small | others))
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=std, generator=generator)
@@ -114,9 +114,10 @@ def test_group_of(family):
     model = random_model(family)
     found = {group_of(name) for name, _ in model.named_parameters()}
     expected = {"embed", *(f"blocks.{i}.{part}" for i in (0, 1) for part in ("attention", "mlp"))}
-    expected |= {"head"} if not model.config.tied else set()
-    expected |= {"norms"} if model.config.gains else set()
-    expected |= {"places"} if model.config.positions == "learned" else set()
+    choices = family_of(model.config)
+    expected |= {"head"} if not choices.tied else set()
+    expected |= {"norms"} if choices.gains else set()
+    expected |= {"places"} if choices.positions == "learned" else set()
     assert found == expected
     assert group_of("blocks.11.mlp.down.bias") == "blocks.11.mlp"
     assert group_of("blocks.0.attention_norm.weight") == group_of("norm.bias") == "norms"
@@ -169,7 +170,7 @@ def test_listening():
                            "what comes out of embed"]
     assert forward[-2:] == ["what comes out of head", "what comes out of the model"]
     assert forward.index("what comes out of blocks.0.attention") < forward.index(
-        "what goes into blocks.0.mlp_norm") < forward.index("what comes out of blocks.0")
+        "what goes into blocks.0.mlp") < forward.index("what comes out of blocks.0")
     back = heard[len(forward):]
     assert all(what.startswith("the gradient of ") for what in back)
     assert back[0] == "the gradient of what comes out of the model"
@@ -188,13 +189,16 @@ def test_activation_scales(family):
     model, ids = random_model(family), random_ids(1, 16)
     found = activation_scales(model, ids)
     assert list(found) == ["embed", "blocks.0", "blocks.1", "logits"]
+
+    class End(nn.Module):
+        def forward(self, x, *others):
+            streams.append(x)  # (1, T, C)
+            return x
     with torch.no_grad():
-        logits = model(ids)
-        model.norm, blocks = nn.Identity(), model.blocks
-        streams = []
+        logits, blocks, streams = model(ids), model.blocks, []
         for n in range(3):
-            model.blocks = blocks[:n]
-            streams.append(model.hidden(ids))  # (1, T, C), before the last norm
+            model.blocks = nn.ModuleList([*blocks[:n], End()])
+            model.hidden(ids)
     for (name, scale), x in zip(found.items(), [*streams, logits]):
         numbers = x.flatten().tolist()
         expected = math.sqrt(sum(v * v for v in numbers) / len(numbers))

@@ -1,6 +1,6 @@
 """Train a model: the main job. From nothing to a model that writes.
 
-Makes tokenizer and shards if they aren't there, says what it will take, trains, saves as it goes,
+Prepares tokenizer and data if they aren't there, says what it will take, trains, saves as it goes,
 evaluates, and ends with a sample and a table. The loop is train(), below; what comes before it are
 its parts. It never mentions processes: it talks to an Engine, and 07_scale brings engines for many.
 Left out: what a run is (presets.py), how weights move (optim.py), what is kept (runs.py).
@@ -29,43 +29,49 @@ from pathlib import Path
 # fight with whatever else runs for the cores, and a step may take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import (Parser, Progress, StopSignal, add_options, choose_device, duration, run,
+                     write_safely)
+
 import numpy as np
 import torch
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
-from batches import Batches, Prefetch
+from batches import Prefetch
 from budget import count_parameters, flops_per_token
-from chats import document_start
-from console import Parser, Progress, StopSignal, add_options, duration, run, write_safely
-from decode import generate, random_pick
+from data import baselines, document_start, make_batches, reopen, token_bytes
 from engine import Engine
-from gpt import GPT
+from gpt import generate, make_model, random_pick
 from length import available, cut_off, plan, refuse, settled
-from machine import choose_device, keep_freed_memory, matmul_peak
+from machine import keep_freed_memory, matmul_peak
 from metrics import Log, environment, import_wandb, read_metrics
 from optim import describe, learning_rate, make_optimizer
 from page import page
 from presets import PRESETS, Config
 from report import draw, table
-from runs import (adopted_tokenizer, choose_run, newest_checkpoint, restore_state,
-                  restore_weights, save_checkpoint, start_run, step_of)
-from shards import prepare_mixture
-from streams import Mixture, Shards
+from runs import (choose_run, newest_checkpoint, prepare_data, restore_state, restore_weights,
+                  save_checkpoint, start_run, step_of)
 from timing import profile, step_seconds
 from validation import evaluate
 from watch import Spikes, activation_scales, first_bad, snapshot, update_ratios
-from yardsticks import baselines, token_bytes
 
 
 # ---- the parts of a step ----
 
 def objective(model, config):
     """What training makes small: a function of (inputs, targets) that gives (b, T) nats."""
-    loss = torch.compile(model.loss) if config.compile else model.loss
-    return functools.partial(loss, label_smoothing=config.label_smoothing, z_loss=config.z_loss)
+    loss = model.loss
+    if config.label_smoothing or config.z_loss:
+        from losses import smoothed_loss
+        loss = functools.partial(smoothed_loss, model, label_smoothing=config.label_smoothing,
+                                 z_loss=config.z_loss)
+    return torch.compile(loss) if config.compile else loss
 
 
 def accumulate(loss, inputs, targets, micro_batch, n_targets, engine):  # exercise
@@ -125,7 +131,7 @@ def rehearse(config, shape, device, batch):
     hardly learns, so that it can't go bad.
     """
     config = dataclasses.replace(config, lr=1e-12, muon_lr=1e-12)
-    model = GPT(shape, config.seed, config.init_std).to(device)
+    model = make_model(shape, config.seed, config.init_std).to(device)
     optimizer, loss, stop = make_optimizer(model, config), objective(model, config), StopSignal()
     return lambda rows=None: take_step(model, optimizer, [part[:rows] for part in batch], 0, config,
                                        Engine(), stop, loss)
@@ -147,9 +153,9 @@ def announce(config, shape, device, batch, n_train_tokens, engine):
 
 # ---- the loop ----
 
-def train(config, folder, shards, engine=Engine()):
-    """Train the run in `folder` on `shards`, a Mixture, to its end, from its newest checkpoint if
-    there is one.
+def train(config, folder, data, engine=Engine()):
+    """Train the run in `folder` on `data`, a Dataset or a Mixture, to its end, from its newest
+    checkpoint if there is one.
 
     Returns the bits per byte of the whole validation set, or None if it was asked to stop.
     """
@@ -157,16 +163,16 @@ def train(config, folder, shards, engine=Engine()):
     say = print if engine.leads else lambda *words, **how: None
     keep_freed_memory()
     device = choose_device(config.device)
-    sizes, shape = token_bytes(shards.tokenizer), config.gpt(shards.tokenizer.vocab_size)
-    batches = functools.partial(Batches, shards, config.batch_size, config.seq_len, config.seed,
+    sizes, shape = token_bytes(data.tokenizer), config.gpt(data.tokenizer.vocab_size)
+    batches = functools.partial(make_batches, data, config.batch_size, config.seq_len, config.seed,
                                 config.sampling, engine.rank, engine.world)
     peak = float(engine.sum(np.array([matmul_peak(device, getattr(torch, config.dtype))]))[0])
-    n_tokens = sum(len(part.train) for part in shards.shards)
+    n_tokens = len(data.train)
     say(*announce(config, shape, device, next(batches()), n_tokens, engine), sep="\n")
 
     # 2. model, optimizer; then what a checkpoint remembers: these, the loader, the losses seen last
-    model = GPT(shape, config.seed, config.init_std).to(device)
-    state = restore_weights(folder, config, shards, model, engine)
+    model = make_model(shape, config.seed, config.init_std).to(device)
+    state = restore_weights(folder, config, data, model, engine)
     optimizer = engine.prepare(model, config)
     loss = engine.wrap(model, objective(model, config))
     loader, spikes = Prefetch(batches()) if config.prefetch else batches(), Spikes()
@@ -177,7 +183,7 @@ def train(config, folder, shards, engine=Engine()):
     say("\n".join(describe(optimizer)))
     say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
         f"{config.seq_len} tokens, {device} {config.dtype}, peak {peak / 1e9:.0f} GFLOP/s")
-    for line in cut_off(config, loader.plans):
+    for line in cut_off(config, getattr(loader, "samplers", [])):
         say(line)
 
     def record(**values):
@@ -216,19 +222,19 @@ def train(config, folder, shards, engine=Engine()):
             saves, bits = step % config.save_every == 0 or step == config.steps, None
             whole = engine.whole(model) if saves or looks or stopped else None
             if saves or looks:  # what is saved on time is also evaluated
-                bits = evaluate(whole, shards.val, sizes, config.eval_tokens, engine)
+                bits = evaluate(whole, data.val, sizes, config.eval_tokens, engine)
                 record(val_bits_per_byte=bits)
             if looks and engine.leads:
                 ids = torch.from_numpy(batch[0][:1]).to(device)
                 record(update_ratio=update_ratios(before, whole),
                        activation_scale=activation_scales(whole, ids),
-                       sample=sample(whole, shards.tokenizer))
+                       sample=sample(whole, data.tokenizer))
                 redraw(folder)
             if saves or stopped:
                 # on all processes: what they have divided is put together here
                 state = {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
                          "loader": loader.state_dict(), "spikes": spikes.state_dict(),
-                         "engine": engine.state_dict(), "shards": shards.hash,
+                         "engine": engine.state_dict(), "data": data.hash,
                          "rng": torch.get_rng_state()}
                 engine.first(functools.partial(save_checkpoint, folder, step, whole, state,
                                                config.keep, bits))
@@ -236,15 +242,15 @@ def train(config, folder, shards, engine=Engine()):
         # 5. the result
         if not stopped:
             whole = engine.whole(model)
-            bits = evaluate(whole, shards.val, sizes, engine=engine)
-            record(val_bits_per_byte=bits, baselines=baselines(shards))
-    for line in cut_off(config, loader.plans):
+            bits = evaluate(whole, data.val, sizes, engine=engine)
+            record(val_bits_per_byte=bits, baselines=baselines(data))
+    for line in cut_off(config, getattr(loader, "samplers", [])):
         say(line)
     if stopped:
         say(f"stopped after step {step}, which is saved; --resume goes on")
         return None
     if engine.leads:
-        summarise(whole, shards, folder)
+        summarise(whole, data, folder)
     return bits
 
 
@@ -262,15 +268,15 @@ def redraw(folder):
         print(f"{folder}/loss.png could not be drawn: {error}", file=sys.stderr)
 
 
-def summarise(model, shards, folder):
+def summarise(model, data, folder):
     """Draw the curves, print a sample, and the table: what this model and others make of the
     validation text.
     """
     redraw(folder)
     page([folder], folder / "report.html")
     last = read_metrics(folder / "metrics.jsonl")[-1]
-    print(f"\n---- a sample ----\n{sample(model, shards.tokenizer, 200)}\n")
-    print(f"---- bits per byte of {shards.index['val']['bytes']:,} bytes of validation text ----")
+    print(f"\n---- a sample ----\n{sample(model, data.tokenizer, 200)}\n")
+    print(f"---- bits per byte of {data.index['val']['bytes']:,} bytes of validation text ----")
     print(table(last["baselines"] | {"this model": last["val_bits_per_byte"]}))
     print(f"\n{folder}/report.html has the curves; next: python 05_sample/sample.py")
 
@@ -304,14 +310,13 @@ def main(argv=None, engine=Engine()):
             return None
         if config.wandb:
             import_wandb()
-        shards = prepare_mixture(config.data, config.vocab_size, config.data_dir,
-                                 adopted_tokenizer(folder, config))
-        shape = config.gpt(shards.tokenizer.vocab_size)
+        data = prepare_data(folder, config)
+        shape = config.gpt(data.tokenizer.vocab_size)
         config = settled(config, shape)
         if folder and (newest := newest_checkpoint(folder)) and step_of(newest) > config.steps:
             raise ValueError(f"{newest} is beyond the {config.steps} steps asked for")
         refuse(config, shape, free, engine.world, engine.memory)
-        batches = Batches(shards, config.batch_size, config.seq_len, 0, config.sampling, 0,
+        batches = make_batches(data, config.batch_size, config.seq_len, 0, config.sampling, 0,
                           engine.world)
         if only_profile:
             Path("profile").mkdir(exist_ok=True)
@@ -320,14 +325,13 @@ def main(argv=None, engine=Engine()):
                           device=device))
             return None
         folder = folder or start_run(runs_dir, name or preset)
-        write_safely(folder / "config.json", json.dumps(dataclasses.asdict(config), indent=1))
-        return folder, config, [(w, s.folder) for w, s in zip(shards.weights, shards.shards)]
+        write_safely(folder / "config.json", json.dumps(config.to_json(), indent=1))
+        return folder, config, [(share, part.folder) for share, part in data.parts]
 
     try:
         if opened := engine.first(open_run):
             folder, config, parts = opened
-            shards = Mixture([(weight, Shards(part)) for weight, part in parts])
-            train(config, folder, shards, engine)
+            train(config, folder, reopen(parts, config.by_hand), engine)
     finally:
         engine.close()
 

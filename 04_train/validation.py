@@ -7,20 +7,44 @@ Left out: tasks with answers, error bars (06_eval).
 Used by the trainer, by 05_sample/quant.py and by 06_eval. Next: optim.py.
 """
 
+import os
 import sys
 from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import track
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
-from console import track
 from engine import Engine
-from yardsticks import bits_per_byte, windows
+from data import bits_per_byte
+
+
+def windows(n_tokens, seq_len, stride):  # exercise
+    """Windows that score every token of a text but the first exactly once: [(start, skip), ...].
+
+    A window reads ids start .. start + seq_len - 1, the last window perhaps fewer, and predicts the
+    id after each. Windows start every `stride` ids until the last id has been predicted. `skip` is
+    how many of a window's first predictions an earlier window has made already; they are not
+    counted again. With stride = seq_len that is 0; with less, all targets after the first window
+    have a past of more than seq_len - stride ids. ValueError, naming the stride, unless
+    0 < stride <= seq_len.
+    windows(10, 4, 4) == [(0, 0), (4, 0), (8, 0)]; windows(10, 4, 2)[:2] == [(0, 0), (2, 2)]
+    """
+    if not 0 < stride <= seq_len:
+        raise ValueError(f"stride is {stride}, but must be between 1 and seq_len ({seq_len})")
+    last = max(0, n_tokens - 1 - seq_len)  # a window from here on predicts the last id
+    count = 1 + -(-last // stride)
+    return [(i * stride, 0 if i == 0 else seq_len - stride) for i in range(count)]
 
 
 @torch.inference_mode()
@@ -28,7 +52,7 @@ def score(model, ids, stride=None, every=1, batch_size=32, engine=Engine()):  # 
     """What each id of a text costs the model, given those before it: (N - 1,) nats, float64.
 
     ids: (N,) ints, N >= 2, an array, or a Stream: only slices of it are read. Entry i of the result
-    is the loss of ids[i + 1]. Uses the windows of yardsticks.windows(N, seq_len, stride) (default:
+    is the loss of ids[i + 1]. Uses windows(N, seq_len, stride) (default:
     side by side, stride = seq_len), each target counted once, `batch_size` windows at a time; the
     last may stick out over the end, and is filled up with any id. With
     `every` = n only windows 0, n, 2n ... are used; what they don't score stays 0. Windows are

@@ -1,40 +1,45 @@
-"""From logits to text: how the next id is chosen, and a text, or many at once, written with it.
+"""From logits to text: how the next id is chosen, and how ids become characters on a screen.
 
 A model gives a score for every id. Taking the best each time (greedy) is safe and repeats itself;
 drawing at random from all of them now and then draws nonsense. Between the two: sharpen the
-distribution (temperature), or cut off its unlikely tail (top-k, top-p, min-p). The loop that asks
-for the ids is decode.generate.
-Left out: ids that become characters on a screen (writer.py), several ids at a step (lookup.py),
-weights in fewer bits (quant.py).
+distribution (temperature), or cut off its unlikely tail (top-k, top-p, min-p). What is chosen is
+shown as soon as it is certain to stay: an id may end in the middle of a character, and a text may
+have to end before a certain string. The loop that asks for the ids is gpt.generate.
 
     python 05_sample/sample.py --prompt "def main(" --tokens 300
     python 05_sample/sample.py --run tiny --temperature 1 --prompt "import" "class" --samples 2
+    python 05_sample/sample.py --top-k 50 --top-p 0.9 --min-p 0.02 --repetition-penalty 1.1
     python 05_sample/sample.py --weights FOLDER --chat --temperature 0 --prompt "Who wrote Faust?"
 
-Reads the newest run in runs/, or --run, or a Hugging Face folder; writes to the screen.
-Next: writer.py, lookup.py, quant.py and figures.py, then 06_eval/evals.py.
+Reads the newest run in runs/, or --run, or a Hugging Face folder; writes to the screen. Left to
+extras/: several ids at a step (lookup.py), weights in fewer bits (quant.py), pictures (figures.py).
+Next: 06_eval/evals.py.
 """
 
+import codecs
 import dataclasses
+import os
 import random
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, add_options, option, run, track
 
 import torch
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
-from chats import begin_ids, end_ids, prompt_ids
-from console import Parser, add_options, option, run, track
-from decode import apply_temperature, generate
-from lookup import generate_by_lookup
-from quant import KINDS, pack
+from conversations import begin_ids, end_ids, prompt_ids
+from gpt import apply_temperature, generate
 from runs import ModelOptions
-from writer import Writer
 
 
 # ---- choosing: what of a distribution is kept ----
@@ -171,6 +176,82 @@ class Picker:
         return ids[:, 0]
 
 
+# ---- showing ----
+
+class TextStream:
+    """Ids in, text out, piece by piece, never half a character: an id may end in the middle of one.
+
+    decode_bytes: a tokenizer's method of that name.
+    """
+
+    def __init__(self, decode_bytes):
+        self.decode_bytes = decode_bytes
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, ids):  # exercise
+        """The text that is complete after these further ids, "" if none is; bytes that can't
+        become a character come out as U+FFFD. self.decoder keeps the rest.
+        """
+        return self.decoder.decode(self.decode_bytes(ids))
+
+    def end(self):
+        """What is left over at the end: U+FFFD for a character that never became whole."""
+        return self.decoder.decode(b"", final=True)
+
+
+def held_back(text, stops):  # exercise
+    """How many characters at the end of `text` may be the beginning of one of the strings `stops`.
+
+    held_back("a\\n", ["\\n\\n", "END"]) is 1, held_back("THE EN", ["\\n\\n", "END"]) is 2.
+    """
+    return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])),
+               default=0)
+
+
+@dataclass
+class Completion:
+    """A text as it is written."""
+
+    prompt: list
+    text: str = ""  # without the stop string
+    ids: list = field(default_factory=list)  # all that were generated
+    logprobs: list = field(default_factory=list)  # of each, under the model as it is
+    finish: str = ""  # "stop" or "length", when it is done
+
+
+class Writer:
+    """What comes of one row: its Completion, and what of its text may be shown already."""
+
+    def __init__(self, prompt, tokenizer, end_ids, stops):
+        self.done, self.stream = Completion(prompt), TextStream(tokenizer.decode_bytes)
+        self.end_ids, self.stops, self.pending = end_ids, stops, ""
+
+    def push(self, i, logprob):
+        """The text to show after another id: "" as long as it may become something else."""
+        self.done.ids.append(i)
+        self.done.logprobs.append(logprob)
+        if i in self.end_ids:
+            return self.end("stop")
+        self.pending += self.stream.push([i])
+        found = [at for stop in self.stops if (at := self.pending.find(stop)) >= 0]
+        if found:
+            self.pending = self.pending[:min(found)]
+            self.stream.decoder.reset()  # half a character after the stop string is not wanted
+            return self.end("stop")
+        return self.show(len(self.pending) - held_back(self.pending, self.stops))
+
+    def end(self, finish):
+        """The text that is left to show at the end."""
+        self.done.finish = finish
+        self.pending += self.stream.end()
+        return self.show(len(self.pending))
+
+    def show(self, n):
+        text, self.pending = self.pending[:n], self.pending[n:]
+        self.done.text += text
+        return text
+
+
 # ---- writing ----
 
 def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), n_samples=1,
@@ -179,8 +260,8 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
     has more text, and when it is done.
 
     Row i continues prompt i // n_samples. samplings: one for each prompt, or one for all; row after
-    row its seed grows by 1. A row ends after n_tokens ids, at an id of chats.end_ids(), or before a
-    string of `stops`; then its Completion says how it finished. guesses: up to so many ids at a
+    row its seed grows by 1. A row ends after n_tokens ids, at one of end_ids(tokenizer), or before
+    a string of `stops`; then its Completion says how it finished. guesses: up to so many ids at a
     step (lookup.py), for a single row. What doesn't fit into the window is a ValueError, or, with
     `slide`, its beginning is forgotten.
     """
@@ -200,8 +281,10 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
         raise ValueError(f"several ids at a step are for a single text, not for {len(rows)}")
     pick, ends = Picker(chosen, rows), end_ids(tokenizer)
     writers = [Writer(prompt, tokenizer, ends, stops) for prompt in rows]
-    steps = (generate_by_lookup(model, prompts[0], n_tokens, pick, guesses) if guesses else
-             generate(model, prompts, n_tokens, pick, n_samples))
+    steps = generate(model, prompts, n_tokens, pick, n_samples)
+    if guesses:
+        from lookup import generate_by_lookup
+        steps = generate_by_lookup(model, prompts[0], n_tokens, pick, guesses)
     if len(rows) > 1:  # shown when they are whole
         steps = track(steps, "writing", n_tokens, lambda ids: 1, " steps")
     for ids in steps:
@@ -249,7 +332,7 @@ class Options(Sampling, ModelOptions):
     slide: bool = option(True, "when the window is full, forget the beginning; or refuse what does "
                                "not fit")
     weights_as: str = option("float32", "large models are fastest in int8, and a little less exact",
-                             KINDS)
+                             ("float32", "bfloat16", "int8"))
     guesses: int = option(0, "up to so many ids at a step, guessed from the text so far: sooner "
                              "if it is predictable; in float32 the result is the same")
     logprobs: bool = option(False, "print every id with its log-probability, after the text")
@@ -270,7 +353,9 @@ def main(argv=None):
     prompts = [prompt_ids([{"role": "user", "content": text}], tokenizer) if options.chat else
                start_of(text, tokenizer) for text in texts]
     n_rows = len(prompts) * options.samples
-    model = pack(model, options.weights_as, rows=n_rows)
+    if options.weights_as != "float32" or not model.config.by_hand:
+        from quant import pack
+        model = pack(model, options.weights_as, rows=n_rows)
     sampling = Sampling(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Sampling)})
     pieces = stream(model, tokenizer, prompts, options.tokens, sampling, options.stop,
                     options.samples, options.guesses, options.slide)

@@ -14,8 +14,8 @@ from bpe import Tokenizer
 from gpt import GPT, GPTConfig
 from presets import Config
 from runs import save_checkpoint, start_run
-from sample import (Picker, Sampling, complete, distribution, draw, main, min_p, penalise, start_of,
-                    stream, top_k, top_p)
+from sample import (Picker, Sampling, TextStream, Writer, complete, distribution, draw, held_back,
+                    main, min_p, penalise, start_of, stream, top_k, top_p)
 
 INF = float("inf")
 NEVER = torch.tensor([[False] * 4])
@@ -122,6 +122,54 @@ def test_sampling_that_cannot_be(wrong):
         Sampling(**wrong)
 
 
+def test_text_stream():
+    text = TextStream(bytes)  # ids are bytes here
+    euro = "€".encode()
+    assert text.push([104, *euro[:1]]) == "h"
+    assert text.push(euro[1:2]) == ""
+    assert text.push([*euro[2:], 33]) == "€!"
+    assert text.push(euro[:2]) == "" and text.end() == "\ufffd"
+    assert TextStream(bytes).push([0xFF, 65]) == "\ufffdA", "what can't be a character is not held"
+    whole = "naïve 東京 🙂" * 3
+    text = TextStream(bytes)
+    assert "".join(text.push([b]) for b in whole.encode()) + text.end() == whole
+
+
+def test_held_back():
+    stops = ["\n\n", "END"]
+    found = [held_back(text, stops) for text in ("a\n", "THE EN", "E", "", "EN ", "xEEN")]
+    assert found == [1, 2, 1, 0, 0, 2]
+    assert held_back("abc", []) == 0
+
+
+def test_writer_drops_what_follows_a_stop_string():
+    class Pieces:
+        @staticmethod
+        def decode_bytes(ids):
+            return b"".join([b"a", b"bc\xe2", b"xbcy"][i] for i in ids)
+
+    writer = Writer([0], Pieces, end_ids=set(), stops=["c", "bc"])
+    assert [writer.push(0, 0.0), writer.push(1, 0.0)] == ["a", ""], "the earlier one counts"
+    assert writer.done.text == "a" and writer.done.finish == "stop"
+    writer = Writer([0], Pieces, end_ids=set(), stops=["c", "bc"])
+    assert writer.push(2, 0.0) == "x"
+
+
+def test_writer():
+    """Ids are bytes here, and 0 is the end."""
+    class Bytes:
+        decode_bytes = bytes
+
+    writer = Writer([1], Bytes, end_ids={0}, stops=["\n\n"])
+    shown = [writer.push(i, -0.5) for i in "aé\nb\n".encode()]
+    assert shown == ["a", "", "é", "", "\nb", ""]
+    assert writer.done.text == "aé\nb" and writer.done.finish == ""
+    assert writer.push(10, -1.0) == "" and writer.done.finish == "stop"
+    assert writer.done.logprobs == [-0.5] * 6 + [-1.0] and writer.done.prompt == [1]
+    writer = Writer([1], Bytes, end_ids={0}, stops=["\n\n"])
+    assert [writer.push(i, 0.0) for i in (10, 0xC3, 0)] == ["", "", "\n\ufffd"]
+
+
 class Parrot:
     """A model that says what is in its scripts, one for each row, whatever it hears."""
 
@@ -131,7 +179,7 @@ class Parrot:
         self.embed = torch.nn.Embedding(1, 1)
 
     def hidden(self, ids, cache):
-        cache.lengths = [n + ids.shape[1] for n in cache.lengths]
+        cache.advance(ids.shape[1])
         return torch.zeros(*ids.shape, 1)
 
     def logits(self, x):
@@ -252,7 +300,7 @@ def runs(tmp_path):
         n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     for name in ("old", "new"):
         folder = start_run(tmp_path, name)
-        (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+        (folder / "config.json").write_text(json.dumps(config.to_json()))
         tokenizer.save(folder / "tokenizer.json")
         save_checkpoint(folder, 7, GPT(config.gpt(tokenizer.vocab_size)), {})
         time.sleep(0.01)

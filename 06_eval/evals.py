@@ -9,28 +9,32 @@ Left out: tasks with right and wrong answers.
     python 06_eval/evals.py
     python 06_eval/evals.py --file README.md --stride 32
 
-Reads the newest run in runs/, or --run, and the shards it was trained on; writes context.png into
+Reads the newest run in runs/, or --run, and the data it was trained on; writes context.png into
 the run's folder. Next: 07_scale/ddp.py.
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, add_options, option, read_text, run
+
 import numpy as np
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
-
-from chats import document_start
-from console import Parser, add_options, option, read_text, run
+from data import baselines, bits_per_byte, document_start, token_bytes
 from report import table
-from runs import RunOptions, adopted_tokenizer, same_tokenizer
-from shards import prepare_mixture
+from runs import RunOptions, prepare_data, same_tokenizer
 from validation import score
-from yardsticks import Compressors, baselines, bits_per_byte, token_bytes
+from writing import Compressors
 
 
 def perplexity(nats):  # exercise
@@ -92,9 +96,8 @@ def main(argv=None):
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
     folder, model, tokenizer, config, step = options.load()
-    shards = prepare_mixture(config.data, config.vocab_size, config.data_dir,
-                             adopted_tokenizer(folder, config))
-    same_tokenizer(folder, tokenizer, shards)
+    data = prepare_data(folder, config)
+    same_tokenizer(folder, tokenizer, data)
     bos, sizes = document_start(tokenizer), token_bytes(tokenizer)
     if options.file:
         text = read_text(options.file)
@@ -102,11 +105,11 @@ def main(argv=None):
             raise ValueError(f"{options.file} is empty")
         labels = ids = np.array(bos + tokenizer.encode(text))
         what = options.file
-        bars = baselines(shards, ids, Compressors(text.encode()).sizes())
+        bars = baselines(data, ids, Compressors(text.encode()).sizes())
     else:
-        ids, labels = (read(0, len(shards.val)) for read in (shards.val.read, shards.val.labels))
+        ids, labels = (read(0, len(data.val)) for read in (data.val.read, data.val.labels))
         what = f"the validation set of {', '.join(config.data)}"
-        bars = baselines(shards)
+        bars = baselines(data)
     nats, targets = score(model, ids, options.stride or None), labels[1:]
     is_text = (targets >= 0) & (sizes[targets] > 0)
     bits = bits_per_byte(nats, targets, sizes)

@@ -14,20 +14,25 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import choose_device
+
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401, before there is a group: its functions would
 # keep that as a default, and the first optimizer imports them. A group that is never freed has
 # threads that outlive Python, and now and then one aborts the process at its very end.
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
 from ddp import BucketedSum, broadcast_weights
 from engine import Engine
 from length import holes, windows_at_once
-from machine import choose_device
 from memory import fullest, moments
 from precision import Scaled
 from recompute import recompute_blocks

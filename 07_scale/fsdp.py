@@ -10,8 +10,17 @@ Used by scale.py; reads and writes nothing. Next: scale.py.
 
 import copy
 import math
+import os
 import sys
 from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 import numpy as np
 import torch
@@ -21,12 +30,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
 from engines import Processes
-from gpt import GPT
+from family import family_of
+from gpt import make_model
 from optim import Optimizer, make_optimizer
 
 
@@ -126,10 +132,10 @@ class FSDP2(Processes):
 
     def whole(self, model):
         with torch.device("meta"):  # shapes, to be filled
-            whole = GPT(model.config)
+            whole = make_model(model.config)
         whole.load_state_dict({name: full(value) for name, value in model.state_dict().items()},
                               assign=True)
-        if model.config.tied:
+        if family_of(model.config).tied:
             whole.head.weight = whole.embed.weight
         return whole
 

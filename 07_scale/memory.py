@@ -10,16 +10,22 @@ Left out: time and money (plan.py); holes between blocks (04_train/length.py).
 Used by engines.py and plan.py; reads and writes nothing. Next: engines.py.
 """
 
+import os
 import sys
 from pathlib import Path
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 from budget import (activation_bytes, count_parameters, muon_groups, recomputed_bytes,
                     training_memory)
 from ddp import BUCKET_BYTES
+from family import family_of
 
 # What each engine divides over the ranks.
 DIVIDED = {"plain": (), "ddp": (), "torch-ddp": (), "zero1": ("optimizer",),
@@ -105,7 +111,7 @@ def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, 
     own = {"gradients": states["gradients"] // ranks} if engine == "zero1" else {}  # when summed
 
     logits = 4 * windows * shape.seq_len * shape.vocab_size
-    kept = (1 + (shape.softcap > 0)) * logits
+    kept = (1 + (family_of(shape).softcap > 0)) * logits
     stream = activation_bytes(shape, windows, dtype, recompute) - kept
     found = {"backward begins": states | copies | {"activations": stream, "buffers": sending,
                                                    "logits": kept + 2 * logits},

@@ -13,16 +13,21 @@ Writes the picture --out, where the memory goes by engine. Next: simulate.py.
 
 import dataclasses
 import math
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
-from budget import flops_per_token, size
 from console import Parser, add_options, duration, run
+from budget import flops_per_token, size
 from curves import COLOURS, INK, label, picture
 from length import choose_length, outside_table, planned_steps
 from memory import DIVIDED, ITEMS, fullest, moments, parameters, peak

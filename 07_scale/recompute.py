@@ -17,18 +17,24 @@ Reads and writes nothing; scale.py trains with it. Next: memory.py.
 
 import contextlib
 import functools
+import os
 import sys
 import time
 from pathlib import Path
 
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, run
+
 import torch
 from torch.utils.checkpoint import checkpoint
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
-from console import Parser, run
 from gpt import GPT, GPTConfig
 
 HOW = ("none", "hand", "torch")
@@ -116,7 +122,7 @@ class Recompute(torch.autograd.Function):
 
 # ---- the blocks of a GPT ----
 
-def by_hand(block, forward, x, angles, mask, cache):
+def by_hand(block, forward, x, angles, mask=None, cache=None):
     """What a block's forward becomes. `forward` is what it was.
 
     Where nothing is kept for a backward pass, there is nothing to save; and what a cache is given
@@ -127,7 +133,7 @@ def by_hand(block, forward, x, angles, mask, cache):
     return Recompute.apply(forward, (angles, mask, cache), x, *block.parameters())
 
 
-def by_torch(block, forward, x, angles, mask, cache):
+def by_torch(block, forward, x, angles, mask=None, cache=None):
     """The same with torch.utils.checkpoint, which notes what is saved, and makes it again."""
     if cache is not None or not torch.is_grad_enabled():
         return forward(x, angles, mask, cache)

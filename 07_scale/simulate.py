@@ -15,6 +15,7 @@ gloo on this machine, predicts a step of two ranks from them, and takes that ste
 Writes scaling.png into --out. Next: timeline.py.
 """
 
+import os
 import statistics
 import sys
 import time
@@ -22,17 +23,22 @@ from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, run
+
 import torch
 import torch.distributed as dist
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
-from console import Parser, run
 from curves import COLOURS, INK, apart, label, picture
 from ddp import BucketedSum, sum_gradients_naive
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, make_model
 from presets import PRESETS, Config
 from ranks import on_ranks
 
@@ -97,7 +103,7 @@ def pieces(config, value_bytes=4):
     the head. A list of Pieces. Products count, as in flops_per_token().
     """
     with torch.device("meta"):
-        model = GPT(config)
+        model = make_model(config)
     C, T, L = config.d_model, config.seq_len, config.n_layer
     flops, tensors = [0] * (L + 2), [[] for _ in range(L + 2)]
     for name, parameter in model.named_parameters():

@@ -5,13 +5,12 @@ import dataclasses
 import pytest
 
 from budget import activation_bytes, muon_bytes, training_memory
-from family import MODELS
-from gpt import GPTConfig
+from family import MODELS, model_config
 from memory import (DIVIDED, ITEMS, buffers, fullest, groups, moments, muon_work, parameters,
                     peak, rank_states)
 from presets import PRESETS, Config
 
-BILLION = GPTConfig(**MODELS["1b"])
+BILLION = model_config(**MODELS["1b"])
 RUN = Config(**PRESETS["1b"])  # Muon, bfloat16
 ADAMW = dataclasses.replace(RUN, optimizer="adamw")
 # 26 blocks of 12 * 1664^2, and two tables of 1664 x 49,152

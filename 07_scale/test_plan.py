@@ -4,13 +4,12 @@ import dataclasses
 
 import pytest
 
-from family import MODELS
-from gpt import GPTConfig
+from family import MODELS, model_config
 from memory import moments, peak
 from plan import GPUS, accumulation, largest_micro_batch, main, offer, step_seconds
 from presets import PRESETS, Config
 
-BILLION = GPTConfig(**MODELS["1b"])
+BILLION = model_config(**MODELS["1b"])
 RUN = Config(**PRESETS["1b"])  # Muon, bfloat16
 N = 1_027_473_408  # its parameters, test_memory.py
 

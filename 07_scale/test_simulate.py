@@ -7,7 +7,7 @@ import pytest
 
 import simulate
 from budget import flops_per_token
-from family import MODELS, n_parameters
+from family import MODELS, model_config, n_parameters
 from gpt import GPTConfig
 from simulate import (CHECKED, CLUSTERS, ENGINES, Piece, Task, assumptions, check, draw_scaling,
                       efficiency, main, message_seconds, pieces, predict, ring_seconds, scaling,
@@ -48,7 +48,7 @@ def test_message_seconds():
 @pytest.mark.parametrize("name", ["nano", "1b", "gpt2", "smollm2-135m", "llama-7b"])
 def test_pieces(name):
     """Nothing is forgotten, nothing counts twice."""
-    config = GPTConfig(**MODELS[name])
+    config = model_config(**MODELS[name])
     found = pieces(config)
     assert len(found) == config.n_layer + 2 and found[0].flops == 0
     assert sum(n for piece in found for n in piece.tensors) == 4 * n_parameters(config)
@@ -158,7 +158,7 @@ def test_never_more_than_two_pieces_are_gathered():
 
 
 def test_efficiency():
-    model = pieces(GPTConfig(**MODELS["small"]))
+    model = pieces(model_config(**MODELS["small"]))
     free = dataclasses.replace(A100, bus=1e30, network=1e30, latency=0.0)
     for engine in ENGINES:
         def of(windows, world, cluster=A100):
@@ -208,7 +208,7 @@ def test_command_line(tmp_path, capsys, fails):
 
 def test_draw_scaling(tmp_path):
     """Two clusters, two pictures."""
-    model, found = pieces(GPTConfig(**MODELS["nano"])), []
+    model, found = pieces(model_config(**MODELS["nano"])), []
     for cluster in CLUSTERS.values():
         curves = scaling(model, 8, cluster, 0.4, 1)
         assert set(curves) == {"weak", "strong"} and set(curves["weak"]) == set(ENGINES)

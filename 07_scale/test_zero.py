@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 
 from ddp import BucketedSum, broadcast_weights
-from family import FAMILIES
-from gpt import GPT, GPTConfig
+from family import FAMILIES, model_config
+from gpt import GPT, GPTConfig, make_model
 from optim import make_optimizer
 from presets import Config
 from ranks import on_ranks
@@ -16,7 +16,7 @@ from zero import ShardedOptimizer, cut_anywhere, deal_whole, sum_sections
 
 SHAPE = dict(vocab_size=61, seq_len=8, n_layer=3, n_head=2, n_kv_head=1, d_model=16, d_ff=40)
 SMALL = GPTConfig(**SHAPE)
-OLDER = GPTConfig(**SHAPE | FAMILIES["gpt2"] | {"n_kv_head": 2})  # tied, biases, gains, places
+OLDER = model_config(**SHAPE | FAMILIES["gpt2"] | {"n_kv_head": 2})  # tied, biases, gains, places
 CLIP, BUCKET = 0.1, 4000  # bytes
 
 
@@ -85,7 +85,7 @@ def sharded_optimizer(model, optimizer, stage, bucket_bytes=BUCKET):
 
 
 def random_model(config):
-    model, generator = GPT(config), torch.Generator().manual_seed(0)
+    model, generator = make_model(config), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2, generator=generator)
@@ -150,9 +150,9 @@ def train_sharded(model, sharded, steps, rank, world, **how):
     return list(zip(losses.tolist(), (norm for _, norm in curve)))
 
 
-def assert_close(found, expected, what):
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-5, atol=1e-5,
-                               msg=lambda text: f"{what}: {text}")
+def assert_close(found, expected, what, tolerance=1e-5):
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=tolerance,
+                               atol=tolerance, msg=lambda text: f"{what}: {text}")
 
 
 CASES = [(1, "adamw", SMALL, 2), (2, "adamw", SMALL, 2), (1, "muon", SMALL, 2),
@@ -167,7 +167,7 @@ def test_equals_one_process(stage, optimizer, config, world):
         torch.manual_seed(rank)
         model = random_model(config)
         if rank:
-            model.init_weights(torch.Generator().manual_seed(rank), std=0.1)
+            model = make_model(config, seed=rank)
         broadcast_weights(model)
         sharded = sharded_optimizer(model, optimizer, stage)
         curve = train_sharded(model, sharded, batches(config), rank, world)
@@ -182,7 +182,8 @@ def test_equals_one_process(stage, optimizer, config, world):
         for name, tensor in alone.state_dict().items():
             # One number added to all keys changes nothing: what moves their biases is rounding.
             rows = slice(16) if name.endswith("qkv.bias") else slice(None)
-            assert_close(weights[name][rows], tensor[rows].tolist(), name)
+            # And AdamW divides a gradient of almost nothing, rounding and all, by its own size.
+            assert_close(weights[name][rows], tensor[rows].tolist(), name, 3e-5)
     assert all(result == results[0] for result in results), "the ranks differ"
 
 

@@ -21,14 +21,19 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, run
+
 import torch
 import torch.distributed as dist
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-
-from console import Parser, run
 from curves import BLUE, INK, ORANGE, label, picture
 from ddp import BucketedSum, broadcast_weights, sum_gradients_naive
 from gpt import GPT, GPTConfig
@@ -52,9 +57,9 @@ def watch_backward(model, seen):
             if output.requires_grad:
                 output.register_hook(lambda gradient: seen.append((name, time.perf_counter())))
         return forward_hook
-    before = model.embed_norm or model.embed
-    return [module.register_forward_hook(mark(name)) for name, module in
-            [("embedding", before), *((f"block {i + 1}", b) for i, b in enumerate(model.blocks))]]
+    blocks = [(f"block {i + 1}", block) for i, block in enumerate(model.blocks)]
+    return [module.register_forward_hook(mark(name))
+            for name, module in [("embedding", model.embed), *blocks]]
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ import array
 import collections
 import gzip
 import json
+import os
 import random
 import resource
 import statistics
@@ -36,14 +37,18 @@ from pathlib import Path
 
 import regex
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 import formats
 import pieces
-from bpe import Tokenizer
 from console import Parser, run
+from fast import FastTokenizer
 
 
 # ---- text ----
@@ -83,7 +88,7 @@ def documents(paths, limit=float("inf")):
 # ---- training: each contender is given documents and a vocabulary size, returns its merges' number
 
 def train_ours(texts, size, workers=2):
-    return len(Tokenizer.train(texts, size, "gpt2", (), workers).merges)
+    return len(FastTokenizer.train(texts, size, "gpt2", (), workers).merges)
 
 
 def train_ours_alone(texts, size):
@@ -134,7 +139,7 @@ def timed(encode, texts):
 
 
 def encode_ours(texts, path):
-    tokenizer = Tokenizer.load(path)
+    tokenizer = FastTokenizer.load(path)
     yield "ours, 2 workers, cold", *timed(lambda t: tokenizer.encode_many(t, workers=2), texts)
     for label in ("cold", "warm"):
         yield f"ours, 1 process, {label}", *timed(lambda t: map(tokenizer.encode, t), texts)
@@ -142,7 +147,7 @@ def encode_ours(texts, path):
 
 def encode_tiktoken(texts, path):
     import tiktoken
-    ours = Tokenizer.load(path)
+    ours = FastTokenizer.load(path)
     theirs = tiktoken.Encoding("ours", pat_str=ours.pattern, special_tokens={}, mergeable_ranks={
         ours.vocab[i]: i for i in ours.ids})
     yield "tiktoken, 1 thread", *timed(lambda t: map(theirs.encode_ordinary, t), texts)
@@ -153,7 +158,7 @@ def encode_tiktoken(texts, path):
 def encode_tokenizers(texts, path):
     from tokenizers import Tokenizer as Theirs
     with tempfile.TemporaryDirectory() as folder:
-        formats.write_huggingface(Tokenizer.load(path), f"{folder}/tokenizer.json")
+        formats.write_huggingface(FastTokenizer.load(path), f"{folder}/tokenizer.json")
         theirs = Theirs.from_file(f"{folder}/tokenizer.json")
     yield "HF tokenizers, 2 threads", *timed(lambda t: theirs.encode_batch_fast(t), texts)
 
@@ -214,7 +219,7 @@ def bench_tokenizer(text, encode, runs, sizes, megabytes):
             print(f"| {label} | {seconds:.1f} | {n / seconds:.1f} | {peak:.0f} |")
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/tokenizer.json"
-        Tokenizer.train(documents(text), sizes[-1], "gpt4", ()).save(path)
+        FastTokenizer.train(documents(text), sizes[-1], "gpt4", ()).save(path)
         for name, files, limit in (("the same text", text, 1e18),
                                    ("other text", encode, megabytes * 1e6)):
             if not files:
@@ -242,7 +247,7 @@ def bench_slope():
         for n in (250_000, 500_000, 1_000_000):
             text = make(n)
             start = time.perf_counter()
-            tokenizer = Tokenizer.train([text], 1024, "gpt4", ())
+            tokenizer = FastTokenizer.train([text], 1024, "gpt4", ())
             middle = time.perf_counter()
             ids = tokenizer.encode(text)
             seconds[0].append(middle - start)
@@ -309,8 +314,8 @@ def main():
     commands.add_parser("slope", help="time over size for difficult texts")
     command = commands.add_parser("parity", help="ids equal to those of others")
     command.add_argument("--data", required=True, help="a folder of texts and vocabularies")
-    command = commands.add_parser("data", help="batches, shards, near duplicates")
-    command.add_argument("--source", default="python", help="02_data/corpus.py lists them")
+    command = commands.add_parser("data", help="batches, prepared data, near duplicates")
+    command.add_argument("--source", default="python", help="02_data/extras/corpus.py lists them")
     command.add_argument("--vocab-size", type=int, default=8192, help="(default: 8192)")
     command.add_argument("--runs", type=int, default=5, help="rounds (default: 5)")
     command.add_argument("--data-dir", default="data", help="(default: data)")

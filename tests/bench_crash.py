@@ -19,9 +19,13 @@ import matplotlib.figure  # noqa: F401, this and the next: loaded here, once, no
 import torch
 import torch._dynamo  # noqa: F401, which every optimizer asks for
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 import train
 from console import Progress, run

@@ -3,6 +3,7 @@ datasketch. bench.py calls it.
 """
 
 import json
+import os
 import random
 import re
 import statistics
@@ -14,13 +15,18 @@ import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 from corpus import content, find_source
 from duplicates import NearDuplicates, jaccard, shingles
-from shards import prepare_mixture, train_tokenizer, write_shards
+from mixtures import prepare_any, train_tokenizer
+from writing import write_folder
 
 
 def seconds(work):
@@ -32,7 +38,7 @@ def seconds(work):
 # ---- batches: beside the step that they are for ----
 
 def bench_batches(source, data_dir, runs):
-    from batches import PLANS, Batches
+    from batches import SAMPLERS, Batches
     from gpt import GPT
     from machine import keep_freed_memory
     from optim import make_optimizer
@@ -43,11 +49,11 @@ def bench_batches(source, data_dir, runs):
         asked = False
 
     config = Config(**PRESETS["tiny"], data=(source,))
-    mixture = prepare_mixture(config.data, config.vocab_size, data_dir, workers=2)
+    data = prepare_any(config.data, config.vocab_size, data_dir, workers=2)
     keep_freed_memory()
-    model = GPT(config.gpt(mixture.tokenizer.vocab_size), config.seed)
+    model = GPT(config.gpt(data.tokenizer.vocab_size), config.seed)
     optimizer = make_optimizer(model, config)
-    loaders = {name: Batches(mixture, config.batch_size, config.seq_len, 0, name) for name in PLANS}
+    loaders = {name: Batches(data, config.batch_size, config.seq_len, 0, name) for name in SAMPLERS}
     costs = {name: [] for name in ("step", *loaders)}
     for step in range(10 * runs):
         for name, loader in loaders.items():
@@ -64,10 +70,10 @@ def bench_batches(source, data_dir, runs):
               f"{statistics.median(times) / step:.2%} |")
 
 
-# ---- shards: beside the tokenizer alone ----
+# ---- prepared data: beside the tokenizer alone ----
 
-def bench_shards(source, vocab_size, runs):
-    """Encoding is timed from texts in memory; writing shards from the source, everything in."""
+def bench_writing(source, vocab_size, runs):
+    """Encoding is timed from texts in memory; writing a folder from the source, everything in."""
     source = find_source(source)
     texts = [content(record) for record in source.records()]
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
@@ -81,13 +87,13 @@ def bench_shards(source, vocab_size, runs):
 
                 jobs = {"tokenizer alone": lambda: sum(
                             len(ids) for ids in fresh().encode_many(texts, workers)),
-                        "text to shards": lambda: write_shards(
+                        "text to a folder": lambda: write_folder(
                             source, fresh(), Path(folder) / f"{run}-{workers}", workers=workers)}
                 for name, job in jobs.items():
                     rows.setdefault((name, workers), []).append(seconds(job))
     print(f"\n{megabytes:.0f} MB of text to ids, {tokenizer.vocab_size:,} of them, median of {runs}"
           "\n\n| MB/s | 1 process | 2 workers |\n|---|---|---|")
-    for name in ("tokenizer alone", "text to shards"):
+    for name in ("tokenizer alone", "text to a folder"):
         print(f"| {name} | " + " | ".join(
             f"{megabytes / statistics.median(rows[name, w]):.1f}" for w in (1, 2)) + " |")
 
@@ -204,5 +210,5 @@ def bench_duplicates(source, runs):
 
 def bench_data(source, vocab_size, runs, data_dir):
     bench_batches(source, data_dir, runs)
-    bench_shards(source, vocab_size, runs)
+    bench_writing(source, vocab_size, runs)
     bench_duplicates(source, runs)

@@ -20,16 +20,20 @@ import torch._dynamo  # noqa: F401, which every optimizer asks for
 import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401, before there is a group, as in scale.py
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 import engines
 import optim
 from budget import size
 from console import StopSignal, run
 from family import rung
-from gpt import GPT
+from gpt import make_model
 from machine import free_memory, return_freed_memory
 from memory import moments, parameters, peak
 from presets import Config
@@ -83,7 +87,7 @@ def status(field):
 
 def make_steps(config, engine, steps):
     """Build a model and take steps of the trainer's, on ids that mean nothing."""
-    model = GPT(config.gpt(config.vocab_size))
+    model = make_model(config.gpt(config.vocab_size))
     optimizer = engine.prepare(model, config)
     ids = engine.share(np.random.default_rng(0).integers(
         0, config.vocab_size, (config.batch_size, config.seq_len + 1)))

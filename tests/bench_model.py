@@ -16,14 +16,17 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 from budget import count_parameters, flops_per_token
-from decode import generate
-from family import MODELS
-from gpt import GPT, GPTConfig
+from family import MODELS, model_config
+from gpt import generate, make_model
 from lookup import generate_by_lookup
 from machine import keep_freed_memory, matmul_peak
 from optim import make_optimizer
@@ -52,7 +55,7 @@ def theirs(config):
 
 def step_ours(config, batch, compiled):
     keep_freed_memory()  # as train.py does
-    model = GPT(config.gpt(config.vocab_size))
+    model = make_model(config.gpt(config.vocab_size))
     optimizer = make_optimizer(model, config)
     if compiled:
         model.loss = torch.compile(model.loss)
@@ -94,7 +97,7 @@ def time_steps(job):
 
 
 def bench_model(runs, compiled, batch=8, steps=6):
-    config = GPTConfig(**SHAPE)
+    config = model_config(**SHAPE)
     tokens, names = batch * config.seq_len, [n for n, (_, p) in TRAINERS.items() if find_spec(p)]
     contenders = [(name, c) for c in ((False, True) if compiled else (False,)) for name in names]
     times, memory = {key: [] for key in contenders}, {}
@@ -154,12 +157,12 @@ def bandwidth(n_bytes=500_000_000):
 
 def bench_decoding(runs, n=40):
     """GPT-2's shape with new weights: how often each of several ways can read all of them."""
-    config = GPTConfig(**MODELS["gpt2"])
+    config = model_config(**MODELS["gpt2"])
     prompt = torch.randint(config.vocab_size, (32,)).tolist()
     n_bytes = 4 * sum(n for name, n in count_parameters(config).items() if name != "positions")
 
     def new():
-        return GPT(config).eval()
+        return make_model(config).eval()
     for rows in (1, 8):
         ways = {"ours": new(), "ours, packed": pack(new(), "float32", rows),
                 "ours, bfloat16": pack(new(), "bfloat16", rows),

@@ -18,9 +18,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
 
 import scale
 from bench_memory import calibrate
@@ -29,7 +33,7 @@ from ddp import sum_gradients_naive
 from engines import ENGINES, Processes
 from family import MODELS, shape
 from fsdp import TORCH_ENGINES
-from gpt import GPT
+from gpt import make_model
 from metrics import read_metrics
 from presets import Config
 from ranks import on_ranks
@@ -63,7 +67,7 @@ def steps(fields, rounds):
         config = Config(**fields | dict(optimizer="muon", device="cpu"))
         runs, generator = {}, torch.Generator().manual_seed(0)
         for name, engine in ALL.items():
-            engine, model = engine(), GPT(config.gpt(config.vocab_size))
+            engine, model = engine(), make_model(config.gpt(config.vocab_size))
             optimizer = engine.prepare(model, config)
             runs[name] = engine, model, optimizer, engine.wrap(model, objective(model, config))
         seconds = {name: [] for name in runs}

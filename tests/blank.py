@@ -3,11 +3,11 @@
     python tests/blank.py 03_model
     PYTHONPATH=mine pytest 03_model -x
 
-The first line writes mine/gpt.py, mine/decode.py and so on: the stage's files, in which a function
-marked "# exercise" keeps its name and its docstring, which is the task, and raises
-NotImplementedError. The second grades: the first red test is the next exercise. With
-PYTHONPATH=mine the trainer and everything else use your files, too. A file in mine/ is never
-overwritten; delete it to start again.
+The first line writes mine/gpt.py: the stage's file, in which a function marked "# exercise" keeps
+its name and its docstring, which is the task, and raises NotImplementedError. The second grades: the
+first red test is the next exercise. With PYTHONPATH=mine the trainer and everything else use your
+file, too. What is in mine/ is never overwritten; delete it to start again. mine/ stands in the root
+of the course, wherever this is called from. Extras have exercises as well: 03_model/extras.
 """
 
 import ast
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+MINE = ROOT / "mine"
 
 
 def exercises(source):
@@ -36,22 +37,22 @@ def blank(source):
     return "".join(lines)
 
 
-def main(stages):
-    mine = Path("mine")
-    for stage in stages:
-        folder = ROOT / Path(stage).name
-        if folder not in ROOT.glob("0?_*"):
-            names = ", ".join(p.name for p in sorted(ROOT.glob("0?_*")))
-            print(f"error: {stage!r} is not a stage; there are {names}", file=sys.stderr)
+def main(folders):
+    known = sorted([*ROOT.glob("0?_*"), *ROOT.glob("0?_*/extras")])
+    for name in folders:
+        folder = (ROOT / name).resolve()
+        if folder not in known:
+            names = ", ".join(p.relative_to(ROOT).as_posix() for p in known)
+            print(f"error: {name!r} is not a stage; there are {names}", file=sys.stderr)
             sys.exit(2)
         for path in sorted(folder.glob("*.py")):
             source = path.read_text(encoding="utf-8")
             marked = [] if path.name.startswith("test_") else exercises(source)
             if not marked:
                 continue
-            mine.mkdir(exist_ok=True)
+            MINE.mkdir(exist_ok=True)
             try:
-                with open(mine / path.name, "x", encoding="utf-8") as file:
+                with open(MINE / path.name, "x", encoding="utf-8") as file:
                     file.write(blank(source))
                 print(f"mine/{path.name}: {', '.join(node.name for node in marked)}")
             except FileExistsError:
@@ -59,4 +60,4 @@ def main(stages):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [""])
+    main(sys.argv[1:] or ["?"])

@@ -9,13 +9,20 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import types
 
 import pytest
 
+import torch  # noqa: F401, once, not in every process that is forked
+
 from blank import ROOT, blank, exercises
 
 STAGES = [p.name for p in sorted(ROOT.glob("0?_*"))]
+FOLDERS = STAGES + [p.relative_to(ROOT).as_posix() for p in sorted(ROOT.glob("0?_*/extras"))]
+TWO_LAYERS = ["01_tokenizer", "02_data", "03_model", "05_sample"]
+READING_ORDER = ["bpe", "data", "conversations", "gpt", "optim", "train", "sample", "evals", "ddp"]
+SLOWNESS = 3  # a second of a reader is so many here, where the tests share the cores
 
 # stage/file: [(what went wrong, the right code, the wrong code, the test that must see it)]
 MISTAKES = {
@@ -26,8 +33,17 @@ MISTAKES = {
         ("the pair at the end forgotten", "i + 1 < len(ids) and", "i + 2 < len(ids) and",
          "test_merge"),
         ("ties broken by the order of the text",
-         "min(counts, key=lambda pair: (-counts[pair], pair))", "max(counts, key=counts.get)",
-         "test_train_naive"),
+         "min(counts, key=lambda pair: (-counts[pair], pair))\n        rows", "max(counts, "
+         "key=counts.get)\n        rows", "test_train_naive"),
+        ("a pair that is gone merged when nothing else is left",
+         "                if counts.get(pair) == 0:\n                    del counts[pair]\n",
+         "                pass\n", "test_train"),
+        ("words whose pairs are new not visited again",
+         "            for pair in zip(rows[i], rows[i][1:]):\n                places.setdefault(pair, "
+         "set()).add(i)\n", "", "test_train"),
+        ("counts of a word that occurs often changed by one",
+         "count_pairs(before, counts, -weights[i])", "count_pairs(before, counts, -1)",
+         "test_train"),
         ("the merge learned last applied first", "ranks.get(pair, float(\"inf\")))",
          "-ranks.get(pair, float(\"-inf\")))", "test_apply_merges"),
         ("special token taken from user text", "def encode(self, text, allowed_special=())",
@@ -41,8 +57,6 @@ MISTAKES = {
         ("a decode that crashes at padding", "(vocab[i] if i < len(vocab) else b\"\")", "vocab[i]",
          "test_decode_bytes"),
         ("what stands for nothing vanishes", " or \"\\ufffd\".encode())", ")", "test_decode_bytes"),
-    ],
-    "01_tokenizer/pieces.py": [
         ("the shortest special token wins", "key=len, reverse=True)", "key=len)",
          "test_split_special"),
         ("special tokens read as regular expressions", "map(regex.escape, longest_first)",
@@ -50,27 +64,55 @@ MISTAKES = {
         ("special tokens lost in the split", "regex.split(f\"({'|'.join",
          "regex.split(f\"(?:{'|'.join", "test_split_special"),
     ],
-    "01_tokenizer/formats.py": [
+    "01_tokenizer/extras/formats.py": [
         ("the soft hyphen taken for printable", "*range(161, 173), *range(174, 256)",
          "*range(161, 256)", "test_byte_letters"),
         ("bytes that don't print numbered by themselves", "256 + others.index(byte)",
          "256 + byte", "test_byte_letters"),
     ],
-    "02_data/corpus.py": [
+    "02_data/data.py": [
         ("the hash read backwards", "digest[:8], \"big\"", "digest[:8], \"little\"",
          "test_is_validation"),
-        ("the cut rounded up", "cut = int(len(text) * (1 - share))",
-         "cut = -int(len(text) * (share - 1) // 1)", "test_cut_tail"),
+        ("the share of training documents given to validation", "< share * 2**64",
+         ">= share * 2**64", "test_is_validation"),
+        ("no <|bos|> between documents", "return document_start(tokenizer) + tokenizer.encode(text)",
+         "return tokenizer.encode(text)", "test_encode"),
+        ("special token taken from the text of a document",
+         "return document_start(tokenizer) + tokenizer.encode(text)",
+         "return document_start(tokenizer) + tokenizer.encode(text, \"all\")", "test_encode"),
+        ("the last window never drawn", "integers(0, len(self.ids) - self.seq_len)",
+         "integers(0, len(self.ids) - self.seq_len - 1)", "test_start"),
+        ("the same windows whatever the seed", "default_rng((self.seed, n)).integers(0,",
+         "default_rng(n).integers(0,",
+         "test_start"),
+        ("the same batch for ever", "        self.n += self.batch_size\n", "", "test_next"),
+        ("targets not shifted", "self.ids.labels(start + 1, T)", "self.ids.labels(start, T)",
+         "test_next"),
+        ("the mask not moved along", "np.stack([self.ids.labels(start + 1, T) for start in starts])",
+         "np.stack([np.where(self.ids.labels(start, T) < 0, -1, self.ids.read(start + 1, T))\n"
+         "                          for start in starts])", "test_next"),
+        ("every rank reads the same", "range(self.n + self.rank, self.n + self.batch_size, self.world)",
+         "range(self.n, self.n + self.batch_size, self.world)", "test_next"),
+        ("a rank that counts its own rows only", "        self.n += self.batch_size\n",
+         "        self.n += len(rows)\n", "test_next"),
+        ("special tokens counted as text", "    sizes[list(tokenizer.special.values())] = 0\n", "",
+         "test_token_bytes"),
+        ("characters counted, not bytes", "[len(token) for token in tokenizer.vocab]",
+         "[len(token.decode(errors=\"replace\")) for token in tokenizer.vocab]", "test_token_bytes"),
+        ("nats reported as bits", "/ (math.log(2) * size.sum())", "/ size.sum()",
+         "test_bits_per_byte"),
+        ("the loss of special tokens counted", "nats[size > 0].sum()", "nats.sum()",
+         "test_bits_per_byte"),
+        ("summed in float32", "nats, dtype=np.float64), np.asarray(targets)",
+         "nats, dtype=np.float32), np.asarray(targets)", "test_bits_per_byte"),
+        ("what was never seen is impossible", "np.asarray(counts) + 1.0",
+         "np.asarray(counts) + 0.0", "test_unigram_nats"),
     ],
-    "02_data/records.py": [
+    "02_data/conversations.py": [
         ("the system message left standing", "== [\"system\", \"user\"]",
          "== [\"user\", \"system\"]", "test_in_turns"),
         ("turns that need not alternate", "if message[\"role\"] != expected:",
          "if message[\"role\"] not in (\"user\", \"assistant\"):", "test_in_turns"),
-        ("the first = taken for the result", "piece.rpartition(\"=\")", "piece.partition(\"=\")",
-         "test_with_calculator"),
-    ],
-    "02_data/chats.py": [
         ("the user's words learned", "own = role == \"assistant\"", "own = True", "test_render"),
         ("a model that never learns to stop", "mark(f\"{role}_end\", own)",
          "mark(f\"{role}_end\", False)", "test_render"),
@@ -83,8 +125,14 @@ MISTAKES = {
          "tokenizer.encode(f\"{message['role']}\\n{message['content']}\")",
          "tokenizer.encode(f\"{message['role']}\\n{message['content']}\", \"all\")",
          "test_render_chatml"),
+        ("the user's part of a conversation compressed, too", "if own and i not in special]",
+         "if i not in special]", "test_encode_conversation"),
     ],
-    "02_data/fim.py": [
+    "02_data/extras/records.py": [
+        ("the first = taken for the result", "piece.rpartition(\"=\")", "piece.partition(\"=\")",
+         "test_with_calculator"),
+    ],
+    "02_data/extras/fim.py": [
         ("middle and suffix in the order of the text",
          "return [(PREFIX, prefix), (SUFFIX, suffix), (MIDDLE, middle)]",
          "return [(PREFIX, prefix), (MIDDLE, middle), (SUFFIX, suffix)]", "test_rearrange"),
@@ -92,7 +140,7 @@ MISTAKES = {
          "return [(PREFIX, \"\"), (SUFFIX, suffix), (MIDDLE, prefix + middle)]",
          "return [(SUFFIX, suffix), (PREFIX, prefix), (MIDDLE, middle)]", "test_rearrange"),
     ],
-    "02_data/duplicates.py": [
+    "02_data/extras/duplicates.py": [
         ("the place in the text not undone", " * inverse[edges[:-n]]", "",
          "test_ngrams_are_the_formula"),
         ("what comes twice counted twice", "return distinct(ngrams(text, n))",
@@ -113,7 +161,7 @@ MISTAKES = {
          "return np.zeros(k, np.uint32)", "test_short_texts"),
         ("the last run found, not the first", "[found[0]:]", "[found[-1]:]", "test_overlap"),
     ],
-    "02_data/filters.py": [
+    "02_data/extras/filters.py": [
         ("a notice below the package line believed", "re.match(COMMENTS, text)[0].", "text.",
          "test_is_generated"),
         ("only the first line looked at", "leading, re.MULTILINE))", "leading))",
@@ -125,37 +173,12 @@ MISTAKES = {
         ("letters of hexadecimal numbers left out", "r\"[0-9]\\w*\"", "r\"[0-9]+\"",
          "test_number_share"),
     ],
-    "02_data/shards.py": [
-        ("no <|bos|> between documents", "ids = [document_start(tokenizer)]", "ids = []",
-         "test_encode"),
-        ("the user's part of a conversation compressed, too", "if learned]", "]", "test_encode"),
-        ("validation text rearranged", "fim if part == \"train\" else 0.0", "fim",
-         "test_encode_batch"),
+    "02_data/extras/mixtures.py": [
+        ("lost at the border of two parts", "n - k, i + 1, 0\n", "n - k, i + 1, offset\n",
+         "test_pieces"),
+        ("an empty piece where a part ends", "side=\"right\")", "side=\"left\")", "test_pieces"),
     ],
-    "02_data/streams.py": [
-        ("lost at the border of two shards", "i + 1, 0\n", "i + 1, offset\n",
-         "test_stream_read"),
-    ],
-    "02_data/yardsticks.py": [
-        ("special tokens counted as text", "    sizes[list(tokenizer.special.values())] = 0\n", "",
-         "test_token_bytes"),
-        ("nats reported as bits", "/ (math.log(2) * size.sum())", "/ size.sum()",
-         "test_bits_per_byte"),
-        ("the loss of special tokens counted", "nats[size > 0].sum()", "nats.sum()",
-         "test_bits_per_byte"),
-        ("summed in float32", "nats, dtype=np.float64), np.asarray(targets)",
-         "nats, dtype=np.float32), np.asarray(targets)", "test_bits_per_byte"),
-        ("overlapping windows counted twice", "0 if i == 0 else seq_len - stride", "0",
-         "test_windows"),
-        ("the last target never scored", "max(0, n_tokens - 1 - seq_len)",
-         "max(0, n_tokens - 2 - seq_len)", "test_windows"),
-        ("what was never seen is impossible", "np.asarray(counts) + 1.0",
-         "np.asarray(counts) + 0.0", "test_unigram_bits"),
-    ],
-    "02_data/batches.py": [
-        ("the last window never drawn", "integers(0, self.n_tokens - self.seq_len)",
-         "integers(0, self.n_tokens - self.seq_len - 1)", "test_random_windows_row"),
-        ("the same window for ever", "        self.n += 1\n", "", "test_random_windows_row"),
+    "02_data/extras/batches.py": [
         ("windows that share no id", "start = self.windows.next() * self.seq_len",
          "start = self.windows.next() * (self.seq_len + 1)", "test_stream_windows_row"),
         ("a last window that runs over the end", "min(self.seq_len + 1, self.n_tokens - start)",
@@ -178,10 +201,10 @@ MISTAKES = {
          "self.epoch, self.place = state[\"epoch\"], state[\"place\"]\n        self.order = "
          "self.permutation()", "self.epoch, self.place = state[\"epoch\"], state[\"place\"]",
          "test_shuffled_load_state_dict"),
-        ("proportions by chance", "return min(behind, key=lambda i: (taken[i] + 1) / weights[i])",
-         "return int(np.random.default_rng(k).choice(len(weights), p=weights))",
+        ("proportions by chance", "return min(behind, key=lambda i: (taken[i] + 1) / shares[i])",
+         "return int(np.random.default_rng(k).choice(len(shares), p=shares))",
          "test_next_source"),
-        ("the largest weight always first", "(taken[i] + 1) / weights[i])", "-weights[i])",
+        ("the largest share always first", "(taken[i] + 1) / shares[i])", "-shares[i])",
          "test_next_source"),
         ("targets not shifted", "targets[i, :len(ids) - 1] = labels[1:]",
          "targets[i, :len(ids) - 1] = labels[:-1]", "test_batches_read"),
@@ -190,22 +213,20 @@ MISTAKES = {
          "test_batches_read"),
         ("padding learned", "np.full((len(batch), self.seq_len), -1, np.int64)",
          "np.zeros((len(batch), self.seq_len), np.int64)", "test_batches_read"),
-        ("every rank reads the same", "self.plan()[self.rank::self.world]", "self.plan()",
+        ("every rank reads the same", "self.rows()[self.rank::self.world]", "self.rows()",
          "test_every_token_once_per_epoch"),
         ("every worker reads the same", "if turn == worker:", "if turn == 0:",
          "test_every_token_once_per_epoch"),
     ],
-    "02_data/packing.py": [
+    "02_data/extras/packing.py": [
         ("a document's first id given to the one before it", "side=\"right\") - 1",
          "side=\"left\") - 1", "test_in_documents_of_any_row"),
         ("one id too far", "[start, start + n - 1]", "[start, start + n]",
          "test_in_documents_of_any_row"),
     ],
-    "03_model/ngrams.py": [
-        ("the first id stands before itself", "(j, 0))[:, :T]", "(j, 0), value=1)[:, :T]",
-         "test_hash_ngrams"),
-        ("ids that come later looked up", "(j, 0))[:, :T]", "(0, j))[:, j:]", "test_hash_ngrams"),
-        ("one table for n-grams of every length", "(j - 1) * n_rows + ", "", "test_hash_ngrams"),
+    "02_data/extras/writing.py": [
+        ("validation text rearranged", "fim if split == \"train\" else 0.0", "fim",
+         "test_encode_batch"),
     ],
     "03_model/gpt.py": [
         ("norm by the sum, not the mean", ".pow(2).mean(-1", ".pow(2).sum(-1", "test_rms_norm"),
@@ -216,67 +237,102 @@ MISTAKES = {
         ("a mirror, not a rotation", "x2 * cos - x1 * sin", "x2 * cos + x1 * sin", "test_rotate"),
         ("neighbours paired, halves joined", "x1, x2 = x.chunk(2, dim=-1)",
          "x1, x2 = x[..., ::2], x[..., 1::2]", "test_rotate"),
-        ("sines where cosines belong", "torch.stack((sin, cos), dim=-1)",
-         "torch.stack((cos, sin), dim=-1)", "test_sinusoids"),
-        ("all sines, then all cosines", "torch.stack((sin, cos), dim=-1).flatten(-2)",
-         "torch.cat((sin, cos), dim=-1)", "test_sinusoids"),
         ("mask off by one", "<= positions[..., None]", "< positions[..., None]", "test_visible"),
         ("mask that forgets the cache", "<= positions[..., None]",
          "<= torch.arange(positions.shape[-1])[:, None]", "test_visible"),
-        ("no 1/sqrt(d)", " / math.sqrt(D)  #", "  #", "test_attention_weights"),
+        ("no 1/sqrt(d)", " / math.sqrt(q.shape[-1])", "", "test_attention_weights"),
         ("softmax over the queries", ".softmax(dim=-1)\n", ".softmax(dim=-2)\n",
          "test_attention_weights"),
         ("masked keys weigh exp(0)", "masked_fill(~mask, float(\"-inf\"))", "masked_fill(~mask, 0)",
          "test_attention_weights"),
-        ("query heads share with the wrong key heads", "k.repeat_interleave(H // G, dim=1)",
-         "k.repeat(1, H // G, 1, 1)", "test_attention_weights"),
+        ("query heads share with the wrong key heads", "k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)",
+         "k.repeat(1, q.shape[1] // k.shape[1], 1, 1)", "test_attention_weights"),
         ("and with the wrong values", "v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)",
-         "v.repeat(1, q.shape[1] // v.shape[1], 1, 1)", "test_attention_by_hand"),
+         "v.repeat(1, q.shape[1] // v.shape[1], 1, 1)", "test_attention"),
+        ("the stream overwritten", "return x + self.mlp(", "return self.mlp(", "test_block"),
+        ("masked targets learned as id 0", ".clamp(min=-1)", ".clamp(min=0)", "test_loss"),
+        ("normalised, then rotated by a half", "self.norm(rotate(q, *angles)), self.norm(rotate(k, "
+         "*angles))", "self.norm(rotate(q, *angles)), rotate(k, *angles)", "test_attention_forward"),
+        ("heads and positions mixed up", "y.transpose(1, 2).flatten(2)", "y.reshape(x.shape)",
+         "test_attention_forward"),
+        ("the activation forgotten", "F.relu(self.up(x)).square()", "F.relu(self.up(x))",
+         "test_mlp"),
+        ("one norm for both", "return x + self.mlp(self.norm(x))", "return x + self.mlp(x)",
+         "test_block"),
+        ("stale cache position", "torch.arange(self.length, self.length + T", "torch.arange(0, T",
+         "test_cache_positions"),
+        ("written at the beginning", "self.keys[layer, :, :, self.length:end] = k",
+         "self.keys[layer, :, :, :k.shape[2]] = k", "test_cache_append"),
+        ("values that stand where keys stand", "self.values[layer, :, :, self.length:end] = v",
+         "self.values[layer, :, :, self.length:end] = k", "test_cache_append"),
+        ("embeddings that are not normalised", "x = self.norm(self.embed(ids))  #",
+         "x = self.embed(ids)  #", "test_hidden"),
+        ("the head reads what is not normalised", "        return self.norm(x)\n",
+         "        return x\n", "test_hidden"),
+        ("positions that begin again in a cache",
+         "positions, mask = cache.positions(T), cache.mask(T)",
+         "positions, mask = torch.arange(T), cache.mask(T)", "test_hidden_with_a_cache"),
+        ("a cache that is not moved on", "            cache.advance(T)\n", "            pass\n",
+         "test_hidden_with_a_cache"),
+        ("the last id read, though nobody asks", "for step in range(n_tokens):",
+         "for step in range(n_tokens + 1):", "test_generate"),
+        ("every sample reads its prompt", "x[shared], cache.take(shared)",
+         "x[shared], make_cache(model, [rows[i] for i in shared], n_tokens)",
+         "test_samples_share_one_reading_of_the_prompt"),
+        ("the older half of a full window kept", "row[-((window + 1) // 2):]",
+         "row[:(window + 1) // 2]", "test_generate_beyond_the_window"),
+    ],
+    "03_model/extras/ngrams.py": [
+        ("the first id stands before itself", "(j, 0))[:, :T]", "(j, 0), value=1)[:, :T]",
+         "test_hash_ngrams"),
+        ("ids that come later looked up", "(j, 0))[:, :T]", "(0, j))[:, j:]", "test_hash_ngrams"),
+        ("one table for n-grams of every length", "(j - 1) * n_rows + ", "", "test_hash_ngrams"),
+    ],
+    "03_model/extras/family.py": [
+        ("sines where cosines belong", "torch.stack((sin, cos), dim=-1)",
+         "torch.stack((cos, sin), dim=-1)", "test_sinusoids"),
+        ("all sines, then all cosines", "torch.stack((sin, cos), dim=-1).flatten(-2)",
+         "torch.cat((sin, cos), dim=-1)", "test_sinusoids"),
         ("the activation on both sides of the gate", "* self.up(x))",
          "* self.activation(self.up(x)))", "test_mlp"),
         ("a gate that stays open", "self.activation(self.gate(x))", "self.gate(x)", "test_mlp"),
-        ("the stream overwritten", "return x + self.mlp(", "return self.mlp(", "test_block"),
         ("one norm for both", "self.mlp(self.mlp_norm(x))", "self.mlp(self.attention_norm(x))",
          "test_block"),
-        ("masked targets learned as id 0", ".clamp(min=-1)", ".clamp(min=0)", "test_loss"),
-        ("matrices that write to the stream not zero", "** -0.5 if tied or std else 0", "** -0.5",
-         "test_a_new_model_does_nothing_yet"),
+    ],
+    "03_model/extras/losses.py": [
         ("z where nothing is learned", " * (targets.flatten() >= 0)", "",
-         "test_loss_smoothed_and_with_z"),
+         "test_smoothed_loss"),
         ("targets of the wrong rows", "nats.view_as(targets)", "nats.view_as(targets.T).T",
-         "test_loss"),
+         "test_smoothed_loss"),
     ],
-    "03_model/decode.py": [
+    "03_model/extras/ragged.py": [
         ("stale cache position", "starts[:, None] + torch.arange(",
-         "0 * starts[:, None] + torch.arange(", "test_cache_positions"),
-        ("all rows where the first one is", "if len(set(self.lengths)) == 1 else positions",
-         "if True else positions", "test_cache_positions"),
-        ("written at the beginning", "keys.narrow(2, end - T, T)", "keys.narrow(2, 0, T)",
-         "test_cache_append"),
-        ("the layer moves the cache", "        return keys.narrow(2, 0, end)",
-         "        self.lengths = [n + T for n in self.lengths]\n"
-         "        return keys.narrow(2, 0, end)", "test_cache_append"),
+         "0 * starts[:, None] + torch.arange(", "test_positions"),
+        ("all rows where the first one is", "return starts[:, None] +", "return starts[:1, None] +",
+         "test_positions"),
         ("values that stand where keys stand", "for x in (k, v))", "for x in (k, k))",
-         "test_cache_append_where_each_row_stands"),
+         "test_append"),
+        ("cut at the shortest row", "end = self.length + T", "end = min(self.lengths) + T",
+         "test_append"),
     ],
-    "03_model/budget.py": [
+    "03_model/extras/budget.py": [
         ("key/value heads counted as query heads", "(C + bias) * (C + 2 * keys)",
          "(C + bias) * 3 * C", "test_count_parameters"),
-        ("no gate in SwiGLU", "(1 + (config.activation == \"swiglu\")) * (C + bias)", "(C + bias)",
+        ("no gate in SwiGLU", "(1 + (family.activation == \"swiglu\")) * (C + bias)", "(C + bias)",
          "test_count_parameters"),
         ("a bias as long as what goes in", "(F + bias) * C", "F * (C + bias)",
          "test_count_parameters"),
-        ("shifts in an RMSNorm", "(bias and config.norm == \"layernorm\")", "bias",
+        ("shifts in an RMSNorm", "(bias and family.norm == \"layernorm\")", "bias",
          "test_count_parameters"),
-        ("the norm behind the embedding forgotten", "2 * L + 1 + config.embed_norm", "2 * L + 1",
+        ("the norm behind the embedding forgotten", "2 * L + 1 + family.embed_norm", "2 * L + 1",
          "test_count_parameters"),
-        ("a tied head counted twice", "0 if config.tied else V * C", "V * C",
+        ("a tied head counted twice", "0 if family.tied else V * C", "V * C",
          "test_count_parameters"),
         ("a tied head not multiplied", "bias=False, tied=False)", "bias=False)",
          "test_flops_per_token"),
         ("biases multiplied", "bias=False, tied=False)", "tied=False)", "test_flops_per_token"),
-        ("the embedding multiplied", " + matrices[\"head\"]",
-         " + matrices[\"head\"] + matrices[\"embedding\"]", "test_flops_per_token"),
+        ("the embedding multiplied", "for name in (\"attention\", \"mlp\", \"head\")",
+         "for name in (\"attention\", \"mlp\", \"head\", \"embedding\")", "test_flops_per_token"),
         ("attention's own products forgotten",
          " + 12 * config.n_layer * config.d_model * config.seq_len", "", "test_flops_per_token"),
         ("keys without values", "return 2 * config.n_layer * config.n_kv_head",
@@ -286,7 +342,7 @@ MISTAKES = {
         ("four bytes, whatever is stored", "* value_bytes * n_tokens", "* 4 * n_tokens",
          "test_cache_bytes"),
     ],
-    "03_model/weights.py": [
+    "03_model/extras/weights.py": [
         ("values turned too", "heads[:H + G, 1]", "heads[:, 1]", "test_turned"),
         ("queries turned, but not keys", "heads[:H + G, 1]", "heads[:H, 1]", "test_turned"),
         ("all heads taken for one", "view(H + 2 * G, 2, -1)",
@@ -298,6 +354,14 @@ MISTAKES = {
          "heads = (config.n_head,) * 3", "test_divided"),
         ("heads counted, not their rows", "[n * config.head_dim for n in heads]", "heads",
          "test_divided"),
+    ],
+    "04_train/validation.py": [
+        ("overlapping windows counted twice", "0 if i == 0 else seq_len - stride", "0",
+         "test_windows"),
+        ("the last target never scored", "max(0, n_tokens - 1 - seq_len)",
+         "max(0, n_tokens - 2 - seq_len)", "test_windows"),
+        ("scores written where they were not made", "row[skip:skip + len(part)]",
+         "row[:len(part)]", "test_score"),
     ],
     "04_train/optim.py": [
         ("the root of the root", "largest / norm)", "(largest / norm)**0.5)", "test_clip"),
@@ -400,10 +464,6 @@ MISTAKES = {
         ("gradients sent with every micro-batch", "last=i == len(pieces) - 1", "last=True",
          "test_accumulate_tells_the_engine_which_is_the_last"),
     ],
-    "04_train/validation.py": [
-        ("scores written where they were not made", "row[skip:skip + len(part)]",
-         "row[:len(part)]", "test_score"),
-    ],
     "04_train/length.py": [
         ("a part of a step dropped", "return math.ceil(tokens /", "return int(tokens /",
          "test_planned_steps_rounds_up"),
@@ -472,20 +532,22 @@ MISTAKES = {
         ("an id of probability 0 drawn", "right=True)", "right=False)", "test_draw"),
         ("rows that don't add up to 1 run over", "uniforms * ends[:, -1:]", "uniforms",
          "test_draw"),
-    ],
-    "05_sample/writer.py": [
         ("half a character shown", "self.decoder.decode(self.decode_bytes(ids))",
          "self.decode_bytes(ids).decode(\"utf-8\", \"replace\")", "test_text_stream"),
         ("a whole stop string held back for ever", "range(1, len(stop))",
          "range(1, len(stop) - 1)", "test_held_back"),
     ],
-    "05_sample/lookup.py": [
+    "05_sample/extras/lookup.py": [
         ("the first place, not the latest", "places[-1] + n", "places[0] + n", "test_guess"),
         ("the match itself guessed", "places[-1] + n", "places[-1]", "test_guess"),
         ("shortest match first", "range(min(longest, N - 1), 0, -1)",
          "range(1, min(longest, N - 1) + 1)", "test_guess"),
+        ("wrong guesses kept in the cache", "cache.length = known + i\n", "pass\n",
+         "test_steps_counted"),
+        ("ids chosen behind a wrong guess", "guesses[i] != row[end - 1]", "False",
+         "test_steps_counted"),
     ],
-    "05_sample/quant.py": [
+    "05_sample/extras/quant.py": [
         ("one scale for the whole matrix", "w.abs().amax(dim=1) / 127",
          "w.abs().amax().expand(len(w)) / 127", "test_quantize_rows"),
         ("cut off, not rounded", "(w / scales[:, None]).round()", "(w / scales[:, None])",
@@ -691,13 +753,13 @@ MISTAKES = {
 }
 
 
-def code_files(stage):
-    return [p for p in sorted((ROOT / stage).glob("*.py")) if not p.name.startswith("test_")]
+def code_files(folder):
+    return [p for p in sorted((ROOT / folder).glob("*.py")) if not p.name.startswith("test_")]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_blanks_keep_everything_but_the_bodies(stage):
-    for path in code_files(stage):
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_blanks_keep_everything_but_the_bodies(folder):
+    for path in code_files(folder):
         source = path.read_text()
         before, after = ast.parse(source), ast.parse(blank(source))
         marked = {node.lineno for node in exercises(source)}
@@ -722,50 +784,102 @@ def test_there_are_enough():
         assert sum(len(m) for f, m in MISTAKES.items() if f.startswith(stage)) >= 3, stage
 
 
-def grade(fork, folder, mine, *options):
-    """A process: pytest at work in `folder` on the files in `mine`."""
+@pytest.fixture
+def course(tmp_path):
+    """A copy of the course, for what writes into its root."""
+    folder = tmp_path / "course"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(
+        ".*", "data", "runs", "mine", "__pycache__"))
+    return folder
+
+
+def grade(fork, course, tests, *options):
+    """A process: pytest at work in the course, on what is in its mine/."""
     def work():
-        os.chdir(folder)
-        os.environ["PYTHONPATH"] = mine
-        sys.path[:0] = [str(folder), str(folder / mine)]
-        sys.exit(pytest.main(["-x", *options]))
+        os.chdir(course)
+        os.environ["PYTHONPATH"] = "mine"
+        sys.path[:0] = [str(course), str(course / "mine")]
+        sys.exit(pytest.main([tests, "-x", "-p", "no:cacheprovider", *options]))
     return fork(work, fresh=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
-def test_blank_then_solve(stage, tmp_path, fork):
-    """As a reader would: the first exercise is red; with the reference bodies all are green."""
-    folder = tmp_path / "course"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "data", "runs", "mine"))
-    blanking = [sys.executable, "tests/blank.py", stage]
-    done = subprocess.run(blanking, cwd=folder, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    files = sorted((folder / "mine").iterdir())
-    nodes = {file.name: exercises((ROOT / stage / file.name).read_text()) for file in files}
-    names = [node.name for file in files for node in nodes[file.name]]
-    (folder / "solved").mkdir()
-    for file in files:
-        (folder / "solved" / file.name).write_text((ROOT / stage / file.name).read_text())
-    red = grade(fork, folder, "mine", stage)
-    green = grade(fork, folder, "solved", stage, "-m", "not slow", "-k", " or ".join(names))
+def in_reading_order(folder):
+    """[(path, node)]: a folder's exercises, in the order in which its tests come to them."""
+    files = sorted(code_files(folder), key=lambda p: READING_ORDER.index(p.stem) if p.stem in
+                   READING_ORDER else -1)
+    return [(path, node) for path in files
+            for node in sorted(exercises(path.read_text()), key=lambda node: node.lineno)]
 
+
+def without(source, names):
+    """`source` in which only the exercises called `names` are taken out."""
+    keep = [node for node in exercises(source) if node.name not in names]
+    lines = source.splitlines()
+    for node in keep:
+        lines[node.lineno - 1] = lines[node.lineno - 1].replace("  # exercise", "")
+    return blank("\n".join(lines) + "\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", TWO_LAYERS)
+def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
+    """As a reader works: one body after the other is written, and each time the first red test is
+    the next one's, and comes soon. With the last, all are green.
+    """
+    todo = in_reading_order(folder)
+    (course / "mine").mkdir()
+    for path in {path for path, _ in todo}:
+        (course / "mine" / path.name).write_text(blank(path.read_text()))
+    for n, (path, node) in enumerate(todo):
+        missing = {name.name for where, name in todo[n:] if where == path}
+        (course / "mine" / path.name).write_text(without(path.read_text(), missing))
+        start = time.monotonic()
+        red = grade(fork, course, folder)
+        red.join()
+        out = red.log.read_text()
+        assert red.exitcode == 1 and "1 failed" in out, f"{node.name}: {out[-3000:]}"
+        found = out.split("NotImplementedError: exercise: ")
+        assert len(found) > 1, f"{node.name} is not red, but {out[-3000:]}"
+        assert found[1].split()[0] == node.name, f"{found[1].split()[0]} is red before {node.name}"
+        assert time.monotonic() - start < 10 * SLOWNESS, f"{node.name} is red, but late"
+        (course / "mine" / path.name).write_text(path.read_text())
+    names = [node.name for _, node in todo]
+    green = grade(fork, course, folder, "-m", "not slow", "-k", " or ".join(names))
+    green.join()
+    assert green.exitcode == 0, green.log.read_text()[-3000:]
+
+
+@pytest.mark.parametrize("stage", ["04_train", "06_eval", "07_scale"])
+@pytest.mark.slow
+def test_blank_then_solve(stage, course, fork):
+    """As a reader would: the first exercise is red; with the reference bodies all are green."""
+    blanking = [sys.executable, "tests/blank.py", stage]
+    done = subprocess.run(blanking, cwd=course, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    files = sorted((course / "mine").iterdir())
+    names = [node.name for _, node in in_reading_order(stage)]
+    red = grade(fork, course, stage)
     red.join()
     out = red.log.read_text()
-    assert red.exitcode == 1 and "NotImplementedError: exercise: " in out, out
-    found = out.split("NotImplementedError: exercise: ")[1].split()[0]
-    assert found in names and "1 failed" in out
-    # conftest.py has the order of the tests
-    begins = {"02_data": "corpus.py", "03_model": "gpt.py", "04_train": "optim.py",
-              "05_sample": "sample.py"}.get(stage, files[0].name)
-    assert found == min(nodes[begins], key=lambda node: node.lineno).name
+    assert red.exitcode == 1 and "1 failed" in out, out
+    assert out.split("NotImplementedError: exercise: ")[1].split()[0] == names[0], out
+    assert "graded: " in out
+    for file in files:
+        file.write_text((ROOT / stage / file.name).read_text())
+    green = grade(fork, course, stage, "-m", "not slow", "-k", " or ".join(names))
     green.join()
     assert green.exitcode == 0, green.log.read_text()
 
+
+def test_blank_overwrites_nothing(course):
+    blanking = [sys.executable, str(course / "tests" / "blank.py"), "01_tokenizer", "03_model/extras"]
+    done = subprocess.run(blanking, cwd=course.parent, text=True, capture_output=True)
+    files = list((course / "mine").iterdir())
+    assert {"bpe.py", "family.py"} <= {file.name for file in files}, "mine/ is in the root"
     for file in files:
         file.write_text("# mine\n")
-    again = subprocess.run(blanking, cwd=folder, text=True, capture_output=True)
-    assert again.stdout.count("stays as it is") == len(files)
+    again = subprocess.run(blanking, cwd=course.parent, text=True, capture_output=True)
+    assert done.returncode == 0 and again.stdout.count("stays as it is") == len(files)
     assert all(file.read_text() == "# mine\n" for file in files), "what is there is the reader's"
 
 

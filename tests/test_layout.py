@@ -13,27 +13,50 @@ from blank import exercises
 from presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted(ROOT.glob("0?_*/*.py"))
-STAGE = {path.stem: path.parent.name for path in FILES}
+FILES = sorted([*ROOT.glob("0?_*/*.py"), *ROOT.glob("0?_*/extras/*.py")])
+CODE = [path for path in FILES if not path.name.startswith("test_")]
+STAGE = {path.stem: path.relative_to(ROOT).parts[0] for path in FILES}
 CORE = {"torch", "numpy", "regex", "pytest", "matplotlib"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-HEADER = '''
-# Stages import each other by file name, last on the path: PYTHONPATH=mine puts your files first.
-stages = [str(p) for p in Path(__file__).resolve().parents[1].glob("0?_*")]
-sys.path[:] = [p for p in sys.path if p not in stages] + stages
-'''
-WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/formats.py", "04_train/runs.py",
+HEADER = """
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+"""
+SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals", "scale",
+         "zero"}
+# The spine of the stages that have two layers: each file, and the most lines that it may have.
+LIMITS = {"01_tokenizer": {"bpe": 400, "console": 300}, "02_data": {"data": 400, "conversations": 200},
+          "03_model": {"gpt": 400}, "05_sample": {"sample": 400}}
+MOST = 60  # lines of a function of the spine
+WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/extras/formats.py", "04_train/runs.py",
                  "tests/bench.py")
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+every_spine = pytest.mark.parametrize("path", [ROOT / stage / f"{name}.py" for stage, names in
+                                               LIMITS.items() for name in names],
+                                      ids=lambda path: path.name)
 
 
-def imports(path):
-    """Every module that a file imports, at its top or inside a function."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(nodes):
+    """The modules that some syntax tree nodes import."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module.split(".")[0]
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path):
+    """Every module that a file imports, at its top or inside a function."""
+    return imported(ast.walk(tree(path)))
 
 
 def test_names_are_unique():
@@ -41,12 +64,42 @@ def test_names_are_unique():
     assert not set(STAGE) & set(sys.stdlib_module_names)
 
 
+@pytest.mark.parametrize("stage", LIMITS)
+def test_a_stage_shows_its_spine(stage):
+    """One or two files, their tests, extras/: what `ls` shows a reader."""
+    shown = {path.name for path in (ROOT / stage).iterdir() if path.name != "__pycache__"}
+    expected = {f"{test}{name}.py" for name in LIMITS[stage] for test in ("", "test_")}
+    assert shown == expected | {"extras"}
+    assert not [p.name for p in (ROOT / stage / "extras").iterdir() if p.stem in SPINE]
+
+
+@every_spine
+def test_a_spine_file_is_small(path):
+    limit = LIMITS[path.parent.name][path.stem]
+    n_lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert n_lines <= limit, f"{path.name} has {n_lines} lines; at most {limit}"
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef):
+            n_lines = node.end_lineno - node.lineno + 1
+            assert n_lines <= MOST, f"{path.name}: {node.name} has {n_lines} lines; at most {MOST}"
+
+
+@every_spine
+def test_a_spine_file_needs_no_extras(path):
+    """At its top it imports the standard library, the five packages, console and the spine."""
+    for name in imported(tree(path).body):
+        assert name in {*sys.stdlib_module_names, *CORE, "console", *SPINE}, (
+            f"{path.name} imports {name} at its top")
+        assert STAGE.get(name, "") <= path.parent.name
+
+
 @every_file
 def test_imports(path):
     """Earlier stages, the standard library and the five packages; tests may ask for an oracle."""
+    stage = path.relative_to(ROOT).parts[0]
     for name in imports(path):
         if name in STAGE:
-            assert STAGE[name] <= path.parent.name, f"{path.name} imports the later {name}"
+            assert STAGE[name] <= stage, f"{path.name} imports the later {name}"
         else:
             assert name in CORE or name in sys.stdlib_module_names, f"{path.name} imports {name}"
 
@@ -56,15 +109,18 @@ def test_form(path):
     text = path.read_text(encoding="utf-8")
     if set(imports(path)) & set(STAGE) and not path.name.startswith("test_"):
         assert HEADER in text, f"{path.name} needs the lines that let stages find each other"
+        top, rest = text.split(HEADER)
+        assert not set(imported(ast.parse(top).body)) & CORE, f"{path.name}: the header comes first"
+        first = [*imported(ast.parse(rest).body)]
+        assert "console" not in first[1:] or first[0] == "console", f"{path.name}: console is first"
     assert ast.get_docstring(ast.parse(text)), f"{path.name} does not say what it is"
     wide = [i for i, line in enumerate(text.splitlines(), 1) if len(line) > 100]
     assert not wide, f"{path.name}: lines {wide} have more than 100 columns"
 
 
 def test_every_file_is_tested():
-    for name, stage in STAGE.items():
-        if not name.startswith("test_"):
-            assert f"test_{name}" in STAGE, f"{stage}/{name}.py has no tests"
+    for path in CODE:
+        assert path.with_name(f"test_{path.name}").exists(), f"{path.name} has no tests"
 
 
 def commands():
@@ -116,9 +172,9 @@ def test_commands_of_the_readme_are_understood(line, fork):
 def test_links_of_the_readme():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), f"README links to {target}, which is not there"
-    for path in FILES:
-        if not path.name.startswith("test_"):
-            assert f"{path.parent.name}/{path.name}" in README, f"README leaves out {path.name}"
+    for path in CODE:
+        name = path.relative_to(ROOT).as_posix()
+        assert name in README, f"README leaves out {name}"
 
 
 def test_requirements_are_the_five_pinned():
@@ -128,6 +184,5 @@ def test_requirements_are_the_five_pinned():
 
 def test_the_numbers_of_the_readme():
     """What the README counts is counted here; its measurements name the command they come from."""
-    marked = sum(len(exercises(path.read_text())) for path in FILES
-                 if not path.name.startswith("test_"))
+    marked = sum(len(exercises(path.read_text())) for path in CODE)
     assert f"{marked} exercises" in README, f"there are {marked} exercises"

@@ -1,0 +1,338 @@
+"""The same merges and the same ids as bpe.py, fast: training with numpy, encoding with a cache.
+
+Training visits only the places where a pair stands, and all of them at once. Texts repeat their
+words, so encoding caches the ids of each; pieces are found by pieces.py, and workers.py shares the
+work between processes. Every function returns the same as its plain version in bpe.py; tests
+compare them.
+
+Reads and writes nothing. Next: mapped.py.
+"""
+
+import functools
+import heapq
+import os
+import sys
+from array import array
+from collections import Counter
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import track
+
+import numpy as np
+
+from bpe import SPECIAL_TOKENS, Tokenizer, split_special
+from pieces import PATTERNS, blocks, count_pieces, cut, is_cuttable, piece_finder, uncut
+from workers import in_batches, parallel
+
+
+# ---- training ----
+
+class Row:
+    """All words in one row of symbols, a fence around each, and where every pair stands in it.
+
+    A symbol is at a place; `left` and `right` link it to its neighbours, because merging (a, b)
+    writes the new symbol where a was and unlinks b. Pairs are numbered as they appear. A pair
+    appears when the newer of its two symbols is made, everywhere at once, and from then on only
+    loses places. So its places are written down once, and `pair_at` says which of them still hold:
+    the number of the pair that begins at a place now, 0 for none.
+    """
+
+    FENCE = -1
+
+    def __init__(self, words):
+        sizes = np.array([len(word) + 1 for word in words], dtype=np.int64)
+        row = b"".join(b"\0" + word for word in words) + b"\0"
+        n = len(row)
+        self.symbols = np.frombuffer(row, np.uint8).astype(np.int64)
+        self.symbols[np.cumsum(np.append(0, sizes))] = self.FENCE
+        counts = np.array(list(words.values()), dtype=np.int64)
+        self.weights = np.append(np.repeat(counts, sizes), 0)
+        self.left, self.right = np.arange(-1, n - 1), np.arange(1, n + 1)
+        # A merge removes a symbol and writes down at most two places, so 3n is room for them all.
+        self.places, self.starts = np.empty(3 * n, np.int64), np.zeros(3 * n, np.int64)
+        self.keys, self.counts = np.empty(3 * n, np.int64), np.zeros(3 * n, np.int64)
+        self.pair_at = np.zeros(n, np.int64)
+        self.n_pairs, self.n_places = 1, 0  # number 0 is "no pair"
+        self.add_pairs(np.flatnonzero((self.symbols[:-1] >= 0) & (self.symbols[1:] >= 0)))
+        self.threshold = max(1, int(self.counts.max()))
+
+    def add_pairs(self, places):
+        """Number, count and write down the pairs, all of them new, that begin at `places`."""
+        if not len(places):
+            return
+        keys = self.symbols[places] << 32 | self.symbols[self.right[places]]
+        order = np.argsort(keys, kind="stable")
+        places, keys = places[order], keys[order]
+        first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+        pairs = np.arange(self.n_pairs, self.n_pairs + len(first))
+        self.keys[pairs] = keys[first]
+        self.counts[pairs] = np.add.reduceat(self.weights[places], first)
+        self.starts[pairs] = self.n_places + first
+        self.pair_at[places] = np.repeat(pairs, np.diff(first, append=len(places)))
+        self.places[self.n_places:self.n_places + len(places)] = places
+        self.n_pairs, self.n_places = self.n_pairs + len(pairs), self.n_places + len(places)
+        self.starts[self.n_pairs] = self.n_places
+
+    def most_frequent(self, limit):
+        """The pairs to be merged next, in order, and their numbers: as many as can be merged in
+        one go, at most `limit`. None if none is left.
+
+        Say (e, space) stands 90 times, (t, h) 80, (i, n) 70, (h, e) 60. The first three have
+        nothing to do with each other and are merged together; merging (t, h) takes places away
+        from (h, e), so the list ends before it. More precisely:
+        (a, b) and (c, d) touch if b = c or a = d. The list ends before the first pair that touches
+        an earlier one, so its pairs take no places from each other. Nor do they make a pair that
+        would have to come before the last of them: a new (x, ab) is at most as frequent as (x, a)
+        was, which touches (a, b) and so stands behind the end of the list; and of equals the one
+        with the older symbols comes first. Only (a, a) can make a pair from itself, (aa, aa),
+        which may be frequent; so (a, a) ends the list.
+        """
+        while not len(best := np.flatnonzero(self.counts[:self.n_pairs] >= self.threshold)):
+            if self.threshold == 1:
+                return [], best
+            self.threshold -= max(1, self.threshold // 8)  # a few pairs at a time: they are sorted
+        best = best[np.lexsort((self.keys[best], -self.counts[best]))][:limit]
+        pairs, firsts, seconds = [], set(), set()
+        for key in self.keys[best].tolist():
+            a, b = key >> 32, key & 0xffffffff
+            if a in seconds or b in firsts:
+                break
+            pairs.append((a, b))
+            firsts.add(a)
+            seconds.add(b)
+            if a == b:
+                break
+        return pairs, best[:len(pairs)]
+
+    def merge(self, numbers, new_id):
+        """Merge the pairs of these numbers wherever they stand, into new_id, new_id + 1, ..."""
+        places = [self.places[self.starts[p]:self.starts[p + 1]] for p in numbers]
+        places = [at[self.pair_at[at] == p] for at, p in zip(places, numbers)]
+        made = np.repeat(np.arange(new_id, new_id + len(places)), [len(at) for at in places])
+        i = np.concatenate(places)
+        overlaps = np.append(False, self.right[i[:-1]] == i[1:])  # "aaa" holds (a, a) twice
+        if overlaps.any():  # from left to right: every other one of a run
+            n = np.arange(len(i))
+            nth = n - np.maximum.accumulate(np.where(overlaps, 0, n))
+            i, made = i[nth % 2 == 0], made[nth % 2 == 0]
+        j = self.right[i]
+        after = self.right[j]
+        self.symbols[i], self.symbols[j] = made, self.FENCE  # j is out of the row
+        self.right[i], self.left[after] = after, i
+        before = self.left[i]
+        self.pair_at[i] = 0  # x a b y became x new y: (a, b) at i is gone, and so are two others
+        for at in (j, before):
+            np.subtract.at(self.counts, self.pair_at[at], self.weights[i])
+            self.pair_at[at] = 0
+        self.counts[numbers] = self.counts[0] = 0
+        x, y = self.symbols[before], self.symbols[after]
+        self.add_pairs(np.concatenate([  # (new, y) and (x, new); (new, new) is a (new, y)
+            i[y != self.FENCE], before[(x != self.FENCE) & (x < new_id)]]))
+
+
+def train_fast(words, n_merges):
+    """The same merges as train_naive, touching only what a merge changes, many places at a time.
+
+    The time grows with the number of places merged, however long the words are.
+    """
+    def batches():
+        row, done = Row(words), 0
+        while done < n_merges:
+            pairs, numbers = row.most_frequent(n_merges - done)
+            if not pairs:
+                break
+            row.merge(numbers, 256 + done)
+            done += len(pairs)
+            yield pairs
+
+    progress = track(batches(), "merging", n_merges, size=len, unit=" pairs")
+    return [pair for pairs in progress for pair in pairs]
+
+
+# ---- encoding ----
+
+def apply_merges_fast(ids, ranks):
+    """The same ids as apply_merges: each merge's rank is looked up once, not in every round."""
+    if len(ids) > 100:
+        return apply_merges_long(ids, ranks)
+    ids, rank, never = list(ids), ranks.get, 1 << 62
+    todo = [rank(pair, never) for pair in zip(ids, ids[1:])]
+    while todo and (new_id := min(todo)) < never:
+        i = todo.index(new_id)
+        ids[i:i + 2] = [new_id]
+        del todo[i]
+        if i > 0:
+            todo[i - 1] = rank((ids[i - 1], new_id), never)
+        if i < len(todo):
+            todo[i] = rank((new_id, ids[i + 1]), never)
+    return ids
+
+
+def apply_merges_long(ids, ranks):
+    """The same again, in about one step a merge, for the megabyte that is a single word.
+
+    One linked row, as in training, and the places at which each possible merge may be made. A merge
+    makes only pairs that were learned later than itself, so each new id is taken up once, in order.
+    """
+    n = len(ids)
+    ids, left, right = [*ids, None], list(range(-1, n)), list(range(1, n + 2))
+    places = {}
+    for i, pair in enumerate(zip(ids, ids[1:])):
+        if pair in ranks:
+            places.setdefault(ranks[pair], []).append(i)
+    todo = list(places)
+    heapq.heapify(todo)
+    while todo:
+        new_id = heapq.heappop(todo)
+        for i in sorted(places.pop(new_id)):
+            j = right[i]
+            if ranks.get((ids[i], ids[j])) != new_id:
+                continue  # one of the two was merged in the meantime
+            ids[i], ids[j] = new_id, None
+            right[i] = right[j]
+            left[right[j]] = i
+            for k in (left[i], i):
+                later = ranks.get((ids[k], ids[right[k]])) if k >= 0 else None
+                if later in places:
+                    places[later].append(k)
+                elif later is not None:
+                    places[later] = [k]
+                    heapq.heappush(todo, later)
+    return [i for i in ids if i is not None]
+
+
+class Pieces(dict):
+    """{piece: its ids} for every piece met so far: texts repeat their words, so most are known.
+
+    The ids are the bytes of an array of uint32, which are joined, copied and kept at less cost
+    than lists.
+    """
+
+    def __init__(self, ranks, ids, limit=1 << 20):
+        self.ranks, self.ids, self.limit = ranks, ids, limit
+        self.left_out = bytes(byte for byte in range(256) if ids[byte] is None)
+
+    def __missing__(self, piece):
+        if len(self) >= self.limit:  # endless new words must not fill the memory
+            self.clear()
+        symbols = apply_merges_fast(piece.encode().translate(None, self.left_out), self.ranks)
+        self[piece] = ids = array("I", [self.ids[symbol] for symbol in symbols]).tobytes()
+        return ids
+
+
+class Chunks(dict):
+    """{chunk: its ids}, one level up: what cut() makes of a text, mostly a word and its comma.
+
+    The first `limit` of them stay, which are the frequent ones; others are looked up by pieces.
+    """
+
+    def __init__(self, find_pieces, pieces, limit=1 << 20):
+        self.find_pieces, self.pieces, self.limit = find_pieces, pieces, limit
+
+    def encode(self, text):
+        """The ids of `text`, as bytes."""
+        first, chunks, last = cut(text)
+        ids = list(map(self.get, chunks))
+        if None in ids:
+            new = [i for i, known in enumerate(ids) if known is None]
+            for i, learned in zip(new, self.learn([chunks[i] for i in new])):
+                ids[i] = learned
+        return b"".join([*map(self.pieces.__getitem__, self.find_pieces(first)), *ids,
+                         *map(self.pieces.__getitem__, self.find_pieces(last))])
+
+    def learn(self, chunks):
+        """The ids of each of `chunks`, with one call of find_pieces()."""
+        pieces = self.find_pieces(uncut(chunks))
+        ids = [self.pieces[piece] for piece in pieces]
+        # A chunk's pieces end where it ends, its length and one space after the chunk before.
+        ends = np.cumsum([len(piece) for piece in pieces])
+        stops = np.searchsorted(ends, np.cumsum([len(chunk) + 1 for chunk in chunks])) + 1
+        stops = stops.tolist()
+        learned = [b"".join(ids[start:stop]) for start, stop in zip([0, *stops], stops)]
+        if len(self) < self.limit:
+            self.update(zip(chunks, learned))
+        return learned
+
+
+# ---- both in one ----
+
+class FastTokenizer(Tokenizer):
+    """A Tokenizer that gives the same ids in less time: it caches the ids of pieces, and can share
+    work between processes. It knows all patterns of pieces.py.
+    """
+
+    patterns = PATTERNS
+    piece_finder = staticmethod(piece_finder)
+
+    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
+        super().__init__(merges, pattern, special_tokens)
+        self.set_ids(range(256 + len(self.merges)))
+
+    def set_ids(self, ids):
+        """ids: the id of each byte and of what each merge makes. The caches are empty again."""
+        self.ids = list(ids)
+        self._pieces = Pieces(self.ranks, self.ids)
+        self._chunks = Chunks(self.find_pieces, self._pieces)
+
+    def __reduce__(self):  # pickled without its caches
+        return type(self), (self.merges, self.pattern, list(self.special))
+
+    @classmethod
+    def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS, workers=1):
+        """As Tokenizer.train(), but `workers` processes count the pieces. Texts are read once, and
+        memory grows with the number of different pieces, not with the texts.
+        """
+        n_merges = vocab_size - 256 - len(special_tokens)
+        if n_merges < 0:
+            raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(special_tokens)} "
+                             f"special tokens need {vocab_size - n_merges}")
+        pattern, words = cls([], pattern, special_tokens).pattern, Counter()
+        parts = (part for text in texts for part in blocks(text, pattern, 1 << 20))
+        parts = track(parts, "counting", size=lambda part: len(part) / 1e6, unit=" MB")
+        for counts in parallel(functools.partial(count_pieces, pattern=pattern),
+                               in_batches(parts, 1 << 20), workers):
+            for piece, count in counts.items():
+                words[piece] += count
+        if not words:
+            raise ValueError("there is no text to train a tokenizer on")
+        words = {word.encode(): count for word, count in words.items()}
+        return cls(train_fast(words, n_merges), pattern, special_tokens)
+
+    def encode(self, text, allowed_special=()):
+        return self.encode_array(text, allowed_special).tolist()
+
+    def encode_array(self, text, allowed_special=()):
+        """The ids as a read-only array (n,) uint32, in a quarter of the memory.
+
+        Where the pattern allows it, a text is first cut at spaces: the same ids, in less time.
+        """
+        allowed = set(self.special if allowed_special == "all" else allowed_special)
+        if unknown := allowed - set(self.special):
+            raise ValueError(f"not special tokens of this tokenizer: {sorted(unknown)}")
+        ids = []
+        for part in split_special(text, allowed):
+            if part in allowed:
+                ids.append(array("I", [self.special[part]]).tobytes())
+            elif is_cuttable(self.pattern):
+                ids += [self._chunks.encode(block) for block in blocks(part, self.pattern)]
+            else:
+                ids += [self._pieces[piece] for piece in self.find_pieces(part)]
+        return np.frombuffer(b"".join(ids), dtype=np.uint32)
+
+    def encode_many(self, texts, workers=1):
+        """The ids of every text in turn, as encode_array() gives them; `workers` processes share
+        the work. Texts are taken as they are needed, a few megabytes ahead.
+        """
+        for batch in parallel(self._encode_batch, in_batches(texts, 1 << 20), workers):
+            yield from batch
+
+    def _encode_batch(self, texts):
+        return [self.encode_array(text) for text in texts]

@@ -1,0 +1,430 @@
+"""Import and export tokenizers: GPT-2's files, tiktoken's, Hugging Face's.
+
+All of them are byte-pair encoding, so all become a MappedTokenizer; they differ in how they write
+down the bytes, the merges and the special tokens. The ids are exactly the same here and there, or
+the file is refused, and the message names what can't be expressed. The same holds for an export.
+Left out: tokenizers that are not BPE on bytes (WordPiece, Unigram), normalizers, and, on import,
+what a post processor adds to a text, such as a <|bos|>.
+
+    python 01_tokenizer/extras/formats.py import cl100k_base.tiktoken --tokenizer c.json
+    python 01_tokenizer/extras/formats.py export huggingface/tokenizer.json
+    python 01_tokenizer/extras/formats.py compare README.md --tokenizer c.json --tokenizer d.json
+
+Reads and writes tokenizer files. Next: picture.py.
+"""
+
+import base64
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, read_text, run, track, write_safely
+
+import numpy as np
+
+from fast import FastTokenizer, apply_merges_fast
+from mapped import MappedTokenizer
+from pieces import CONTRACTION, DIGITS, PATTERNS, group_digits, portable_parts
+
+# A file of ranks says nothing about pattern and special tokens; these are tiktoken's.
+RANKS = {"cl100k_base": ("gpt4", {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258,
+                                  "<|fim_middle|>": 100259, "<|fim_suffix|>": 100260,
+                                  "<|endofprompt|>": 100276}),
+         "o200k_base": ("o200k", {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}),
+         "r50k_base": ("gpt2", {"<|endoftext|>": 50256}),
+         "p50k_base": ("gpt2", {"<|endoftext|>": 50256})}
+
+
+def byte_letters():  # exercise
+    """The character that stands for each byte in GPT-2's files: {byte: character}, all 256.
+
+    A vocabulary file should hold no spaces or control characters. So a byte that Latin-1 can print
+    (33 to 126, 161 to 172, 174 to 255) is the character of the same number, chr(byte); the other
+    68, in ascending order, are chr(256), chr(257) and so on. A space, byte 32, is chr(288).
+    """
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte if byte in printable else 256 + others.index(byte))
+            for byte in range(256)}
+
+
+def recover_merges(tokens):
+    """The merges behind `tokens`, byte strings in the order in which they were learned.
+
+    Such a list leaves out the pairs, but applying the earlier merges to a token's bytes always
+    gives two parts, and those are its pair: with merges for th and in, b"thin" becomes th in.
+    ValueError, naming the token, if it does not become two parts.
+    """
+    ranks = {}
+    for n, token in enumerate(track(tokens, "recovering merges", len(tokens))):
+        pair = tuple(apply_merges_fast(list(token), ranks))
+        if len(pair) != 2:
+            raise ValueError(f"the token {token!r} is not made of two earlier ones, so these are "
+                             "not the ranks of a byte-pair encoding")
+        ranks[pair] = 256 + n
+    return list(ranks)
+
+
+def ids_of(tokenizer):
+    """The id of each symbol, the bytes and what the merges make: in a plain Tokenizer the same."""
+    return getattr(tokenizer, "ids", list(range(256 + len(tokenizer.merges))))
+
+
+def strange_token(tokenizer):
+    """The bytes of a token that its own text would not be encoded to, or None.
+
+    For example abc, made of a and bc, where ab was learned first: the text abc becomes ab c.
+    Training never makes such a token. Where there is none, looking up merges by pair, as here,
+    and by the bytes they make, as in tiktoken, gives the same ids: of a token that can arise at
+    all, only one pair of parts can ever stand side by side.
+    """
+    ids = ids_of(tokenizer)
+    for i in track(range(256, len(ids)), "checking", len(tokenizer.merges)):
+        token = tokenizer.vocab[ids[i]]
+        if apply_merges_fast(list(token), tokenizer.ranks) != [i]:
+            return token
+    return None
+
+
+# ---- in ----
+
+def from_vocabulary(vocabulary, merges, pattern, special):
+    """A MappedTokenizer from {token: id} and pairs of tokens, written in byte_letters().
+
+    Several merges may make the same token; then the one that its bytes lead to is kept.
+    """
+    byte_of = {letter: byte for byte, letter in byte_letters().items()}
+    symbols = byte_of | {token: 256 + i for i, token in enumerate(
+        dict.fromkeys(left + right for left, right in merges))}
+    for left, right in merges:
+        if left not in symbols or right not in symbols or left + right not in vocabulary:
+            raise ValueError(f"the merge of {left!r} and {right!r} uses or makes a token that is "
+                             "not there")
+    if len(symbols) < 256 + len(merges):
+        names, listed = list(symbols), {tuple(pair): i for i, pair in enumerate(merges)}
+        pairs = recover_merges([bytes(byte_of[letter] for letter in token)
+                                for token in names[256:]])
+        places = [listed.get((names[a], names[b]), -1) for a, b in pairs]
+        if -1 in places or places != sorted(places):
+            raise ValueError("several merges make the same token, and the ones that its bytes lead "
+                             "to are not in order")
+    else:
+        pairs = [(symbols[left], symbols[right]) for left, right in merges]
+    if twice := special.keys() & symbols.keys() & vocabulary.keys():
+        raise ValueError(f"{min(twice)!r} is a special token and a piece of text")
+    if unused := vocabulary.keys() - symbols.keys() - special.keys():
+        raise ValueError(f"no merge makes the token {min(unused)!r}, nor is it a special one")
+    return MappedTokenizer(pairs, pattern, special, [vocabulary.get(token) for token in symbols])
+
+
+def read_gpt2(vocabulary, merges, pattern="gpt2"):
+    """From two files, as GPT-2's: encoder.json or vocab.json, and vocab.bpe or merges.txt."""
+    ids = json.loads(Path(vocabulary).read_text(encoding="utf-8"))
+    lines = Path(merges).read_text(encoding="utf-8").split("\n")
+    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+    special = {token: ids[token] for token in ("<|endoftext|>",) if token in ids}
+    return from_vocabulary(ids, pairs, pattern, special)
+
+
+def read_tiktoken(path, pattern=None, special=None):
+    """From a file of ranks: on each line a token in base64 and its id.
+
+    pattern and special tokens are known for the names in RANKS, otherwise they must be given.
+    """
+    known = RANKS.get(Path(path).stem, (None, {}))
+    if not (pattern or known[0]):
+        raise ValueError(f"{path} holds no pattern; give one (known: {', '.join(RANKS)})")
+    ranks = {}
+    for line in Path(path).read_bytes().splitlines():
+        if line:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+    tokens = sorted((token for token in ranks if len(token) > 1), key=ranks.get)
+    symbols = [bytes([byte]) for byte in range(256)] + tokens
+    if missing := [token for token in symbols if token not in ranks]:
+        raise ValueError(f"{path} has no rank for the byte {missing[0]!r}")
+    return MappedTokenizer(recover_merges(tokens), pattern or known[0],
+                           known[1] if special is None else special, [ranks[s] for s in symbols])
+
+
+def added_tokens(content, refuse):
+    """{name: id} of the added tokens in a tokenizer.json."""
+    vocabulary, special = content["model"]["vocab"], {}
+    added, next_id = content.get("added_tokens") or [], len(vocabulary)
+    if len({bool(token.get("normalized")) for token in added}) > 1:
+        refuse("added tokens of which some are normalized")
+    for token in added:
+        name, i = token["content"], token["id"]
+        if i != vocabulary.get(name, next_id):
+            refuse(f"an id for the added token {name!r} that it would not get")
+        next_id += name not in vocabulary
+        for key in ("single_word", "lstrip", "rstrip"):
+            if token.get(key):
+                refuse(f"{key} in the added token {name!r}")
+        special[name] = i
+    return special
+
+
+def find_patterns(pre_tokenizer, refuse):
+    """The patterns that, applied in turn, do what the pre-tokenizer of a tokenizer.json does."""
+    patterns, byte_level = [], False
+    for step in pre_tokenizer.get("pretokenizers", [pre_tokenizer]):
+        kind = step.get("type")
+        if kind == "ByteLevel" and not step.get("add_prefix_space") and not byte_level:
+            byte_level = True
+            patterns += [PATTERNS["gpt2"]] if step.get("use_regex", True) else []
+        elif kind == "Digits" and not byte_level:
+            patterns.append(DIGITS["apart" if step["individual_digits"] else "together"])
+        elif kind == "Split" and not byte_level:
+            found = step["pattern"].get("Regex") or re.escape(step["pattern"]["String"])
+            found = found.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", CONTRACTION)  # OpenAI's spelling
+            known = covering(found) == found  # such a pattern leaves nothing between its matches
+            how = step["behavior"], bool(step.get("invert"))
+            if how != ("Isolated", False) and not (known and how == ("Removed", True)):
+                refuse(f"a Split that is {how[0]}, invert={how[1]}")
+            check_dialect(found)
+            patterns.append(found if known else rf"(?:{found})|(?:(?!{found})(?:[^\n]|\n))+")
+        else:
+            refuse(f"the pre-tokenizer {kind}" + " with a prefix space" * (kind == "ByteLevel"))
+    if not byte_level:
+        refuse("no ByteLevel pre-tokenizer")
+    return patterns or [r"(?:[^\n]|\n)+"]
+
+
+def read_huggingface(path):
+    """From a tokenizer.json that holds a byte-level BPE: GPT-2, SmolLM2, Llama 3, Qwen 2, ...
+
+    Its added tokens become special tokens, which it recognises in any text; here that takes
+    allowed_special="all".
+    """
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    model = content["model"]
+
+    def refuse(what):
+        raise ValueError(f"{path} has {what}, which is not expressible here")
+
+    if model.get("type", "BPE") != "BPE":
+        refuse(f"a model of type {model['type']}")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(key):
+            refuse(f"{key}={model[key]!r}")
+    for key in ("truncation", "padding"):
+        if content.get(key):
+            refuse(f"{key}: {content[key]}")
+    if (normalizer := content.get("normalizer")) and normalizer.get("normalizers") != []:
+        refuse(f"the normalizer {normalizer['type']}")
+
+    special = added_tokens(content, refuse)
+    patterns = find_patterns(content.get("pre_tokenizer") or {}, refuse)
+    merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+    tokenizer = from_vocabulary(model["vocab"], merges, patterns[0] if len(patterns) == 1
+                                else patterns, special)
+    if model.get("unk_token") and None in tokenizer.ids:
+        refuse(f"the unknown token {model['unk_token']!r} for bytes without a token")
+    if model.get("ignore_merges") and (token := strange_token(tokenizer)):
+        refuse(f"ignore_merges and the token {token!r}, which merges would not make")
+    return tokenizer
+
+
+def load(path, pattern=None):
+    """The Tokenizer in a file or folder of any format known here. ValueError if there is none."""
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file")
+    if path.is_dir():
+        names = ("tokenizer.json", "encoder.json", "vocab.json")
+        if not (found := [path / name for name in names if (path / name).exists()]):
+            raise ValueError(f"{path} holds none of {', '.join(names)}")
+        path = found[0]
+    try:
+        if path.suffix != ".json":
+            return read_tiktoken(path, pattern)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for ours, theirs in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
+            if path.name.endswith(ours):
+                if ours == "vocab.json" and not pattern:
+                    raise ValueError("it holds no pattern; give one (gpt2 for GPT-2)")
+                return read_gpt2(path, path.with_name(path.name.removesuffix(ours) + theirs),
+                                 pattern or "gpt2")
+        if pattern:
+            raise ValueError("it has a pattern of its own; leave the other one out")
+        if isinstance(content.get("model"), dict):
+            return read_huggingface(path)
+        if isinstance(content.get("hash"), str):
+            return FastTokenizer.load(path)
+        raise ValueError("it is neither Hugging Face's, nor GPT-2's, nor of this course")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        what = str(error) if type(error) is ValueError else repr(error)
+        raise ValueError(what if str(path) in what else f"{path}: {what}") from None
+
+
+# ---- out ----
+
+def check_dialect(pattern):
+    """ValueError if `pattern` might mean something else to another regular expression engine."""
+    if portable_parts(pattern) is None:
+        raise ValueError(f"the pattern {pattern!r} holds something that regular expression engines "
+                         "read differently")
+
+
+def covering(pattern):
+    """`pattern`, and any single character that it skips: there, such characters may get lost."""
+    known = {group_digits(each, n) for each in PATTERNS.values() for n in (1, 2, 3)}
+    known |= {*PATTERNS.values(), *DIGITS.values()}
+    return pattern if pattern in known else rf"(?:{pattern})|[^\n]|\n"
+
+
+def write_huggingface(tokenizer, path, bos=None):
+    """Write a tokenizer.json for Hugging Face's tokenizers and transformers.
+
+    Special tokens are recognised in any text there. bos: the name of one with which every text is
+    to begin, as if it were written before it. ValueError for an unknown bos, for a pattern that
+    means something else there, and for tokens that would be written alike.
+    """
+    if bos is not None and bos not in tokenizer.special:
+        raise ValueError(f"no text can begin with {bos!r}: it is no special token of this "
+                         f"tokenizer, which has {', '.join(tokenizer.special) or 'none'}")
+    letters, ids = byte_letters(), ids_of(tokenizer)
+
+    def written(symbol):
+        return "".join(letters[byte] for byte in tokenizer.vocab[ids[symbol]])
+
+    patterns = tokenizer.pattern if isinstance(tokenizer.pattern, list) else [tokenizer.pattern]
+    for pattern in patterns:
+        check_dialect(pattern)
+    tokens = [(written(symbol), i) for symbol, i in enumerate(ids) if i is not None]
+    vocabulary = {}
+    for name, i in tokens + list(tokenizer.special.items()):
+        if name in vocabulary:
+            raise ValueError(f"ids {vocabulary[name]} and {i} would both be written {name!r}")
+        vocabulary[name] = i
+    splits = [{"type": "Split", "behavior": "Isolated", "invert": False,
+               "pattern": {"Regex": covering(pattern)}} for pattern in patterns]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                  "use_regex": False}
+    begin = None if bos is None else {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": bos, "type_id": 0}},
+                   {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"SpecialToken": {"id": bos, "type_id": 0}},
+                 {"Sequence": {"id": "A", "type_id": 0}},
+                 {"SpecialToken": {"id": bos, "type_id": 1}},
+                 {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {bos: {"id": bos, "ids": [tokenizer.special[bos]], "tokens": [bos]}}}
+    content = {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{"id": i, "content": name, "single_word": False, "lstrip": False,
+                          "rstrip": False, "normalized": False, "special": True}
+                         for name, i in tokenizer.special.items()],
+        "normalizer": None, "post_processor": begin, "decoder": byte_level,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None,
+                  "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                  "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                  "vocab": dict(sorted(vocabulary.items(), key=lambda item: item[1])),
+                  "merges": [[written(a), written(b)] for a, b in tokenizer.merges]}}
+    write_safely(path, json.dumps(content, ensure_ascii=False))
+
+
+def write_tiktoken(tokenizer, path):
+    """Write a file of ranks, and return the other half, pat_str, for tiktoken.Encoding(name,
+    pat_str=pat_str, mergeable_ranks=tiktoken.load.load_tiktoken_bpe(path),
+    special_tokens=tokenizer.special). (Beware: tiktoken caches files by their names, local ones
+    too, unless TIKTOKEN_CACHE_DIR is set to nothing.)
+
+    ValueError for what ranks can't say: a list of patterns, bytes without an id, ids that don't
+    follow the order of the merges, a token that its own bytes don't lead to.
+    """
+    if isinstance(tokenizer.pattern, list):
+        raise ValueError("tiktoken takes a single pattern; this tokenizer applies "
+                         f"{len(tokenizer.pattern)} in turn")
+    check_dialect(tokenizer.pattern)
+    ids = ids_of(tokenizer)
+    if None in ids:
+        raise ValueError(f"tiktoken needs an id for every byte; {ids.index(None):#04x} has none")
+    if ids[256:] != sorted(ids[256:]):
+        raise ValueError("tiktoken merges in the order of the ids; these are in another order")
+    if token := strange_token(tokenizer):
+        raise ValueError(f"tiktoken would encode {token!r} differently: its own merges don't make "
+                         "that token")
+    lines = [base64.b64encode(tokenizer.vocab[i]) + f" {i}\n".encode() for i in sorted(ids)]
+    write_safely(path, b"".join(lines))
+    return covering(tokenizer.pattern)
+
+
+# ---- side by side ----
+
+def compare(texts, tokenizer):
+    """What `tokenizer` makes of `texts`: bytes per token, tokens per word (what stands between
+    white space), and the share of bytes that are tokens by themselves.
+    """
+    sizes = np.array([len(token) for token in tokenizer.vocab])
+    used = np.concatenate([sizes[tokenizer.encode(text)] for text in texts])
+    words = sum(len(text.split()) for text in texts)
+    return used.sum() / len(used), len(used) / words, (used == 1).sum() / used.sum()
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (("import", "make a tokenizer.json of this project from another format"),
+                       ("export", "write one for Hugging Face (.json) or tiktoken (.tiktoken)"),
+                       ("compare", "how well tokenizers compress your files")):
+        command = commands.add_parser(name, help=what, description=what)
+        if name == "compare":
+            command.add_argument("files", nargs="+", help="UTF-8 text files")
+            command.add_argument("--tokenizer", action="append", required=True, metavar="PATH",
+                                 help="a tokenizer in any format; may be given several times")
+            continue
+        command.add_argument("path", help="the other format's file" + " or folder" *
+                             (name == "import"))
+        command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
+                             help="this project's file (default: tokenizer.json)")
+        if name == "import":
+            command.add_argument("--pattern", help="the pattern of pieces, for a file that holds "
+                                 f"none and is not called {', '.join(RANKS)}")
+    args = parser.parse_args(argv)
+    if args.command != "compare" and Path(args.path).resolve() == Path(args.tokenizer).resolve():
+        raise ValueError(f"{args.path} would overwrite itself; name another --tokenizer")
+
+    if args.command == "import":
+        tokenizer = load(args.path, args.pattern)
+        tokenizer.save(args.tokenizer)
+        print(f"{args.tokenizer}: {len(tokenizer.merges):,} merges, {len(tokenizer.special)} "
+              f"special tokens, ids up to {tokenizer.vocab_size - 1:,}")
+    elif args.command == "export":
+        tokenizer = load(args.tokenizer)
+        if args.path.endswith(".json"):
+            write_huggingface(tokenizer, args.path)
+        elif args.path.endswith(".tiktoken"):
+            pattern = write_tiktoken(tokenizer, args.path)
+            print(f"tiktoken also needs\npat_str = {pattern!r}\n"
+                  f"special_tokens = {tokenizer.special}")
+        else:
+            raise ValueError(f"{args.path}: a name that ends in .json is written for Hugging Face, "
+                             "one in .tiktoken for tiktoken")
+    else:
+        texts = [read_text(path) for path in args.files]
+        if not any(text.split() for text in texts):
+            raise ValueError("there are no words in these files")
+        width = max(len(name) for name in args.tokenizer)
+        print(f"{'':{width}}      ids  bytes/token  tokens/word  bytes in 1-byte tokens")
+        for name in args.tokenizer:
+            tokenizer = load(name)
+            density, words, single = compare(texts, tokenizer)
+            print(f"{name:{width}}  {tokenizer.vocab_size:7,}  {density:11.3f}  {words:11.3f}  "
+                  f"{single:22.1%}")
+
+
+if __name__ == "__main__":
+    run(main)

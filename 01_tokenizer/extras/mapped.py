@@ -1,0 +1,118 @@
+"""Tokenizers with other ids: special tokens anywhere, bytes in another order or without an id.
+
+In bpe.py the bytes have the ids 0 to 255, and merge i makes 256 + i. Elsewhere they don't: in GPT-2
+byte 33 has the id 0, and other tokenizers have [PAD] there. Here the merges still work on symbols,
+which are numbered as in bpe.py, and a table gives each symbol its id.
+
+    python 01_tokenizer/bpe.py train README.md --special "[PAD]=0" "[UNK]=1" --digits 1
+
+Reads and writes nothing. Next: formats.py.
+"""
+
+import itertools
+import os
+import re
+import sys
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from bpe import SPECIAL_TOKENS
+from fast import FastTokenizer
+from pieces import PATTERNS, find_pattern, group_digits, piece_finder
+
+
+class MappedTokenizer(FastTokenizer):
+    """A FastTokenizer with a table of ids.
+
+    pattern: a name in PATTERNS, a regular expression, or a list of them, applied in turn.
+    special_tokens: {name: id}, or names, which take the ids after all others.
+    ids: the id of each symbol; without it they take the ids that special tokens leave, in order.
+    A byte whose id is None is left out of what encode() returns, as some tokenizers elsewhere do.
+
+    vocab: the bytes of each id, b"" for an id that stands for nothing; vocab_size: the number of
+    ids from 0 to the largest.
+    """
+
+    kind = "mapped"
+
+    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None):
+        plain = FastTokenizer(merges, "gpt2", ())  # which checks the merges
+        self.merges, self.ranks, symbols = plain.merges, plain.ranks, plain.vocab
+        self.pattern = find_pattern(pattern)
+        if not isinstance(special_tokens, dict):
+            if len(set(special_tokens)) < len(special_tokens):
+                raise ValueError(f"special tokens must differ: {special_tokens}")
+            special_tokens = {name: len(symbols) + i for i, name in enumerate(special_tokens)}
+        self.special = dict(sorted(special_tokens.items(), key=lambda item: item[1]))
+        taken = set(self.special.values())
+        free = (i for i in itertools.count() if i not in taken)
+        self.ids = list(itertools.islice(free, len(symbols)) if ids is None else ids)
+
+        used = [i for i in [*self.ids, *self.special.values()] if i is not None]
+        if "" in self.special or len(set(used)) < len(used) or min(used) < 0:
+            raise ValueError("special tokens need a name, and ids must differ and not be negative: "
+                             f"{self.special}")
+        if len(self.ids) != len(symbols) or None in self.ids[256:]:
+            raise ValueError(f"{len(symbols)} symbols need an id each, not {len(self.ids)}")
+        self.vocab_size = max(used) + 1
+        if self.vocab_size > 2 * len(used) + 100_000:
+            raise ValueError(f"the largest id is {max(used)}, far beyond the {len(used)} in use")
+        self.vocab = [b""] * self.vocab_size
+        for i, symbol in zip(self.ids, symbols):
+            if i is not None:
+                self.vocab[i] = symbol
+        for name, i in self.special.items():
+            self.vocab[i] = name.encode()
+        self.find_pieces = piece_finder(self.pattern)
+        self.set_ids(self.ids)
+
+    def __reduce__(self):
+        return MappedTokenizer, (self.merges, self.pattern, self.special, self.ids)
+
+    @classmethod
+    def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS, workers=1):
+        if isinstance(special_tokens, dict) and any(i >= vocab_size
+                                                    for i in special_tokens.values()):
+            raise ValueError(f"special tokens need ids below {vocab_size}: {special_tokens}")
+        return super().train(texts, vocab_size, pattern, special_tokens, workers)
+
+    def content(self):
+        n = len(self.ids)
+        if (isinstance(self.pattern, str) and self.ids == list(range(n))
+                and list(self.special.values()) == list(range(n, n + len(self.special)))):
+            return super().content() | {"kind": "bpe"}  # all in order: the same file, the same hash
+        return {"kind": self.kind, "pattern": self.pattern, "special_tokens": self.special,
+                "ids": self.ids, "merges": self.merges}
+
+
+# ---- for the command `bpe.py train` ----
+
+def parse_special(words):
+    """The special tokens that `words` name: a tuple, or {name: id} for words like NAME=ID."""
+    with_ids = [re.fullmatch(r"(.+)=(\d+)", word) for word in words]
+    if not any(with_ids):
+        return tuple(words)
+    if not all(with_ids) or len({match[1] for match in with_ids}) < len(words):
+        raise ValueError(f"--special {' '.join(words)}: give an id (NAME=ID) to all or to none, "
+                         "and no name twice")
+    return {match[1]: int(match[2]) for match in with_ids}
+
+
+def train_any(texts, vocab_size, pattern="gpt4", digits=None, special=None, workers=None):
+    """A FastTokenizer, or a MappedTokenizer if ids are given to special tokens.
+
+    digits: at most so many in a piece; special: words as parse_special() takes them; workers: the
+    number of processes. None is the default: the pattern's digits, SPECIAL_TOKENS, one process.
+    """
+    pattern = PATTERNS.get(pattern, pattern)
+    pattern = group_digits(pattern, digits) if digits else pattern
+    names = SPECIAL_TOKENS if special is None else parse_special(special)
+    kind = MappedTokenizer if isinstance(names, dict) else FastTokenizer
+    return kind.train(texts, vocab_size, pattern, names, 1 if workers is None else workers)

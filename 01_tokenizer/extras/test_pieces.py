@@ -1,0 +1,128 @@
+"""Tests of pieces.py: every fast way of finding pieces against the plain regular expression."""
+
+import random
+import re
+from collections import Counter
+
+import pytest
+import regex
+
+from pieces import (DIGITS, PATTERNS, WHITESPACE, blocks, characters, count_pieces, cut,
+                    find_pattern, group_digits, is_cuttable, piece_finder, spell_out, uncut)
+
+ALL = {**PATTERNS, **DIGITS, "gpt4, digits by 1": group_digits(PATTERNS["gpt4"], 1),
+       "gpt2, digits by 2": group_digits(PATTERNS["gpt2"], 2),
+       "digits, then gpt2": [DIGITS["apart"], PATTERNS["gpt2"]]}
+every_pattern = pytest.mark.parametrize("pattern", ALL.values(), ids=ALL)
+
+
+def plain(pattern, text):
+    """The oracle: regex.findall, pattern after pattern."""
+    pieces = [text]
+    for step in [pattern] if isinstance(pattern, str) else pattern:
+        pieces = [p for piece in pieces for p in regex.findall(f"(?:{step})|[\\s\\S]", piece)]
+    return pieces
+
+
+def texts(random_text, seed, n=300):
+    rng = random.Random(seed)
+    yield from ("", " ", "  ", "a", " a", "a ", "a  b", "a \n b", "\n\n", "\r\n a", "a\0b c d",
+                "x.\n/ y", "it's IT'S 'tis a's", "12345 678", "f(x) != nil {\n\t\treturn err\n\t}")
+    for _ in range(n):
+        text = random_text(rng, rng.randint(1, 150))
+        yield text
+        yield "".join(c for c in text if c <= "\uffff")
+        yield re.sub("[^ -~\n\t]", " ", text)
+
+
+@every_pattern
+def test_piece_finder(pattern, random_text):
+    find_pieces = piece_finder(pattern)
+    for text in texts(random_text, 1):
+        assert find_pieces(text) == plain(pattern, text), f"seed 1: {text!r}"
+
+
+def test_piece_finder_names_bad_patterns():
+    for bad in ("(a)", "a*", "[", "(?i", r"(?r)\w+", r"h\Ke", "gtp4"):
+        with pytest.raises(ValueError, match="pattern"):
+            piece_finder(bad)
+    for bad in ([], [["a"]], None):
+        with pytest.raises(ValueError, match="a list of them"):
+            find_pattern(bad)
+    assert find_pattern("go") == PATTERNS["go"] and find_pattern([r"\s+"]) == [r"\s+"]
+
+
+def test_what_the_patterns_are_for():
+    def pieces(name, text):
+        return piece_finder(PATTERNS[name])(text)
+    assert pieces("gpt2", "it's 12345 cats!!\n\nYes") == [
+        "it", "'s", " 12345", " cats", "!!", "\n", "\n", "Yes"]
+    assert pieces("gpt4", "it'S 12345 cats!!\n\nYes") == [
+        "it", "'S", " ", "123", "45", " cats", "!!\n\n", "Yes"]
+    assert pieces("o200k", "getName it's") == ["get", "Name", " it's"]
+    assert pieces("go", "if err != nil {\n\t\treturn HTTPServer.my_name\n\t}\n") == [
+        "if err", " != nil", " {\n\t\t", "return HTTP", "Server", ".my", "_name", "\n\t", "}\n"]
+
+
+def test_group_digits():
+    for n, expected in ((1, ["1", "2", "3", "4"]), (2, ["12", "34"]), (3, ["123", "4"])):
+        for name in ("gpt2", "gpt4", "o200k", "go"):
+            assert piece_finder(group_digits(PATTERNS[name], n))("1234") == expected
+    with pytest.raises(ValueError, match="digits"):
+        group_digits(r"\p{L}+|[\p{N}+]+", 2)
+
+
+def test_whitespace_is_what_the_patterns_call_so():
+    everything = "".join(map(chr, range(0x110000)))
+    assert set(regex.findall(r"\s", everything)) == {" ", *WHITESPACE}
+    table, digits = everything[:1 << 16], characters(r"\p{N}")
+    assert re.findall(f"[{digits}]", table) == regex.findall(r"\p{N}", table)
+
+
+def test_spell_out_refuses_what_it_does_not_know():
+    for pattern in (r"\w+", r"\d", r"\X", r"(?i)a", r"(?i:\p{Lu})", r"[a-z&&[b]]", r"[\S]",
+                    r"[\P{L}]", r"(?<=a)b", r"(?P<x>a)", r"(?r)a", "[[:alpha:]]",
+                    r"[]\p{L}]+", r"[^]\p{L}]", r"[+-\p{L}]", r"[\p{L}-z]", r"(?i:i)", r"a{e<=1}",
+                    r"\p{Gothic}+", "a++", "a{1,3}+", "^a", "a$", r"\b", r"\pL", r"\h"):
+        assert spell_out(pattern) is None, pattern
+    assert spell_out(r"\.[^\]a]|(?i:[sd]|ll)\n?(?!b)") == r"\.[^\]a]|(?i:[sd]|ll)\n?(?!b)"
+
+
+@every_pattern
+def test_the_pieces_of_blocks_may_be_found_one_by_one(pattern, random_text):
+    find_pieces = piece_finder(pattern)
+    for text in texts(random_text, 2):
+        parts = list(blocks(text, pattern, size=10))
+        assert "".join(parts) == text and (is_cuttable(pattern) or len(parts) <= 1)
+        found = [piece for part in parts for piece in find_pieces(part)]
+        assert found == plain(pattern, text), f"seed 2: {text!r}"
+
+
+@every_pattern
+def test_cut_keeps_to_the_pieces(pattern, random_text):
+    if not is_cuttable(pattern):
+        assert pattern in (PATTERNS["go"], *DIGITS.values()), "their pieces have spaces inside"
+        return
+    find_pieces, most = piece_finder(pattern), 0
+    for text in texts(random_text, 3):
+        first, chunks, last = cut(text)
+        assert first + uncut(chunks) + last == text
+        parts = [first, *(uncut([chunk]) for chunk in chunks), last]
+        found = [piece for part in parts for piece in find_pieces(part)]
+        assert found == plain(pattern, text), f"seed 3: {text!r}"
+        most = max(most, len(chunks))
+    assert most > 5 and cut("a bc  d\n e f") == ("a", ["bc", "\0d\n\0e"], " f")
+
+
+@every_pattern
+def test_count_pieces(pattern, random_text):
+    some = list(texts(random_text, 4, n=20)) + ["word " * 20_000]
+    assert count_pieces(some, pattern) == sum((Counter(plain(pattern, t)) for t in some), Counter())
+
+
+@pytest.mark.parametrize("pattern", [r"\p{L}+", r"[^\p{L}]", r"\p{Gothic}+", r"\w+|\d", "x|y{2,}",
+                                     r"[-+*\p{N}.]+|\.", r"[]\p{L}]+", r"(?i:i|k)+", r"\S+|\s+?"])
+def test_patterns_of_ones_own(pattern, random_text):
+    find_pieces = piece_finder(pattern)
+    for text in texts(random_text, 5, n=100):
+        assert find_pieces(text) == plain(pattern, text), f"seed 5: {text!r}"

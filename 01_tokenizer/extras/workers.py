@@ -1,0 +1,87 @@
+"""Work shared by several processes, with the results in order, whatever happens to one of them.
+
+Used by fast.py and 02_data. Reads and writes nothing. Next: fast.py.
+"""
+
+import multiprocessing
+import signal
+from collections import deque
+
+
+def in_batches(items, limit, size=len):
+    """Lists of consecutive `items`, each full as soon as the sizes in it reach `limit`."""
+    batch, total = [], 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= limit:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def serve(function, pipe, others):
+    """What a worker of parallel() does: an item in, a result out, until its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for end in others:
+        end.close()
+    try:
+        while True:
+            try:
+                answer = function(pipe.recv()), None
+            except (ValueError, NotImplementedError) as error:  # the latter: an exercise
+                answer = None, error
+            pipe.send(answer)
+    except (EOFError, OSError):
+        pass  # the parent has gone
+
+
+def parallel(function, items, workers):
+    """map(function, items), in order, on `workers` processes; each holds one item at a time.
+
+    `function` and items must be picklable, as some systems don't fork processes but start new ones.
+    A ValueError of `function` is raised here.
+    """
+    if workers < 1:
+        raise ValueError(f"the number of workers is {workers}; it must be 1 or more")
+    if workers == 1:
+        yield from map(function, items)
+        return
+    forked = multiprocessing.get_start_method() == "fork"
+    idle, busy, processes = deque(), deque(), []
+
+    def start():
+        here, there = multiprocessing.Pipe()
+        # A fork inherits our ends of all pipes. It closes them, or it would not notice our end.
+        others = [here, *idle, *busy] if forked else []
+        processes.append(multiprocessing.Process(target=serve, args=(function, there, others),
+                                                 daemon=True))
+        processes[-1].start()
+        there.close()
+        idle.append(here)
+
+    def result():
+        answer, error = busy[0].recv()
+        idle.append(busy.popleft())
+        if error:
+            raise error
+        return answer
+
+    try:
+        for item in items:
+            if not idle and len(processes) < workers:
+                start()
+            if not idle:
+                yield result()
+            idle[0].send(item)
+            busy.append(idle.popleft())
+        while busy:
+            yield result()
+    except (EOFError, ConnectionError):
+        raise ValueError("a worker process died (out of memory?); use fewer workers") from None
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()

@@ -1,0 +1,192 @@
+"""Conversations -> ids and a loss mask.
+
+A chat model reads the whole conversation, but learns only to write the assistant's part, so each
+id has a mask that says whether it is learned. Special tokens mark the turns; text never becomes
+one, so that no user can write a turn in someone else's name. The format is nanochat's. For models
+from elsewhere there is ChatML, too.
+Left out: more formats, images.
+
+    python 02_data/conversations.py                   # an example, what is learned in green
+    python 02_data/conversations.py --format chatml
+    python 02_data/conversations.py jsonl:FILE        # {"messages": [{"role": "user", ...}, ...]}
+
+Reads a source of conversations; prints its first. Next: 03_model/gpt.py.
+"""
+
+import itertools
+import os
+import sys
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, run
+
+from bpe import SPECIAL_TOKENS, Tokenizer
+from data import BEGIN_NAMES
+
+# Special tokens, from here and elsewhere, at which a document or an answer ends.
+END_NAMES = ("<|bos|>", "<|assistant_end|>", "<|endoftext|>", "<|im_end|>", "<|end_of_text|>",
+             "<|eot_id|>")
+
+
+def begin_ids(tokenizer):
+    """The ids with which every document begins: one, or none."""
+    return [tokenizer.special[name] for name in BEGIN_NAMES if name in tokenizer.special][:1]
+
+
+def end_ids(tokenizer):
+    """The ids, a set, where a document or an answer ends: there the next one would begin."""
+    return {tokenizer.special[name] for name in END_NAMES if name in tokenizer.special}
+
+
+def in_turns(messages):  # exercise
+    """The messages of a conversation as user, assistant, user, ...: a new list of dicts.
+
+    A leading message whose role is "system" is merged into the first user message: its content, a
+    blank line, the user's content; all strings. `messages` stays as it is. ValueError for a
+    conversation "without messages", or where turns don't alternate or the first is not the user's:
+    naming the turn, counted from 1 after merging, who spoke, and who was to.
+    """
+    messages = list(messages)
+    if [m["role"] for m in messages[:2]] == ["system", "user"]:
+        system, user, *rest = messages
+        messages = [user | {"content": system["content"] + "\n\n" + user["content"]}, *rest]
+    if not messages:
+        raise ValueError("a conversation without messages")
+    for i, message in enumerate(messages):
+        expected = ("user", "assistant")[i % 2]
+        if message["role"] != expected:
+            raise ValueError(f"turn {i + 1} of a conversation is by {message['role']!r}, where "
+                             f"it was for {expected!r} to speak")
+    return messages
+
+
+def render(messages, tokenizer):  # exercise
+    """A conversation as (ids, mask), two lists of one length; mask 1: the model learns to say it.
+
+    <|bos|>, which has mask 0, then for every turn of in_turns(messages)
+        <|user_start|> parts <|user_end|>              mask 0 on all of it
+        <|assistant_start|> parts <|assistant_end|>    mask 0 on the start, 1 on the end
+    Content is a string, or a list of parts {"type": "text" | "python" | "output", "text": ...}.
+    A python part, a tool call, stands between <|python_start|> and <|python_end|>, an output part,
+    what the tool answered, between <|output_start|> and <|output_end|>. The assistant's text and
+    tool calls have mask 1, start and end included; the output, which it only reads, has mask 0.
+    Text goes through tokenizer.encode(text), so that it never becomes a special token, whatever it
+    looks like; tokenizer.special, {name: id}, has their ids. ValueError for another type of part.
+    (Target t is the id at t + 1, and so its mask: Ids.labels() and Batches in data.py see to that.)
+    """
+    ids, mask = [], []
+
+    def say(more, learned):
+        ids.extend(more)
+        mask.extend([int(learned)] * len(more))
+
+    def mark(name, learned):
+        say([tokenizer.special[f"<|{name}|>"]], learned)
+
+    mark("bos", False)
+    for message in in_turns(messages):
+        role, content = message["role"], message["content"]
+        own = role == "assistant"
+        mark(f"{role}_start", False)
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            kind = part["type"]
+            if kind not in ("text", "python", "output"):
+                raise ValueError(f"a message has a part of the type {kind!r}; there are text, "
+                                 "python and output")
+            learned = own and kind != "output"
+            if kind != "text":
+                mark(f"{kind}_start", learned)
+            say(tokenizer.encode(part["text"]), learned)
+            if kind != "text":
+                mark(f"{kind}_end", learned)
+        mark(f"{role}_end", own)
+    return ids, mask
+
+
+def encode_conversation(messages, tokenizer):
+    """render(), and the text to be learned, as bytes. ValueError if a special token is missing."""
+    if missing := set(SPECIAL_TOKENS) - set(tokenizer.special):
+        raise ValueError(f"the tokenizer has no {min(missing)}, which conversations need")
+    ids, mask = render(messages, tokenizer)
+    special = set(tokenizer.special.values())
+    learned = [i for i, own in zip(ids, mask) if own and i not in special]
+    return ids, mask, tokenizer.decode_bytes(learned)
+
+
+def render_chatml(messages, tokenizer):  # exercise
+    """The ids of a conversation in ChatML, the format of SmolLM2 and Qwen.
+
+    Every message, a system message too, is <|im_start|>role\\ncontent<|im_end|>\\n. The two marks
+    are special tokens; the rest is text: role, newline and content encoded together, the last
+    newline by itself. ValueError if a content is not a string but a list of parts.
+    (SmolLM2 was trained with a system message in front; adding it is left to the caller.)
+    """
+    start, end = (tokenizer.special[f"<|im_{name}|>"] for name in ("start", "end"))
+    ids = []
+    for message in messages:
+        if not isinstance(message["content"], str):
+            raise ValueError("in ChatML, messages are texts only here, without tool calls or parts")
+        text = tokenizer.encode(f"{message['role']}\n{message['content']}")
+        ids += [start, *text, end, *tokenizer.encode("\n")]
+    return ids
+
+
+def prompt_ids(messages, tokenizer):
+    """The ids of a conversation so far and of the beginning of an answer, in the format for which
+    the tokenizer has special tokens. ValueError if it has them for neither.
+    """
+    if "<|assistant_start|>" in tokenizer.special:
+        return render(messages, tokenizer)[0] + [tokenizer.special["<|assistant_start|>"]]
+    if "<|im_start|>" in tokenizer.special:
+        return render_chatml(messages, tokenizer) + [
+            tokenizer.special["<|im_start|>"], *tokenizer.encode("assistant\n")]
+    raise ValueError("this tokenizer has no special tokens for a conversation; give a plain prompt")
+
+
+def coloured(ids, mask, tokenizer):
+    """The text of a conversation for a terminal, with what is learned in green."""
+    runs = itertools.groupby(zip(ids, mask), key=lambda pair: pair[1])
+    texts = ((learned, tokenizer.decode([i for i, _ in run])) for learned, run in runs)
+    return "".join(f"\x1b[32m{text}\x1b[0m" if learned else text for learned, text in texts)
+
+
+EXAMPLE = [{"role": "system", "content": "Answer in one sentence."},
+           {"role": "user", "content": "Is <|assistant_start|> a word?"},
+           {"role": "assistant", "content": "Here it is a few characters of yours, no mark."}]
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", nargs="?", help="a source of conversations, as "
+                        "02_data/extras/corpus.py lists them (default: an example)")
+    parser.add_argument("--format", default="nanochat", choices=("nanochat", "chatml"),
+                        help="how turns are marked (default: nanochat)")
+    parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")
+    args = parser.parse_args(argv)
+    record = {"messages": EXAMPLE}
+    if args.source:
+        from corpus import find_source
+        record = next(find_source(args.source, args.data_dir).records(), {})
+    if "messages" not in record:
+        raise ValueError(f"{args.source} holds texts, not conversations")
+    if args.format == "chatml":
+        tokenizer = Tokenizer([], special_tokens=("<|im_start|>", "<|im_end|>"))
+        ids = render_chatml(record["messages"], tokenizer)
+        print(tokenizer.decode(ids))
+        return
+    tokenizer = Tokenizer([])  # no merges: every byte is an id of its own
+    ids, mask, _ = encode_conversation(record["messages"], tokenizer)
+    print(coloured(ids, mask, tokenizer))
+    print(f"\n{sum(mask)} of {len(ids)} ids are learned (an id is a byte here)")
+
+
+if __name__ == "__main__":
+    run(main)

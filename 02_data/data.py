@@ -1,0 +1,399 @@
+"""Documents -> ids on disk -> batches, and the measure of a loss: bits per byte.
+
+A trainer reads its text many times, faster than any tokenizer encodes it. So text is encoded once
+and kept in a folder: tokenizer.json; train.npy and val.npy, the ids of all documents; where each
+begins; and index.json: counts, checksums, and how small compressors make the validation text.
+
+    python 02_data/data.py                        # the source code of Python's own library
+    python 02_data/data.py folder:PATH --vocab-size 1024
+    python 02_data/data.py jsonl:FILE.jsonl --tokenizer tokenizer.json
+
+Reads a source; writes data/NAME-KEY/; prints what simple models score, and some windows. Left to
+extras/: other sources (corpus.py), quality (clean.py), many processes and loss masks (writing.py),
+several sources at once (mixtures.py), other windows (batches.py). Next: conversations.py.
+"""
+
+import hashlib
+import io
+import json
+import lzma
+import math
+import os
+import re
+import sys
+import zlib
+from array import array
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, by_hand, read_text, run, track, write_safely
+
+import numpy as np
+
+from bpe import tokenizer_class
+
+FORMAT = 3  # of a folder of prepared data; where it changes, all folders are made anew
+FEW = 200  # with fewer documents than this, a split by hash could leave one side empty
+BEGIN_NAMES = ("<|bos|>", "<|begin_of_text|>")  # special tokens that open a text
+DOCUMENT_NAMES = (*BEGIN_NAMES, "<|endoftext|>")  # the last, GPT-2's, stands between documents
+
+
+# ---- documents, and which of them are for validation ----
+
+def is_validation(text, share=0.05):  # exercise
+    """Whether a document belongs to the validation set: decided by its content alone.
+
+    The first 8 bytes of sha256(text as UTF-8), a big-endian number, lie between 0 and 2^64; the
+    document is validation if they are below share * 2^64. So equal documents share a side.
+    """
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def json_lines(file):
+    """The texts of a .jsonl file, {"text": ...} in each line."""
+    with open(file, "rb") as lines:
+        for n, line in enumerate(lines, 1):
+            try:
+                text = json.loads(line)["text"] if line.strip() else ""
+                text.encode()
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                from records import text_of  # in whatever form it is
+                text = text_of(line, f"{file}, line {n},")
+            yield text
+
+
+def split_rule(name, files):  # many documents by their hash, of few the tail of each
+    return "tail" if len(files) < FEW and not name.startswith("jsonl:") else "hash"
+
+
+def documents(name, files):
+    """Yield ("train" or "val", text) for UTF-8 files, each a document, or of jsonl: each line."""
+    texts = json_lines(files[0]) if name.startswith("jsonl:") else map(read_text, files)
+    for text in texts:
+        cut = (int(len(text) * 0.9) if split_rule(name, files) == "tail" else
+               0 if is_validation(text) else len(text))
+        for split, part in (("train", text[:cut]), ("val", text[cut:])):
+            if part:
+                yield split, part
+
+
+def find_files(name):
+    """The files of python, folder:PATH, or a plain jsonl:FILE.jsonl; None: corpus.py has others."""
+    kind, _, rest = name.partition(":")
+    if kind == "jsonl" and rest.endswith(".jsonl") and Path(rest).is_file():
+        with open(rest, "rb") as file:
+            return [Path(rest)] if file.read(8) == b'{"text":' else None
+    if name == "python":  # the modules of Python's own library, without their tests
+        top = Path(os.__file__).parent
+        others = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+        return [p for p in sorted(top.rglob("*.py")) if not others & set(p.relative_to(top).parts)]
+    if kind == "folder" and rest:
+        top = Path(rest)
+        return [p for p in sorted([top] if top.is_file() else top.rglob("*"))
+                if p.is_file() and p.stat().st_size  # neither empty nor hidden
+                and not any(part.startswith(".") for part in p.relative_to(top).parts)] or None
+    return None
+
+
+def hash_of(*values):
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def fingerprint(files):  # changes when a file does, as far as its size and its time tell
+    return hash_of(*((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
+
+
+def slug(name):
+    """A source's name as part of a folder's: jsonl:some/where/a.jsonl becomes a-jsonl."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", Path(name).name)[-40:].strip("-")
+
+
+# ---- documents become ids on disk ----
+
+def document_start(tokenizer):
+    """The id, in a list, that opens every document in training. ValueError if there is none."""
+    for name in DOCUMENT_NAMES:
+        if name in tokenizer.special:
+            return [tokenizer.special[name]]
+    raise ValueError(f"the tokenizer has none of {', '.join(DOCUMENT_NAMES)} to open a document")
+
+
+def encode(text, tokenizer):  # exercise
+    """A document as a list of ids: document_start(tokenizer), then the ids of its text, none of
+    which is a special token, whatever the text looks like. tokenizer.encode() sees to that.
+    """
+    return document_start(tokenizer) + tokenizer.encode(text)
+
+
+def write_folder(name, files, tokenizer, folder):
+    """Encode the files of source `name` into `folder`; index.json, written last, makes it whole."""
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    index = {"format": FORMAT, "source": name, "split_by": split_rule(name, files),
+             "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "dtype": dtype.name}
+    ids, starts, texts = ({"train": array(code), "val": array(code)} for code in "IqB")
+    for split, text in track(documents(name, files), "encoding", unit=" MB",
+                             size=lambda document: len(document[1]) / 1e6):
+        starts[split].append(len(ids[split]))
+        ids[split].extend(encode(text, tokenizer))
+        texts[split].frombytes(text.encode())
+    if empty := [split for split in starts if not starts[split]]:
+        raise ValueError(f"{name} leaves nothing for {empty[0]}; it needs more text")
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder / "tokenizer.json")
+    for split in starts:
+        index[split] = {"documents": len(starts[split]), "tokens": len(ids[split]),
+                        "bytes": len(texts[split]), "sha256": {}}
+        for file, values in ((f"{split}.npy", np.array(ids[split], dtype)),
+                             (f"{split}-starts.npy", np.array(starts[split], np.int64))):
+            np.save(content := io.BytesIO(), values)
+            write_safely(folder / file, content.getbuffer())
+            index[split]["sha256"][file] = hashlib.sha256(content.getbuffer()).hexdigest()
+    index["val"] |= {"zlib": len(zlib.compress(texts["val"], 9)),
+                     "lzma": len(lzma.compress(texts["val"], preset=9))}
+    write_safely(folder / "index.json", json.dumps(index, indent=1))
+
+
+class Ids:
+    """The ids of one split, (N,), mapped, not loaded: they may take more room than memory has.
+    starts: where each document begins; mask, (N,): 0 where an id is not to be learned.
+    """
+
+    def __init__(self, ids, starts=None, mask=None):
+        self.ids, self.starts, self.mask = ids, starts, mask
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, span):
+        return self.ids[span].astype(np.int64)
+
+    def read(self, start, n):
+        """Ids start .. start + n - 1, (n,) int64. ValueError unless all of them are there."""
+        if start < 0 or start + n > len(self):
+            raise ValueError(f"{n} ids from {start} on are not among {len(self)}")
+        return self[start:start + n]
+
+    def labels(self, start, n):
+        """The same ids, but -1 where they are not to be learned."""
+        ids = self.read(start, n)
+        return ids if self.mask is None else np.where(self.mask[start:start + n] > 0, ids, -1)
+
+    def counts(self, vocab_size):
+        """How often each id occurs, (V,); a part at a time, since bincount() makes a copy."""
+        return sum(np.bincount(self.ids[i:i + (1 << 24)], minlength=vocab_size)
+                   for i in range(0, len(self), 1 << 24))
+
+
+class Dataset:
+    """A folder of prepared data: its index, its tokenizer, and the splits train and val, as Ids.
+
+    check: read everything once and compare checksums. ValueError if something doesn't fit. hash: 16
+    hex digits that change with any id. parts: [(share, Dataset)], of which a mixture has several.
+    """
+
+    def __init__(self, folder, by_hand=False, check=True):
+        self.folder = Path(folder)
+        try:
+            self.index = json.loads(read_text(self.folder / "index.json"))
+            if self.index.get("format") != FORMAT:
+                raise ValueError("another version wrote it; delete it to prepare it anew")
+            self.tokenizer = tokenizer_class(by_hand).load(self.folder / "tokenizer.json")
+            if self.tokenizer.hash != self.index["tokenizer"]:
+                raise ValueError(f"it was made with tokenizer {self.index['tokenizer']}, but holds "
+                                 f"tokenizer {self.tokenizer.hash}")
+            self.train, self.val = self._open("train", check), self._open("val", check)
+            self.hash = hash_of(self.index["train"]["sha256"], self.index["val"]["sha256"])[:16]
+            self.parts = [(1.0, self)]
+        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder} is not a folder of prepared data: {error}") from None
+
+    def _open(self, split, check):
+        arrays = {}
+        for name, sha256 in self.index[split]["sha256"].items():
+            with open(self.folder / name, "rb") as file:
+                if check and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    raise ValueError(f"{name} has changed since it was written (sha256); delete "
+                                     "the folder to make it anew")
+            arrays[name] = np.load(self.folder / name, mmap_mode="r")
+        if check and (most := int(arrays[f"{split}.npy"].max())) >= self.index["vocab_size"]:
+            raise ValueError(f"{split}.npy holds id {most}, beyond {self.index['vocab_size']} ids")
+        return Ids(*(arrays.get(f"{split}{what}.npy") for what in ("", "-starts", "-mask")))
+
+    def __str__(self):
+        return f"{self.folder}: " + "; ".join(
+            f"{split} {n['documents']:,} documents, {n['tokens']:,} tokens, {n['bytes']:,} bytes"
+            for split in ("train", "val") for n in [self.index[split]])
+
+
+# ---- batches ----
+
+class Batches:
+    """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places.
+
+    Target t is the id after input t, or -1 where there is nothing to learn. A batch has the same
+    rows for any number of ranks, processes that train together: of `world` of them, rank r reads
+    rows r, r + world, r + 2 world ... state_dict() resumes exactly, with any world.
+    """
+
+    def __init__(self, data, batch_size, seq_len, seed=0, rank=0, world=1):
+        if batch_size < world:
+            raise ValueError(f"batch_size is {batch_size}, which leaves some of {world} processes "
+                             "without a window; give at least one to each")
+        if not 0 < seq_len < len(data.train):
+            raise ValueError(f"seq_len is {seq_len}, but must be 1 or more, and less than the "
+                             f"{len(data.train)} tokens there are to train on")
+        self.ids, self.batch_size, self.seq_len, self.seed = data.train, batch_size, seq_len, seed
+        self.rank, self.world, self.n = rank, world, 0  # n: windows so far, of all ranks
+
+    def start(self, n):  # exercise
+        """Where window n begins: an int that np.random.default_rng((self.seed, n)).integers() draws
+        from all places at which T + 1 ids fit into len(self.ids), 0 and the last place included;
+        T = self.seq_len. It depends on the seed and n alone: a checkpoint remembers n.
+        """
+        return int(np.random.default_rng((self.seed, n)).integers(0, len(self.ids) - self.seq_len))
+
+    def __next__(self):  # exercise
+        """The next batch: of its windows self.n, self.n + 1 ... self.n + batch_size - 1 those that
+        are this rank's. Then self.n moves on by batch_size. Of the T + 1 ids from self.start(n) on
+        the inputs are all but the last, by self.ids.read(), the targets all but the first, labels().
+        """
+        T, rows = self.seq_len, range(self.n + self.rank, self.n + self.batch_size, self.world)
+        self.n += self.batch_size
+        starts = [self.start(n) for n in rows]
+        return (np.stack([self.ids.read(start, T) for start in starts]),
+                np.stack([self.ids.labels(start + 1, T) for start in starts]))
+
+    def __iter__(self):
+        return self
+
+    def epochs(self):  # how often all ids have been seen
+        return [self.n * self.seq_len / len(self.ids)]
+
+    def state_dict(self):
+        return {"n": self.n}
+
+    def load_state_dict(self, state):
+        self.n = state["n"]
+
+
+def make_batches(data, batch_size, seq_len, seed=0, sampling="random", rank=0, world=1):
+    """The Batches above; for a mixture, or another sampling, those of extras/batches.py."""
+    if sampling == "random" and len(data.parts) == 1:
+        return Batches(data, batch_size, seq_len, seed, rank, world)
+    from batches import Batches as AnyBatches
+    return AnyBatches(data, batch_size, seq_len, seed, sampling, rank, world)
+
+
+# ---- yardsticks ----
+
+def token_bytes(tokenizer):  # exercise
+    """How many bytes of text each id stands for, (V,) int64: the length of its entry in
+    tokenizer.vocab, but 0 for special tokens; their ids are in tokenizer.special, {name: id}.
+    """
+    sizes = np.array([len(token) for token in tokenizer.vocab], dtype=np.int64)
+    sizes[list(tokenizer.special.values())] = 0
+    return sizes
+
+
+def bits_per_byte(nats, targets, sizes):  # exercise
+    """How many bits a byte of text costs: a loss that can be compared between tokenizers.
+
+    nats, targets: arrays of one shape, the loss of each target (-ln of its probability) and its id,
+    negative where masked. sizes: from token_bytes(). Sum the nats, in float64, over targets that
+    stand for at least one byte, and divide by ln 2 times the bytes of those targets.
+    bits_per_byte([ln 2, 9.0, 9.0], [0, 1, -1], [2, 0]) is 0.5: only id 0 counts.
+    """
+    nats, targets = np.asarray(nats, dtype=np.float64), np.asarray(targets)
+    size = np.where(targets >= 0, np.asarray(sizes)[np.maximum(targets, 0)], 0)
+    return float(nats[size > 0].sum() / (math.log(2) * size.sum()))
+
+
+def unigram_nats(counts, targets):  # exercise
+    """The loss of a model that knows only how often each id occurs, (N,) float64.
+
+    counts: (V,); targets: (N,) ids. Each costs -ln of its share of all counts, one added to every
+    count so that nothing is impossible (Laplace).
+    unigram_nats([3, 1], [0, 1]) == [ln(6/4), ln(6/2)]
+    """
+    counts = np.asarray(counts) + 1.0
+    return np.log(counts.sum() / counts)[targets]
+
+
+def baselines(data, ids=None, compressed=None):
+    """What a model has to beat, {name: bits per byte}, by default on the validation set.
+    ids: those of another text; compressed: its {"zlib": bytes, "lzma": bytes}.
+    """
+    if ids is None:
+        ids, compressed = data.val.labels(0, len(data.val)), data.index["val"]
+    sizes, V = token_bytes(data.tokenizer), data.index["vocab_size"]
+    ids = ids[ids >= 0]
+    return {"uniform": bits_per_byte(np.full(len(ids), math.log(V)), ids, sizes),
+            "unigram": bits_per_byte(unigram_nats(data.train.counts(V), ids), ids, sizes),
+            "zlib -9": float(8 * compressed["zlib"] / sizes[ids].sum()),
+            "lzma -9": float(8 * compressed["lzma"] / sizes[ids].sum())}
+
+
+# ---- the door, and the command ----
+
+def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False, workers=1,
+            say=print):
+    """The one door to data: a Dataset of the sources `names`, made if it isn't there yet. Without a
+    tokenizer one is trained, to `vocab_size` ids (default: 2048). Several sources, those that
+    find_files() doesn't know, and several processes are for extras/mixtures.py.
+    """
+    files = find_files(names[0]) if len(names) == 1 and workers == 1 else None
+    if files is None:
+        from mixtures import prepare_any
+        return prepare_any(names, vocab_size, data_dir, tokenizer, by_hand, workers, say)
+    name, vocab_size = names[0], vocab_size or 2048
+    key = hash_of(FORMAT, name, fingerprint(files), tokenizer.hash if tokenizer else vocab_size)
+    folder = Path(data_dir) / f"{slug(name)}-{key[:8]}"
+    if not (earlier := (folder / "index.json").exists()):
+        texts = (text for split, text in documents(name, files) if split == "train")
+        tokenizer = tokenizer or tokenizer_class(by_hand).train(texts, vocab_size)
+        write_folder(name, files, tokenizer, folder)
+    data = Dataset(folder, by_hand)
+    say(f"data       {data}{', made earlier' * earlier}")
+    return data
+
+
+def reopen(parts, by_hand=False):
+    """What prepare() returned, in another process: from its parts, as [(share, folder), ...]."""
+    parts = [(share, Dataset(folder, by_hand, check=False)) for share, folder in parts]
+    if len(parts) == 1:
+        return parts[0][1]
+    from mixtures import Mixture
+    return Mixture(parts)
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("source", nargs="?", default="python",
+        help="as 02_data/extras/corpus.py lists them (default: python)")
+    add("--vocab-size", type=int, help="train a tokenizer of this size (default: 2048)")
+    add("--tokenizer", metavar="FILE", help="use this one instead")
+    add("--data-dir", default="data", help="where data is kept (default: data)")
+    add("--workers", type=int, default=1, help="processes (default: 1)")
+    add("--by-hand", action="store_true", default=by_hand(), help="bpe.py's tokenizer")
+    args = parser.parse_args(argv)
+    own = args.tokenizer and tokenizer_class(args.by_hand).load(args.tokenizer)
+    data = prepare([args.source], args.vocab_size, args.data_dir, own, args.by_hand, args.workers)
+    for name, bits in baselines(data).items():
+        print(f"{name:10} {bits:6.3f} bits per byte of validation text")
+    for rows in zip(*next(make_batches(data, batch_size=3, seq_len=12))):
+        for what, ids in zip(("\ninputs ", "targets"), rows):
+            print(what, *(repr(data.tokenizer.decode([i]))[1:-1] if i >= 0 else "-" for i in ids),
+                  sep=" | ")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,331 @@
+"""All sources of documents: folders, other people's formats, and data sets on the net.
+
+data.py reads Python's own library and plain folders. Here are options behind a source's name, JSON
+lines, parquet, and downloads; conversations as well as texts; and official splits, made by the
+authors of a set. The table SOURCES lists every source.
+Left out: which documents are worth keeping (filters.py).
+
+    python 02_data/extras/corpus.py list
+    python 02_data/extras/corpus.py 'folder:.,include=*.py,exclude=tests/*'  # counts, and the first
+    python 02_data/extras/corpus.py fineweb-edu --num-shards 2
+
+Reads the source; downloads go to data/downloads/. Next: duplicates.py.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Callable
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, read_text, run, track
+
+from data import FEW, find_files, fingerprint, is_validation, slug
+from download import fetch
+from hub import fetch_all, hub_files, hub_token
+from records import read_any, read_core, read_jsonl, read_parquet, read_wikitext
+
+
+# ---- documents ----
+
+def content(record):
+    """A document as one text, of which its hash is taken."""
+    return record["text"] if "text" in record else json.dumps(record["messages"], sort_keys=True)
+
+
+def strings(record):
+    """The texts in a record: one, or what was said in a conversation."""
+    if "text" in record:
+        yield record["text"]
+    for message in record.get("messages", ()):
+        if isinstance(message["content"], str):
+            yield message["content"]
+        else:
+            yield from (part["text"] for part in message["content"])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Documents that can be read again and again, and the rule that splits them: by "hash" or by
+    "tail", as in data.documents(); or "official", where each record says its "split", train or val.
+    """
+
+    name: str
+    records: Callable  # () -> an iterator over the documents, records as records.py has them
+    split_by: str
+    fingerprint: str  # changes when the documents do
+    share: float = 0.05  # of the documents, for validation, where a hash decides
+    fim: float = 0.0  # share of the training documents that fim.py rearranges
+
+    @property
+    def slug(self):
+        return slug(self.name)
+
+    def documents(self):
+        """Yield ("train" or "val", record), without empty documents."""
+        for record in self.records():
+            if self.split_by == "tail":
+                text, cut = record["text"], int(len(record["text"]) * 0.9)
+                for split, part in (("train", text[:cut]), ("val", text[cut:])):
+                    if part:
+                        yield split, record | {"text": part}
+            elif content(record):
+                yield (record["split"] if self.split_by == "official" else
+                       "val" if is_validation(content(record), self.share) else "train"), record
+
+
+# ---- sources on this machine ----
+
+def from_files(name, top, files):
+    """The Source of some UTF-8 files below the folder `top`, each a document."""
+    def records():
+        for file in files:
+            yield {"text": read_text(file), "path": file.relative_to(top).as_posix()}
+
+    return Source(name, records, "tail" if len(files) < FEW else "hash", fingerprint(files))
+
+
+def python(path):
+    return from_files("python", Path(os.__file__).parent, find_files("python"))
+
+
+def folder(path, include=(), exclude=()):
+    """Every file below `path` (or the file `path` itself), in the order of their names.
+
+    include, exclude: globs that are compared with the rest of a file's path, below `path`; a *
+    matches slashes, too. ValueError if no file is left and, when the documents are read, if one is
+    not UTF-8 text.
+    """
+    top = Path(path)
+    if not top.exists():
+        raise ValueError(f"folder:{path} does not exist")
+    if top.is_file() and (include or exclude):
+        raise ValueError(f"folder:{path} is a file; include and exclude are for folders")
+
+    def wanted(file):
+        name = file.relative_to(top).as_posix()
+        return ((not include or any(fnmatch(name, glob) for glob in include))
+                and not any(fnmatch(name, glob) for glob in exclude))
+
+    files = [file for file in find_files(f"folder:{path}") or () if wanted(file)]
+    if not files:
+        raise ValueError(f"folder:{path} holds no text" + (" that the globs let through" if include
+                                                           or exclude else ""))
+    return from_files(f"folder:{path}", top, files)
+
+
+def rows(kind, read, suffixes, path, field=(None,)):
+    """The Source of what read() finds in the file `path`, or in all files below it whose names end
+    in one of `suffixes`.
+    """
+    top = Path(path)
+    if not top.exists():
+        raise ValueError(f"{kind}:{path} does not exist")
+    files = [top] if top.is_file() else sorted(p for p in top.rglob("*")
+                                               if p.name.endswith(suffixes))
+    if not files:
+        raise ValueError(f"{kind}:{path} holds no file that ends in {' or '.join(suffixes)}")
+    return Source(f"{kind}:{path}", lambda: (record for file in files
+                                             for record in read(file, field[-1])),
+                  "hash", fingerprint(files))
+
+
+# ---- sources on the net ----
+
+GITHUB = "https://raw.githubusercontent.com/"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. In files and hub, split is "train" or "val" if the set is split by its
+    authors, else "".
+    """
+
+    about: str
+    split_by: str
+    between: str  # what separates its documents
+    files: tuple = ()  # (split, address, sha256 or None), or ...
+    hub: tuple = ()  # ... (split, repository, folder in it, glob for the files in that)
+    num_shards: int | None = None  # how many files of the Hub's folder, unless asked for more
+    share: float = 0.05  # for validation, where a hash decides; less of a large set
+    gated: bool = False  # its owner asks for agreement to terms, and for an access token
+    read: Callable = read_any
+    open: Callable | None = None  # for sources on this machine
+
+    @property
+    def address(self):
+        return (self.files[0][1] if self.files else
+                "huggingface.co/datasets/" + "/".join(self.hub[0][1:3]) if self.hub else "")
+
+
+SOURCES = {
+    "python": Row("the standard library of the Python that runs this", "hash", "files",
+                  open=python),
+    "folder:PATH": Row("the files of a folder of UTF-8 text, or one; include=GLOB, exclude=GLOB",
+                       "hash or tail", "files", open=folder),
+    "jsonl:PATH": Row("JSON lines (.gz, .zst): text, content, messages, or field=NAME", "hash",
+                      "lines", open=functools.partial(
+                          rows, "jsonl", read_jsonl, (".jsonl", ".jsonl.gz", ".jsonl.zst"))),
+    "parquet:PATH": Row("parquet files, with the same fields", "hash", "rows",
+                        open=functools.partial(rows, "parquet", read_parquet, (".parquet",))),
+    "shakespeare": Row("plays, 1.1 MB: small, and known to everyone", "tail", "none, it is one",
+                       ((("", GITHUB + "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+                          "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")),)),
+    "wikitext-2": Row("720 good articles of Wikipedia, 12 MB", "official", "first headings",
+                      hub=(("train", "Salesforce/wikitext", "wikitext-2-raw-v1", "*/train-*"),
+                           ("val", "Salesforce/wikitext", "wikitext-2-raw-v1", "*/validation-*")),
+                      read=read_wikitext),
+    "wikitext-103": Row("28,595 of them, 540 MB", "official", "first headings",
+                        hub=(("train", "Salesforce/wikitext", "wikitext-103-raw-v1", "*/train-*"),
+                             ("val", "Salesforce/wikitext", "wikitext-103-raw-v1",
+                              "*/validation-*")), read=read_wikitext),
+    "fineweb-edu": Row("web pages that teach, 10 billion tokens", "hash", "rows", num_shards=1,
+                       hub=(("", "HuggingFaceFW/fineweb-edu", "sample/10BT", "*.parquet"),),
+                       share=0.002),
+    "c4": Row("web pages in English, cleaned by rules, 305 GB", "hash", "lines", num_shards=1,
+              hub=(("", "allenai/c4", "en", "*/c4-train.*"),), share=0.002),
+    "the-pile": Row("22 collections in one, without the books", "hash", "lines", num_shards=1,
+                    hub=(("", "monology/pile-uncopyrighted", "train", "*.jsonl.zst"),),
+                    share=0.002),
+    "the-stack": Row("Go files of public repositories, with their metadata", "hash", "files",
+                     hub=(("", "bigcode/the-stack-dedup", "data/go", "*.parquet"),),
+                     num_shards=1, share=0.01, gated=True),
+    "smoltalk": Row("a million conversations", "official", "conversations",
+                    hub=(("train", "HuggingFaceTB/smoltalk", "data/all", "*/train-*"),
+                         ("val", "HuggingFaceTB/smoltalk", "data/all", "*/test-*"))),
+    "gsm8k": Row("8,792 maths problems for children, solved step by step", "official", "lines", (
+        ("train", GITHUB + "openai/grade-school-math/master/grade_school_math/data/train.jsonl",
+         "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465"),
+        ("val", GITHUB + "openai/grade-school-math/master/grade_school_math/data/test.jsonl",
+         "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14"))),
+    "humaneval-x": Row("164 problems in Go, with tests: to evaluate on", "hash", "lines", (
+        ("", GITHUB + "THUDM/CodeGeeX/main/codegeex/benchmark/humaneval-x/go/data/"
+         "humaneval_go.jsonl.gz",
+         "09126ef64ac68f87296c5f3781186aedc5dec799b114d9df99d6de4a715a7830"),)),
+    "core": Row("22 tasks in context: to evaluate on", "hash", "items", (
+        ("", "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip", None),),
+        read=read_core),
+}
+
+
+def open_remote(name, row, data_dir, num_shards=None):
+    """The Source of a row of the table whose files are on the net, once all of them are fetched."""
+    cache = Path(data_dir) / "downloads" / name
+    token = hub_token() if row.gated else None
+    if row.gated and not token:
+        raise ValueError(f"{name} is open only to those who have agreed to its terms: do so at "
+                         f"https://huggingface.co/datasets/{row.hub[0][1]}, then put an access "
+                         "token (https://huggingface.co/settings/tokens) into HF_TOKEN")
+    found = [(split, fetch(url, cache / url.rpartition("/")[2], sha256), sha256)
+             for split, url, sha256 in row.files]
+    if row.hub and num_shards is None:
+        num_shards = row.num_shards
+    wanted = []
+    for split, repo, below, glob in row.hub:
+        listing = hub_files(repo, below, cache=cache / f"{below.replace('/', '-')}.json",
+                            token=token)
+        wanted += [(split, file) for file in listing if fnmatch(file.path, glob)][:num_shards]
+    paths = fetch_all([file for _, file in wanted], cache, token=token)
+    found += [(split, path, file.sha256) for (split, file), path in zip(wanted, paths)]
+
+    def records():
+        for split, path, _ in found:
+            for record in row.read(path):
+                yield record | {"split": split}
+
+    key = json.dumps([(path.name, sha256 or path.stat().st_size) for _, path, sha256 in found])
+    return Source(name, records, row.split_by, hashlib.sha256(key.encode()).hexdigest(), row.share)
+
+
+# ---- by name ----
+
+def parse_name(name):
+    """"folder:src,include=*.go" -> ("folder:src", {"include": ["*.go"]}). Keys may repeat."""
+    base, *pairs = re.split(r",(?=[a-z_]+=)", name)
+    options = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        options.setdefault(key, []).append(value)
+    return base, options
+
+
+def open_source(base, options, data_dir="data"):
+    """The Source that `base` stands for, a key of SOURCES with PATH filled in. Its files on the net
+    are fetched and checked first. options: {key: [values]}. ValueError if there is no such source.
+    """
+    kind, colon, path = base.partition(":")
+    row = SOURCES.get(f"{kind}:PATH" if colon else base)
+    if row is None:
+        hint = "; the number in NAME:0.3 is a share, and comes last" if colon else ""
+        raise ValueError(f"there is no source {base!r}; there are {', '.join(SOURCES)}{hint}")
+    if colon and not path:
+        raise ValueError(f"{base} needs a path behind it")
+    known = ({"folder": {"include", "exclude"}, "jsonl": {"field"}, "parquet": {"field"}}
+             .get(kind, {"num_shards"} if row.hub else set()))
+    if unknown := set(options) - known:
+        raise ValueError(f"{base} takes {' and '.join(sorted(known)) or 'no option'}, "
+                         f"not {', '.join(sorted(unknown))}")
+    name = ",".join([base, *(f"{key}={value}" for key in options for value in options[key])])
+    if row.open:
+        return dataclasses.replace(row.open(path, **options), name=name)
+    number = options.get("num_shards", [None])[-1]
+    if number is not None and not (number.isdecimal() and int(number) > 0):
+        raise ValueError(f"num_shards is {number}, but must be 1 or more")
+    source = open_remote(base, row, data_dir, number and int(number))
+    return dataclasses.replace(source, name=name)
+
+
+def find_source(name, data_dir="data"):
+    """The Source that `name` stands for, options behind it: NAME,key=value."""
+    return open_source(*parse_name(name), data_dir)
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", nargs="?", default="list",
+                        help="the source to look into (default: list, which lists them)")
+    parser.add_argument("--num-shards", type=int, metavar="N",
+                        help="fetch N files of a data set that has many (default: 1)")
+    parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")
+    args = parser.parse_args(argv)
+    if args.source == "list":
+        for name, row in SOURCES.items():
+            more = f"; {row.num_shards} file unless num_shards=N" if row.num_shards else ""
+            more += "; needs an access token" if row.gated else ""
+            rule = f"hash, {row.share:.1%}" if row.split_by == "hash" else row.split_by
+            print(f"{name:14}{row.about}\n{'':14}split by {rule}; between documents: "
+                  f"{row.between}{more}" + (f"\n{'':13}*{row.address}" if row.address else ""))
+        print("* the address that its authors give; it has not been tried")
+        return
+    base, options = parse_name(args.source)
+    if args.num_shards is not None:
+        options["num_shards"] = [str(args.num_shards)]
+    source = open_source(base, options, args.data_dir)
+    counts = {split: [0, 0] for split in ("train", "val")}
+    first = ""
+    for split, record in track(source.documents(), "reading", unit=" documents"):
+        first = first or content(record)
+        counts[split][0] += 1
+        counts[split][1] += len(content(record).encode())
+    for split, (n, n_bytes) in counts.items():
+        what = "documents" if source.split_by != "tail" else "parts of documents"
+        print(f"{split:5} {n:9,} {what} {n_bytes:15,} bytes")
+    print(f"split by {source.split_by}; the first document begins:\n\n{first[:300]}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,133 @@
+"""Data sets on the Hugging Face Hub: listed once, fetched whole.
+
+A set is a repository of files. They are listed at one commit, so that they fit together, and the
+listing is kept, so that every start sees the same ones and needs no network for it. The Hub knows
+the checksums of large files, which are compared as they arrive.
+Left out: the Hub's other ways to serve a set (converted, row by row).
+
+Used by corpus.py. Reads the Hub's public API (huggingface.co/docs/hub/api), writes files and
+listings where its caller says. Next: corpus.py.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, urljoin
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import read_text, write_safely
+from download import check, connect, fetch, insist, origin, part_of, size_of
+
+HUB = "https://huggingface.co"
+
+
+class HubFile(NamedTuple):
+    path: str  # within the set
+    size: int
+    sha256: str | None  # known of the large files, those in Git LFS
+    url: str
+
+
+def hub_token():
+    """The user's access token for the Hub, from where its own tools keep it, or None."""
+    token = os.environ.get("HF_TOKEN", "").split()
+    if not token:
+        home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+        path = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
+        token = read_text(path).split() if path.exists() else []
+    return "".join(token) or None  # with a line break in it, an error would print it
+
+
+def ask(url, token):
+    """(what the Hub's API answers, the address of its next page or None)."""
+    def attempt():
+        with connect(url, token) as response:
+            return response.read(), response.headers.get("Link", "")
+
+    data, link = insist(attempt, url, token, tries=5, wait=0.5)
+    following = re.search(r'<([^>]*)>;\s*rel="next"', link)
+    page = urljoin(url, following[1]) if following else None
+    if page and (page == url or origin(page) != origin(url)):
+        raise ValueError(f"{url} says that it goes on at {page}, which can't be")
+    return json.loads(data), page
+
+
+def list_files(api, folder, revision, token):
+    """{"commit": what `revision` stands for now, "files": [[path, size, sha256 or None], ...]}."""
+    try:
+        commit = ask(f"{api}/revision/{quote(revision, safe='')}", token)[0]["sha"]
+        entries, page = [], f"{api}/tree/{commit}/{quote(folder)}?recursive=true"
+        while page:
+            more, page = ask(page, token)
+            entries += more
+        files = sorted([entry["path"], entry["size"], (entry.get("lfs") or {}).get("oid")]
+                       for entry in entries if entry["type"] == "file")
+    except (json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+        raise ValueError(f"{api} does not answer as the Hub does (a login page?)") from None
+    return {"commit": commit, "files": files}
+
+
+def hub_files(repo, folder, revision="main", host=HUB, *, cache, token=None):
+    """The HubFiles below `folder` of the data set `repo` ("owner/name"), sorted by path.
+
+    They are listed once, at the commit that `revision` then stands for, and kept in the file
+    `cache`: later calls ask nobody and see the same files, until it is deleted. OSError if the
+    listing can't be had, ValueError if it is not one, or holds no files.
+    """
+    cache, what = Path(cache), {"repo": repo, "folder": folder, "revision": revision}
+    if not cache.exists():
+        found = list_files(f"{host}/api/datasets/{repo}", folder, revision, token)
+        if not found["files"]:
+            raise ValueError(f"{host}/datasets/{repo} has no files below {folder!r}")
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_safely(cache, json.dumps(what | found, indent=1))
+    try:
+        listing = json.loads(read_text(cache))
+    except json.JSONDecodeError:
+        listing = {}
+    if not what.items() <= listing.items():
+        raise ValueError(f"{cache} is not a listing of {folder!r} in {repo} ({revision}); "
+                         "delete it, and it is made anew")
+    where = f"{host}/datasets/{repo}/resolve/{listing['commit']}/"  # not kept: a token goes there
+    return [HubFile(path, size, sha256, where + quote(path))
+            for path, size, sha256 in listing["files"]]
+
+
+def fetch_all(files, folder, token=None):
+    """The paths of these HubFiles below `folder`, once all of them are there.
+
+    Call it before the work that needs them begins. A checksum is compared once, after the
+    download; at later starts, as hashing takes minutes, the size is enough. Before anything is
+    fetched: ValueError if a path leaves the folder or holds a file of another size, OSError if the
+    disk is too small.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    todo, needed = [], 0
+    for file in files:
+        path = folder / file.path
+        if Path(file.path).is_absolute() or ".." in Path(file.path).parts:
+            raise ValueError(f"{file.path!r} would be outside {folder}; it is not fetched")
+        if path.exists():
+            check(path, file.size, None, path, "move it away to download the right one")
+        else:
+            todo.append(file)
+            needed += max(0, file.size - size_of(part_of(path)))
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise OSError(f"{len(todo)} files for {folder} need {needed:,} bytes, and its disk has "
+                      f"{free:,} free; make room or choose another disk")
+    for i, file in enumerate(todo, 1):
+        fetch(file.url, folder / file.path, file.sha256, file.size, token,
+              label=f"{i} of {len(todo)}, {file.path}")
+    return [folder / file.path for file in files]

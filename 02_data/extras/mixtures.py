@@ -1,0 +1,215 @@
+"""Several sources as one data set, with one tokenizer.
+
+Sources are given by name, with options behind a name, and all or none of them with a share, which
+says how often it is read. What data.prepare() can't prepare by itself is prepared here: any source
+of corpus.py, cleaned if options of clean.py ask for it, by several processes.
+
+    python 04_train/train.py --data "jsonl:FILE,language=go:0.8" gsm8k:0.2
+
+Used by data.prepare(). Reads sources; writes data/NAME-KEY/. Next: batches.py.
+"""
+
+import dataclasses
+import os
+import re
+import sys
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+import console  # noqa: F401
+
+import numpy as np
+
+from bpe import SPECIAL_TOKENS, tokenizer_class
+from corpus import open_source, parse_name, strings
+from data import FORMAT, Dataset, Ids, hash_of, reopen
+from writing import write_folder
+
+OWN = {"include", "exclude", "field", "num_shards"}  # a source's own options
+
+
+# ---- several datasets as one ----
+
+class Joined(Ids):
+    """Several Ids, read as if they were one, each behind the one before."""
+
+    def __init__(self, parts):
+        self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
+
+    def __len__(self):
+        return int(self.ends[-1])
+
+    def pieces(self, start, n):  # exercise
+        """Where n ids from `start` on lie: [(Ids, start in it, how many), ...], no piece empty.
+
+        self.parts: the Ids; self.ends: where in the whole each of them ends, an array. ValueError,
+        naming the length of the whole, if start is negative, or the whole ends before start + n.
+        """
+        if start < 0 or start + n > len(self):
+            raise ValueError(f"{n} ids from {start} on are not among {len(self)}")
+        pieces, i = [], int(np.searchsorted(self.ends, start, side="right"))
+        offset = int(start - (self.ends[i - 1] if i else 0))
+        while n > 0:
+            k = min(n, len(self.parts[i]) - offset)
+            pieces.append((self.parts[i], offset, k))
+            n, i, offset = n - k, i + 1, 0
+        return pieces
+
+    def read(self, start, n):
+        found = [part.read(offset, k) for part, offset, k in self.pieces(start, n)]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def labels(self, start, n):
+        found = [part.labels(offset, k) for part, offset, k in self.pieces(start, n)]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def __getitem__(self, span):
+        start, stop, _ = span.indices(len(self))
+        return self.read(start, max(0, stop - start))
+
+    def counts(self, vocab_size):
+        return sum(part.counts(vocab_size) for part in self.parts)
+
+
+class Mixture:
+    """Several Datasets with one tokenizer.
+
+    parts: [(share, Dataset), ...]; the shares are made to sum to 1. train and val: those of all,
+    joined; index: vocab_size, and the bytes and compressed sizes of val, summed. hash: 16 hex
+    digits that change with any id of any source, and with the shares.
+    """
+
+    def __init__(self, parts):
+        total = sum(share for share, _ in parts)
+        self.parts = [(share / total, data) for share, data in parts]
+        datasets = [data for _, data in parts]
+        self.tokenizer = datasets[0].tokenizer
+        for data in datasets:
+            if data.tokenizer.hash != self.tokenizer.hash:
+                raise ValueError(f"{datasets[0].folder} has tokenizer {self.tokenizer.hash}, "
+                                 f"but {data.folder} has {data.tokenizer.hash}")
+        self.train, self.val = (Joined([getattr(data, split) for data in datasets])
+                                for split in ("train", "val"))
+        self.index = {"vocab_size": self.tokenizer.vocab_size,
+                      "val": {key: sum(data.index["val"][key] for data in datasets)
+                              for key in ("bytes", "zlib", "lzma")}}
+        self.hash = hash_of(*((data.hash, share) for share, data in self.parts))[:16]
+
+
+# ---- by name ----
+
+def split_share(name):
+    """"gsm8k:0.3" -> ("gsm8k", 0.3); a name without a share, and folder:2024, -> (name, None)."""
+    found = re.fullmatch(r"(.+):(\d*\.?\d+)", name)
+    if not found or found[1] in ("folder", "jsonl", "parquet", "prepared"):
+        return name, None
+    if not float(found[2]) > 0:
+        raise ValueError(f"the share of {found[1]} is {found[2]}, but must be above 0")
+    return found[1], float(found[2])
+
+
+def open_name(name, data_dir="data", by_hand=False, say=print):
+    """A Dataset for prepared:FOLDER, else a Source, cleaned if it has options of clean.py.
+
+    Among the options behind a name, fim is the share of training documents that fim.py rearranges;
+    clean.py has the fields of its Rules, and against; others are the source's own. ValueError for
+    a wrong or unknown option.
+    """
+    base, options = parse_name(name)
+    if base.startswith("prepared:"):
+        if options:
+            raise ValueError(f"{name}: prepared data takes no options, it is made already")
+        return Dataset(base.removeprefix("prepared:"), by_hand)
+    fim = options.pop("fim", ["0"])[-1]
+    if not re.fullmatch(r"[\d.e-]+", fim) or not 0 <= float(fim) <= 1:
+        raise ValueError(f"fim is {fim!r}, but must be a share from 0 to 1")
+    cleaning = {}
+    if options.keys() - OWN:
+        from clean import RULES, open_clean
+        cleaning = {key: options.pop(key) for key in RULES if key in options}
+    source = open_source(base, options, data_dir)  # which refuses unknown options
+    if cleaning:
+        source = open_clean(source, cleaning, data_dir, say)
+    if float(fim):  # in the name, so that its folder is another
+        source = dataclasses.replace(source, name=f"{source.name},fim={float(fim)}", fim=float(fim))
+    return source
+
+
+def train_tokenizer(sources, vocab_size, by_hand=False, workers=1):
+    """A tokenizer of the training documents of all `sources`, with the tokens that fim needs."""
+    texts = (text for source in sources for split, record in source.documents()
+             if split == "train" for text in strings(record))
+    special = SPECIAL_TOKENS
+    if any(source.fim for source in sources):
+        from fim import TOKENS
+        special = (*SPECIAL_TOKENS, *TOKENS)
+    more = {} if by_hand else {"workers": workers}
+    return tokenizer_class(by_hand).train(texts, vocab_size, special_tokens=special, **more)
+
+
+def make_dataset(source, vocab_size=2048, data_dir="data", tokenizer=None, by_hand=False,
+                 workers=1, say=print):
+    """The Dataset of a Source, made if it isn't there yet, in the folder that data.prepare() would
+    choose.
+    """
+    key = hash_of(FORMAT, source.name, source.fingerprint,
+                  tokenizer.hash if tokenizer else vocab_size)
+    folder = Path(data_dir) / f"{source.slug}-{key[:8]}"
+    earlier = (folder / "index.json").exists()
+    if not earlier:
+        tokenizer = tokenizer or train_tokenizer([source], vocab_size, by_hand, workers)
+        write_folder(source, tokenizer, folder, workers)
+    data = Dataset(folder, by_hand)
+    say(f"data       {data}{', made earlier' * earlier}")
+    return data
+
+
+def common_tokenizer(opened, vocab_size, tokenizer):
+    """The tokenizer that was given, or that of the Datasets among `opened`, or None. ValueError if
+    two of them differ, or if none was given and `vocab_size` is not that of a Dataset.
+    """
+    for data in opened:
+        if isinstance(data, Dataset):
+            if tokenizer is None and vocab_size not in (None, data.tokenizer.vocab_size):
+                raise ValueError(f"vocab_size is {vocab_size}, but {data.folder} was made with a "
+                                 f"vocabulary of {data.tokenizer.vocab_size}")
+            tokenizer = tokenizer or data.tokenizer
+            if tokenizer.hash != data.tokenizer.hash:
+                raise ValueError(f"{data.folder} has a tokenizer of its own, {data.tokenizer.hash},"
+                                 f" and can't be used with another, {tokenizer.hash}")
+    return tokenizer
+
+
+def prepare_any(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False,
+                workers=os.cpu_count() or 1, say=print):
+    """What data.prepare() returns, for any sources: of ["a:0.7", "b:0.3"] a Mixture, of ["a"] a
+    Dataset.
+
+    All share one tokenizer: the one given, or that of a prepared:FOLDER, or one trained on the
+    training documents of all. ValueError if some have shares and others don't.
+    """
+    shares = [split_share(name) for name in names]
+    if len({share is None for _, share in shares}) > 1:
+        raise ValueError(f"of {', '.join(names)} some have shares (NAME:0.3); give all one, or "
+                         "none, for equal parts")
+    opened = [open_name(name, data_dir, by_hand, say) for name, _ in shares]
+    tokenizer, vocab_size = common_tokenizer(opened, vocab_size, tokenizer), vocab_size or 2048
+    if tokenizer is None and len(names) > 1:
+        key = hash_of(FORMAT, *((s.name, s.fingerprint) for s in opened), vocab_size)
+        path = Path(data_dir) / f"tokenizer-{key[:8]}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            train_tokenizer(opened, vocab_size, by_hand, workers).save(path)
+        tokenizer = tokenizer_class(by_hand).load(path)
+    datasets = [one if isinstance(one, Dataset) else
+                make_dataset(one, vocab_size, data_dir, tokenizer, by_hand, workers, say)
+                for one in opened]
+    return reopen([(1.0 if share is None else share, data.folder)
+                   for (_, share), data in zip(shares, datasets)], by_hand)

@@ -1,0 +1,192 @@
+"""The folder that data.py writes, for more kinds of documents, by many processes, of any size.
+
+Several processes encode documents; the ids go to the disk in order, as they come, so a corpus may
+be larger than memory. In conversations some ids are not to be learned; then there is a mask beside
+the ids, train-mask.npy. Some training documents may be rearranged (fim.py). From plain files it
+makes the same files as data.write_folder(), byte for byte.
+
+Used by mixtures.py. Writes data/NAME-KEY/. Next: mixtures.py.
+"""
+
+import functools
+import hashlib
+import json
+import lzma
+import os
+import shutil
+import sys
+import zlib
+from array import array
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import track, write_safely
+
+import numpy as np
+
+import data
+from corpus import content
+from data import FORMAT, document_start
+from workers import in_batches, parallel
+
+
+# ---- one document ----
+
+def encode(record, tokenizer, fim=0.0):
+    """A document as (ids, mask, text). mask: which ids are to be learned, None for all; text: the
+    bytes to be learned. With probability `fim` a text is rearranged.
+    """
+    if "messages" in record:
+        from conversations import encode_conversation
+        return encode_conversation(record["messages"], tokenizer)
+    text = record["text"]
+    if fim:
+        from fim import encode_fim
+        return encode_fim(text, tokenizer, fim), None, text.encode()
+    return data.encode(text, tokenizer), None, text.encode()
+
+
+def encode_batch(batch, tokenizer, fim):
+    """A worker's part: [(split, record), ...] -> [(split, ids, mask, bytes of text, text), ...].
+    Validation documents are never rearranged, and their text is returned, to be compressed.
+    """
+    done = []
+    for split, record in batch:
+        ids, mask, text = encode(record, tokenizer, fim if split == "train" else 0.0)
+        ids = np.asarray(ids, dtype_of(tokenizer))  # less to send
+        done.append((split, ids, mask, len(text), text if split == "val" else b""))
+    return done
+
+
+def dtype_of(tokenizer):
+    return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+
+
+# ---- files that grow ----
+
+class NpyWriter:
+    """An .npy file of one dimension that grows: its header, with the length, is written again when
+    it is closed.
+    """
+
+    def __init__(self, file, dtype):
+        self.file, self.dtype, self.n = open(file, "w+b"), dtype, 0
+        self.write_header()
+
+    def write_header(self):
+        self.file.seek(0)  # numpy leaves room in it for any length
+        np.lib.format.write_array_header_1_0(self.file, {
+            "descr": self.dtype.str, "fortran_order": False, "shape": (self.n,)})
+
+    def append(self, values):
+        self.file.write(np.asarray(values, self.dtype).tobytes())
+        self.n += len(values)
+
+    def close(self):
+        """Returns the file's sha256, once it is on the disk."""
+        with self.file:
+            self.write_header()
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.seek(0)
+            return hashlib.file_digest(self.file, "sha256").hexdigest()
+
+
+class SplitWriter:
+    """One split's documents: the ids, where each begins, and a mask if there are conversations."""
+
+    def __init__(self, folder, split, dtype):
+        self.folder, self.split = folder, split
+        self.ids = NpyWriter(folder / f"{split}.npy", dtype)
+        self.mask, self.starts, self.bytes = None, array("q"), 0
+
+    def add(self, ids, mask, n_bytes):
+        if mask is not None and self.mask is None:
+            self.mask = NpyWriter(self.folder / f"{self.split}-mask.npy", np.dtype(np.uint8))
+            self.mask.append(np.ones(self.ids.n, np.uint8))
+        if self.mask:
+            self.mask.append(np.ones(len(ids), np.uint8) if mask is None else mask)
+        self.starts.append(self.ids.n)
+        self.ids.append(ids)
+        self.bytes += n_bytes
+
+    def close(self):
+        """The entry for index.json."""
+        starts = NpyWriter(self.folder / f"{self.split}-starts.npy", np.dtype(np.int64))
+        starts.append(self.starts)
+        files = {"": self.ids, "-starts": starts} | ({"-mask": self.mask} if self.mask else {})
+        return {"documents": len(self.starts), "tokens": self.ids.n, "bytes": self.bytes,
+                "sha256": {f"{self.split}{name}.npy": file.close() for name, file in files.items()}}
+
+
+class Compressors:
+    """How small zlib -9 and lzma -9 make a text that is given to them piece by piece."""
+
+    def __init__(self, data=b""):
+        self.compressors = {"zlib": zlib.compressobj(9), "lzma": lzma.LZMACompressor(preset=9)}
+        self.written = dict.fromkeys(self.compressors, 0)
+        self.add(data)
+
+    def add(self, data):
+        for name, compressor in self.compressors.items():
+            self.written[name] += len(compressor.compress(data))
+
+    def sizes(self):
+        """{"zlib": bytes, "lzma": bytes}. Ends the text."""
+        return {name: self.written[name] + len(compressor.flush())
+                for name, compressor in self.compressors.items()}
+
+
+# ---- a folder ----
+
+def write_folder(source, tokenizer, folder, workers=1):
+    """Encode every document of `source`, a corpus.Source, into `folder`. All is written aside, then
+    moved there; index.json, which makes the folder whole, is the last.
+
+    The files are the same for any number of worker processes. ValueError if a split is left without
+    a document or without anything to learn, or if the tokenizer lacks a token.
+    """
+    document_start(tokenizer)  # which may refuse
+    if source.fim:
+        from fim import TOKENS
+        if missing := [token for token in TOKENS if token not in tokenizer.special]:
+            raise ValueError(f"the tokenizer has no {missing[0]}, which fill-in-the-middle needs")
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed and had this number
+    aside.mkdir(parents=True)
+    try:
+        dtype, compressors = dtype_of(tokenizer), Compressors()
+        writers = {split: SplitWriter(aside, split, dtype) for split in ("train", "val")}
+        documents = track(source.documents(), "encoding", unit=" MB",
+                          size=lambda document: len(content(document[1])) / 1e6)
+        batches = in_batches(documents, 1 << 20, size=lambda document: len(content(document[1])))
+        work = functools.partial(encode_batch, tokenizer=tokenizer, fim=source.fim)
+        for batch in parallel(work, batches, workers):
+            for split, ids, mask, n_bytes, text in batch:
+                writers[split].add(ids, mask, n_bytes)
+                compressors.add(text)
+        index = {"format": FORMAT, "source": source.name, "split_by": source.split_by,
+                 "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size,
+                 "dtype": dtype.name, **{split: w.close() for split, w in writers.items()}}
+        for split in writers:
+            if not index[split]["documents"]:
+                raise ValueError(f"{source.name} leaves nothing for {split}; it needs more text")
+            if not index[split]["bytes"]:
+                raise ValueError(f"{source.name} has nothing to learn in {split}: no assistant "
+                                 "says a word")
+        index["val"] |= compressors.sizes()
+        tokenizer.save(aside / "tokenizer.json")
+        write_safely(aside / "index.json", json.dumps(index, indent=1))
+        if not (folder / "index.json").exists():  # another process may have been faster
+            folder.mkdir(exist_ok=True)
+            for file in sorted(aside.iterdir(), key=lambda file: file.name == "index.json"):
+                os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

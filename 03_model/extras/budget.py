@@ -1,0 +1,253 @@
+"""What a model costs: parameters, arithmetic and memory, before it is built.
+
+Every number here is a short formula for the whole family tree, and test_budget.py holds it against
+the real module: parameters counted, FLOPs counted by PyTorch, activations caught as autograd saves
+them, memory as PyTorch takes it (Muon's: beside length.py). Left out: time and money.
+
+    python 03_model/extras/budget.py --model gpt2-xl llama-7b 1b
+    python 03_model/extras/budget.py --model small --n-kv-head 1 --batch-size 4
+
+Prints a column for each model. Next: heads.py.
+"""
+
+import dataclasses
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, add_options, run
+from family import MODELS, FamilyConfig, family_of, model_config
+from gpt import GPTConfig
+from machine import matmul_peak
+
+
+def count_parameters(config):  # exercise
+    """{"embedding": n, "positions": n, "attention": n, "mlp": n, "norms": n, "head": n}: numbers
+    of parameters, 0 where there are none.
+
+    V is vocab_size, C d_model, D head_dim. The embedding is V x C, to which `ngrams` of 2 or more
+    add (ngrams - 1) * ngram_rows rows; learned positions are seq_len x C. Each block has two
+    matrices of attention (qkv: C to H D + 2 G D channels; out: H D to C) and two of the MLP (C to
+    d_ff, and back), three if the activation is swiglu (C to d_ff twice); with `bias` each also adds
+    a vector, as long as what it puts out. With `gains` each norm (two a block, the last one, and
+    with `embed_norm` the first) has C gains, and, if it is a LayerNorm and there is `bias`, C
+    shifts. The head is V x C; tied, it has none of its own.
+    A block with bias, swiglu, C = H D = G D = 4 and d_ff = 8: 80 in attention, 116 in the MLP.
+    """
+    V, C, F, L = config.vocab_size, config.d_model, config.d_ff, config.n_layer
+    family, keys = family_of(config), config.n_kv_head * config.head_dim
+    bias = family.bias
+    attention = (C + bias) * (C + 2 * keys) + (C + bias) * C
+    mlp = (1 + (family.activation == "swiglu")) * (C + bias) * F + (F + bias) * C
+    norm = family.gains * (C + C * (bias and family.norm == "layernorm"))
+    tables = max(0, family.ngrams - 1) * family.ngram_rows
+    return {"embedding": (V + tables) * C,
+            "positions": config.seq_len * C if family.positions == "learned" else 0,
+            "attention": L * attention,
+            "mlp": L * mlp,
+            "norms": (2 * L + 1 + family.embed_norm) * norm,
+            "head": 0 if family.tied else V * C}
+
+
+def multiplied_by(config):
+    """{"attention": n, "mlp": n, "head": n}: numbers in the matrices by which is multiplied, which
+    a head also is if it is the embedding table.
+    """
+    family = dataclasses.replace(family_of(config), bias=False, tied=False)
+    counts = count_parameters(dataclasses.replace(config, family=family))
+    return {name: counts[name] for name in ("attention", "mlp", "head")}
+
+
+def flops_per_token(config):  # exercise
+    """FLOPs of a training step per token, forward and backward (Chowdhery et al. 2022,
+    appendix B).
+
+    6 for each number in a matrix by which is multiplied, multiplied_by(config): one multiply and
+    one add forward, twice that backward. Tables in which rows are looked up, biases and gains don't
+    count. And in each layer 12 C T for the scores and
+    the weighted sum over all T = seq_len positions of the window, masked ones included.
+    """
+    numbers = sum(multiplied_by(config).values())
+    return 6 * numbers + 12 * config.n_layer * config.d_model * config.seq_len
+
+
+def cache_bytes(config, n_tokens=1, value_bytes=4):  # exercise
+    """Bytes that the KV cache takes for n_tokens positions of one sequence.
+
+    A key and a value of D numbers, `value_bytes` bytes each, for every one of the G key/value
+    heads, in every layer: with multi-query attention (G = 1) that is n_head times less than with
+    multi-head.
+    """
+    return 2 * config.n_layer * config.n_kv_head * config.head_dim * value_bytes * n_tokens
+
+
+def activation_bytes(config, batch_size, dtype="float32", recompute=False):
+    """Bytes that the forward pass keeps for the backward pass on a CPU, per micro-batch. Nearly
+    all of it is what was multiplied by something that learns.
+
+    With "bfloat16" products are computed, and what they read is kept, in 2 bytes a number; the
+    stream, norms and logits stay in 4. Attention's scores are never kept, but computed again (Dao
+    et al. 2022); config.by_hand keeps them, and of that this says up to a fifth too much. With
+    `recompute` of a block only what it reads is kept (Chen et al. 2016).
+    """
+    C, H, G, family = config.d_model, config.n_head, config.n_kv_head, family_of(config)
+    rms, rope, qk_norm = family.norm == "rmsnorm", family.positions == "rope", family.qk_norm
+    keys, low = G * config.head_dim, dtype != "float32"
+    short = 2 if low else 4
+
+    # 1) bytes per token and block
+    norm = (4 * (C + (1 + family.gains * C if rms else 2))  # the stream, 1/rms and what gains
+            # multiply; or mean and 1/std
+            + short * C)  # the stream normalised
+    attention = (short * (C + 2 * keys)  # queries, keys, values: one tensor
+                 # queries and keys turned, as (B, heads, T, D); norms turn them into 4 bytes
+                 + (4 * (rope or low) if qk_norm else short * rope) * (C + keys)
+                 + qk_norm * (short * (C + keys) + 4 * (H + G))  # normalised, 1/rms of each
+                 + short * C + 4 * H  # what the heads found, and their log-sum-exp
+                 + short * C * (rope or qk_norm or low)  # copied to be (B, T, C), or 2 bytes, again
+                 # by hand also its weights, and keys and values once for each head
+                 + config.by_hand * short * (H * config.seq_len + (H != G) * 2 * C))
+    mlp = short * config.d_ff * {"relu": 1,  # its result, which also tells its slope
+                                 "gelu": 2,  # what goes in, and what comes out
+                                 "relu2": 2,  # ReLU, and its square
+                                 "swiglu": 4}[family.activation]  # gate, silu(gate), up, product
+    if low and family.activation == "swiglu":
+        mlp += short * C  # gate and up make a copy each of what they read
+    block = 2 * norm + attention + mlp
+
+    # 2) and per token once: the last norm, the first, log-softmax, the soft cap's tanh
+    once = (norm + family.embed_norm * (norm - short * C)
+            + 4 * (1 + (family.softcap > 0)) * config.vocab_size)
+    block = 4 * C if recompute else block
+    return batch_size * config.seq_len * (config.n_layer * block + once)
+
+
+def recomputed_bytes(config, batch_size, dtype="float32"):
+    """Bytes that a block takes while it is recomputed and goes backward, beside what it reads: its
+    activations, and of its MLP three gradients (fewer unless the activation is ReLU^2).
+    """
+    whole, kept = (activation_bytes(config, batch_size, dtype, again) for again in (False, True))
+    short = 2 if dtype != "float32" else 4
+    return ((whole - kept) // config.n_layer
+            + 3 * short * config.d_ff * batch_size * config.seq_len)
+
+
+def muon_groups(config):
+    """{(m, n): how many numbers the blocks' matrices of that shape have together}; queries, keys
+    and values are matrices of their own. What has one shape, Muon orthogonalises together.
+    """
+    C, F, keys = config.d_model, config.d_ff, config.n_kv_head * config.head_dim
+    numbers = Counter()
+    for shape, count in (((C, C), 2),  # queries, and what attention puts out
+                         ((keys, C), 2),  # keys, values
+                         ((F, C), 1 + (family_of(config).activation == "swiglu")), ((C, F), 1)):
+        numbers[shape] += config.n_layer * count * shape[0] * shape[1]
+    return numbers
+
+
+def muon_bytes(config):
+    """Bytes that a step of Muon takes for a while in float32: the look-ahead gradient of every
+    matrix, and of one group at a time three copies and two products of the short side.
+    """
+    groups = muon_groups(config)
+    return 4 * (groups.total() + max(3 * k + 2 * k * min(shape) // max(shape)
+                                     for shape, k in groups.items()))
+
+
+def training_memory(config, batch_size, optimizer="adamw", dtype="float32", recompute=False):
+    """{"weights": bytes, ...} of a training step with this micro-batch: what tensors take at most.
+
+    Weights and gradients take 4 bytes a parameter; AdamW keeps two moments, 8, Muon of the matrices
+    inside the blocks one average, 4. "copies": with dtype "bfloat16" what is multiplied by, in 2
+    bytes. "workspace" is what comes and goes: the logits' gradient twice, when the backward pass
+    starts; or, if it takes more, a recomputed block, for which the logits are gone; or Muon's, for
+    which activations and copies are gone.
+    Where a micro-batch is the whole batch, the first gradients come when the last activations go,
+    and it is less, by at most the gradients.
+    """
+    parameters, numbers = count_parameters(config), multiplied_by(config)
+    n, inside = sum(parameters.values()), parameters["attention"] + parameters["mlp"]
+    matrices = numbers["attention"] + numbers["mlp"]
+    muon, low = optimizer == "muon", dtype != "float32"
+    copies = 2 * low * (inside + numbers["head"])
+    activations = activation_bytes(config, batch_size, dtype, recompute)
+    logits = 4 * batch_size * config.seq_len * config.vocab_size
+    workspace = 2 * logits
+    if recompute:
+        kept = (1 + (family_of(config).softcap > 0)) * logits
+        workspace = max(workspace, recomputed_bytes(config, batch_size, dtype) - kept)
+    if muon:
+        workspace = max(workspace, muon_bytes(config) - activations - copies)
+    return {"weights": 4 * n, "copies": copies, "gradients": 4 * n,
+            "optimizer": 8 * n - 4 * muon * matrices,
+            "activations": activations, "workspace": workspace}
+
+
+# ---- the table ----
+
+def size(n_bytes):
+    """Bytes as a person reads them: 12.3 MB (of 10^6)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            break
+        n_bytes /= 1000
+    else:
+        unit = "TB"
+    return f"{n_bytes:.3g} {unit}"
+
+
+def column(config, batch_size, peak):
+    """What the table says of one config: {title: {row: text}}; "" where there is nothing to say."""
+    parameters, memory = count_parameters(config), training_memory(config, batch_size)
+    n, flops = sum(parameters.values()), flops_per_token(config)
+    return {
+        "parameters":
+        {name: f"{k:,}  {k / n:4.0%}" if k else "" for name, k in parameters.items()}
+        | {"all": f"{n:,}  100%"},
+        f"training, float32, AdamW, {batch_size} windows at once":
+        {"a window": f"{config.seq_len:,} tokens"}
+        | {name: size(n_bytes) if n_bytes else "" for name, n_bytes in memory.items()}
+        | {"all": size(sum(memory.values())),
+           "a token": f"{flops / 1e6:,.1f} MFLOP", "at best": f"{peak / flops:,.1f} tokens/s"},
+        "KV cache, float32":
+        {"a token": size(cache_bytes(config)),
+         "a window": size(cache_bytes(config, config.seq_len))}}
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", nargs="+", default=["tiny"], choices=MODELS, metavar="NAME",
+                        help="rows of family.py's MODELS (default: tiny); the other options change "
+                        f"them. There are {', '.join(MODELS)}")
+    parser.add_argument("--batch-size", type=int, default=8,
+                        help="windows in a micro-batch (default: 8)")
+    for kind in (GPTConfig, FamilyConfig):
+        add_options(parser, kind)
+    given = vars(parser.parse_args(argv))
+    names, batch_size = given.pop("model"), given.pop("batch_size")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
+    configs = [model_config(**MODELS[name] | given) for name in names]
+    peak = matmul_peak()
+    columns = [column(config, batch_size, peak) for config in configs]
+    print(" " * 13 + "".join(f"{name:>22}" for name in names))
+    for title, rows in columns[0].items():
+        print(title)
+        for row in rows:
+            texts = [said[title][row] for said in columns]
+            if any(texts):
+                print(f"  {row:11}" + "".join(f"{text:>22}" for text in texts).rstrip())
+    print(f"at best: if all were as quick here as a large matrix product, {peak / 1e9:.0f} GFLOP/s")
+
+
+if __name__ == "__main__":
+    run(main)

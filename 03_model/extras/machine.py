@@ -1,0 +1,131 @@
+"""The machine that does the work: which device, how fast, how much memory, and how that is given
+out.
+
+Nothing about models; a first reading may skip it.
+
+    python 03_model/extras/machine.py
+"""
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, choose_device, run
+
+import torch
+
+
+def keep_freed_memory():
+    """Ask glibc not to hand freed memory back: every step takes the same large blocks again, and
+    each page that the system gives out anew costs a fault. No effect on other systems.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap keeps them
+    except (OSError, AttributeError):
+        pass
+
+
+def return_freed_memory(least):
+    """Ask glibc to hand freed blocks of at least this many bytes (up to 32 MB) back at once: a
+    process then has hardly more than its tensors need. The opposite of keep_freed_memory(): with
+    it a model of a gigabyte has a few largest blocks' worth of holes, without it slower steps.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 2**16)  # M_MMAP_MAX: as many large blocks as are asked for
+        libc.mallopt(-3, least)  # M_MMAP_THRESHOLD: each a mapping of its own
+    except (OSError, AttributeError):
+        pass
+
+
+def matmul_peak(device="cpu", dtype=torch.float32, seconds=0.4):
+    """FLOP/s of a large square matrix product here and now: what a perfect program would reach."""
+    n = 1024 if device == "cpu" else 8192
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device, lambda: None)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        wait()
+        start = time.perf_counter()
+        a @ a
+        wait()
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
+
+
+def group_room(folder, limit, usage, stat, reclaimable):
+    """Bytes left in a control group whose files have these names; inf if it has no limit.
+
+    Pages of files that nobody looks at count as used, but are given up when somebody needs room.
+    """
+    if not (folder / limit).exists() or (total := (folder / limit).read_text().strip()) == "max":
+        return float("inf")
+    rows = dict(line.split() for line in (folder / stat).read_text().splitlines())
+    return int(total) - int((folder / usage).read_text()) + int(rows.get(reclaimable, 0))
+
+
+def linux_memory(root):
+    """Bytes that a process may still take: what the machine can spare, or, if less, what is left in
+    one of the control groups that it is in. A container is such a group.
+
+    root: where the system's files are, "/".
+    """
+    rows = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
+    free = int(rows["MemAvailable"].split()[0]) * 1024
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            top = root / "sys/fs/cgroup"
+            names = "memory.max", "memory.current", "memory.stat", "inactive_file"
+        elif "memory" in controllers.split(","):  # version 1
+            top = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat",
+                     "total_inactive_file")
+        else:
+            continue
+        folder = top / path.strip("/")  # not there if the container shows only its own: then top
+        for group in [folder, *folder.parents][:len(folder.parts) - len(top.parts) + 1]:
+            free = min(free, group_room(group, *names))
+    return max(0, free)
+
+
+def free_memory(device="cpu", root="/"):
+    """Bytes that this process may still take on the device, or None if nobody tells. Never raises.
+
+    Of a Mac's processor all memory, of its GPU what the system recommends.
+    """
+    try:
+        if device == "cuda":
+            return torch.cuda.mem_get_info()[0]
+        if device == "mps":
+            return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        if (Path(root) / "proc/meminfo").exists():
+            return linux_memory(Path(root))
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except Exception:  # whatever it is: not to know is no reason to stop
+        return None
+
+
+def main(argv=None):
+    Parser(description=__doc__.splitlines()[0]).parse_args(argv)
+    device = choose_device()
+    print(f"{device}: {torch.get_num_threads()} threads, a matrix product reaches "
+          f"{matmul_peak(device) / 1e9:,.0f} GFLOP/s, {(free_memory(device) or 0) / 1e9:,.1f} GB "
+          "of memory are free")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,316 @@
+"""Other people's checkpoints, in and out: a Hugging Face folder <-> our GPT.
+
+By the tables of huggingface.py, read in both directions: what goes out comes in again bit by bit.
+Left out: other architectures, quantised weights, pickles (a .bin file can run anything).
+
+    python 03_model/extras/weights.py FOLDER
+
+Prints what a folder holds, and each tensor's name and shape (out, in), here and there.
+Reads and writes config.json and model.safetensors, for which it needs safetensors; export() writes
+the tokenizer's files and generation_config.json beside them. Next: 04_train/train.py.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, run, track
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from conversations import end_ids
+from family import family_of
+from formats import write_huggingface
+from gpt import make_model
+from huggingface import ARCHITECTURES, flat, from_huggingface, to_huggingface
+from records import library
+
+# Tensors of older files that are the same in every model.
+CONSTANTS = re.compile(r".*(\.attn\.(masked_)?bias|rotary_emb\.inv_freq)")
+PURPOSE = "a Hugging Face folder"  # needs safetensors
+
+
+# ---- a tensor ----
+
+def turned(rows, config):  # exercise
+    """Our rows of queries, keys and values from Llama's, and Llama's from ours: twice is nothing.
+
+    rows: a weight ((H + 2G) * D, C) or a bias ((H + 2G) * D,): D rows for each of H queries, then
+    G keys, then G values. Returns a new tensor, in which the second half of every query's and key's
+    rows is negated. With H = G = 1 and D = 2, [1, 2, 3, 4, 5, 6] becomes [1, -2, 3, -4, 5, 6].
+    Llama turns the pair (x1, x2) the other way: rotate(), seen in a mirror that shows (x1, -x2).
+    """
+    # Exact: to turn the other way is to mirror, rotate() and mirror again (conjugation). The first
+    # mirror is here, only signs; the second leaves q k' as it is, since it shows both of them.
+    H, G = config.n_head, config.n_kv_head
+    heads = rows.clone().view(H + 2 * G, 2, -1)  # (heads, halves, rows of a half)
+    heads[:H + G, 1] *= -1
+    return heads.view_as(rows)
+
+
+def divided(rows, config):  # exercise
+    """Rows of queries, keys and values together, as in turned(), as three tensors.
+
+    rows: ((H + 2G) * D, C) or ((H + 2G) * D,). Returns (H * D, ...), (G * D, ...), (G * D, ...).
+    With H = 2, G = 1 and D = 2, [1, 2, 3, 4, 5, 6, 7, 8] becomes [1, 2, 3, 4], [5, 6], [7, 8].
+    """
+    heads = (config.n_head, config.n_kv_head, config.n_kv_head)
+    return rows.split([n * config.head_dim for n in heads])
+
+
+def to_theirs(tensor, how, config):
+    """A tensor of ours as a list of theirs. how: from the table."""
+    tensor = turned(tensor, config) if "turned" in how else tensor
+    tensor = tensor.t() if "transposed" in how else tensor  # to (in, out)
+    return divided(tensor, config) if "divided" in how else [tensor]
+
+
+def to_ours(tensors, how, config):
+    """to_theirs() undone."""
+    tensor = torch.cat(tensors) if "divided" in how else tensors[0]
+    tensor = tensor.t() if "transposed" in how else tensor
+    return turned(tensor, config) if "turned" in how else tensor
+
+
+def full_name(name, kind):
+    prefix = ARCHITECTURES[kind].prefix
+    return name if name.startswith((prefix, "lm_head.")) else prefix + name
+
+
+def dictionary(model, kind):
+    """(name, their names, how it differs) for every tensor of a model; a tied head has none."""
+    for name, _ in model.named_parameters():
+        module, _, last = name.rpartition(".")  # last: weight or bias
+        n = "".join(re.findall(r"^blocks\.(\d+)", module))
+        theirs, how = ARCHITECTURES[kind].tensors[module.replace(f"blocks.{n}.", "blocks.N.")]
+        theirs = full_name(f"{theirs.replace('.N.', f'.{n}.')}.{last}", kind)
+        how = "" if (how, last) == ("transposed", "bias") else how
+        yield name, [theirs.format(x) for x in "qkv"] if "divided" in how else [theirs], how
+
+
+def in_their_terms(model, kind):
+    """{their name: tensor} of a whole model."""
+    parameters = dict(model.named_parameters())
+    return {other: tensor.detach() for name, theirs, how in dictionary(model, kind)
+            for other, tensor in zip(theirs, to_theirs(parameters[name], how, model.config))}
+
+
+# ---- in ----
+
+def read_json(path):
+    """The dict in a JSON file. ValueError, naming the file, if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent} holds no {path.name}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged (it holds no JSON object)")
+    return content
+
+
+def weight_files(folder):
+    """The names of the files that hold the weights: one, or those of an index."""
+    if (folder / "model.safetensors").exists():
+        return ["model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]
+        but = f", only a pickle, {min(pickles)}, which could run anything" if pickles else ""
+        raise ValueError(f"{folder} holds no model.safetensors{but}")
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or any(Path(str(n)).name != n for n in names.values()):
+        raise ValueError(f"{index} is damaged (its weight_map names no files)")
+    return sorted(set(names.values()))
+
+
+def read_tensors(folder):
+    """{name: tensor} of a folder. A tensor is read from the disk when it is looked at."""
+    load, tensors = library("safetensors.torch", PURPOSE).load_file, {}
+    for name in weight_files(folder):
+        try:
+            tensors |= load(folder / name)
+        except FileNotFoundError:
+            raise ValueError(f"{folder} holds no {name}, which its index names") from None
+        except library("safetensors", PURPOSE).SafetensorError as error:
+            raise ValueError(f"{folder / name} is damaged ({error})") from None
+    return tensors
+
+
+def check(tensors, expected):
+    """ValueError, naming tensors and shapes, unless these are the expected ones, of floats."""
+    there, wanted = ({name: f"{name} {tuple(tensor.shape)}" for name, tensor in each.items()}
+                     for each in (tensors, expected))
+    problems = {
+        "missing": [wanted[n] for n in wanted if n not in there],
+        "unexpected": [there[n] for n in there if n not in wanted],
+        "of another shape": [f"{there[n]}, expected {tuple(expected[n].shape)}" for n in wanted
+                             if n in there and there[n] != wanted[n]],
+        "not floats": [f"{there[n]} {str(tensors[n].dtype).removeprefix('torch.')}" for n in wanted
+                       if n in there and not tensors[n].is_floating_point()]}
+    if any(problems.values()):
+        raise ValueError("; ".join(
+            f"{what}: {', '.join(names[:3])}" + f" and {len(names) - 3} more" * (len(names) > 3)
+            for what, names in problems.items() if names))
+
+
+class Unfilled(TorchFunctionMode):
+    """Within it no tensor is filled with random numbers, which takes longer than reading a file."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function.__name__.endswith(("uniform_", "normal_")):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+def open_folder(folder):
+    """(a GPT on "meta", shapes only, its model_type, {their name: tensor}), which fit together."""
+    folder = Path(folder)
+    settings = read_json(folder / "config.json")
+    try:
+        config, kind = from_huggingface(settings), settings["model_type"]
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
+    with torch.device("meta"), Unfilled():
+        model = make_model(config).eval()
+    tensors = {full_name(name, kind): tensor for name, tensor in read_tensors(folder).items()
+               if not CONSTANTS.fullmatch(name)}
+    embed = full_name(ARCHITECTURES[kind].tensors["embed"][0] + ".weight", kind)
+    tied = family_of(config).tied
+    if tied and embed in tensors and "lm_head.weight" in tensors:  # some store it twice
+        if torch.equal(tensors["lm_head.weight"], tensors[embed]):
+            del tensors["lm_head.weight"]
+    try:
+        check(tensors, in_their_terms(model, kind))
+    except ValueError as error:
+        raise ValueError(f"{folder}: the tensors don't fit config.json; {error}") from None
+    return model, kind, tensors
+
+
+def read_model(folder, device="cpu", dtype=torch.float32):
+    """The GPT in a Hugging Face folder, in eval mode.
+
+    dtype: what its parameters become; in the file they may be of any float type. ValueError, in
+    one line, for a folder that is incomplete, damaged or not expressible here.
+    """
+    model, kind, tensors = open_folder(folder)
+    names = list(dictionary(model, kind))
+    state = {name: nn.Parameter(to_ours([tensors[t] for t in theirs], how, model.config).to(
+                 device, dtype, copy=True, memory_format=torch.contiguous_format))
+             for name, theirs, how in track(names, "reading tensors", len(names))}
+    if family_of(model.config).tied:
+        state["head.weight"] = state["embed.weight"]
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+# ---- out ----
+
+@contextmanager
+def all_or_nothing(folder):
+    """A new folder, whose files move to `folder` once all are written. config.json goes first and
+    comes last: no folder looks whole without it. ValueError if `folder` holds anything else, which
+    would pass for a part of this model.
+    """
+    folder = Path(folder).resolve()
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        folder.mkdir(exist_ok=True)
+        new = {path.name for path in aside.iterdir()}
+        if others := [path.name for path in folder.iterdir()
+                      if path.name not in new or not path.is_file()]:
+            raise ValueError(f"{folder} holds {min(others)}, which is not of this model: give a "
+                             "new folder")
+        (folder / "config.json").unlink(missing_ok=True)
+        for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(aside)
+
+
+def write_json(path, content):
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_model(model, folder, bos=None, eos=None):
+    """Write config.json and model.safetensors, for transformers and read_model().
+
+    bos, an id, and eos, a list of ids, are for config.json. ValueError if no architecture expresses
+    the model, OSError if the disk is full; then `folder` is as it was.
+    """
+    settings, safetensors = to_huggingface(model.config), library("safetensors.torch", PURPOSE)
+    settings |= {"dtype": str(model.embed.weight.dtype).removeprefix("torch."),
+                 "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": None}
+    tensors = {name: tensor.clone(memory_format=torch.contiguous_format)  # none may share memory
+               for name, tensor in in_their_terms(model, settings["model_type"]).items()}
+    with all_or_nothing(folder) as aside:
+        try:
+            safetensors.save_file(tensors, aside / "model.safetensors", {"format": "pt"})
+            (aside / "model.safetensors").chmod(0o666 & aside.stat().st_mode)
+        except library("safetensors", PURPOSE).SafetensorError as error:
+            raise OSError(f"{folder}: model.safetensors can't be written ({error})") from None
+        write_json(aside / "config.json", settings)
+
+
+def export(model, tokenizer, folder):
+    """write_model(), with all that AutoTokenizer and generate() of transformers need to go on as
+    here: a text begins with <|bos|>, if the tokenizer has it, and ends at an id of
+    conversations.end_ids(). ValueError if the model lacks ids.
+    """
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model "
+                         f"{model.config.vocab_size}")
+    bos = "<|bos|>" if "<|bos|>" in tokenizer.special else None
+    first = tokenizer.special.get(bos)
+    ends = sorted(end_ids(tokenizer)) or None
+    with all_or_nothing(folder) as aside:
+        write_model(model, aside, first, ends)
+        write_huggingface(tokenizer, aside / "tokenizer.json", bos)
+        write_json(aside / "tokenizer_config.json", {
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": bos,
+            "pad_token": bos, "padding_side": "left", "clean_up_tokenization_spaces": False,
+            "model_max_length": model.config.seq_len})
+        write_json(aside / "generation_config.json", {  # what pads is not looked at: any id will do
+            "bos_token_id": first, "eos_token_id": ends, "pad_token_id": first})
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="with config.json and model.safetensors")
+    model, kind, tensors = open_folder(parser.parse_args(argv).folder)
+    parameters, there = dict(model.named_parameters()), in_their_terms(model, kind)
+    print(f"{kind}: {', '.join(f'{k} {v}' for k, v in flat(model.config).items())}\n"
+          f"{sum(p.numel() for p in parameters.values()):,} parameters; {len(parameters)} tensors "
+          f"here, {len(tensors)} there\n")
+    rows = [("here", "", "there", "", "")]
+    for name, theirs, how in dictionary(model, kind):
+        if not re.match(r"blocks\.[1-9]", name):  # all blocks are alike
+            cells = [(other, tuple(there[other].shape)) for other in theirs]
+            rows.append((name, tuple(parameters[name].shape), *cells[0], how))
+            rows += [("", "", *cell, "") for cell in cells[1:]]
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths)).rstrip())
+
+
+if __name__ == "__main__":
+    run(main)

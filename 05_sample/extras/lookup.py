@@ -1,0 +1,97 @@
+"""Several ids at a step: guess what comes next from the text itself, then let the model check.
+
+A step costs about the same whether a model reads one new id or three: the time goes into reading
+its weights. So let something cheap guess the next few, here the ids that followed when the last few
+stood in the text before (code, tables and quotations repeat themselves), and read all of them in
+one step. Then choose the ids one after the other exactly as without guesses; as long as a guess was
+right, what the model made of the next position is already there. Where one was wrong, the rest is
+taken back. The text is not only as likely as without guesses: with the same seed it is the same.
+(In float32. With fewer bits numbers are rounded a little differently when more are read together.)
+This is speculative decoding (Leviathan et al. 2023) with the prompt for a draft model. Its guesses
+are certain of themselves, so no rejection step is needed: an id to which the model gives 30% is
+drawn 30% of the time, so often is the guess accepted; otherwise what was drawn is another id.
+Left out: draft models, trees of guesses, more than one text.
+
+    python 05_sample/sample.py --prompt "def main(" --temperature 0 --guesses 8
+
+Used by sample.py. Next: quant.py.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+import numpy as np
+import torch
+
+from gpt import greedy, make_cache
+
+
+def guess(ids, n_guesses, longest=3):  # exercise
+    """What followed the last time: up to n_guesses ids, [] if there is no such time.
+
+    ids: (N,) array. Take the last n = `longest` ids; if they stand somewhere before, return what
+    followed at the latest such place (it may run on into those n); else try n - 1, ... 1.
+    guess(np.array([1, 2, 3, 9, 1, 2]), 3) is [3, 9, 1], a list.
+    """
+    N = len(ids)
+    for n in range(min(longest, N - 1), 0, -1):
+        same = np.ones(N - n, bool)  # does a copy of the last n begin at 0, 1, ... N - n - 1?
+        for i in range(n):
+            same &= ids[i:N - n + i] == ids[N - n + i]
+        places = np.flatnonzero(same)
+        if len(places):
+            start = places[-1] + n
+            return ids[start:start + n_guesses].tolist()
+    return []
+
+
+@torch.inference_mode()
+def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):  # exercise
+    """gpt.generate() for one prompt, a list of ids, with up to n_guesses guesses a step.
+
+    Yields the same: n_tokens times the next id, (1,), chosen by pick(logits (1, V)), which sees the
+    same logits in the same order. A step reads the new id and guess(row, ...) behind it at once,
+    model.hidden(ids (1, 1 + g), cache)[0], (1 + g, C), and then
+    1. chooses ids one after the other, as long as the guesses are right: the logits behind guess i
+       count only if guesses 0 .. i were chosen;
+    2. takes back what was guessed wrongly: cache.length becomes the number of positions that hold
+       chosen ids. The id chosen last is never among them yet.
+    No more is guessed than the cache has room for, or than is asked for. When the window is full,
+    the newer half of the row, (window + 1) // 2 ids, is read into the cleared cache, as in
+    generate().
+    """
+    window, prompt = model.config.seq_len, list(prompt)[-model.config.seq_len:]
+    row, end, last = np.array(prompt), len(prompt), len(prompt) + n_tokens  # row[:end]: all so far
+    cache = make_cache(model, [prompt], n_tokens)
+    x, guesses = cache.read(model, [prompt]), []
+    while end < last:
+        # 1) choose ids as long as the guesses are right
+        known = cache.length - len(guesses)  # what the cache will rightly hold
+        for i, logits in enumerate(model.logits(x).split(1)):
+            next_id = pick(logits)
+            row = np.concatenate((row, np.zeros_like(row))) if end == len(row) else row
+            row[end], end = next_id, end + 1
+            yield next_id
+            if end == last or i == len(guesses) or guesses[i] != row[end - 1]:
+                break
+        # 2) take back what was guessed wrongly; read the new id and the next guesses
+        if end == last:
+            break
+        cache.length = known + i
+        if cache.length == window:
+            cache.clear()
+            x, guesses = cache.read(model, [row[end - (window + 1) // 2:end].tolist()]), []
+        else:
+            room = min(n_guesses, cache.size - cache.length - 1, last - end - 1)
+            guesses = guess(row[:end], room)
+            ids = torch.tensor([[row[end - 1], *guesses]], device=cache.keys.device)
+            x = model.hidden(ids, cache)[0]  # (1 + guesses, C)

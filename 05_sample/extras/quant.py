@@ -1,0 +1,340 @@
+"""How weights lie in memory for decoding: float32, bfloat16, int8.
+
+A step of decoding reads every weight once and does little else, so with a large model it is as fast
+as the memory: half the bytes could take half the time, if the kernel is as good, and of equal bytes
+those that lie as the kernel reads them take least. int8 is a quarter of the bytes, whole numbers: a
+weight becomes one of 255 steps of its row, and what it is multiplied with is rounded too, as a
+processor multiplies whole numbers fastest.
+What that costs is measured, in bits per byte; it is not free.
+Left out: fewer than 8 bits, calibration on data (GPTQ, AWQ), training with rounded numbers.
+
+    python 05_sample/extras/quant.py --run tiny
+    python 05_sample/extras/quant.py --weights FOLDER --file TEXT --tokens 4000
+
+Reads the newest run in runs/ and its validation set, or --run, or --weights and --file; prints a
+table. Next: figures.py.
+"""
+
+import copy
+import dataclasses
+import os
+import statistics
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
+from console import Parser, add_options, option, read_text, run
+
+import numpy as np
+import torch
+from torch import nn
+
+from budget import cache_bytes
+from data import bits_per_byte, token_bytes
+from gpt import generate
+from runs import ModelOptions, prepare_data, same_tokenizer
+from validation import score
+
+KINDS = ("float32", "bfloat16", "int8")
+TINY = torch.finfo(torch.float32).tiny  # instead of 0, to divide zeros by
+
+
+# ---- the idea, by hand ----
+
+def quantize_rows(w):  # exercise
+    """Each row of a matrix as whole numbers from -127 to 127 and one scale: w ~ q * scale.
+
+    w: (out, in) float32. The scale of a row is its largest absolute value / 127, and q is w / scale
+    rounded to the nearest, so that nothing is off by more than half a scale. A row of zeros stays
+    zeros, with the scale 1. One scale a row, not one for all: a row of small numbers would be
+    rounded to nothing (Dettmers et al. 2022, section 2.1).
+    Returns (q (out, in) int8, scales (out,) float32). [[2.54, -1.28, 0.051]] becomes
+    [[127, -64, 3]] with the scale 0.02.
+    """
+    scales = w.abs().amax(dim=1) / 127
+    scales[scales == 0] = 1  # some kernels refuse 0
+    return (w / scales[:, None]).round().to(torch.int8), scales
+
+
+def quantize_tensor(x, top=255):  # exercise
+    """A tensor as whole numbers from 0 to `top`, one scale, and the number that stands for 0.0:
+    x ~ (u - zero) * scale (Jacob et al. 2018, section 2.1).
+
+    With lo the smallest and hi the largest of x and 0.0, the scale is (hi - lo) / top, but at least
+    TINY, zero is -lo / scale rounded, and u is x / scale + zero, rounded and kept within 0 and
+    `top`. All of the range is used, whatever the signs are, and 0.0 stays exactly 0.
+    Returns (u uint8 in the shape of x, scale, zero), both tensors with one number, zero of int32.
+    quantize_tensor([-1.0, 0.0, 4.1]) is [0, 50, 255], 0.02, 50.
+    """
+    lo, hi = x.min().clamp(max=0), x.max().clamp(min=0)
+    scale = ((hi - lo) / top).clamp(min=TINY)
+    zero = (-lo / scale).round()
+    return (x / scale + zero).round().clamp(0, top).to(torch.uint8), scale, zero.int()
+
+
+def int8_linear_by_hand(x, q, scales, bias=None, top=255):  # exercise
+    """x W' + b with whole numbers only in the product; what Int8 computes, written out.
+
+    x: (N, in) float32; q, scales: what quantize_rows(W) returned; bias: (out,), or None.
+    1) Divide each row of x by its largest absolute value (at least TINY): in a trained model some
+    are a thousand times larger than others, which one scale for all would round to nothing.
+    2) quantize_tensor(those rows, top). 3) Multiply as int32: (u - zero) times q transposed.
+    4) Multiply by the scale of the tensor, the scales of W's rows, and what x's rows were divided
+    by. Add the bias.
+    Returns (N, out) float32.
+    """
+    largest = x.abs().amax(dim=1, keepdim=True).clamp(min=TINY)  # (N, 1)
+    u, scale, zero = quantize_tensor(x / largest, top)
+    whole = (u.int() - zero) @ q.int().t()  # (N, out); in < 2^16 can't overflow
+    y = whole * scale * scales * largest
+    return y if bias is None else y + bias
+
+
+# ---- the forms ----
+
+class Transposed(nn.Module):
+    """A Linear whose weights lie as (in, out): for a single row a CPU reads them faster so."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.register_buffer("weight", linear.weight.t().contiguous())
+        self.register_buffer("bias", linear.bias)
+
+    def forward(self, x):
+        y = x.reshape(-1, x.shape[-1])
+        y = y @ self.weight if self.bias is None else torch.addmm(self.bias, y, self.weight)
+        return y.view(*x.shape[:-1], -1)
+
+
+class Blocked(nn.Module):
+    """A Linear whose weights lie in the blocks in which oneDNN reads them for `rows` rows at once;
+    any other number works too.
+    """
+
+    def __init__(self, linear, rows):
+        super().__init__()
+        self.register_buffer("weight", torch.ops.mkldnn._reorder_linear_weight(linear.weight, rows))
+        self.register_buffer("bias", linear.bias)
+
+    def forward(self, x):
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+
+class Turned(nn.Module):
+    """A Linear that multiplies some rows the other way round, W @ x'. For 8 rows of GPT-2's shapes
+    that took two thirds of the time of x @ W' on two cores of a Xeon, nine tenths on one.
+    """
+
+    def __init__(self, linear):
+        super().__init__()
+        self.register_buffer("weight", linear.weight)
+        self.register_buffer("bias", linear.bias)
+
+    def forward(self, x):
+        rows = x.numel() // x.shape[-1]
+        if not 8 <= rows <= 32:
+            return nn.functional.linear(x, self.weight, self.bias)
+        y = self.weight @ x.reshape(rows, -1).t()  # (out, rows)
+        y = y.t().contiguous().view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+
+class Int8(nn.Module):
+    """A Linear with whole numbers: int8_linear_by_hand in one kernel of torch's.
+
+    The kernel has one scale for all rows of x, found anew in each call; so each row is divided by
+    its largest number before and multiplied by it after. With SmolLM2 (135M) bits per byte rise by
+    1% so, without by 13%: what its MLPs put out at a text's first id is a thousand times larger
+    than elsewhere. The scale still depends, a little, on all rows: how a text goes on can change
+    with its neighbours in a batch.
+    """
+
+    def __init__(self, linear):
+        super().__init__()
+        q, scales = quantize_rows(linear.weight)
+        self.n_bytes = q.nbytes + scales.nbytes  # which no parameter or buffer holds
+        engine, self.halve = int8_engine()
+        with quantized_engine(engine):
+            zeros = torch.zeros(len(q), dtype=torch.int64)
+            weight = torch._make_per_channel_quantized_tensor(q, scales, zeros, 0)
+            self.packed = torch.ops.quantized.linear_prepack(weight, None)
+        self.register_buffer("bias", linear.bias)
+
+    def forward(self, x):
+        product = partial(torch.ops.quantized.linear_dynamic, W_prepack=self.packed,
+                          reduce_range=self.halve)
+        if x.numel() == x.shape[-1]:  # a single row has the scale to itself
+            y = product(x)
+        else:
+            largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=TINY)
+            y = product(x / largest).mul_(largest)
+        return y if self.bias is None else y.add_(self.bias)
+
+
+def int8_engine():
+    """(the name of torch's int8 kernels on this machine, whether x may use 7 bits only).
+
+    x86's add two products of uint8 and int8 in 16 bits, which may be too few, unless the processor
+    has instructions for 32 (VNNI); with 127 as the largest number 16 are enough. ValueError if
+    there are no kernels.
+    """
+    there = torch.backends.quantized.supported_engines
+    for name in ("x86", "fbgemm", "qnnpack", "onednn"):
+        if name in there:
+            return name, name in ("x86", "fbgemm") and not torch.cpu._is_vnni_supported()
+    raise ValueError("this torch has no int8 kernels; use float32 or bfloat16")
+
+
+@contextmanager
+def quantized_engine(name):
+    """What is packed inside is packed for these kernels. Which they are is a global of torch's; it
+    is set back. torch's advice to use another library (torchao, for this form) is not shown.
+    """
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = name
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.quantize_per_tensor, torch.quantize_per_ch")
+            yield
+    finally:
+        torch.backends.quantized.engine = before
+
+
+# ---- a model ----
+
+def choose_form(kind, rows, device):
+    """The class that a Linear becomes, or None if it stays as it is. ValueError if there is none.
+
+    Where a line is drawn was measured on a Xeon with the shapes of GPT-2.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"weights can't be packed as {kind!r}, only as {', '.join(KINDS)}")
+    if kind == "int8":
+        if device != "cpu":
+            raise ValueError(f"int8 is for the CPU, but the model is on {device}; use bfloat16")
+        return Int8
+    if kind == "bfloat16" or device != "cpu":
+        return None
+    if rows == 1:
+        return Transposed
+    if 4 <= rows <= 32 and torch.backends.mkldnn.is_available():
+        return partial(Blocked, rows=rows)
+    return Turned if 8 <= rows <= 32 else None
+
+
+@torch.no_grad()
+def pack(model, kind, rows=1):
+    """Change how a float32 model's matrices lie in memory, in place, so that it decodes quickly.
+
+    kind: one of KINDS; rows: how many texts are to be written at once (any number works). Each
+    Linear becomes a module that holds its weights in the new form only; the embedding stays, so
+    that a tied head takes memory of its own. With bfloat16 all is rounded, the cache too.
+    A packed model can be used, not trained, saved or packed again. Returns it.
+    ValueError if kind is unknown, or int8 and the model not on a CPU.
+    """
+    assert type(model.head) is nn.Linear, "it is packed already"
+    form = choose_form(kind, rows, model.embed.weight.device.type)
+    model.requires_grad_(False)
+    if kind == "bfloat16":
+        return model.bfloat16()
+    # Not all Linears in a list: each is to be gone before the next is packed.
+    for parent in [module for module in model.modules() if not isinstance(module, nn.Linear)]:
+        for name, child in list(parent.named_children()):
+            if form and isinstance(child, nn.Linear):
+                setattr(parent, name, form(child))
+    return model
+
+
+def weight_bytes(model):
+    """The bytes of all weights of a model, packed or not; a tied table counts once."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(t.nbytes for t in tensors) + sum(getattr(m, "n_bytes", 0) for m in model.modules())
+
+
+# ---- the table ----
+
+def tokens_per_second(model, prompt, rows, steps=32):
+    """How many ids a second `rows` texts get together, by the median of some steps."""
+    times = [time.perf_counter() for _ in generate(model, [prompt] * rows, steps + 1)]
+    return rows / statistics.median(np.diff(times))
+
+
+def measure(model, kind, ids, labels, sizes):
+    """What a line of the table shows of a model whose weights lie as `kind`, one of KINDS, or ""
+    for as they are. The model stays as it is. ids: (N,) a text; labels: the same, or -1 where an id
+    is not to be counted; sizes: token_bytes() of its tokenizer.
+
+    (bytes of the weights, bytes of a cached token, bits per byte, tokens/s for 1 row, for 8).
+    """
+    alone, batch = (pack(copy.deepcopy(model), kind, rows) if kind else model for rows in (1, 8))
+    config = model.config
+    # Logits of 2048 positions at once, not more: with many ids in the vocabulary they are large.
+    nats = score(alone, ids, batch_size=max(1, 2048 // config.seq_len))
+    prompt = [int(i) for i in ids[:config.seq_len // 4 + 1]]
+    return (weight_bytes(alone), cache_bytes(config, value_bytes=alone.embed.weight.itemsize),
+            bits_per_byte(nats, labels[1:], sizes), tokens_per_second(alone, prompt, 1),
+            tokens_per_second(batch, prompt, 8))
+
+
+def line(name, measured, plain_bits):
+    """A line of the table; plain_bits: bits per byte of the model as it is."""
+    weights, cache, bits, *speeds = measured
+    return (f"{name:12}{weights / 1e6:12,.1f}{cache / 1e3:10,.1f}{bits:10.4f}"
+            f"{bits / plain_bits - 1:+9.2%}" + "".join(f"{speed:10,.0f}" for speed in speeds))
+
+
+@dataclass
+class Options(ModelOptions):
+    file: str = option("", "a UTF-8 text to measure with; without one, the run's validation set")
+    tokens: int = option(20_000, "how much of it, at most")
+    window: int = option(1024, "how many tokens the model sees at most")
+
+    def __post_init__(self):
+        for name, least in (("tokens", 2), ("window", 8)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} can't be {getattr(self, name)}: {least} or more")
+        if self.weights and not self.file:
+            raise ValueError(f"{self.weights} comes without a text to measure with: give one, "
+                             "--file")
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    add_options(parser, Options)
+    options = Options(**vars(parser.parse_args(argv)))
+    folder, model, tokenizer, config, _ = options.load()
+    if options.file:
+        text = read_text(options.file)[:16 * options.tokens]  # few tokens are longer than that
+        labels = ids = np.array(tokenizer.encode(text)[:options.tokens])
+        if len(ids) < 2:
+            raise ValueError(f"{options.file} is too short to measure anything with")
+    else:
+        data = prepare_data(folder, config)
+        same_tokenizer(folder, tokenizer, data)
+        n = min(options.tokens, len(data.val))
+        ids, labels = data.val.read(0, n), data.val.labels(0, n)
+    model.config = dataclasses.replace(model.config,
+                                       seq_len=min(model.config.seq_len, options.window))
+    print(f"{folder}, on {len(ids):,} tokens, {torch.get_num_threads()} threads\n"
+          f"{'':12}{'weights':>12}{'cache a':>10}{'bits per':>10}{'':9}{'tokens/s':>10}\n"
+          f"{'':12}{'MB':>12}{'token, kB':>10}{'byte':>10}{'lost':>9}{'1 row':>10}{'8 rows':>10}")
+    for kind in ("", *KINDS):
+        measured = measure(model, kind, ids, labels, token_bytes(tokenizer))
+        plain_bits = measured[2] if not kind else plain_bits
+        print(line(kind or "as it is", measured, plain_bits), flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
