@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n 2: each a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The course's files: PYTHONPATH=mine wins over them, they over installed packages. As in each of them.
+# As in each of the course's files: PYTHONPATH=mine wins over them, they over installed packages.
 ROOT = Path(__file__).resolve().parent
 stages = [str(p) for p in [*ROOT.glob("0?_*"), *ROOT.glob("0?_*/extras")]]
 path = [p for p in sys.path if p not in stages]
@@ -23,6 +23,7 @@ at = path.index(os.path.dirname(os.__file__)) + 1
 sys.path[:] = path[:at] + stages + path[at:] + [str(ROOT / "tests")]
 
 import console  # noqa: E402
+from blank import READING_ORDER  # noqa: E402
 
 
 # Files of PYTHONPATH that stand for one of the course's: a reader's own.
@@ -30,17 +31,6 @@ FOLDERS = [Path(p).absolute() for p in os.environ.get("PYTHONPATH", "").split(os
 OURS = {p.name: p for p in [*ROOT.glob("0?_*/*.py"), *ROOT.glob("0?_*/extras/*.py")]}
 THEIRS = [p for folder in FOLDERS for p in sorted(folder.glob("*.py"))
           if p.name in OURS and p.resolve() != OURS[p.name]]
-
-# The spine as it is read, then extras, in the order in which they build on each other.
-READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "train", "runs", "sample", "evals",
-                 "ranks", "ddp", "zero", "precision", "recompute", "memory", "engines", "fsdp",
-                 "scale", "selftest", "plan", "simulate", "timeline", "launch",
-                 "pieces", "workers", "fast", "mapped", "formats", "picture", "records", "download", "hub", "corpus", "duplicates", "filters", "clean", "fim",
-                 "writing", "mixtures", "batches", "packing", "family", "ngrams", "ragged", "losses",
-                 "budget", "heads", "huggingface", "weights",
-                 "presets", "length", "engine", "validation", "metrics", "watch", "report", "page",
-                 "timing", "curves", "ladder", "good_go", "lookup", "quant", "figures"]
-
 
 def pytest_configure(config):
     console.refuse_misplaced(FOLDERS)

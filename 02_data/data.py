@@ -263,7 +263,7 @@ class Batches:
     def __next__(self):  # exercise
         """The next batch: of its windows self.n, self.n + 1 ... self.n + batch_size - 1 those that
         are this rank's. Then self.n moves on by batch_size. Of the T + 1 ids from self.start(n) on
-        the inputs are all but the last, by self.ids.read(), the targets all but the first, labels().
+        inputs are all but the last, by self.ids.read(), targets all but the first, by its labels().
         """
         T, rows = self.seq_len, range(self.n + self.rank, self.n + self.batch_size, self.world)
         self.n += self.batch_size

@@ -7,7 +7,7 @@ that makes writing quick, the model, and generate(). One alphabet for shapes, he
 B batch, T time, C channels (d_model), H query heads, G key/value heads, D head size, S positions
 seen (the cached and the T new ones), V vocabulary.
 
-    python 03_model/gpt.py        # learns a sentence by heart and writes it
+    python 03_model/gpt.py        # learns a sentence by heart, writes it, and weighs the cache
 
 Reads and writes nothing. Left to extras/: GPT-2 and Llama (family.py), prompts of different lengths
 (ragged.py), other people's weights (weights.py), what a model costs (budget.py). Next: train.py.
@@ -17,7 +17,7 @@ import copy
 import math
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
@@ -228,12 +228,8 @@ class KVCache:
     def advance(self, T):
         self.length += T
 
-    def clear(self):
-        self.length = 0
-
     def read(self, model, rows):
         """Read the new ids of B lists. Returns what the model makes of the last of each, (B, C)."""
-        assert min(map(len, rows)) > self.length, "nothing new in these rows: clear() the cache"
         ids = torch.tensor([row[self.length:] for row in rows], device=self.keys.device)
         return model.hidden(ids, self)[:, -1]
 
@@ -358,7 +354,7 @@ def generate(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):  #
        yet. It is make_cache()'s, or a given one, which holds the beginnings of the prompts.
     2. Prompts are read once, however many samples: x[shared] and cache.take(shared) repeat them.
     3. Each id is yielded, then put behind its row. Of a row that outgrows seq_len the newer half,
-       (seq_len + 1) // 2 ids, is kept, and cache.clear() lets all rows be read again.
+       (seq_len + 1) // 2 ids, is kept, and with cache.length = 0 all rows are read again.
     """
     if not all(map(len, prompts)):
         raise ValueError("a prompt is empty: give it at least <|bos|>")
@@ -375,14 +371,15 @@ def generate(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):  #
         rows = [[*row, i] for row, i in zip(rows, next_ids.tolist())]
         if max(map(len, rows)) > window:
             rows = [row[-((window + 1) // 2):] if len(row) > window else row for row in rows]
-            cache.clear()
+            cache.length = 0
 
 
 def main(argv=None):
     Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     text = b"A model that has read one sentence can write one sentence."
     ids = torch.tensor([list(text)])  # (1, T): here an id is a byte
-    model = GPT(GPTConfig(256, seq_len=64, n_layer=2, d_model=64, d_ff=256, by_hand=True))
+    config = GPTConfig(256, seq_len=64, n_layer=2, n_head=4, d_model=64, d_ff=256, by_hand=True)
+    model = GPT(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(61):
         loss = model.loss(ids[:, :-1], ids[:, 1:]).mean()
@@ -391,8 +388,12 @@ def main(argv=None):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    written = [text[0], *map(int, generate(model, [[text[0]]], len(text) - 1))]
-    print(f"it writes: {bytes(written).decode(errors='replace')}")
+    written, n = [text[0], *map(int, generate(model, [[text[0]]], len(text) - 1))], len(text) - 1
+    print(f"it writes: {bytes(written).decode(errors='replace')}\n"
+          f"the cache had it read {n} positions instead of {n * (n + 1) // 2:,}; it takes")
+    for name, G in (("multi-head", 4), ("grouped-query", 2), ("multi-query", 1)):
+        cache = KVCache(replace(config, n_kv_head=G), batch_size=1)
+        print(f"{cache.keys.nbytes + cache.values.nbytes:,} bytes with {G} key/value heads: {name}")
 
 
 if __name__ == "__main__":

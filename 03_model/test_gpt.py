@@ -279,7 +279,7 @@ def test_cache_rows_are_taken_as_copies():
     same(taken.keys, cache.keys[:, [1, 1, 0]], "row i must be the one that rows[i] names")
     same(taken.values, cache.values[:, [1, 1, 0]], "values belong to their keys")
     taken.keys.zero_()
-    taken.clear()
+    taken.length = 0
     assert taken.length == 0 and cache.length == 3 and cache.keys.any(), "what is taken is a copy"
 
 
@@ -398,12 +398,17 @@ def test_generate_keeps_rows_apart():
     """Of rows of different lengths, which need another cache, here a fake one."""
     model = types.SimpleNamespace(config=types.SimpleNamespace(seq_len=4), logits=lambda x: x)
     read = []
-    cache = types.SimpleNamespace(read=lambda model, rows: read.append([list(r) for r in rows]),
-                                  clear=lambda: read.append("clear"))
-    found = columns(generate(model, [[1, 2, 3], [4]], 4, lambda x: torch.tensor([7, 8]), 1, cache))
+
+    class Fake:
+        def read(self, model, rows):
+            read.append([list(row) for row in rows])
+
+        def __setattr__(self, name, value):
+            read.append(f"{name} {value}")
+    found = columns(generate(model, [[1, 2, 3], [4]], 4, lambda x: torch.tensor([7, 8]), 1, Fake()))
     assert found == [[7] * 4, [8] * 4], "what is picked is yielded"
     assert read[:2] == [[[1, 2, 3], [4]], [[1, 2, 3, 7], [4, 8]]], "each id goes behind its own row"
-    assert read[2] == "clear", "a row of more than seq_len ids: all are read again"
+    assert read[2] == "length 0", "a row of more than seq_len ids: all are read again"
     assert read[3:5] == [[[7, 7], [4, 8, 8]], [[7, 7, 7], [4, 8, 8, 8]]], (
         "of the row that is too long the newer half stays, and all of the other one")
 

@@ -4,10 +4,10 @@
     PYTHONPATH=mine pytest 03_model -x
 
 The first line writes mine/gpt.py: the stage's file, in which a function marked "# exercise" keeps
-its name and its docstring, which is the task, and raises NotImplementedError. The second grades: the
-first red test is the next exercise. With PYTHONPATH=mine the trainer and everything else use your
-file, too. What is in mine/ is never overwritten; delete it to start again. mine/ stands in the root
-of the course, wherever this is called from. Extras have exercises as well: 03_model/extras.
+its name and its docstring, which is the task, and raises NotImplementedError. The second grades:
+the first red test is the next exercise. With PYTHONPATH=mine the trainer and everything else use
+your file, too. What is in mine/ is never overwritten; delete it to start again. mine/ stands in the
+root of the course, wherever this is called from. Extras have exercises as well: 03_model/extras.
 """
 
 import ast
@@ -17,12 +17,30 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MINE = ROOT / "mine"
 
+# The spine as it is read, then extras, in the order in which they build on each other.
+READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "train", "runs",
+                 "sample", "evals", "ranks", "ddp", "zero", "precision", "recompute", "memory",
+                 "engines", "fsdp", "scale", "selftest", "plan", "simulate", "timeline", "launch",
+                 "pieces", "workers", "fast", "mapped", "formats", "picture", "records",
+                 "download", "hub", "corpus", "duplicates", "filters", "clean", "fim", "writing",
+                 "mixtures", "batches", "packing", "family", "ngrams", "ragged", "losses",
+                 "machine", "budget", "heads", "huggingface", "weights", "presets", "length",
+                 "engine", "validation", "metrics", "watch", "report", "page", "timing", "curves",
+                 "ladder", "good_go", "lookup", "quant", "figures"]
+
 
 def exercises(source):
-    """The functions in `source` marked "# exercise" on their def line, as syntax tree nodes."""
-    lines = source.splitlines()
-    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)
-            and lines[node.lineno - 1].rstrip().endswith("# exercise")]
+    """The functions in `source` marked "# exercise" on their def line, as syntax tree nodes, each
+    with a title: its name, behind that of its class if it has one.
+    """
+    lines, tree = source.splitlines(), ast.parse(source)
+    owners = {child: f"{node.name}." for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+              for child in node.body}
+    marked = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+              and lines[node.lineno - 1].rstrip().endswith("# exercise")]
+    for node in marked:
+        node.title = owners.get(node, "") + node.name
+    return marked
 
 
 def blank(source):
@@ -32,8 +50,8 @@ def blank(source):
         docstring, first = node.body[0], node.body[1]
         indent = " " * docstring.col_offset
         lines[docstring.end_lineno:node.end_lineno] = [
-            f'{indent}raise NotImplementedError("exercise: {node.name}")\n']
-        assert ast.get_docstring(node) and first.lineno > docstring.end_lineno, node.name
+            f'{indent}raise NotImplementedError("exercise: {node.title}")\n']
+        assert ast.get_docstring(node) and first.lineno > docstring.end_lineno, node.title
     return "".join(lines)
 
 
@@ -54,7 +72,7 @@ def main(folders):
             try:
                 with open(MINE / path.name, "x", encoding="utf-8") as file:
                     file.write(blank(source))
-                print(f"mine/{path.name}: {', '.join(node.name for node in marked)}")
+                print(f"mine/{path.name}: {', '.join(node.title for node in marked)}")
             except FileExistsError:
                 print(f"mine/{path.name} exists and stays as it is")
 

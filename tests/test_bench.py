@@ -11,9 +11,8 @@ import bench as module
 import bench_model
 import train
 from bpe import Tokenizer
-from decode import generate
 from formats import write_tiktoken
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, generate
 from presets import PRESETS
 from weights import export, write_model
 
@@ -65,7 +64,7 @@ def test_data(tmp_path, bench, monkeypatch):
     found = bench("data", "--source", f"jsonl:{tmp_path / 'a.jsonl'}", "--runs", 1,
                   "--vocab-size", 280, "--data-dir", tmp_path / "data")
     assert all(f"\n| {name} |" in found for name in ("random", "stream", "bestfit", "ours",
-                                                     "tokenizer alone", "text to shards"))
+                                                     "tokenizer alone", "text to a folder"))
 
 
 @pytest.mark.slow

@@ -16,12 +16,11 @@ import pytest
 
 import torch  # noqa: F401, once, not in every process that is forked
 
-from blank import ROOT, blank, exercises
+from blank import READING_ORDER, ROOT, blank, exercises
 
 STAGES = [p.name for p in sorted(ROOT.glob("0?_*"))]
 FOLDERS = STAGES + [p.relative_to(ROOT).as_posix() for p in sorted(ROOT.glob("0?_*/extras"))]
 TWO_LAYERS = ["01_tokenizer", "02_data", "03_model", "05_sample"]
-READING_ORDER = ["bpe", "data", "conversations", "gpt", "optim", "train", "sample", "evals", "ddp"]
 SLOWNESS = 3  # a second of a reader is so many here, where the tests share the cores
 
 # stage/file: [(what went wrong, the right code, the wrong code, the test that must see it)]
@@ -39,8 +38,8 @@ MISTAKES = {
          "                if counts.get(pair) == 0:\n                    del counts[pair]\n",
          "                pass\n", "test_train"),
         ("words whose pairs are new not visited again",
-         "            for pair in zip(rows[i], rows[i][1:]):\n                places.setdefault(pair, "
-         "set()).add(i)\n", "", "test_train"),
+         "            for pair in zip(rows[i], rows[i][1:]):\n"
+         "                places.setdefault(pair, set()).add(i)\n", "", "test_train"),
         ("counts of a word that occurs often changed by one",
          "count_pairs(before, counts, -weights[i])", "count_pairs(before, counts, -1)",
          "test_train"),
@@ -75,7 +74,8 @@ MISTAKES = {
          "test_is_validation"),
         ("the share of training documents given to validation", "< share * 2**64",
          ">= share * 2**64", "test_is_validation"),
-        ("no <|bos|> between documents", "return document_start(tokenizer) + tokenizer.encode(text)",
+        ("no <|bos|> between documents",
+         "return document_start(tokenizer) + tokenizer.encode(text)",
          "return tokenizer.encode(text)", "test_encode"),
         ("special token taken from the text of a document",
          "return document_start(tokenizer) + tokenizer.encode(text)",
@@ -88,17 +88,20 @@ MISTAKES = {
         ("the same batch for ever", "        self.n += self.batch_size\n", "", "test_next"),
         ("targets not shifted", "self.ids.labels(start + 1, T)", "self.ids.labels(start, T)",
          "test_next"),
-        ("the mask not moved along", "np.stack([self.ids.labels(start + 1, T) for start in starts])",
+        ("the mask not moved along",
+         "np.stack([self.ids.labels(start + 1, T) for start in starts])",
          "np.stack([np.where(self.ids.labels(start, T) < 0, -1, self.ids.read(start + 1, T))\n"
          "                          for start in starts])", "test_next"),
-        ("every rank reads the same", "range(self.n + self.rank, self.n + self.batch_size, self.world)",
+        ("every rank reads the same",
+         "range(self.n + self.rank, self.n + self.batch_size, self.world)",
          "range(self.n, self.n + self.batch_size, self.world)", "test_next"),
         ("a rank that counts its own rows only", "        self.n += self.batch_size\n",
          "        self.n += len(rows)\n", "test_next"),
         ("special tokens counted as text", "    sizes[list(tokenizer.special.values())] = 0\n", "",
          "test_token_bytes"),
         ("characters counted, not bytes", "[len(token) for token in tokenizer.vocab]",
-         "[len(token.decode(errors=\"replace\")) for token in tokenizer.vocab]", "test_token_bytes"),
+         "[len(token.decode(errors=\"replace\")) for token in tokenizer.vocab]",
+         "test_token_bytes"),
         ("nats reported as bits", "/ (math.log(2) * size.sum())", "/ size.sum()",
          "test_bits_per_byte"),
         ("the loss of special tokens counted", "nats[size > 0].sum()", "nats.sum()",
@@ -232,6 +235,7 @@ MISTAKES = {
         ("norm by the sum, not the mean", ".pow(2).mean(-1", ".pow(2).sum(-1", "test_rms_norm"),
         ("eps outside the root", "torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps)",
          "1 / (x32.pow(2).mean(-1, keepdim=True).sqrt() + eps)", "test_rms_norm"),
+        ("squares too large for 16 bits", "x32 = x.float()", "x32 = x", "test_rms_norm"),
         ("rotary speeds that grow", "base ** (-torch.arange", "base ** (torch.arange",
          "test_rope_angles"),
         ("a mirror, not a rotation", "x2 * cos - x1 * sin", "x2 * cos + x1 * sin", "test_rotate"),
@@ -240,47 +244,61 @@ MISTAKES = {
         ("mask off by one", "<= positions[..., None]", "< positions[..., None]", "test_visible"),
         ("mask that forgets the cache", "<= positions[..., None]",
          "<= torch.arange(positions.shape[-1])[:, None]", "test_visible"),
-        ("no 1/sqrt(d)", " / math.sqrt(q.shape[-1])", "", "test_attention_weights"),
+        ("no 1/sqrt(d)", " / math.sqrt(q.shape[-1])  #", "  #", "test_attention_weights"),
         ("softmax over the queries", ".softmax(dim=-1)\n", ".softmax(dim=-2)\n",
          "test_attention_weights"),
         ("masked keys weigh exp(0)", "masked_fill(~mask, float(\"-inf\"))", "masked_fill(~mask, 0)",
          "test_attention_weights"),
-        ("query heads share with the wrong key heads", "k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)",
+        ("query heads share with the wrong key heads",
+         "k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)",
          "k.repeat(1, q.shape[1] // k.shape[1], 1, 1)", "test_attention_weights"),
         ("and with the wrong values", "v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)",
          "v.repeat(1, q.shape[1] // v.shape[1], 1, 1)", "test_attention"),
-        ("the stream overwritten", "return x + self.mlp(", "return self.mlp(", "test_block"),
-        ("masked targets learned as id 0", ".clamp(min=-1)", ".clamp(min=0)", "test_loss"),
-        ("normalised, then rotated by a half", "self.norm(rotate(q, *angles)), self.norm(rotate(k, "
-         "*angles))", "self.norm(rotate(q, *angles)), rotate(k, *angles)", "test_attention_forward"),
-        ("heads and positions mixed up", "y.transpose(1, 2).flatten(2)", "y.reshape(x.shape)",
+        ("the first queries instead of the last",
+         "mask = visible(torch.arange(S - T, S, device=q.device), S)\n    v =",
+         "mask = visible(torch.arange(T), S)\n    v =", "test_attention"),
+        ("keys that are not rotated", "self.norm(rotate(k, *angles))", "self.norm(k)",
          "test_attention_forward"),
-        ("the activation forgotten", "F.relu(self.up(x)).square()", "F.relu(self.up(x))",
+        ("rotated, but not normalised",
+         "self.norm(rotate(q, *angles)), self.norm(rotate(k, *angles))",
+         "rotate(q, *angles), rotate(k, *angles)", "test_attention_forward"),
+        ("heads mixed with positions", "y.transpose(1, 2).flatten(2)", "y.reshape(x.shape)",
+         "test_attention_forward"),
+        ("a mask that is not handed on", "k, v, mask).to(x.dtype)", "k, v).to(x.dtype)",
+         "test_attention_forward"),
+        ("ReLU without the square", "F.relu(self.up(x)).square()", "F.relu(self.up(x))",
          "test_mlp"),
-        ("one norm for both", "return x + self.mlp(self.norm(x))", "return x + self.mlp(x)",
+        ("the stream overwritten", "return x + self.mlp(", "return self.mlp(", "test_block"),
+        ("an MLP that reads the stream as it is", "self.mlp(self.norm(x))", "self.mlp(x)",
          "test_block"),
-        ("stale cache position", "torch.arange(self.length, self.length + T", "torch.arange(0, T",
+        ("stale cache position", "torch.arange(self.length, self.length + T,", "torch.arange(T,",
          "test_cache_positions"),
         ("written at the beginning", "self.keys[layer, :, :, self.length:end] = k",
          "self.keys[layer, :, :, :k.shape[2]] = k", "test_cache_append"),
         ("values that stand where keys stand", "self.values[layer, :, :, self.length:end] = v",
          "self.values[layer, :, :, self.length:end] = k", "test_cache_append"),
-        ("embeddings that are not normalised", "x = self.norm(self.embed(ids))  #",
-         "x = self.embed(ids)  #", "test_hidden"),
-        ("the head reads what is not normalised", "        return self.norm(x)\n",
-         "        return x\n", "test_hidden"),
-        ("positions that begin again in a cache",
-         "positions, mask = cache.positions(T), cache.mask(T)",
-         "positions, mask = torch.arange(T), cache.mask(T)", "test_hidden_with_a_cache"),
-        ("a cache that is not moved on", "            cache.advance(T)\n", "            pass\n",
+        ("a cache that stays where it was", "            cache.advance(T)\n", "            pass\n",
          "test_hidden_with_a_cache"),
-        ("the last id read, though nobody asks", "for step in range(n_tokens):",
-         "for step in range(n_tokens + 1):", "test_generate"),
-        ("every sample reads its prompt", "x[shared], cache.take(shared)",
-         "x[shared], make_cache(model, [rows[i] for i in shared], n_tokens)",
+        ("every layer moves the cache", "            x = block(x, angles, mask, cache)\n",
+         "            x = block(x, angles, mask, cache)\n            cache and cache.advance(T)\n",
+         "test_hidden_with_a_cache"),
+        ("no norm before the head", "            cache.advance(T)\n        return self.norm(x)\n",
+         "            cache.advance(T)\n        return x\n", "test_hidden"),
+        ("masked targets learned as id 0", ".clamp(min=-1)", ".clamp(min=0)", "test_loss"),
+        ("targets of the wrong rows", ".view_as(targets)\n", ".view_as(targets.T).T\n",
+         "test_loss"),
+        ("matrices that write to the stream not zero",
+         "bound = 0 if \"out\" in name or \"down\" in name else ", "bound = ",
+         "test_a_new_model_does_nothing_yet"),
+        ("samples of the wrong prompt", "[i for i in range(len(rows)) for _ in range(n_samples)]",
+         "[i for _ in range(n_samples) for i in range(len(rows))]",
          "test_samples_share_one_reading_of_the_prompt"),
-        ("the older half of a full window kept", "row[-((window + 1) // 2):]",
-         "row[:(window + 1) // 2]", "test_generate_beyond_the_window"),
+        ("the beginning of a long prompt", "[prompt[-window:] for", "[prompt[:window] for",
+         "test_generate_beyond_the_window"),
+        ("the older half of a full window", "row[-((window + 1) // 2):]", "row[:(window + 1) // 2]",
+         "test_generate_beyond_the_window"),
+        ("a full window read behind what is there", "            cache.length = 0\n",
+         "            pass\n", "test_generate_beyond_the_window"),
     ],
     "03_model/extras/ngrams.py": [
         ("the first id stands before itself", "(j, 0))[:, :T]", "(j, 0), value=1)[:, :T]",
@@ -298,21 +316,23 @@ MISTAKES = {
         ("a gate that stays open", "self.activation(self.gate(x))", "self.gate(x)", "test_mlp"),
         ("one norm for both", "self.mlp(self.mlp_norm(x))", "self.mlp(self.attention_norm(x))",
          "test_block"),
+        ("matrices that write to the stream not zero", "** -0.5 if tied or std else 0", "** -0.5",
+         "test_new_weights"),
     ],
     "03_model/extras/losses.py": [
-        ("z where nothing is learned", " * (targets.flatten() >= 0)", "",
-         "test_smoothed_loss"),
+        ("z where nothing is learned", " * (targets.flatten() >= 0)", "", "test_smoothed_loss"),
         ("targets of the wrong rows", "nats.view_as(targets)", "nats.view_as(targets.T).T",
          "test_smoothed_loss"),
     ],
     "03_model/extras/ragged.py": [
         ("stale cache position", "starts[:, None] + torch.arange(",
          "0 * starts[:, None] + torch.arange(", "test_positions"),
-        ("all rows where the first one is", "return starts[:, None] +", "return starts[:1, None] +",
-         "test_positions"),
-        ("values that stand where keys stand", "for x in (k, v))", "for x in (k, k))",
+        ("all rows where the first one is", "starts[:, None] + torch.arange(",
+         "starts[:1, None] + torch.arange(", "test_append"),
+        ("the layer moves the cache", "        return keys[:, :, :end]",
+         "        self.lengths = [n + T for n in self.lengths]\n        return keys[:, :, :end]",
          "test_append"),
-        ("cut at the shortest row", "end = self.length + T", "end = min(self.lengths) + T",
+        ("values that stand where keys stand", "for x in (k, v))", "for x in (k, k))",
          "test_append"),
     ],
     "03_model/extras/budget.py": [
@@ -331,8 +351,8 @@ MISTAKES = {
         ("a tied head not multiplied", "bias=False, tied=False)", "bias=False)",
          "test_flops_per_token"),
         ("biases multiplied", "bias=False, tied=False)", "tied=False)", "test_flops_per_token"),
-        ("the embedding multiplied", "for name in (\"attention\", \"mlp\", \"head\")",
-         "for name in (\"attention\", \"mlp\", \"head\", \"embedding\")", "test_flops_per_token"),
+        ("the embedding multiplied", "for name in (\"attention\", \"mlp\", \"head\")}",
+         "for name in (\"attention\", \"mlp\", \"head\", \"embedding\")}", "test_flops_per_token"),
         ("attention's own products forgotten",
          " + 12 * config.n_layer * config.d_model * config.seq_len", "", "test_flops_per_token"),
         ("keys without values", "return 2 * config.n_layer * config.n_kv_head",
@@ -767,7 +787,7 @@ def test_blanks_keep_everything_but_the_bodies(folder):
         for node in exercises(blank(source)):
             assert ast.get_docstring(node), f"{path.name}: {node.name} has no task"
             assert ast.unparse(node.body[1:]) == (
-                f"raise NotImplementedError('exercise: {node.name}')")
+                f"raise NotImplementedError('exercise: {node.title}')")
         for tree, lines in ((before, source), (after, blank(source))):
             for node in ast.walk(tree):
                 if isinstance(node, ast.FunctionDef) and lines.splitlines()[
@@ -805,15 +825,15 @@ def grade(fork, course, tests, *options):
 
 def in_reading_order(folder):
     """[(path, node)]: a folder's exercises, in the order in which its tests come to them."""
-    files = sorted(code_files(folder), key=lambda p: READING_ORDER.index(p.stem) if p.stem in
-                   READING_ORDER else -1)
+    files = sorted(code_files(folder), key=lambda path: READING_ORDER.index(path.stem)
+                   if path.stem in READING_ORDER else -1)
     return [(path, node) for path in files
             for node in sorted(exercises(path.read_text()), key=lambda node: node.lineno)]
 
 
 def without(source, names):
     """`source` in which only the exercises called `names` are taken out."""
-    keep = [node for node in exercises(source) if node.name not in names]
+    keep = [node for node in exercises(source) if node.title not in names]
     lines = source.splitlines()
     for node in keep:
         lines[node.lineno - 1] = lines[node.lineno - 1].replace("  # exercise", "")
@@ -831,17 +851,18 @@ def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
     for path in {path for path, _ in todo}:
         (course / "mine" / path.name).write_text(blank(path.read_text()))
     for n, (path, node) in enumerate(todo):
-        missing = {name.name for where, name in todo[n:] if where == path}
+        missing = {other.title for where, other in todo[n:] if where == path}
         (course / "mine" / path.name).write_text(without(path.read_text(), missing))
         start = time.monotonic()
         red = grade(fork, course, folder)
         red.join()
         out = red.log.read_text()
-        assert red.exitcode == 1 and "1 failed" in out, f"{node.name}: {out[-3000:]}"
+        assert red.exitcode == 1 and "1 failed" in out, f"{node.title}: {out[-3000:]}"
         found = out.split("NotImplementedError: exercise: ")
-        assert len(found) > 1, f"{node.name} is not red, but {out[-3000:]}"
-        assert found[1].split()[0] == node.name, f"{found[1].split()[0]} is red before {node.name}"
-        assert time.monotonic() - start < 10 * SLOWNESS, f"{node.name} is red, but late"
+        assert len(found) > 1, f"{node.title} is not red, but {out[-3000:]}"
+        first = found[1].split()[0]
+        assert first == node.title, f"{first} is red before {node.title}"
+        assert time.monotonic() - start < 10 * SLOWNESS, f"{node.title} is red, but late"
         (course / "mine" / path.name).write_text(path.read_text())
     names = [node.name for _, node in todo]
     green = grade(fork, course, folder, "-m", "not slow", "-k", " or ".join(names))
@@ -858,11 +879,12 @@ def test_blank_then_solve(stage, course, fork):
     assert done.returncode == 0, done.stderr
     files = sorted((course / "mine").iterdir())
     names = [node.name for _, node in in_reading_order(stage)]
+    first = in_reading_order(stage)[0][1].title
     red = grade(fork, course, stage)
     red.join()
     out = red.log.read_text()
     assert red.exitcode == 1 and "1 failed" in out, out
-    assert out.split("NotImplementedError: exercise: ")[1].split()[0] == names[0], out
+    assert out.split("NotImplementedError: exercise: ")[1].split()[0] == first, out
     assert "graded: " in out
     for file in files:
         file.write_text((ROOT / stage / file.name).read_text())
@@ -872,7 +894,8 @@ def test_blank_then_solve(stage, course, fork):
 
 
 def test_blank_overwrites_nothing(course):
-    blanking = [sys.executable, str(course / "tests" / "blank.py"), "01_tokenizer", "03_model/extras"]
+    blanking = [sys.executable, str(course / "tests" / "blank.py"), "01_tokenizer",
+                "03_model/extras"]
     done = subprocess.run(blanking, cwd=course.parent, text=True, capture_output=True)
     files = list((course / "mine").iterdir())
     assert {"bpe.py", "family.py"} <= {file.name for file in files}, "mine/ is in the root"

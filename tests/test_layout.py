@@ -27,11 +27,12 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 """
-SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals", "scale",
-         "zero"}
+SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
+         "scale", "zero"}
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 400, "console": 300}, "02_data": {"data": 400, "conversations": 200},
-          "03_model": {"gpt": 400}, "05_sample": {"sample": 400}}
+LIMITS = {"01_tokenizer": {"bpe": 400, "console": 300},
+          "02_data": {"data": 400, "conversations": 200},
+          "03_model": {"gpt": 400}, "05_sample": {"sample": 390}}
 MOST = 60  # lines of a function of the spine
 WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/extras/formats.py", "04_train/runs.py",
                  "tests/bench.py")

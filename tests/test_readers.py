@@ -1,5 +1,5 @@
-"""What a reader is promised: what is taught is what runs, a blank is noticed by whatever needs it, and
-the spine can be copied.
+"""What a reader is promised: what is taught is what runs, a blank is noticed by whatever needs it,
+and the spine can be copied.
 """
 
 import json
@@ -52,7 +52,7 @@ def course(tmp_path):
 
 
 def as_script(course, script, arguments, mine=()):
-    """For fork(): what `python script arguments` does in the course, with PYTHONPATH=mine or not."""
+    """For fork(): what `python script arguments` does in the course; mine: PYTHONPATH's folders."""
     def work():
         os.chdir(course)
         os.environ["PYTHONPATH"] = os.pathsep.join(mine)
@@ -65,7 +65,8 @@ def as_script(course, script, arguments, mine=()):
 def commands(path):
     """The command lines in a file's docstring, as lists of arguments."""
     lines = re.findall(r"^    python (\S+\.py.*)$", path.read_text().split('"""')[1], re.M)
-    lines = [re.split(r"\s{2,}#", line)[0] for line in lines if not any(w in line for w in LEFT_OUT)]
+    lines = [re.split(r"\s{2,}#", line)[0] for line in lines
+             if not any(words in line for words in LEFT_OUT)]
     for what, filled in FILLED_IN.items():
         lines = [line.replace(what, filled) for line in lines]
     return [shlex.split(line)[1:] for line in lines]

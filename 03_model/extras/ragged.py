@@ -77,9 +77,9 @@ class RaggedCache(KVCache):
     def read(self, model, rows):
         """As in gpt.py, of rows of any lengths: in one pass, padded at their ends."""
         new = [row[n:] for row, n in zip(rows, self.lengths)]
-        assert all(new), "nothing new in one of these rows: clear() the cache"
+        assert all(new), "nothing new in one of these rows"
         if self.length + max(map(len, new)) > self.size:  # the padding behind the longest row
-            self.clear()
+            self.length = 0
             new = rows
         T = max(map(len, new))
         ids = torch.tensor([[*ids, *[0] * (T - len(ids))] for ids in new], device=self.keys.device)

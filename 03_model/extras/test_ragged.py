@@ -100,7 +100,7 @@ def test_lengths():
     assert taken.lengths == [4, 4, 7]
     same(taken.keys, cache.keys[:, [1, 1, 2]], "row i must be the one that rows[i] names")
     taken.keys.zero_()
-    taken.clear()
+    taken.length = 0
     assert taken.lengths == [0, 0, 0] and cache.lengths == [5, 4, 7] and cache.keys.any(), \
         "what is taken is a copy"
 

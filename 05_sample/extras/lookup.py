@@ -66,7 +66,7 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):  # ex
     2. takes back what was guessed wrongly: cache.length becomes the number of positions that hold
        chosen ids. The id chosen last is never among them yet.
     No more is guessed than the cache has room for, or than is asked for. When the window is full,
-    the newer half of the row, (window + 1) // 2 ids, is read into the cleared cache, as in
+    the newer half of the row, (window + 1) // 2 ids, is read into the empty cache, as in
     generate().
     """
     window, prompt = model.config.seq_len, list(prompt)[-model.config.seq_len:]
@@ -88,7 +88,7 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):  # ex
             break
         cache.length = known + i
         if cache.length == window:
-            cache.clear()
+            cache.length = 0
             x, guesses = cache.read(model, [row[end - (window + 1) // 2:end].tolist()]), []
         else:
             room = min(n_guesses, cache.size - cache.length - 1, last - end - 1)
