@@ -50,6 +50,7 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"graded: {p}")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """What is built on comes first: stages in turn, the spine before extras, files as they are
     read, else alphabetically.

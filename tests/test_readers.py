@@ -26,7 +26,7 @@ from runs import save_checkpoint, start_run
 SPINE = {"bpe": ("01_tokenizer", ["show", "spam"]), "data": ("02_data", ["folder:texts"]),
          "conversations": ("02_data", []), "gpt": ("03_model", []),
          "sample": ("05_sample", ["--run", "tiny", "--tokens", "9", "--top-p", "0.9"])}
-LEFT_OUT = ("data.py python", "--weights FOLDER", "jsonl:FILE ", "import", "--prompt \"def main(\"")
+LEFT_OUT = ("--weights FOLDER", "conversations.py jsonl:FILE", "import", "--prompt \"def main(\"")
 FILLED_IN = {"folder:PATH": "folder:texts", "jsonl:FILE.jsonl": "jsonl:texts.jsonl"}
 
 
@@ -65,8 +65,9 @@ def as_script(course, script, arguments, mine=()):
 def commands(path):
     """The command lines in a file's docstring, as lists of arguments."""
     lines = re.findall(r"^    python (\S+\.py.*)$", path.read_text().split('"""')[1], re.M)
-    lines = [re.split(r"\s{2,}#", line)[0] for line in lines
-             if not any(words in line for words in LEFT_OUT)]
+    lines = [re.split(r"\s{2,}#", line)[0] for line in lines]
+    lines = [line for line in lines if not any(words in line for words in LEFT_OUT)
+             and not line.endswith("data.py")]  # all of Python's library: too long, traced
     for what, filled in FILLED_IN.items():
         lines = [line.replace(what, filled) for line in lines]
     return [shlex.split(line)[1:] for line in lines]
