@@ -110,9 +110,9 @@ def train(words, n_merges):  # exercise
     """The same merges as train_naive(), without counting all words again for each of them.
 
     A merge changes only the words that contain its pair. So keep the count of every pair, and for
-    every pair the set of words in which it has been seen. After a merge, visit only the words of
-    that pair: subtract their old pairs from the counts (count_pairs with a negative weight), add
-    their new ones. Delete a pair whose count is down to 0, or it is merged when no other is left.
+    every pair the set of words in which it has been seen (some may no longer hold it). After a
+    merge visit only these: subtract their old pairs from the counts (count_pairs with a negative
+    weight), add their new ones. Delete a pair whose count is 0, or it is merged when none is left.
     """
     rows, weights = [list(word) for word in words], list(words.values())
     counts, places, merges = {}, {}, []  # places: {pair: the rows in which it has been seen}
@@ -296,7 +296,7 @@ class Tokenizer:
             if kind == "mapped":  # one from elsewhere
                 from mapped import MappedTokenizer as cls
             tokenizer = cls(**content)
-        except Exception as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not a tokenizer.json of this course, or of an earlier "
                              f"version of it ({error!r})") from None
         if stored != tokenizer.hash:
@@ -376,7 +376,7 @@ def main(argv=None):
     add("--digits", type=int, choices=(1, 2, 3), help="at most so many digits in a piece")
     add("--special", nargs="*", metavar="NAME[=ID]",
         help="special tokens, after all others or at an id (default: the nine of a chat)")
-    add("--workers", type=int, help="train with extras/fast.py, on so many processes")
+    add("--workers", type=int, help="processes for extras/fast.py (which digits and special take)")
     commands.add_parser("decode", help="ids to text").add_argument("ids", nargs="+", type=int)
     for name, what in (("encode", "text to ids"), ("show", "the tokens of a text and their ids")):
         commands.add_parser(name, help=what).add_argument("text", help="- is the standard input")

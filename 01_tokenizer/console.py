@@ -22,13 +22,28 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # ---- how a script starts ----
 
-def by_hand():
-    """Whether the plain versions are to run: a loaded file of the spine is not the one in its
-    stage's folder but a reader's own, or there are no stages here, only copies of some files.
+def readers_files():
+    """{name: file} of the loaded files of the spine that are a reader's own: not the ones in their
+    stages' folders.
     """
     spine = {path.stem: path for path in ROOT.glob("0?_*/*.py")}
     loaded = ((name, getattr(sys.modules.get(name), "__file__", None)) for name in spine)
-    return not spine or any(file and Path(file).resolve() != spine[name] for name, file in loaded)
+    return {name: file for name, file in loaded if file and Path(file).resolve() != spine[name]}
+
+
+def by_hand():
+    """Whether the plain versions are to run: some are a reader's own, or there are no stages here,
+    only copies of some files.
+    """
+    return not list(ROOT.glob("0?_*")) or bool(readers_files())
+
+
+def readers_code(*names):
+    """What a reader has written instead of these files of the spine, as one text. What they make
+    must never pass for what the course's own files make.
+    """
+    return "".join(Path(file).read_text(encoding="utf-8")
+                   for name, file in readers_files().items() if name in names)
 
 
 def is_ours(file):
@@ -169,7 +184,8 @@ def add_options(parser, config_class):
         if "help" not in field.metadata:  # not an option
             continue
         default = " ".join(field.default) if field.type is tuple else field.default
-        how = {"help": f"{field.metadata['help']} (default: {default})"}
+        shown = "" if default is None else f" (default: {default})"
+        how = {"help": f"{field.metadata['help']}{shown}"}
         if field.type is bool:
             how["action"] = argparse.BooleanOptionalAction
         elif field.type is tuple:  # of strings

@@ -152,15 +152,22 @@ def prompt_ids(messages, tokenizer):
 
 
 def coloured(ids, mask, tokenizer):
-    """The text of a conversation for a terminal, with what is learned in green."""
-    runs = itertools.groupby(zip(ids, mask), key=lambda pair: pair[1])
-    texts = ((learned, tokenizer.decode([i for i, _ in run])) for learned, run in runs)
-    return "".join(f"\x1b[32m{text}\x1b[0m" if learned else text for learned, text in texts)
+    """The text of a conversation; what is learned in green on a terminal, elsewhere in brackets.
+    Control characters are escaped.
+    """
+    green = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    before, after = ("\x1b[32m", "\x1b[0m") if green else ("[", "]")
+    shown = []
+    for learned, run in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
+        text = tokenizer.decode([i for i, _ in run])
+        text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+        shown.append(before + text + after if learned else text)
+    return "".join(shown)
 
 
 EXAMPLE = [{"role": "system", "content": "Answer in one sentence."},
            {"role": "user", "content": "Is <|assistant_start|> a word?"},
-           {"role": "assistant", "content": "Here it is a few characters of yours, no mark."}]
+           {"role": "assistant", "content": "Here it is plain text, not a special token."}]
 
 
 def main(argv=None):

@@ -1,8 +1,8 @@
 """Documents -> ids on disk -> batches, and the measure of a loss: bits per byte.
 
-A trainer reads its text many times, faster than any tokenizer encodes it. So text is encoded once
-and kept in a folder: tokenizer.json; train.npy and val.npy, the ids of all documents; where each
-begins; and index.json: counts, checksums, and how small compressors make the validation text.
+A trainer reads its text many times, faster than any tokenizer encodes it. So text is encoded once:
+a folder holds tokenizer.json; train.npy and val.npy, the ids of all documents; where each begins;
+and index.json: counts, checksums, and how small compressors make the validation text.
 
     python 02_data/data.py                        # the source code of Python's own library
     python 02_data/data.py folder:PATH --vocab-size 1024
@@ -22,6 +22,7 @@ import os
 import re
 import sys
 import zlib
+from argparse import BooleanOptionalAction
 from array import array
 from pathlib import Path
 
@@ -33,7 +34,7 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import Parser, by_hand, read_text, run, track, write_safely
+from console import Parser, by_hand, read_text, readers_code, run, track, write_safely
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def is_validation(text, share=0.05):  # exercise
     """Whether a document belongs to the validation set: decided by its content alone.
 
     The first 8 bytes of sha256(text as UTF-8), a big-endian number, lie between 0 and 2^64; the
-    document is validation if they are below share * 2^64. So equal documents share a side.
+    document is validation if they are below share * 2^64. Equal ones are always in one split.
     """
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
@@ -62,7 +63,7 @@ def json_lines(file):
     with open(file, "rb") as lines:
         for n, line in enumerate(lines, 1):
             try:
-                text = json.loads(line)["text"] if line.strip() else ""
+                text = json.loads(line)["text"]
                 text.encode()
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 from records import text_of  # in whatever form it is
@@ -70,7 +71,8 @@ def json_lines(file):
             yield text
 
 
-def split_rule(name, files):  # many documents by their hash, of few the tail of each
+def split_rule(name, files):
+    """Many documents are split by their hash; of few, each gives its tail to validation."""
     return "tail" if len(files) < FEW and not name.startswith("jsonl:") else "hash"
 
 
@@ -78,11 +80,10 @@ def documents(name, files):
     """Yield ("train" or "val", text) for UTF-8 files, each a document, or of jsonl: each line."""
     texts = json_lines(files[0]) if name.startswith("jsonl:") else map(read_text, files)
     for text in texts:
-        cut = (int(len(text) * 0.9) if split_rule(name, files) == "tail" else
-               0 if is_validation(text) else len(text))
-        for split, part in (("train", text[:cut]), ("val", text[cut:])):
-            if part:
-                yield split, part
+        cut = 0 if is_validation(text) else len(text)
+        cut = int(len(text) * 0.9) if split_rule(name, files) == "tail" else cut
+        parts = ("train", text[:cut]), ("val", text[cut:])
+        yield from ((split, part) for split, part in parts if part)
 
 
 def find_files(name):
@@ -90,7 +91,7 @@ def find_files(name):
     kind, _, rest = name.partition(":")
     if kind == "jsonl" and rest.endswith(".jsonl") and Path(rest).is_file():
         with open(rest, "rb") as file:
-            return [Path(rest)] if file.read(8) == b'{"text":' else None
+            return [Path(rest)] if all(line.startswith(b'{"text":') for line in file) else None
     if name == "python":  # the modules of Python's own library, without their tests
         top = Path(os.__file__).parent
         others = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
@@ -100,14 +101,14 @@ def find_files(name):
         return [p for p in sorted([top] if top.is_file() else top.rglob("*"))
                 if p.is_file() and p.stat().st_size  # neither empty nor hidden
                 and not any(part.startswith(".") for part in p.relative_to(top).parts)] or None
-    return None
 
 
 def hash_of(*values):
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def fingerprint(files):  # changes when a file does, as far as its size and its time tell
+def fingerprint(files):
+    """Changes when a file does, as far as its size and its time tell."""
     return hash_of(*((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 
 
@@ -138,26 +139,28 @@ def write_folder(name, files, tokenizer, folder):
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     index = {"format": FORMAT, "source": name, "split_by": split_rule(name, files),
              "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "dtype": dtype.name}
-    ids, starts, texts = ({"train": array(code), "val": array(code)} for code in "IqB")
+    ids, starts = ({"train": array(code), "val": array(code)} for code in "Iq")
+    n_bytes, val_text = {"train": 0, "val": 0}, b""
     for split, text in track(documents(name, files), "encoding", unit=" MB",
                              size=lambda document: len(document[1]) / 1e6):
         starts[split].append(len(ids[split]))
         ids[split].extend(encode(text, tokenizer))
-        texts[split].frombytes(text.encode())
+        n_bytes[split] += len(text.encode())
+        val_text += text.encode() * (split == "val")
     if empty := [split for split in starts if not starts[split]]:
         raise ValueError(f"{name} leaves nothing for {empty[0]}; it needs more text")
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder / "tokenizer.json")
     for split in starts:
         index[split] = {"documents": len(starts[split]), "tokens": len(ids[split]),
-                        "bytes": len(texts[split]), "sha256": {}}
+                        "bytes": n_bytes[split], "sha256": {}}
         for file, values in ((f"{split}.npy", np.array(ids[split], dtype)),
                              (f"{split}-starts.npy", np.array(starts[split], np.int64))):
             np.save(content := io.BytesIO(), values)
             write_safely(folder / file, content.getbuffer())
             index[split]["sha256"][file] = hashlib.sha256(content.getbuffer()).hexdigest()
-    index["val"] |= {"zlib": len(zlib.compress(texts["val"], 9)),
-                     "lzma": len(lzma.compress(texts["val"], preset=9))}
+    index["val"] |= {"zlib": len(zlib.compress(val_text, 9)),
+                     "lzma": len(lzma.compress(val_text, preset=9))}
     write_safely(folder / "index.json", json.dumps(index, indent=1))
 
 
@@ -220,8 +223,7 @@ class Dataset:
         for name, sha256 in self.index[split]["sha256"].items():
             with open(self.folder / name, "rb") as file:
                 if check and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise ValueError(f"{name} has changed since it was written (sha256); delete "
-                                     "the folder to make it anew")
+                    raise ValueError(f"{name} has changed since it was written; delete the folder")
             arrays[name] = np.load(self.folder / name, mmap_mode="r")
         if check and (most := int(arrays[f"{split}.npy"].max())) >= self.index["vocab_size"]:
             raise ValueError(f"{split}.npy holds id {most}, beyond {self.index['vocab_size']} ids")
@@ -341,20 +343,19 @@ def baselines(data, ids=None, compressed=None):
             "lzma -9": float(8 * compressed["lzma"] / sizes[ids].sum())}
 
 
-# ---- the door, and the command ----
-
-def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False, workers=1,
+def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False, workers=None,
             say=print):
     """The one door to data: a Dataset of the sources `names`, made if it isn't there yet. Without a
-    tokenizer one is trained, to `vocab_size` ids (default: 2048). Several sources, those that
-    find_files() doesn't know, and several processes are for extras/mixtures.py.
+    tokenizer one is trained, to `vocab_size` ids (default: 2048). Several sources or processes, and
+    what find_files() doesn't know, are for extras/mixtures.py.
     """
-    files = find_files(names[0]) if len(names) == 1 and workers == 1 else None
+    files = find_files(names[0]) if len(names) == 1 and workers in (None, 1) else None
     if files is None:
         from mixtures import prepare_any
         return prepare_any(names, vocab_size, data_dir, tokenizer, by_hand, workers, say)
     name, vocab_size = names[0], vocab_size or 2048
-    key = hash_of(FORMAT, name, fingerprint(files), tokenizer.hash if tokenizer else vocab_size)
+    key = hash_of(FORMAT, name, fingerprint(files), tokenizer.hash if tokenizer else vocab_size,
+                  readers_code("bpe", "data"))
     folder = Path(data_dir) / f"{slug(name)}-{key[:8]}"
     if not (earlier := (folder / "index.json").exists()):
         texts = (text for split, text in documents(name, files) if split == "train")
@@ -382,8 +383,8 @@ def main(argv=None):
     add("--vocab-size", type=int, help="train a tokenizer of this size (default: 2048)")
     add("--tokenizer", metavar="FILE", help="use this one instead")
     add("--data-dir", default="data", help="where data is kept (default: data)")
-    add("--workers", type=int, default=1, help="processes (default: 1)")
-    add("--by-hand", action="store_true", default=by_hand(), help="bpe.py's tokenizer")
+    add("--workers", type=int, help="processes (default: all cores; for a source of this file 1)")
+    add("--by-hand", action=BooleanOptionalAction, default=by_hand(), help="bpe.py's tokenizer")
     args = parser.parse_args(argv)
     own = args.tokenizer and tokenizer_class(args.by_hand).load(args.tokenizer)
     data = prepare([args.source], args.vocab_size, args.data_dir, own, args.by_hand, args.workers)

@@ -148,7 +148,7 @@ def test_prompt_ids(tokenizer):
 def test_command_line(capsys):
     main([])
     out = capsys.readouterr().out
-    assert f"\x1b[32m{EXAMPLE[-1]['content']}<|assistant_end|>\x1b[0m" in out
+    assert f"[{EXAMPLE[-1]['content']}<|assistant_end|>]" in out
     assert "Answer in one sentence.\n\nIs <|assistant_start|> a word?<|user_end|>" in out
     main(["--format", "chatml"])
     assert "<|im_start|>system\nAnswer in one sentence.<|im_end|>\n" in capsys.readouterr().out
@@ -159,7 +159,7 @@ def test_command_line_with_a_source(tmp_path, capsys, fails):
     path.write_text(json.dumps({"messages": [USER, ASSISTANT]}))
     main([f"jsonl:{path}"])
     out = capsys.readouterr().out
-    assert "<|user_start|>Hi" in out and "\x1b[32mHo<|assistant_end|>\x1b[0m" in out
+    assert "<|user_start|>Hi" in out and "[Ho<|assistant_end|>]" in out
     assert "3 of 9 ids are learned" in out
     path.write_text(json.dumps({"text": "Hi"}))
     assert "holds texts, not conversations" in fails(main, f"jsonl:{path}")

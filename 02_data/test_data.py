@@ -174,7 +174,7 @@ def test_find_files(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "a"}\n')
     assert find_files(f"jsonl:{rows}") == [rows]
-    rows.write_text('{"messages": []}\n')
+    rows.write_text('{"text": "a"}\n{"messages": []}\n')
     for name in ("folder:", f"folder:{tmp_path}/none", "gsm8k", "jsonl:a.jsonl", "python:0.3",
                  f"jsonl:{rows}", f"jsonl:{tmp_path}", f"jsonl:{rows},field=x"):
         assert find_files(name) is None, f"{name} is for extras/corpus.py"
@@ -182,7 +182,7 @@ def test_find_files(tmp_path):
 
 def test_documents_of_json_lines(tmp_path):
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"text": "caf\\u00e9"}\n\n{"stars": 3, "text": "b"}\n{"text": ""}\n')
+    rows.write_text('{"text": "caf\\u00e9"}\n{"text": "b", "stars": 3}\n{"text": ""}\n')
     found = dict(map(reversed, documents(f"jsonl:{rows}", [rows])))
     assert found == {text: "val" if is_validation(text) else "train" for text in ("café", "b")}, (
         "lines are split by their hashes, however few there are; empty ones are left out")
@@ -434,6 +434,14 @@ def test_the_tokenizer_never_sees_validation_text(tmp_path):
                    say=lambda text: None)
     assert any(b"ab" in token for token in data.tokenizer.vocab)
     assert not any(b"yz" in token for token in data.tokenizer.vocab)
+
+
+def test_what_a_readers_file_makes_is_kept_apart(tmp_path, monkeypatch):
+    name = make_folder(tmp_path / "texts", 3, "the cat {0} sat\n" * 20)
+    first = prepare([name], 270, tmp_path / "data", by_hand=True, say=lambda line: None)
+    monkeypatch.setattr("data.readers_code", lambda *names: "another encode()")
+    other = prepare([name], 270, tmp_path / "data", by_hand=True, say=lambda line: None)
+    assert other.folder != first.folder, "it must not pass for what the course's own files make"
 
 
 def test_reopen(folder):

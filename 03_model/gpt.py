@@ -1,16 +1,15 @@
 """A decoder-only transformer: ids in, a score for every possible next id out.
 
-Today's recipe, which transformers calls "nanochat": RMSNorm without parameters, rotary positions,
-normalised queries and keys, key/value heads that several query heads share, ReLU^2, no biases, a
-head of its own, a soft cap on the logits. Read from the top: the mathematics, the layers, the cache
-that makes writing quick, the model, and generate(). One alphabet for shapes, here and everywhere:
-B batch, T time, C channels (d_model), H query heads, G key/value heads, D head size, S positions
-seen (the cached and the T new ones), V vocabulary.
+Today's recipe, "nanochat" in transformers: RMSNorm without parameters, RoPE, QK-norm, key/value
+heads that query heads share, ReLU^2, no biases, an untied head, soft-capped logits. Read from the
+top: the mathematics, the layers, the cache, the model, generate(). One alphabet for shapes, here
+and everywhere: B batch, T time, C channels (d_model), H query heads, G key/value heads, D head
+size, S positions seen (the cached and the T new ones), V vocabulary.
 
     python 03_model/gpt.py        # learns a sentence by heart, writes it, and weighs the cache
 
-Reads and writes nothing. Left to extras/: GPT-2 and Llama (family.py), prompts of different lengths
-(ragged.py), other people's weights (weights.py), what a model costs (budget.py). Next: train.py.
+Left to extras/: GPT-2 and Llama (family.py), prompts of different lengths (ragged.py), weights from
+elsewhere (weights.py), what a model costs (budget.py). Next: 04_train/train.py.
 """
 
 import copy
@@ -54,7 +53,7 @@ class GPTConfig:
     def __post_init__(self):
         for name in ("vocab_size", "seq_len", "n_layer", "n_head", "n_kv_head", "d_model", "d_ff"):
             if type(size := getattr(self, name)) is not int or not 0 < size < 2**31:
-                raise ValueError(f"{name} is {size!r}, but must be a whole number, 1 to 2^31")
+                raise ValueError(f"{name} is {size!r}, but must be a whole number, 1 to 2^31 - 1")
         if self.d_model % self.n_head or self.n_head % self.n_kv_head:
             raise ValueError(f"d_model {self.d_model} must be a multiple of n_head {self.n_head}, "
                              f"and that of n_kv_head {self.n_kv_head}")
@@ -89,7 +88,7 @@ def rotate(x, cos, sin):  # exercise
 
     x: (B, H, T, D), whose pair i is x[..., i] and x[..., i + D/2]; returned in its type. cos, sin:
     float32, broadcast to (B, H, T, D/2). The dot product of two rotated vectors depends only on how
-    far apart they stand. (The paper pairs neighbours and turns the other way, which is as good.)
+    far apart they stand. (The paper pairs neighbours and turns the other way: equivalent.)
     """
     x1, x2 = x.chunk(2, dim=-1)
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
@@ -159,13 +158,13 @@ class Attention(nn.Module):
         1. self.qkv(x) holds D channels for each of H query, then G key, then G value heads: make
            q, (B, H, T, D), k and v, (B, G, T, D), of it. Rotate q and k, then self.norm both.
         2. With a cache, k, v = cache.append(self.layer, k, v): all S positions seen so far, maybe
-           in a smaller float type, which q takes, too.
+           in a smaller float type, to which q is converted.
         3. self.attend(q, k, v, mask), in x's type, its heads side by side, goes through self.out.
         """
         qkv = self.qkv(x).unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         q, k, v = qkv.split(self.heads, dim=1)  # (B, H, T, D), (B, G, T, D) twice
         q, k = self.norm(rotate(q, *angles)), self.norm(rotate(k, *angles))
-        if cache:
+        if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, G, S, D)
         y = self.attend(q.to(k.dtype), k, v, mask).to(x.dtype)  # (B, H, T, D)
         return self.out(y.transpose(1, 2).flatten(2))
@@ -230,6 +229,7 @@ class KVCache:
 
     def read(self, model, rows):
         """Read the new ids of B lists. Returns what the model makes of the last of each, (B, C)."""
+        self.length = min(self.length, min(map(len, rows)) - 1)  # the last is always read
         ids = torch.tensor([row[self.length:] for row in rows], device=self.keys.device)
         return model.hidden(ids, self)[:, -1]
 
@@ -266,17 +266,17 @@ class GPT(nn.Module):
         self.embed.weight.normal_(std=1.0, generator=generator)
 
     def hidden(self, ids, cache=None, positions=None, mask=None):  # exercise
-        """ids, (B, T) -> what the head reads, (B, T, C): embedded, normalised, through all blocks,
-        normalised again. Blocks take the mask and, of the positions (by default 0 ... T - 1), the
-        rope_angles() with a dimension for the heads: (1, T, D/2) of (T,). Where ids continue a
-        cache, it says positions(T) and mask(T), and at the end is told to advance(T). ValueError if
-        ids are more than config.seq_len or, with a cache, more than what is left of its size.
+        """ids, (B, T) -> what the head reads, (B, T, C): self.embed, self.norm, self.blocks, and
+        self.norm again. Blocks take rope_angles() of the positions, by default 0 ... T - 1, with a
+        dimension for the heads, (..., 1, T, D/2); the mask; the cache. Where ids continue a cache,
+        it says positions(T) and mask(T), and at the end is told to advance(T). ValueError if ids
+        are more than config.seq_len or, with a cache, more than what is left of its size.
         """
         T = ids.shape[1]
-        start, room = (cache.length, cache.size) if cache else (0, self.config.seq_len)
+        start, room = (cache.length, cache.size) if cache is not None else (0, self.config.seq_len)
         if start + T > room:
             raise ValueError(f"{start} + {T} positions don't fit into {room}")
-        if cache:
+        if cache is not None:
             positions, mask = cache.positions(T), cache.mask(T)
         elif positions is None:
             positions = torch.arange(T, device=ids.device)
@@ -284,7 +284,7 @@ class GPT(nn.Module):
         x = self.norm(self.embed(ids))  # (B, T, C)
         for block in self.blocks:
             x = block(x, angles, mask, cache)
-        if cache:
+        if cache is not None:
             cache.advance(T)
         return self.norm(x)
 
@@ -358,9 +358,9 @@ def generate(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):  #
     """
     if not all(map(len, prompts)):
         raise ValueError("a prompt is empty: give it at least <|bos|>")
-    window = model.config.seq_len
-    rows = [prompt[-window:] for prompt in prompts]
-    cache = cache if cache and rows == prompts else make_cache(model, rows, n_tokens)
+    window, rows = model.config.seq_len, [prompt[-model.config.seq_len:] for prompt in prompts]
+    fits = cache is not None and max(map(len, prompts)) <= window
+    cache = cache if fits else make_cache(model, rows, n_tokens)
     for step in range(n_tokens):
         x = cache.read(model, rows)  # (B, C)
         if step == 0 and n_samples > 1:
@@ -388,9 +388,9 @@ def main(argv=None):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    written, n = [text[0], *map(int, generate(model, [[text[0]]], len(text) - 1))], len(text) - 1
-    print(f"it writes: {bytes(written).decode(errors='replace')}\n"
-          f"the cache had it read {n} positions instead of {n * (n + 1) // 2:,}; it takes")
+    written, n = bytes([text[0], *generate(model, [[text[0]]], len(text) - 1)]), len(text) - 1
+    print(f"it writes: {written.decode(errors='replace')}\nthe cache had it read {n} positions, "
+          f"not {n * (n + 1) // 2:,}; it takes")
     for name, G in (("multi-head", 4), ("grouped-query", 2), ("multi-query", 1)):
         cache = KVCache(replace(config, n_kv_head=G), batch_size=1)
         print(f"{cache.keys.nbytes + cache.values.nbytes:,} bytes with {G} key/value heads: {name}")

@@ -40,7 +40,7 @@ import torch
 import formats
 from bpe import Tokenizer, tokenizer_class
 from data import prepare
-from family import FamilyConfig
+from family import FamilyConfig, family_of
 from gpt import GPTConfig, make_model
 from length import choose_length
 from presets import GO_ON, MAY_CHANGE, PRESETS, Config
@@ -251,8 +251,8 @@ def prepare_data(folder, config):
 
 
 def load_run(folder, device="cpu", which="newest", by_hand=False):
-    """(model, tokenizer, config, step) of one of a run's checkpoints, ready to be used, with the
-    plain versions or the fast ones, whichever it was trained with.
+    """(model, tokenizer, config, step) of one of a run's checkpoints, ready to be used. by_hand:
+    with the plain versions, whichever it was trained with.
     """
     checkpoint = find_checkpoint(folder, which)
     config = dataclasses.replace(read_config(folder), by_hand=by_hand)
@@ -271,13 +271,17 @@ class RunOptions:
                                        "validation bits per byte), or a step")
     runs_dir: str = option("runs", "where runs are kept")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
-    by_hand: bool = option(False, "run the versions that are written to be read, not the fast ones")
+    by_hand: bool = option(None, "run the versions that are written to be read (default: where a "
+                                 "file of them is your own)")
+
+    def plain(self):
+        """Whether the plain versions are to run."""
+        return by_hand() if self.by_hand is None else self.by_hand
 
     def load(self):
         """(folder, model, tokenizer, config, step) of the run that is meant."""
         folder = newest_run(self.runs_dir, self.run)
-        return folder, *load_run(folder, choose_device(self.device), self.checkpoint,
-                                 self.by_hand or by_hand())
+        return folder, *load_run(folder, choose_device(self.device), self.checkpoint, self.plain())
 
 
 @dataclass
@@ -293,7 +297,7 @@ class ModelOptions(RunOptions):
         if self.run or self.checkpoint != "newest":
             of_a_run = f"--run {self.run}" if self.run else f"--checkpoint {self.checkpoint}"
             raise ValueError(f"{of_a_run} and --weights {self.weights}: give one of them")
-        model = read_model(self.weights, choose_device(self.device))
+        model = read_model(self.weights, choose_device(self.device), by_hand=self.plain())
         tokenizer = formats.load(self.weights)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(f"{self.weights} has a tokenizer of {tokenizer.vocab_size} ids, but a "
@@ -309,9 +313,9 @@ def adopt(folder, asked):
     asked: the fields that are asked for. Of these only a seq_len shorter than the model's is
     another. ValueError if the user has asked for another shape.
     """
-    shape = dataclasses.asdict(open_folder(folder)[0].config)
-    shape |= shape.pop("family") or {}
-    del shape["by_hand"]
+    config = open_folder(folder)[0].config
+    shape = dataclasses.asdict(config) | dataclasses.asdict(family_of(config))
+    del shape["family"], shape["by_hand"]
     shape["seq_len"] = min(shape["seq_len"], asked.get("seq_len", shape["seq_len"]))
     for name in shape.keys() & asked.keys():
         if asked[name] != shape[name] and name != "seq_len":
@@ -424,7 +428,11 @@ def main(argv=None):
         return
     for folder in sorted(Path(given["runs_dir"]).glob("*")):
         if checkpoint := newest_checkpoint(folder):
-            config = read_config(folder)
+            try:
+                config = read_config(folder)
+            except ValueError as error:
+                print(f"{folder.name:20} can't be read: {error}")
+                continue
             print(f"{folder.name:20} step {step_of(checkpoint)} of {config.steps}, "
                   f"{', '.join(config.data)}, {config.n_layer} layers of width {config.d_model}")
 

@@ -113,6 +113,11 @@ def stops_at_an_exercise(process):
 def test_a_blank_is_noticed(name, course, fork, tmp_path):
     """By its own command, python mine/X.py, pytest from any folder, and by what builds on it."""
     stage, arguments = SPINE[name]
+    texts = ["--preset", "nano", "--data", "folder:texts", "--device", "cpu"]
+    earlier = fork(as_script(course, "02_data/data.py", [
+        "folder:texts", "--vocab-size", "512", "--by-hand"]), fresh=True)
+    earlier.join()  # what the course has prepared must not hide that a reader's file can't
+    assert earlier.exitcode == 0, earlier.log.read_text()
     (course / "mine").mkdir()
     (course / "mine" / f"{name}.py").write_text(blank((course / stage / f"{name}.py").read_text()))
     stops_at_an_exercise(fork(as_script(course, f"{stage}/{name}.py", arguments, ["mine"]),
@@ -131,7 +136,6 @@ def test_a_blank_is_noticed(name, course, fork, tmp_path):
     assert f"graded: {course / 'mine' / f'{name}.py'}" in out
     if name == "sample":
         return
-    texts = ["--preset", "nano", "--data", "folder:texts", "--device", "cpu"]
     stops_at_an_exercise(fork(as_script(course, "04_train/train.py", texts, ["mine"]), fresh=True))
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1",
                            "07_scale/scale.py", *texts], cwd=course, capture_output=True, text=True,

@@ -23,13 +23,13 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-import console  # noqa: F401
+from console import readers_code
 
 import numpy as np
 
 from bpe import SPECIAL_TOKENS, tokenizer_class
 from corpus import open_source, parse_name, strings
-from data import FORMAT, Dataset, Ids, hash_of, reopen
+from data import FORMAT, Dataset, Ids, hash_of
 from writing import write_folder
 
 OWN = {"include", "exclude", "field", "num_shards"}  # a source's own options
@@ -160,7 +160,7 @@ def make_dataset(source, vocab_size=2048, data_dir="data", tokenizer=None, by_ha
     choose.
     """
     key = hash_of(FORMAT, source.name, source.fingerprint,
-                  tokenizer.hash if tokenizer else vocab_size)
+                  tokenizer.hash if tokenizer else vocab_size, readers_code("bpe", "data"))
     folder = Path(data_dir) / f"{source.slug}-{key[:8]}"
     earlier = (folder / "index.json").exists()
     if not earlier:
@@ -188,13 +188,14 @@ def common_tokenizer(opened, vocab_size, tokenizer):
 
 
 def prepare_any(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False,
-                workers=os.cpu_count() or 1, say=print):
+                workers=None, say=print):
     """What data.prepare() returns, for any sources: of ["a:0.7", "b:0.3"] a Mixture, of ["a"] a
     Dataset.
 
     All share one tokenizer: the one given, or that of a prepared:FOLDER, or one trained on the
     training documents of all. ValueError if some have shares and others don't.
     """
+    workers = workers or (1 if by_hand else os.cpu_count() or 1)
     shares = [split_share(name) for name in names]
     if len({share is None for _, share in shares}) > 1:
         raise ValueError(f"of {', '.join(names)} some have shares (NAME:0.3); give all one, or "
@@ -202,7 +203,8 @@ def prepare_any(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand
     opened = [open_name(name, data_dir, by_hand, say) for name, _ in shares]
     tokenizer, vocab_size = common_tokenizer(opened, vocab_size, tokenizer), vocab_size or 2048
     if tokenizer is None and len(names) > 1:
-        key = hash_of(FORMAT, *((s.name, s.fingerprint) for s in opened), vocab_size)
+        key = hash_of(FORMAT, *((s.name, s.fingerprint) for s in opened), vocab_size,
+                      readers_code("bpe", "data"))
         path = Path(data_dir) / f"tokenizer-{key[:8]}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,5 +213,5 @@ def prepare_any(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand
     datasets = [one if isinstance(one, Dataset) else
                 make_dataset(one, vocab_size, data_dir, tokenizer, by_hand, workers, say)
                 for one in opened]
-    return reopen([(1.0 if share is None else share, data.folder)
-                   for (_, share), data in zip(shares, datasets)], by_hand)
+    parts = [(1.0 if share is None else share, data) for (_, share), data in zip(shares, datasets)]
+    return Mixture(parts) if len(parts) > 1 else datasets[0]

@@ -1,7 +1,7 @@
 """Two additions to the loss: label smoothing, and a penalty on large logits.
 
 Used by the trainer, for --label-smoothing and --z-loss; without them it takes gpt.GPT.loss.
-Reads and writes nothing. Next: budget.py.
+Reads and writes nothing. Next: machine.py.
 """
 
 import torch.nn.functional as F

@@ -4,6 +4,8 @@ out.
 Nothing about models; a first reading may skip it.
 
     python 03_model/extras/machine.py
+
+Next: budget.py.
 """
 
 import ctypes

@@ -4,7 +4,7 @@ gpt.KVCache has one length for all rows. Here every row has its own; each is con
 alone, because it stands at its own positions, and a mask hides what is behind its end. It serves
 GPT and FamilyGPT alike: gpt.generate() takes it where prompts differ in length.
 
-Reads and writes nothing. Next: budget.py.
+Reads and writes nothing. Next: losses.py.
 """
 
 import os
@@ -76,8 +76,8 @@ class RaggedCache(KVCache):
 
     def read(self, model, rows):
         """As in gpt.py, of rows of any lengths: in one pass, padded at their ends."""
-        new = [row[n:] for row, n in zip(rows, self.lengths)]
-        assert all(new), "nothing new in one of these rows"
+        self.lengths = [min(n, len(row) - 1) for row, n in zip(rows, self.lengths)]
+        new = [row[n:] for row, n in zip(rows, self.lengths)]  # the last id is always read
         if self.length + max(map(len, new)) > self.size:  # the padding behind the longest row
             self.length = 0
             new = rows

@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 # The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
@@ -178,7 +179,7 @@ class Unfilled(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def open_folder(folder):
+def open_folder(folder, by_hand=False):
     """(a GPT on "meta", shapes only, its model_type, {their name: tensor}), which fit together."""
     folder = Path(folder)
     settings = read_json(folder / "config.json")
@@ -187,7 +188,7 @@ def open_folder(folder):
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
     with torch.device("meta"), Unfilled():
-        model = make_model(config).eval()
+        model = make_model(replace(config, by_hand=by_hand)).eval()
     tensors = {full_name(name, kind): tensor for name, tensor in read_tensors(folder).items()
                if not CONSTANTS.fullmatch(name)}
     embed = full_name(ARCHITECTURES[kind].tensors["embed"][0] + ".weight", kind)
@@ -202,13 +203,13 @@ def open_folder(folder):
     return model, kind, tensors
 
 
-def read_model(folder, device="cpu", dtype=torch.float32):
+def read_model(folder, device="cpu", dtype=torch.float32, by_hand=False):
     """The GPT in a Hugging Face folder, in eval mode.
 
     dtype: what its parameters become; in the file they may be of any float type. ValueError, in
     one line, for a folder that is incomplete, damaged or not expressible here.
     """
-    model, kind, tensors = open_folder(folder)
+    model, kind, tensors = open_folder(folder, by_hand)
     names = list(dictionary(model, kind))
     state = {name: nn.Parameter(to_ours([tensors[t] for t in theirs], how, model.config).to(
                  device, dtype, copy=True, memory_format=torch.contiguous_format))
