@@ -33,21 +33,27 @@ THEIRS = [p for folder in FOLDERS for p in sorted(folder.glob("*.py"))
           if p.name in OURS and p.resolve() != OURS[p.name]]
 
 def pytest_configure(config):
-    console.refuse_misplaced(FOLDERS)
     for folder in FOLDERS:
-        if not folder.exists():
-            raise pytest.UsageError(f"PYTHONPATH names {folder}, which does not exist")
+        if not folder.is_dir():
+            raise pytest.UsageError(f"PYTHONPATH names {folder}, which is no folder")
+        if wrong := console.misplaced(folder):
+            raise pytest.UsageError(wrong)
 
 
-def pytest_ignore_collect(collection_path):
-    """A reader's own files of the spine are graded by the spine's tests alone."""
+def pytest_ignore_collect(collection_path, config):
+    """A reader's own files of the spine are graded by the spine's tests alone, unless extras are
+    asked for by name.
+    """
     spine = any(OURS[p.name].parent.name != "extras" for p in THEIRS)
-    return True if spine and "extras" in collection_path.parts else None
+    asked = any("extras" in Path(argument).parts for argument in config.args)
+    return True if spine and not asked and "extras" in collection_path.parts else None
 
 
 def pytest_terminal_summary(terminalreporter):
+    """Say which of a reader's files were graded: those that a test has loaded."""
     for p in THEIRS:
-        terminalreporter.write_line(f"graded: {p}")
+        if getattr(sys.modules.get(p.stem), "__file__", None) == str(p):
+            terminalreporter.write_line(f"graded: {p}")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -58,11 +58,12 @@ def fail(message):
     sys.exit(2)
 
 
-def refuse_misplaced(folders):
-    """End with one line if one of these folders is a mine/ that is not in the root."""
-    for folder in map(os.path.abspath, folders):
-        if os.path.basename(folder) == "mine" and Path(folder).resolve().parent != ROOT:
-            fail(f"{folder} is not in the root of the course; your files belong in {ROOT / 'mine'}")
+def misplaced(folder):
+    """What is wrong with a mine/ that is not in the root; None for any other folder."""
+    folder = os.path.abspath(folder)
+    if os.path.basename(folder) == "mine" and Path(folder).resolve().parent != ROOT:
+        return f"{folder} is not in the root of the course; your files belong in {ROOT / 'mine'}"
+    return None
 
 
 def leave(*_):
@@ -78,8 +79,8 @@ def adopt_script():
     """
     for name in ("__main__", "__mp_main__"):
         file = getattr(sys.modules.get(name), "__file__", None)
-        if file and name == "__main__":
-            refuse_misplaced([os.path.dirname(file)])
+        if file and name == "__main__" and (wrong := misplaced(os.path.dirname(file) or ".")):
+            fail(wrong)
         if not is_ours(file):
             continue
         stem = Path(file).stem
@@ -87,7 +88,9 @@ def adopt_script():
         if found and found.origin and os.path.samefile(found.origin, file):
             sys.modules.setdefault(stem, sys.modules[name])
         if name == "__main__":
-            refuse_misplaced(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+            for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+                if wrong := misplaced(folder):
+                    fail(wrong)
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 signal.signal(signal.SIGINT, leave)
             if sys.stderr.isatty():
@@ -103,7 +106,10 @@ def the_readers(main):
     if (getattr(main, "__module__", None) != "__main__" or not is_ours(file)
             or getattr(script, main.__name__, None) is not main):
         return main
-    return getattr(importlib.import_module(Path(file).stem), main.__name__)
+    readers = importlib.import_module(Path(file).stem)
+    if not hasattr(readers, main.__name__):
+        fail(f"{readers.__file__} has no {main.__name__}(); tests/blank.py writes files that do")
+    return getattr(readers, main.__name__)
 
 
 def run(main):
@@ -117,7 +123,8 @@ def run(main):
         if signal.getsignal(signal.SIGINT) is leave:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
-        sys.stdout.flush()
+        if sys.stdout:  # None if it was closed
+            sys.stdout.flush()
     except BrokenPipeError:  # `... | head` has read enough; 141 is 128 + SIGPIPE, as in a shell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -284,8 +291,7 @@ def write_safely(path, data):
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:  # a full disk doesn't say what it was that didn't fit
-        error.filename = error.filename or str(path)
-        raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         aside.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ import types
 import venv
 
 import pytest
+import regex
 
 import console
 from console import (Parser, Progress, StopSignal, add_options, choose_device, duration, option,
@@ -128,7 +129,7 @@ if __name__ == "__main__":
     installed = next((course.folder / "env" / "lib").glob("*/site-packages"))
     for name in ("console", "data", "bpe"):
         (installed / f"{name}.py").write_text("raise SystemExit('the installed one')")
-    packages = os.path.dirname(os.path.dirname(sys.modules["regex"].__file__))
+    packages = os.path.dirname(os.path.dirname(regex.__file__))
     (installed / "packages.pth").write_text(packages)
     python = course.folder / "env" / "bin" / "python"
     assert course("-c", "import data", python=python, code=1) == "the installed one\n"
@@ -288,6 +289,20 @@ def test_progress():
 def test_track(capsys):
     assert list(track(iter("abc"), "letters")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
+
+
+def test_write_safely_names_the_users_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", tmp_path / "none" / "file"):
+        with pytest.raises(OSError) as stop:
+            write_safely(path, "text")
+        assert str(stop.value).endswith(f": '{path}'"), "not the name of a temporary file"
+
+
+def test_a_readers_file_without_main_is_named(course):
+    (course.folder / "mine").mkdir(exist_ok=True)
+    (course.folder / "mine" / "bpe.py").write_text("")
+    assert "has no main()" in course("01_tokenizer/bpe.py", mine="mine", code=2)
 
 
 def test_write_safely(tmp_path, monkeypatch):

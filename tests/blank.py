@@ -57,6 +57,9 @@ def blank(source):
 
 def main(folders):
     known = sorted([*ROOT.glob("0?_*"), *ROOT.glob("0?_*/extras")])
+    if not folders:
+        print("error: say which stage, for example 03_model", file=sys.stderr)
+        sys.exit(2)
     for name in folders:
         folder = (ROOT / name).resolve()
         if folder not in known:
@@ -78,4 +81,4 @@ def main(folders):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["?"])
+    main(sys.argv[1:])

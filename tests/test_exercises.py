@@ -814,7 +814,7 @@ def course(tmp_path):
 
 
 def grade(fork, course, tests, *options):
-    """A process: pytest at work in the course, on what is in its mine/, up to the first red test."""
+    """A process: pytest at work in the course, on what is in mine/, up to the first red test."""
     def work():
         os.chdir(course)
         os.environ["PYTHONPATH"] = "mine"

@@ -132,25 +132,6 @@ class Blocked(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
-class Turned(nn.Module):
-    """A Linear that multiplies some rows the other way round, W @ x'. For 8 rows of GPT-2's shapes
-    that took two thirds of the time of x @ W' on two cores of a Xeon, nine tenths on one.
-    """
-
-    def __init__(self, linear):
-        super().__init__()
-        self.register_buffer("weight", linear.weight)
-        self.register_buffer("bias", linear.bias)
-
-    def forward(self, x):
-        rows = x.numel() // x.shape[-1]
-        if not 8 <= rows <= 32:
-            return nn.functional.linear(x, self.weight, self.bias)
-        y = self.weight @ x.reshape(rows, -1).t()  # (out, rows)
-        y = y.t().contiguous().view(*x.shape[:-1], -1)
-        return y if self.bias is None else y + self.bias
-
-
 class Int8(nn.Module):
     """A Linear with whole numbers: int8_linear_by_hand in one kernel of torch's.
 
@@ -231,7 +212,7 @@ def choose_form(kind, rows, device):
         return Transposed
     if 4 <= rows <= 32 and torch.backends.mkldnn.is_available():
         return partial(Blocked, rows=rows)
-    return Turned if 8 <= rows <= 32 else None
+    return None
 
 
 @torch.no_grad()
