@@ -293,7 +293,7 @@ MISTAKES = {
         ("samples of the wrong prompt", "[i for i in range(len(rows)) for _ in range(n_samples)]",
          "[i for _ in range(n_samples) for i in range(len(rows))]",
          "test_samples_share_one_reading_of_the_prompt"),
-        ("the beginning of a long prompt", "[prompt[-window:] for", "[prompt[:window] for",
+        ("the beginning of a long prompt", "[prompt[-model.config.seq_len:] for", "[prompt[:model.config.seq_len] for",
          "test_generate_beyond_the_window"),
         ("the older half of a full window", "row[-((window + 1) // 2):]", "row[:(window + 1) // 2]",
          "test_generate_beyond_the_window"),
