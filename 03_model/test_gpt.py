@@ -456,6 +456,10 @@ def test_a_given_cache_is_gone_on_from():
     text[0] += found[0]
     assert columns(generate(model, text, 5, cache=cache)) == [slowly(model, text[0], 5)], \
         "of a text that no longer fits, the cache's beginning must not be used"
+    cache = KVCache(SMALL, batch_size=1)
+    cache.read(model, [[1, 2, 3]])
+    assert columns(generate(model, [[1, 2, 3]], 5, cache=cache)) == [slowly(model, [1, 2, 3], 5)], \
+        "where a cache holds all of a prompt, its last id is read once more"
 
 
 def test_memory_is_for_what_is_written():
