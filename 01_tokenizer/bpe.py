@@ -12,7 +12,8 @@ up as one id, rare ones as a few, and no text is ever unknown.
     python 01_tokenizer/bpe.py decode 104 105
 
 Reads text; writes tokenizer.json, plain JSON. Left to extras/: the same ids in less time (fast.py),
-and tokenizers from elsewhere (formats.py). Next: 02_data/data.py.
+more patterns and options of `train` (mapped.py), tokenizers from elsewhere (formats.py).
+Next: 02_data/data.py.
 """
 
 import hashlib
@@ -110,29 +111,32 @@ def train(words, n_merges):  # exercise
     """The same merges as train_naive(), without counting all words again for each of them.
 
     A merge changes only the words that contain its pair. So keep the count of every pair, and for
-    every pair the set of words in which it has been seen (some may no longer hold it). After a
-    merge visit only these: subtract their old pairs from the counts (count_pairs with a negative
-    weight), add their new ones. Delete a pair whose count is 0, or it is merged when none is left.
+    every pair the set of words in which it has been seen (some may no longer hold it). For a merge
+    visit only these: take their old pairs out of the counts (count_pairs with a negative weight),
+    delete a pair whose count is 0, or it is merged when none is left, and add their new pairs.
     """
-    rows, weights = [list(word) for word in words], list(words.values())
-    counts, places, merges = {}, {}, []  # places: {pair: the rows in which it has been seen}
-    for i, ids in enumerate(rows):
+    weights = list(words.values())
+    rows, counts, places = {}, {}, {}  # places: {pair: the rows in which it has been seen}
+
+    def add(i, ids):
+        rows[i] = ids
         count_pairs(ids, counts, weights[i])
         for pair in zip(ids, ids[1:]):
             places.setdefault(pair, set()).add(i)
+
+    for i, word in enumerate(words):
+        add(i, list(word))
+    merges = []
     for new_id in track(range(256, 256 + n_merges), "merging", n_merges, unit=" pairs"):
         if not counts:
             break
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         for i in places.pop(best):
-            before, rows[i] = rows[i], merge(rows[i], best, new_id)
-            count_pairs(before, counts, -weights[i])
-            count_pairs(rows[i], counts, weights[i])
+            count_pairs(rows[i], counts, -weights[i])
             for pair in zip(rows[i], rows[i][1:]):
-                places.setdefault(pair, set()).add(i)
-            for pair in zip(before, before[1:]):
                 if counts.get(pair) == 0:
                     del counts[pair]
+            add(i, merge(rows[i], best, new_id))
         merges.append(best)
     return merges
 
@@ -181,7 +185,6 @@ class Tokenizer:
     """
 
     kind = "bpe"  # in tokenizer.json
-    patterns = PATTERNS
 
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
         self.merges = [tuple(pair) for pair in merges]
@@ -198,21 +201,12 @@ class Tokenizer:
             raise ValueError(f"special tokens need a name, and names must differ: {special_tokens}")
         self.vocab += [name.encode() for name in self.special]
         self.vocab_size = len(self.vocab)
-        self.pattern = self.patterns.get(pattern, pattern)
-        self.find_pieces, self.known = self.piece_finder(self.pattern), {}
-
-    @staticmethod
-    def piece_finder(pattern):
-        """A function that cuts a text into pieces. Joined, they are the text again."""
-        if pattern.isalnum():
-            raise ValueError(f"there is no pattern {pattern!r}; there are {', '.join(PATTERNS)}")
-        try:
-            compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
-        except regex.error as error:
-            raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}")
-        if compiled.groups or compiled.match(""):
-            raise ValueError(f"the pattern {pattern!r} must not capture groups or match nothing")
-        return compiled.findall
+        self.pattern, self.known = PATTERNS.get(pattern, pattern), {}
+        compiled = regex.compile(f"(?:{self.pattern})|[\\s\\S]")
+        if self.pattern.isalnum() or compiled.groups or compiled.match(""):
+            raise ValueError(f"the pattern {pattern!r} is none of {', '.join(PATTERNS)}; another "
+                             "one must not capture groups or match nothing")
+        self.find_pieces = compiled.findall
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
@@ -293,10 +287,13 @@ class Tokenizer:
         try:
             content = json.loads(text)
             stored, kind = content.pop("hash"), content.pop("kind")
-            if kind == "mapped":  # one from elsewhere
+            if kind == "mapped":  # one with other ids
                 from mapped import MappedTokenizer as cls
+            elif kind != "bpe":
+                raise ValueError(f"its kind is {kind!r}")
             tokenizer = cls(**content)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError,
+                regex.error) as error:
             raise ValueError(f"{path} is not a tokenizer.json of this course, or of an earlier "
                              f"version of it ({error!r})") from None
         if stored != tokenizer.hash:
@@ -339,59 +336,47 @@ def show_merges(n_merges=20):
     print("\nIts first line:\n" + colour(tokenizer, tokenizer.encode(__doc__.splitlines()[0])))
 
 
-def learn(args):
-    """The command train: learn from files, save, and say how well the first one is compressed."""
-    if not Path(args.tokenizer).parent.is_dir():  # better now than after an hour
-        raise ValueError(f"{args.tokenizer}: there is no such folder to write to")
-    first = []
-
-    def texts():
-        for name in args.files:
-            if text := read_text(name):
-                first[:] = first or (name, text[:200_000])
-                yield text
-
-    wishes = args.digits, args.special, args.workers
-    if args.pattern in ("o200k", "go") or wishes != (None, None, None):
-        from mapped import train_any
-        tokenizer = train_any(texts(), args.vocab_size, args.pattern, *wishes)
-    else:
-        tokenizer = Tokenizer.train(texts(), args.vocab_size, args.pattern)
+def learn(args, train=Tokenizer.train):
+    """The command train: learn from files, save, and say how well the first is compressed."""
+    folder = Path(args.tokenizer).absolute().parent
+    if not os.access(folder, os.W_OK) or Path(args.tokenizer).is_dir():
+        raise ValueError(f"{args.tokenizer} can't be written")  # better now than after an hour
+    tokenizer = train(map(read_text, args.files), args.vocab_size, args.pattern)
     tokenizer.save(args.tokenizer)
-    n_ids, (name, text) = 256 + len(tokenizer.merges) + len(tokenizer.special), first
-    print(f"{args.tokenizer}: {n_ids} ids"
-          + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else "")
-          + f", {len(text.encode()) / len(tokenizer.encode(text)):.2f} bytes an id in {name}")
+    text, n_ids = read_text(args.files[0]), 256 + len(tokenizer.merges) + len(tokenizer.special)
+    print(f"{args.tokenizer}: {n_ids} of {args.vocab_size} ids; in {args.files[0]} an id is "
+          f"{len(text.encode()) / max(1, len(tokenizer.encode(text))):.2f} bytes")
 
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command")
-    add = commands.add_parser("train", help="learn a vocabulary from text files").add_argument
-    add("files", nargs="+", help="UTF-8 text files")
-    add("--vocab-size", type=int, default=2048,
-        help="number of ids, special tokens included (default: 2048)")
-    add("--pattern", default="gpt4",
-        help="gpt2, gpt4, o200k, go or a regular expression (default: gpt4)")
-    add("--digits", type=int, choices=(1, 2, 3), help="at most so many digits in a piece")
-    add("--special", nargs="*", metavar="NAME[=ID]",
-        help="special tokens, after all others or at an id (default: the nine of a chat)")
-    add("--workers", type=int, help="processes for extras/fast.py (which digits and special take)")
+    train = commands.add_parser("train", help="learn a vocabulary from text files",
+                                epilog="01_tokenizer/extras/mapped.py has more options.")
+    train.add_argument("files", nargs="+", help="UTF-8 text files")
+    train.add_argument("--vocab-size", type=int, default=2048,
+                       help="number of ids, special tokens included (default: 2048)")
+    train.add_argument("--pattern", default="gpt4", help="gpt2 or gpt4 (default: gpt4)")
     commands.add_parser("decode", help="ids to text").add_argument("ids", nargs="+", type=int)
     for name, what in (("encode", "text to ids"), ("show", "the tokens of a text and their ids")):
         commands.add_parser(name, help=what).add_argument("text", help="- is the standard input")
     for command in commands.choices.values():
         command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
                              help="the tokenizer to write or to use (default: tokenizer.json)")
-    args = parser.parse_args(argv)
-    if args.command is None:
-        return show_merges()
-    if args.command == "train":
-        return learn(args)
-    tokenizer = Tokenizer.load(args.tokenizer)
-    if args.command == "decode":
-        print(tokenizer.decode(args.ids))
+    args, others = parser.parse_known_args(argv)
+    if args.command == "train" and (others or args.pattern not in PATTERNS):
+        from mapped import learn_with_options
+        learn_with_options(parser, train, argv)
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    elif args.command is None:
+        show_merges()
+    elif args.command == "train":
+        learn(args)
+    elif args.command == "decode":
+        print(Tokenizer.load(args.tokenizer).decode(args.ids))
     else:
+        tokenizer = Tokenizer.load(args.tokenizer)
         ids = tokenizer.encode(sys.stdin.read() if args.text == "-" else args.text)
         print(colour(tokenizer, ids) if args.command == "show" else " ".join(map(str, ids)))
 

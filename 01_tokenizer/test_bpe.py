@@ -218,7 +218,7 @@ def test_small_and_impossible_texts():
         Tokenizer.train([], 300)
     with pytest.raises(ValueError, match="265"):
         Tokenizer.train(["ab"], 264)
-    for pattern in ("(a)", "a*", "[", "", "gtp4"):
+    for pattern in ("(a)", "a*", "", "gtp4"):
         with pytest.raises(ValueError, match="pattern"):
             Tokenizer.train(["ab"], 300, pattern)
     for names in (["a", "a"], [""]):
@@ -287,9 +287,9 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     text, made = tmp_path / "text", tmp_path / "t.json"
     text.write_text("\ufeff" + "hello hello world, " + TEXTS[0], encoding="utf-8")
     main(["train", str(text), "--vocab-size", "9999", "--tokenizer", str(made)])
-    assert "no pair is left for 9999" in capsys.readouterr().out
+    assert " of 9999 ids" in capsys.readouterr().out
     main(["train", str(text), "--vocab-size", "280", "--tokenizer", str(made)])
-    assert "280 ids" in capsys.readouterr().out
+    assert "280 of 280 ids" in capsys.readouterr().out
     assert type(Tokenizer.load(made)) is Tokenizer
     main(["encode", "hello world", "--tokenizer", str(made)])
     ids = capsys.readouterr().out.split()
@@ -300,7 +300,7 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     assert capsys.readouterr().out == "hello world\n"
     (tmp_path / "empty").write_text("")
     main(["train", str(tmp_path / "empty"), str(text), "--tokenizer", str(made)])
-    assert "bytes an id in" in capsys.readouterr().out
+    assert "an id is" in capsys.readouterr().out
 
     text.write_bytes(b"caf\xe9")
     assert "not UTF-8" in fails(main, "train", text, "--tokenizer", made)
@@ -311,7 +311,8 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     assert "No such file" in fails(main, "encode", "x", "--tokenizer", tmp_path / "none")
     assert "train" in fails(main, "trian")
     text.write_text("some text")
-    assert "no such folder" in fails(main, "train", text, "--tokenizer", tmp_path / "no" / "t.json")
+    for place in (tmp_path / "no" / "t.json", tmp_path):
+        assert "can't be written" in fails(main, "train", text, "--tokenizer", place)
     assert "pattern 'gtp4'" in fails(main, "train", text, "--tokenizer", made, "--pattern", "gtp4")
 
 

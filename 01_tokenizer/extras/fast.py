@@ -269,11 +269,10 @@ class FastTokenizer(Tokenizer):
     work between processes. It knows all patterns of pieces.py.
     """
 
-    patterns = PATTERNS
-    piece_finder = staticmethod(piece_finder)
-
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
-        super().__init__(merges, pattern, special_tokens)
+        find_pieces = piece_finder(PATTERNS.get(pattern, pattern))
+        super().__init__(merges, PATTERNS.get(pattern, pattern), special_tokens)
+        self.find_pieces = find_pieces
         self.set_ids(range(256 + len(self.merges)))
 
     def set_ids(self, ids):

@@ -6,7 +6,14 @@ which are numbered as in bpe.py, and a table gives each symbol its id.
 
     python 01_tokenizer/bpe.py train README.md --special "[PAD]=0" "[UNK]=1" --digits 1
 
-Reads and writes nothing. Next: formats.py.
+`bpe.py train` comes here for the options that it doesn't have itself:
+
+    --digits N               at most N digits in a piece (1, 2 or 3)
+    --special NAME[=ID] ...  special tokens, after all others or with these ids
+    --workers N              processes that share the work
+    --pattern                also o200k, go, or a regular expression
+
+Reads and writes nothing by itself. Next: formats.py.
 """
 
 import itertools
@@ -23,7 +30,7 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from bpe import SPECIAL_TOKENS
+from bpe import SPECIAL_TOKENS, learn
 from fast import FastTokenizer
 from pieces import PATTERNS, find_pattern, group_digits, piece_finder
 
@@ -92,7 +99,7 @@ class MappedTokenizer(FastTokenizer):
                 "ids": self.ids, "merges": self.merges}
 
 
-# ---- for the command `bpe.py train` ----
+# ---- the command `bpe.py train`, with all options ----
 
 def parse_special(words):
     """The special tokens that `words` name: a tuple, or {name: id} for words like NAME=ID."""
@@ -105,14 +112,24 @@ def parse_special(words):
     return {match[1]: int(match[2]) for match in with_ids}
 
 
-def train_any(texts, vocab_size, pattern="gpt4", digits=None, special=None, workers=None):
-    """A FastTokenizer, or a MappedTokenizer if ids are given to special tokens.
+def train_any(texts, vocab_size, pattern="gpt4", digits=None, special=SPECIAL_TOKENS, workers=1):
+    """A FastTokenizer, or a MappedTokenizer if special tokens are given as {name: id}.
 
-    digits: at most so many in a piece; special: words as parse_special() takes them; workers: the
-    number of processes. None is the default: the pattern's digits, SPECIAL_TOKENS, one process.
+    digits: at most so many in a piece; None: as many as the pattern allows. workers: processes.
     """
     pattern = PATTERNS.get(pattern, pattern)
     pattern = group_digits(pattern, digits) if digits else pattern
-    names = SPECIAL_TOKENS if special is None else parse_special(special)
-    kind = MappedTokenizer if isinstance(names, dict) else FastTokenizer
-    return kind.train(texts, vocab_size, pattern, names, 1 if workers is None else workers)
+    kind = MappedTokenizer if isinstance(special, dict) else FastTokenizer
+    return kind.train(texts, vocab_size, pattern, special, workers)
+
+
+def learn_with_options(parser, command, argv):
+    """Do what the command line `argv` asks for. parser: of bpe.py; command: its command train."""
+    add = command.add_argument
+    add("--digits", type=int, choices=(1, 2, 3), help="at most so many digits in a piece")
+    add("--special", nargs="*", metavar="NAME[=ID]", default=SPECIAL_TOKENS,
+        help="special tokens, after all others or at an id (default: the nine of a chat)")
+    add("--workers", type=int, default=1, help="processes (default: 1)")
+    args = parser.parse_args(argv)
+    special = parse_special(args.special)
+    learn(args, lambda *how: train_any(*how, args.digits, special, args.workers))

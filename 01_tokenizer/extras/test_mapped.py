@@ -137,12 +137,12 @@ def test_command_line(tmp_path, capsys, fails):
     text.write_text("hello hello world, " + TEXTS[0], encoding="utf-8")
     train = ("train", str(text), "--tokenizer", str(made))
     main([*train, "--vocab-size", "9999", "--digits", "1", "--special", "[PAD]=0", "[UNK]=1"])
-    assert "no pair is left for 9999" in capsys.readouterr().out
+    assert " of 9999 ids" in capsys.readouterr().out
     assert Tokenizer.load(made).special == {"[PAD]": 0, "[UNK]": 1}
     main([*train, "--vocab-size", "280"])
     plain = made.read_bytes()
     main([*train, "--vocab-size", "280", "--workers", "2"])
-    assert "280 ids" in capsys.readouterr().out
+    assert "280 of 280 ids" in capsys.readouterr().out
     assert made.read_bytes() == plain, "many processes learn the same, to the byte"
     for pattern in ("go", "o200k"):
         main([*train, "--vocab-size", "280", "--pattern", pattern])
@@ -155,3 +155,7 @@ def test_command_line(tmp_path, capsys, fails):
     assert "must be 1 or more" in fails(main, *train, "--workers", 0)
     assert "below 300" in fails(main, *train, "--vocab-size", 300, "--special", "a=300")
     assert "digits are grouped" in fails(main, *train, "--pattern", r"\w+", "--digits", 1)
+    assert "not a regular expression" in fails(main, *train, "--pattern", "[")
+    assert "did you mean --vocab-size?" in fails(main, *train, "--vocabsize", "300")
+    main(["train", "--digits", "1", str(text), "--tokenizer", str(made)])
+    assert Tokenizer.load(made).find_pieces("12") == ["1", "2"], "options may come first"
