@@ -1,6 +1,7 @@
 """Tests of console.py: what every command relies on."""
 
 import dataclasses
+import functools
 import io
 import os
 import shutil
@@ -159,8 +160,10 @@ def test_mine_anywhere_else_is_refused(course):
         assert line.endswith(str(course.folder / "mine"))
 
 
-def test_ctrl_c_while_loading(course):
+def test_ctrl_c_while_loading(course, monkeypatch):
     """It ends at once and says nothing; once main() runs, Ctrl-C is a KeyboardInterrupt again."""
+    monkeypatch.setattr(subprocess, "Popen", functools.partial(  # a shell's `&` ignores Ctrl-C
+        subprocess.Popen, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
     course.write("01_tokenizer/slow.py", """
 import time
 def main():
