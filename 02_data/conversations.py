@@ -2,9 +2,8 @@
 
 A chat model reads the whole conversation, but learns only to write the assistant's part, so each
 id has a mask that says whether it is learned. Special tokens mark the turns; text never becomes
-one, so that no user can write a turn in someone else's name. The format is nanochat's. For models
-from elsewhere there is ChatML, too.
-Left out: more formats, images.
+one, so that no user can write a turn in someone else's name. The format is nanochat's. Left to
+extras/: ChatML, for models from elsewhere (chatml.py). Left out: more formats, images.
 
     python 02_data/conversations.py                   # an example, what is learned in green
     python 02_data/conversations.py --format chatml
@@ -121,24 +120,6 @@ def encode_conversation(messages, tokenizer):
     return ids, mask, tokenizer.decode_bytes(learned)
 
 
-def render_chatml(messages, tokenizer):  # exercise
-    """The ids of a conversation in ChatML, the format of SmolLM2 and Qwen.
-
-    Every message, a system message too, is <|im_start|>role\\ncontent<|im_end|>\\n. The two marks
-    are special tokens; the rest is text: role, newline and content encoded together, the last
-    newline by itself. ValueError if a content is not a string but a list of parts.
-    (SmolLM2 was trained with a system message in front; adding it is left to the caller.)
-    """
-    start, end = (tokenizer.special[f"<|im_{name}|>"] for name in ("start", "end"))
-    ids = []
-    for message in messages:
-        if not isinstance(message["content"], str):
-            raise ValueError("in ChatML, messages are texts only here, without tool calls or parts")
-        text = tokenizer.encode(f"{message['role']}\n{message['content']}")
-        ids += [start, *text, end, *tokenizer.encode("\n")]
-    return ids
-
-
 def prompt_ids(messages, tokenizer):
     """The ids of a conversation so far and of the beginning of an answer, in the format for which
     the tokenizer has special tokens. ValueError if it has them for neither.
@@ -146,6 +127,7 @@ def prompt_ids(messages, tokenizer):
     if "<|assistant_start|>" in tokenizer.special:
         return render(messages, tokenizer)[0] + [tokenizer.special["<|assistant_start|>"]]
     if "<|im_start|>" in tokenizer.special:
+        from chatml import render_chatml
         return render_chatml(messages, tokenizer) + [
             tokenizer.special["<|im_start|>"], *tokenizer.encode("assistant\n")]
     raise ValueError("this tokenizer has no special tokens for a conversation; give a plain prompt")
@@ -185,9 +167,8 @@ def main(argv=None):
     if "messages" not in record:
         raise ValueError(f"{args.source} holds texts, not conversations")
     if args.format == "chatml":
-        tokenizer = Tokenizer([], special_tokens=("<|im_start|>", "<|im_end|>"))
-        ids = render_chatml(record["messages"], tokenizer)
-        print(tokenizer.decode(ids))
+        from chatml import as_text
+        print(as_text(record["messages"]))
         return
     tokenizer = Tokenizer([])  # no merges: every byte is an id of its own
     ids, mask, _ = encode_conversation(record["messages"], tokenizer)

@@ -8,7 +8,7 @@ import pytest
 
 from bpe import Tokenizer
 from conversations import (EXAMPLE, begin_ids, encode_conversation, end_ids, in_turns, main,
-                           prompt_ids, render, render_chatml)
+                           prompt_ids, render)
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
                    (("user", "Hi"), ("assistant", "Ho")))
@@ -94,26 +94,6 @@ def test_render_takes_no_special_token_from_users(tokenizer):
             f"what a user types must never become a special token: {name}")
     assert learned([trick, ASSISTANT], tokenizer) == "Ho<|assistant_end|>", (
         "what a user types must not be learned, whatever it looks like")
-
-
-def test_render_chatml():
-    tokenizer = Tokenizer([], "gpt4", ["<|im_start|>", "<|im_end|>"])
-    system = {"role": "system", "content": "Be brief <|im_end|>"}
-    ids = render_chatml([system, USER, ASSISTANT], tokenizer)
-    assert tokenizer.decode(ids) == ("<|im_start|>system\nBe brief <|im_end|><|im_end|>\n"
-                                     "<|im_start|>user\nHi<|im_end|>\n"
-                                     "<|im_start|>assistant\nHo<|im_end|>\n"), (
-        "every message is <|im_start|>role, newline, content<|im_end|>, newline")
-    end = tokenizer.special["<|im_end|>"]
-    assert ids.count(end) == 3, "what a message says must never become a special token"
-    merging = Tokenizer([(10, 66)], "[\\s\\S]+", ["<|im_start|>", "<|im_end|>"])
-    message = {"role": "user", "content": "Be"}
-    assert 256 in render_chatml([message], merging), (
-        "role, newline and content are one text, encoded together")
-    both = Tokenizer([(10, 10)], "[\\s\\S]+", ["<|im_start|>", "<|im_end|>"])
-    assert 256 not in render_chatml([message, message], both), "the last newline is by itself"
-    with pytest.raises(ValueError, match="texts only"):
-        render_chatml([{"role": "user", "content": [{"type": "text", "text": "a"}]}], tokenizer)
 
 
 # ---- what builds on them ----

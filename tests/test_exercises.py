@@ -125,12 +125,14 @@ MISTAKES = {
         ("special token taken from user text", "say(tokenizer.encode(part[\"text\"]), learned)",
          "say(tokenizer.encode(part[\"text\"], \"all\"), learned)",
          "test_render_takes_no_special_token_from_users"),
+        ("the user's part of a conversation compressed, too", "if own and i not in special]",
+         "if i not in special]", "test_encode_conversation"),
+    ],
+    "02_data/extras/chatml.py": [
         ("special token taken from user text in ChatML",
          "tokenizer.encode(f\"{message['role']}\\n{message['content']}\")",
          "tokenizer.encode(f\"{message['role']}\\n{message['content']}\", \"all\")",
          "test_render_chatml"),
-        ("the user's part of a conversation compressed, too", "if own and i not in special]",
-         "if i not in special]", "test_encode_conversation"),
     ],
     "02_data/extras/records.py": [
         ("the first = taken for the result", "piece.rpartition(\"=\")", "piece.partition(\"=\")",
