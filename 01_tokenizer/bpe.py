@@ -17,6 +17,7 @@ Next: 02_data/data.py.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -204,8 +205,8 @@ class Tokenizer:
         self.pattern, self.known = PATTERNS.get(pattern, pattern), {}
         compiled = regex.compile(f"(?:{self.pattern})|[\\s\\S]")
         if self.pattern.isalnum() or compiled.groups or compiled.match(""):
-            raise ValueError(f"the pattern {pattern!r} is none of {', '.join(PATTERNS)}; another "
-                             "one must not capture groups or match nothing")
+            raise ValueError(f"the pattern {pattern!r} is none of {', '.join(PATTERNS)}, and your "
+                             "own must match at least a character and capture no groups")
         self.find_pieces = compiled.findall
 
     @classmethod
@@ -337,15 +338,18 @@ def show_merges(n_merges=20):
 
 
 def learn(args, train=Tokenizer.train):
-    """The command train: learn from files, save, and say how well the first is compressed."""
+    """The command train: learn from files, save, and say how well their beginning is compressed."""
     folder = Path(args.tokenizer).absolute().parent
     if not os.access(folder, os.W_OK) or Path(args.tokenizer).is_dir():
-        raise ValueError(f"{args.tokenizer} can't be written")  # better now than after an hour
-    tokenizer = train(map(read_text, args.files), args.vocab_size, args.pattern)
+        raise ValueError(f"{args.tokenizer} can't be written: name a file in a folder that exists")
+    texts = map(read_text, args.files)
+    first = next(filter(None, texts), "")  # files are read once: they may be pipes
+    tokenizer = train(itertools.chain([first], texts), args.vocab_size, args.pattern)
     tokenizer.save(args.tokenizer)
-    text, n_ids = read_text(args.files[0]), 256 + len(tokenizer.merges) + len(tokenizer.special)
-    print(f"{args.tokenizer}: {n_ids} of {args.vocab_size} ids; in {args.files[0]} an id is "
-          f"{len(text.encode()) / max(1, len(tokenizer.encode(text))):.2f} bytes")
+    n_ids, start = 256 + len(tokenizer.merges) + len(tokenizer.special), first[:200_000]
+    print(f"{args.tokenizer}: {n_ids} ids"
+          + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else "")
+          + f", {len(start.encode()) / len(tokenizer.encode(start)):.2f} bytes an id")
 
 
 def main(argv=None):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 
 import pytest
@@ -287,9 +288,9 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     text, made = tmp_path / "text", tmp_path / "t.json"
     text.write_text("\ufeff" + "hello hello world, " + TEXTS[0], encoding="utf-8")
     main(["train", str(text), "--vocab-size", "9999", "--tokenizer", str(made)])
-    assert " of 9999 ids" in capsys.readouterr().out
+    assert "no pair is left for 9999" in capsys.readouterr().out
     main(["train", str(text), "--vocab-size", "280", "--tokenizer", str(made)])
-    assert "280 of 280 ids" in capsys.readouterr().out
+    assert ": 280 ids, " in capsys.readouterr().out
     assert type(Tokenizer.load(made)) is Tokenizer
     main(["encode", "hello world", "--tokenizer", str(made)])
     ids = capsys.readouterr().out.split()
@@ -299,8 +300,17 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     main(["decode", *ids, "--tokenizer", str(made)])
     assert capsys.readouterr().out == "hello world\n"
     (tmp_path / "empty").write_text("")
-    main(["train", str(tmp_path / "empty"), str(text), "--tokenizer", str(made)])
-    assert "an id is" in capsys.readouterr().out
+    main(["train", str(text), "--vocab-size", "280", "--tokenizer", str(made)])
+    alone = capsys.readouterr().out
+    main(["train", str(tmp_path / "empty"), str(text), "--vocab-size", "280", "--tokenizer",
+          str(made)])
+    assert capsys.readouterr().out == alone, "an empty file in front changes nothing"
+    reading, writing = os.pipe()
+    os.write(writing, text.read_bytes())
+    os.close(writing)
+    main(["train", f"/dev/fd/{reading}", "--vocab-size", "280", "--tokenizer", str(made)])
+    os.close(reading)
+    assert capsys.readouterr().out == alone, "a pipe can be read only once"
 
     text.write_bytes(b"caf\xe9")
     assert "not UTF-8" in fails(main, "train", text, "--tokenizer", made)

@@ -22,9 +22,10 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "tra
                  "sample", "evals", "ranks", "ddp", "zero", "precision", "recompute", "memory",
                  "engines", "fsdp", "scale", "selftest", "plan", "simulate", "timeline", "launch",
                  "pieces", "workers", "fast", "mapped", "formats", "picture", "chatml",
-                 "records", "download", "hub", "corpus", "duplicates", "filters", "clean", "fim", "writing",
-                 "mixtures", "batches", "packing", "family", "ngrams", "ragged", "losses",
-                 "machine", "budget", "heads", "huggingface", "weights", "presets", "length",
+                 "records", "download", "hub", "corpus", "duplicates", "filters", "clean", "fim",
+                 "writing", "mixtures", "batches", "packing", "family", "ngrams", "ragged",
+                 "losses", "machine", "budget", "heads", "huggingface", "weights", "presets",
+                 "length",
                  "engine", "validation", "metrics", "watch", "report", "page", "timing", "curves",
                  "ladder", "good_go", "lookup", "quant", "figures"]
 

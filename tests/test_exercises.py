@@ -20,7 +20,8 @@ from blank import READING_ORDER, ROOT, blank, exercises
 
 STAGES = [p.name for p in sorted(ROOT.glob("0?_*"))]
 FOLDERS = STAGES + [p.relative_to(ROOT).as_posix() for p in sorted(ROOT.glob("0?_*/extras"))]
-IN_TURN = ["01_tokenizer", "02_data", "03_model", "05_sample", "06_eval"]  # quick enough for that
+# The stages whose tests are quick enough to be run anew for each exercise.
+IN_TURN = ["01_tokenizer", "02_data", "03_model", "05_sample", "06_eval"]
 SLOWNESS = 3  # a second of a reader is so many here, where the tests share the cores
 
 # stage/file: [(what went wrong, the right code, the wrong code, the test that must see it)]

@@ -30,7 +30,7 @@ sys.path[:] = path[:at] + stages + path[at:]
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
          "scale", "zero"}
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 385, "console": 325},
+LIMITS = {"01_tokenizer": {"bpe": 390, "console": 325},
           "02_data": {"data": 400, "conversations": 180},
           "03_model": {"gpt": 400}, "05_sample": {"sample": 390}}
 MOST = 60  # lines of a function of the spine
@@ -115,8 +115,13 @@ def test_form(path):
         first = [*imported(ast.parse(rest).body)]
         assert "console" not in first[1:] or first[0] == "console", f"{path.name}: console is first"
     assert ast.get_docstring(ast.parse(text)), f"{path.name} does not say what it is"
-    wide = [i for i, line in enumerate(text.splitlines(), 1) if len(line) > 100]
-    assert not wide, f"{path.name}: lines {wide} have more than 100 columns"
+
+
+def test_lines_are_not_too_long():
+    for path in [*FILES, *ROOT.glob("tests/*.py"), ROOT / "conftest.py"]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        wide = [i for i, line in enumerate(lines, 1) if len(line) > 100]
+        assert not wide, f"{path.name}: lines {wide} have more than 100 columns"
 
 
 def test_every_file_is_tested():

@@ -270,8 +270,9 @@ class FastTokenizer(Tokenizer):
     """
 
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
-        find_pieces = piece_finder(PATTERNS.get(pattern, pattern))
-        super().__init__(merges, PATTERNS.get(pattern, pattern), special_tokens)
+        pattern = PATTERNS.get(pattern, pattern)
+        find_pieces = piece_finder(pattern)  # first: it says best what is wrong with a pattern
+        super().__init__(merges, pattern, special_tokens)
         self.find_pieces = find_pieces
         self.set_ids(range(256 + len(self.merges)))
 
