@@ -20,6 +20,7 @@ from optim import learning_rate, make_optimizer
 from presets import Config
 from runs import (best_checkpoint, load, load_run, newest_checkpoint, read_config, save_checkpoint,
                   start_run, step_of)
+from budget import training_memory
 from data import prepare
 from train import accumulate, main, train
 from validation import evaluate
@@ -515,3 +516,27 @@ def test_checkpoint_of_another_shape_is_refused(nano):
     save_checkpoint(nano, 13, GPT(SMALL), {})
     with pytest.raises(ValueError, match="doesn't fit the config"):
         load_run(nano)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer, micro_batch", [("adamw", 2), ("muon", 2), ("muon", 1)])
+def test_training_memory_is_what_a_step_takes(optimizer, micro_batch, dtype):
+    """The trainer's own step, in two micro-batches; PyTorch says what was in use at most. Muon's
+    work takes the most where there are few activations.
+    """
+    config = Config(optimizer=optimizer, dtype=dtype, micro_batch=micro_batch,
+                    batch_size=2 * micro_batch, seq_len=32, n_layer=2, d_model=128, d_ff=512)
+    ids = np.random.default_rng(0).integers(0, 2000, (2 * micro_batch, 33))
+
+    class NoStop:
+        asked = False
+    with torch.profiler.profile(profile_memory=True) as profile:
+        model = GPT(config.gpt(2000))
+        moved_by = make_optimizer(model, config)
+        for step in range(2):
+            module.take_step(model, moved_by, (ids[:, :-1], ids[:, 1:]), step, config, Engine(),
+                             NoStop)
+    used = np.cumsum([event.nbytes() for event in profile.profiler.kineto_results.events()
+                      if event.name() == "[memory]"])
+    expected = training_memory(model.config, micro_batch, optimizer, dtype)
+    assert sum(expected.values()) == pytest.approx(max(used), rel=0.03)

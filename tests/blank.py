@@ -18,15 +18,14 @@ ROOT = Path(__file__).resolve().parents[1]
 MINE = ROOT / "mine"
 
 # The spine as it is read, then extras, in the order in which they build on each other.
-READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "train", "runs",
-                 "sample", "evals", "ranks", "ddp", "zero", "precision", "recompute", "memory",
-                 "engines", "fsdp", "scale", "selftest", "plan", "simulate", "timeline", "launch",
-                 "pieces", "workers", "fast", "mapped", "formats", "picture", "chatml",
-                 "records", "download", "hub", "corpus", "duplicates", "filters", "clean", "fim",
-                 "writing", "mixtures", "batches", "packing", "family", "ngrams", "ragged",
-                 "losses", "machine", "budget", "heads", "huggingface", "weights", "presets",
-                 "length",
-                 "engine", "validation", "metrics", "watch", "report", "page", "timing", "curves",
+READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "metrics", "watch",
+                 "report", "validation", "length", "train", "runs", "sample", "evals", "ranks",
+                 "ddp", "zero", "precision", "recompute", "memory", "plan", "simulate", "timeline",
+                 "engines", "fsdp", "scale", "selftest", "launch", "pieces", "workers", "fast",
+                 "mapped", "formats", "picture", "chatml", "records", "download", "hub", "corpus",
+                 "duplicates", "filters", "clean", "fim", "writing", "mixtures", "batches",
+                 "packing", "family", "ngrams", "ragged", "losses", "machine", "budget", "heads",
+                 "huggingface", "weights", "presets", "engine", "page", "timing", "curves",
                  "ladder", "good_go", "lookup", "quant", "figures"]
 
 

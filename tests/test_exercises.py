@@ -5,7 +5,9 @@ the tests catch what people get wrong. MISTAKES is also the course's list of com
 import ast
 import contextlib
 import inspect
+import operator
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import time
 import types
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 import torch  # noqa: F401, once, not in every process that is forked
 
@@ -20,8 +23,6 @@ from blank import READING_ORDER, ROOT, blank, exercises
 
 STAGES = [p.name for p in sorted(ROOT.glob("0?_*"))]
 FOLDERS = STAGES + [p.relative_to(ROOT).as_posix() for p in sorted(ROOT.glob("0?_*/extras"))]
-# The stages whose tests are quick enough to be run anew for each exercise.
-IN_TURN = ["01_tokenizer", "02_data", "03_model", "05_sample", "06_eval"]
 SLOWNESS = 3  # a second of a reader is so many here, where the tests share the cores
 
 # stage/file: [(what went wrong, the right code, the wrong code, the test that must see it)]
@@ -817,17 +818,6 @@ def course(tmp_path):
     return folder
 
 
-def grade(fork, course, tests, *options):
-    """A process: pytest at work in the course, on what is in mine/, up to the first red test."""
-    def work():
-        os.chdir(course)
-        os.environ["PYTHONPATH"] = "mine"
-        sys.path[:0] = [str(course), str(course / "mine")]
-        quick = ["--tb=line", "-p", "no:anyio", "-p", "no:unraisableexception"]
-        sys.exit(pytest.main([tests, *quick, *(options or ["-x"])]))
-    return fork(work, fresh=True)
-
-
 def in_reading_order(folder):
     """[(path, node)]: a folder's exercises, in the order in which its tests come to them."""
     files = sorted(code_files(folder), key=lambda path: READING_ORDER.index(path.stem)
@@ -836,67 +826,70 @@ def in_reading_order(folder):
             for node in sorted(exercises(path.read_text()), key=lambda node: node.lineno)]
 
 
-def without(source, names):
-    """`source` in which only the exercises called `names` are taken out."""
-    keep = [node for node in exercises(source) if node.title not in names]
-    lines = source.splitlines()
-    for node in keep:
-        lines[node.lineno - 1] = lines[node.lineno - 1].replace("  # exercise", "")
-    return blank("\n".join(lines) + "\n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", IN_TURN)
-def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
-    """As a reader works: one body after the other is written, and each time the first red test is
-    the next one's. (--stepwise begins where it was red before; what is before that was green.) With
-    the last, all are green, all of it soon.
+class OneByOne:
+    """A pytest plugin that works as a reader does: where a test is red because of the next of
+    `todo`, [(path, node)], its body is written, and the test starts again. The session fails where
+    another test is red.
     """
-    todo = in_reading_order(folder)
-    (course / "mine").mkdir()
-    for path in {path for path, _ in todo}:
-        (course / "mine" / path.name).write_text(blank(path.read_text()))
-    for n, (path, node) in enumerate(todo):
-        missing = {other.title for where, other in todo[n:] if where == path}
-        (course / "mine" / path.name).write_text(without(path.read_text(), missing))
-        red = grade(fork, course, folder, "--stepwise")
-        red.join()
-        out = red.log.read_text()
-        assert "1 failed" in out, f"{node.title}: {out[-3000:]}"
-        found = out.split("NotImplementedError: exercise: ")
-        assert len(found) > 1, f"{node.title} is not red, but {out[-3000:]}"
-        first = found[1].split()[0]
-        assert first == node.title, f"{first} is red before {node.title}"
-        (course / "mine" / path.name).write_text(path.read_text())
-    last = str(course / folder / f"test_{path.name}")
-    start = time.monotonic()
-    green = grade(fork, course, folder if len({path for path, _ in todo}) > 1 else last, "-x")
-    green.join()
-    assert green.exitcode == 0, green.log.read_text()[-3000:]
-    assert time.monotonic() - start < 10 * SLOWNESS, "no red test may take longer to come to"
+
+    def __init__(self, todo, mine):
+        self.todo, self.mine, self.start = list(todo), mine, time.monotonic()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        while self.todo:
+            reports = runtestprotocol(item, log=False, nextitem=nextitem)
+            red = "".join(str(report.longrepr) for report in reports if report.failed)
+            if not red:
+                return True
+            found, (path, node) = re.search(r"exercise: ([\w.]+)", red), self.todo[0]
+            if not found or found[1] != node.title:
+                item.session.shouldfail = f"{item.nodeid} before {node.title}: {red[-3000:]}"
+                return True
+            print(f"{time.monotonic() - self.start:.1f} s: {node.title}")
+            item.session._setupstate.teardown_exact(None)  # what fixtures made with the old body
+            self.write(path, node)
+        item.session.shouldstop = "all are written"
+        return True
+
+    def write(self, path, node):
+        """Write the next body: into the file, for what starts from it, and into the function."""
+        self.todo.pop(0)
+        source, missing = path.read_text(), {n.title for where, n in self.todo if where == path}
+        kept = [n for n in exercises(source) if n.title not in missing]
+        lines = source.splitlines()
+        for n in kept:
+            lines[n.lineno - 1] = lines[n.lineno - 1].replace("  # exercise", "")
+        (self.mine / path.name).write_text(blank("\n".join(lines) + "\n"))
+        codes = [compile(source, str(self.mine / path.name), "exec")]
+        for code in codes:
+            codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
+        code = next(code for code in codes if code.co_qualname == node.title)
+        if path.stem in sys.modules:
+            live = operator.attrgetter(node.title)(sys.modules[path.stem])
+            inspect.unwrap(getattr(live, "fget", live)).__code__ = code
 
 
-@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in IN_TURN])
 @pytest.mark.slow
-def test_blank_then_solve(stage, course, fork):
-    """As a reader would: the first exercise is red; with the reference bodies all are green."""
-    blanking = [sys.executable, "tests/blank.py", stage]
+@pytest.mark.parametrize("folder", STAGES)
+def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
+    """One body after the other is written, and each time the first red test is the next one's."""
+    todo = in_reading_order(folder)
+    blanking = [sys.executable, "tests/blank.py", folder]
     done = subprocess.run(blanking, cwd=course, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
-    files = sorted((course / "mine").iterdir())
-    names = [node.name for _, node in in_reading_order(stage)]
-    first = in_reading_order(stage)[0][1].title
-    red = grade(fork, course, stage)
-    red.join()
-    out = red.log.read_text()
-    assert red.exitcode == 1 and "1 failed" in out, out
-    assert out.split("NotImplementedError: exercise: ")[1].split()[0] == first, out
-    assert "graded: " in out
-    for file in files:
-        file.write_text((ROOT / stage / file.name).read_text())
-    green = grade(fork, course, stage, "-x", "-m", "not slow", "-k", " or ".join(names))
-    green.join()
-    assert green.exitcode == 0, green.log.read_text()
+
+    def work():
+        os.chdir(course)
+        os.environ["PYTHONPATH"] = "mine"
+        sys.path[:0] = [str(course), str(course / "mine")]
+        plugin = OneByOne(todo, course / "mine")
+        quick = ["--tb=line", "-p", "no:anyio", "-p", "no:unraisableexception"]
+        pytest.main([folder, *quick, "-s"], plugins=[plugin])
+        sys.exit(len(plugin.todo))
+    grading = fork(work, fresh=True)
+    grading.join()
+    assert grading.exitcode == 0, grading.log.read_text()[-4000:]
 
 
 def test_blank_overwrites_nothing(course):
