@@ -6,16 +6,26 @@ Start with bpe.py.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import importlib.machinery
 import os
+import platform
 import re
+import secrets
+import shutil
 import signal
 import sys
 import time
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing is locked
+    fcntl = None
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -283,7 +293,7 @@ def read_text(path):
 def write_safely(path, data):
     """Write bytes or text so that `path` holds the old content or all of the new, never a part."""
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(aside, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -294,6 +304,41 @@ def write_safely(path, data):
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         aside.unlink(missing_ok=True)
+
+
+def file_hash(path):
+    """The sha256 of a file's content, as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def holding(folder, what, wait=False):
+    """Hold `folder`, which is made, for this process alone. While another one holds it: ValueError,
+    which says `what` is done there and by whom, or with `wait` a line that says so.
+
+    The lock ends with its process, however that ends, so a kill leaves none behind. What it was
+    writing, files and folders called .NAME.tmp, is cleared away by the next holder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as file:
+        try:
+            if fcntl:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            busy = f"{folder} {what} by {file.read() or 'another process'}"
+            if not wait:
+                raise ValueError(f"{busy}; one at a time") from None
+            print(f"{busy}; this one waits for it", file=sys.stderr)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        for left in folder.glob(".*.tmp"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield
 
 
 class StopSignal:

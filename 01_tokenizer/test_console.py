@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
 import venv
 
@@ -320,6 +321,39 @@ def test_write_safely(tmp_path, monkeypatch):
         write_safely(path, b"half")
     assert path.read_text(encoding="utf-8") == "naïve", "the old stays until the new is safe"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_hash(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")  # the first example of FIPS 180-4
+    assert console.file_hash(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):
+    folder = tmp_path / "run"
+
+    def hold(seconds):
+        with console.holding(folder, "is being trained"):
+            (folder / ".half.tmp").mkdir()
+            (folder / ".half.tmp" / "file").touch()
+            (folder / ".config.json.1.tmp").touch()
+            time.sleep(seconds)
+
+    holder = fork(lambda: hold(60))
+    while not (folder / ".config.json.1.tmp").exists():
+        time.sleep(0.001)
+    with pytest.raises(ValueError, match=f"run is being trained by process {holder.pid} on .*"):
+        with console.holding(folder, "is being trained"):
+            pass
+    holder.kill()
+    holder.join()
+    with console.holding(folder, "is being trained"):
+        assert [p.name for p in folder.iterdir()] == [".lock"], "the half-written is cleared away"
+        waiting = fork(lambda: console.holding(folder, "is held", wait=True).__enter__())
+        while "waits for it" not in waiting.log.read_text():
+            time.sleep(0.001)
+        assert f"run is held by process {os.getpid()} on" in waiting.log.read_text()
+    waiting.join()
+    assert waiting.exitcode == 0
 
 
 def test_stop_signal():

@@ -34,7 +34,8 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import Parser, by_hand, read_text, readers_code, run, track, write_safely
+from console import (Parser, by_hand, file_hash, holding, read_text, readers_code, run, track,
+                     write_safely)
 
 import numpy as np
 
@@ -78,16 +79,15 @@ def split_rule(name, files):
 
 def documents(name, files):
     """Yield ("train" or "val", text) for UTF-8 files, each a document, or of jsonl: each line."""
-    texts = json_lines(files[0]) if name.startswith("jsonl:") else map(read_text, files)
-    for text in texts:
-        cut = 0 if is_validation(text) else len(text)
-        cut = int(len(text) * 0.9) if split_rule(name, files) == "tail" else cut
+    tail = split_rule(name, files) == "tail"
+    for text in json_lines(files[0]) if name.startswith("jsonl:") else map(read_text, files):
+        cut = int(len(text) * 0.9) if tail else 0 if is_validation(text) else len(text)
         parts = ("train", text[:cut]), ("val", text[cut:])
         yield from ((split, part) for split, part in parts if part)
 
 
 def find_files(name):
-    """The files of python, folder:PATH, or a plain jsonl:FILE.jsonl; None: corpus.py has others."""
+    """The files of python, folder:PATH or a plain jsonl:FILE.jsonl; None: corpus.py has others."""
     kind, _, rest = name.partition(":")
     if kind == "jsonl" and rest.endswith(".jsonl") and Path(rest).is_file():
         with open(rest, "rb") as file:
@@ -140,13 +140,13 @@ def write_folder(name, files, tokenizer, folder):
     index = {"format": FORMAT, "source": name, "split_by": split_rule(name, files),
              "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "dtype": dtype.name}
     ids, starts = ({"train": array(code), "val": array(code)} for code in "Iq")
-    n_bytes, val_text = {"train": 0, "val": 0}, b""
+    n_bytes, val_text = {"train": 0, "val": 0}, bytearray()
     for split, text in track(documents(name, files), "encoding", unit=" MB",
                              size=lambda document: len(document[1]) / 1e6):
         starts[split].append(len(ids[split]))
         ids[split].extend(encode(text, tokenizer))
         n_bytes[split] += len(text.encode())
-        val_text += text.encode() * (split == "val")
+        val_text += text.encode() if split == "val" else b""
     if empty := [split for split in starts if not starts[split]]:
         raise ValueError(f"{name} leaves nothing for {empty[0]}; it needs more text")
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,9 +221,8 @@ class Dataset:
     def _open(self, split, check):
         arrays = {}
         for name, sha256 in self.index[split]["sha256"].items():
-            with open(self.folder / name, "rb") as file:
-                if check and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise ValueError(f"{name} has changed since it was written; delete the folder")
+            if check and file_hash(self.folder / name) != sha256:
+                raise ValueError(f"{name} has changed since it was written; delete the folder")
             arrays[name] = np.load(self.folder / name, mmap_mode="r")
         if check and (most := int(arrays[f"{split}.npy"].max())) >= self.index["vocab_size"]:
             raise ValueError(f"{split}.npy holds id {most}, beyond {self.index['vocab_size']} ids")
@@ -247,8 +246,7 @@ class Batches:
 
     def __init__(self, data, batch_size, seq_len, seed=0, rank=0, world=1):
         if batch_size < world:
-            raise ValueError(f"batch_size is {batch_size}, which leaves some of {world} processes "
-                             "without a window; give at least one to each")
+            raise ValueError(f"batch_size is {batch_size}, too few windows for {world} processes")
         if not 0 < seq_len < len(data.train):
             raise ValueError(f"seq_len is {seq_len}, but must be 1 or more, and less than the "
                              f"{len(data.train)} tokens there are to train on")
@@ -353,22 +351,24 @@ def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=Fal
     if files is None:
         from mixtures import prepare_any
         return prepare_any(names, vocab_size, data_dir, tokenizer, by_hand, workers, say)
-    name, vocab_size = names[0], vocab_size or 2048
+    name, vocab_size = names[0], 2048 if vocab_size is None else vocab_size
     key = hash_of(FORMAT, name, fingerprint(files), tokenizer.hash if tokenizer else vocab_size,
                   readers_code("bpe", "data"))
     folder = Path(data_dir) / f"{slug(name)}-{key[:8]}"
     if not (earlier := (folder / "index.json").exists()):
-        texts = (text for split, text in documents(name, files) if split == "train")
-        tokenizer = tokenizer or tokenizer_class(by_hand).train(texts, vocab_size)
-        write_folder(name, files, tokenizer, folder)
+        with holding(folder, "is being prepared", wait=True):
+            if not (folder / "index.json").exists():
+                texts = (text for split, text in documents(name, files) if split == "train")
+                tokenizer = tokenizer or tokenizer_class(by_hand).train(texts, vocab_size)
+                write_folder(name, files, tokenizer, folder)
     data = Dataset(folder, by_hand)
-    say(f"data       {data}{', made earlier' * earlier}")
+    say(f"data       {data}" + (", made earlier" if earlier else ""))
     return data
 
 
-def reopen(parts, by_hand=False):
+def reopen(parts, by_hand=False, check=False):
     """What prepare() returned, in another process: from its parts, as [(share, folder), ...]."""
-    parts = [(share, Dataset(folder, by_hand, check=False)) for share, folder in parts]
+    parts = [(share, Dataset(folder, by_hand, check)) for share, folder in parts]
     if len(parts) == 1:
         return parts[0][1]
     from mixtures import Mixture

@@ -180,6 +180,23 @@ def test_find_files(tmp_path):
         assert find_files(name) is None, f"{name} is for extras/corpus.py"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_processes_prepare_once(tmp_path, fork, workers):
+    """The second one waits, and takes what the first has made. (With workers, extras do it.)"""
+    name, made = make_folder(tmp_path / "texts", 300), []
+    both = [fork(lambda: prepare([name], 300, tmp_path / "data", workers=workers))
+            for _ in range(2)]
+    for process in both:
+        process.join()
+        assert process.exitcode == 0, process.log.read_text()
+        made.append("made earlier" in process.log.read_text())
+    [folder] = (tmp_path / "data").iterdir()
+    Dataset(folder)
+    assert not [p for p in folder.iterdir() if p.name.endswith(".tmp")]
+    texts = "".join(process.log.read_text() for process in both)
+    assert any(made) or "waits for it" in texts, "both have made it"
+
+
 def test_documents_of_json_lines(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "caf\\u00e9"}\n{"text": "b", "stars": 3}\n{"text": ""}\n')
@@ -384,7 +401,7 @@ def test_batches_resume_with_any_number_of_ranks():
 
 
 def test_batches_that_cannot_be():
-    with pytest.raises(ValueError, match="batch_size is 2, which leaves some of 3 processes"):
+    with pytest.raises(ValueError, match="batch_size is 2, too few windows for 3 processes"):
         Batches(some_ids(100), 2, 8, rank=0, world=3)
     for seq_len in (-3, 0, 100):
         with pytest.raises(ValueError, match=f"seq_len is {seq_len}, .* less than the 100 tokens"):

@@ -44,7 +44,8 @@ from budget import count_parameters, flops_per_token
 from curves import COLOURS, apart, label, picture
 from presets import LADDER, Config
 from metrics import read_metrics
-from runs import read_config, resume_run
+from runs import read_config
+from starting import resume_run
 
 RUNGS = list(LADDER)[:4]
 # What losses must share to be compared, and small budgets to have steps. Options come after this.

@@ -1,17 +1,21 @@
-"""A run's folder: started, resumed, found again, loaded; checkpoints that are whole or not there.
+"""A run that can't be lost: its folder, and checkpoints that are whole or not there.
 
     runs/tiny/config.json  tokenizer.json  metrics.jsonl  loss.png
-    runs/tiny/checkpoints/step-000300/model.pt   the weights
-                                      state.pt   all else: optimizer, loop, loader, random numbers
-                                      val.json   what it was evaluated at, for "the best one"
+    runs/tiny/checkpoints/step-000300/weights/head.weight.npy ...   one file for each tensor
+                                      state.pt         optimizer, loop, loader, random numbers
+                                      val.json         what it was evaluated at, for "the best one"
+                                      checksums.json   the sha256 of each of these files
 
-train.py writes them; 05_sample and 06_eval read them. Left out: sharded ones.
+A checkpoint is written aside, and gets its name when all of it is on the disk: a kill at any moment
+leaves whole ones. What is read is compared with its checksum first: a bit that a disk has flipped
+is noticed, and the checkpoint before it is named.
 
     python 04_train/runs.py list
     python 05_sample/sample.py --run tiny --checkpoint best
     python 04_train/runs.py export FOLDER --run tiny   # for transformers, and everyone else
 
-Next: metrics.py.
+train.py writes them; 05_sample and 06_eval read them. Left out: which run is meant (starting.py).
+Next: starting.py.
 """
 
 import dataclasses
@@ -33,58 +37,68 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import Parser, add_options, by_hand, choose_device, option, run, write_safely
+from console import (Parser, add_options, by_hand, choose_device, file_hash, option, read_text, run,
+                     write_safely)
 
+import numpy as np
 import torch
 
-import formats
 from bpe import Tokenizer, tokenizer_class
-from data import prepare
-from family import FamilyConfig, family_of
-from gpt import GPTConfig, make_model
-from length import choose_length
-from presets import GO_ON, MAY_CHANGE, PRESETS, Config
-from weights import export, open_folder, read_json, read_model
+from data import prepare, reopen
+from gpt import make_model
+from presets import Config
+
+STATE = {"step", "seconds", "optimizer", "loader", "spikes", "engine", "data", "rng"}
 
 
-# ---- checkpoints ----
+# ---- writing a checkpoint ----
+
+def tensors(model):
+    """{name: tensor} of all that a model has learned; a tensor with two names comes once."""
+    found = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), (name, tensor.detach()))
+    return dict(found.values())
+
 
 def save_checkpoint(folder, step, model, state, keep=2, val=None):
     """Write checkpoints/step-NNNNNN/ with the model's weights and `state`, a dict of plain values
     and tensors. val: its validation bits per byte, or None if it was not evaluated.
 
-    It is written aside and renamed when it is whole and on the disk, so that a kill at any moment
-    leaves whole checkpoints only. The newest `keep` stay, and the best. OSError if it can't be
-    written, ValueError if a weight is not finite: that would be nothing to go on from.
+    The newest `keep` stay, and the best. OSError if it can't be written, ValueError if a weight is
+    not finite: that would be nothing to go on from.
     """
     if not all(tensor.isfinite().all() for tensor in model.parameters()):
         raise ValueError(f"after step {step} some weights are not finite; not saved. A new run "
                          "with a lower --lr may help")
-    checkpoints, metrics = Path(folder) / "checkpoints", Path(folder) / "metrics.jsonl"
-    target, aside = checkpoints / f"step-{step:06}", checkpoints / ".writing"
+    folder = Path(folder)
+    target, aside = folder / "checkpoints" / f"step-{step:06}", folder / ".checkpoint.tmp"
     shutil.rmtree(aside, ignore_errors=True)  # what a kill may have left
     try:
-        aside.mkdir(parents=True)
-        if metrics.exists():
-            to_disk(metrics)  # of its steps, which won't come again
+        (aside / "weights").mkdir(parents=True)
+        for name, tensor in tensors(model).items():
+            np.save(aside / "weights" / f"{name}.npy", tensor.cpu().numpy())
+        with open(aside / "state.pt", "wb") as file:  # so that Python says why it can't
+            torch.save(state, file)
         write_safely(aside / "val.json", json.dumps({"val_bits_per_byte": val}))
-        for name, content in (("model.pt", model.state_dict()), ("state.pt", state)):
-            with open(aside / name, "wb") as file:
-                torch.save(content, file)
-            to_disk(aside / name)
-        to_disk(aside)
-        shutil.rmtree(target, ignore_errors=True)
+        sums = {p.relative_to(aside).as_posix(): file_hash(p)
+                for p in sorted(aside.rglob("*")) if p.is_file()}
+        write_safely(aside / "checksums.json", json.dumps(sums, indent=1))
+        for path in [*folder.glob("metrics.jsonl"), *aside.rglob("*"), aside]:
+            to_disk(path)  # the metrics, too: of steps that won't come again
+        target.parent.mkdir(exist_ok=True)
+        remove(target)
         os.replace(aside, target)
-        to_disk(checkpoints)  # its new name, before the older ones go
+        to_disk(target.parent)  # its new name, before the older ones go
     except (OSError, RuntimeError) as error:  # of a full disk torch makes a riddle
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         reason = str(cause).splitlines()[0]
         raise OSError(f"could not write {target}, the earlier ones are whole: {reason}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    stay = {*whole_checkpoints(folder)[-keep:], best_checkpoint(folder)}
+    stay = {*all_checkpoints(folder)[-keep:], best_checkpoint(folder)}
     for old in set(all_checkpoints(folder)) - stay:
-        shutil.rmtree(old)
+        remove(old)
 
 
 def to_disk(path):
@@ -96,40 +110,54 @@ def to_disk(path):
         os.close(handle)
 
 
+def remove(checkpoint):
+    """Delete a checkpoint, if it is there. At no moment is half of it left under its name."""
+    aside = checkpoint.parents[1] / ".removed.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    if checkpoint.exists():
+        os.replace(checkpoint, aside)
+        shutil.rmtree(aside)
+
+
+# ---- finding one ----
+
 def step_of(checkpoint):
     """The step after which a checkpoint was saved, from the name of its folder."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def val_of(checkpoint):
-    """The validation bits per byte of a checkpoint; infinity if it was not evaluated."""
-    path = checkpoint / "val.json"
-    bits = read_json(path)["val_bits_per_byte"] if path.exists() else None
-    return math.inf if bits is None else bits
-
-
 def all_checkpoints(folder):
-    """The folders of a run's checkpoints, in the order of their steps."""
+    """The folders of a run's checkpoints, in the order of their steps. ValueError if an earlier
+    version of this course wrote them.
+    """
     found = (Path(folder) / "checkpoints").glob("step-*")
-    return sorted((p for p in found if re.fullmatch(r"step-\d+", p.name)), key=step_of)
-
-
-def whole_checkpoints(folder):
-    """Those of all_checkpoints() that a kill has not left half deleted."""
-    return [p for p in all_checkpoints(folder)
-            if (p / "model.pt").exists() and (p / "state.pt").exists()]
+    found = sorted((p for p in found if re.fullmatch(r"step-\d+", p.name)), key=step_of)
+    for old in found:
+        if (old / "model.pt").exists():
+            raise ValueError(f"{old} is of an earlier version; train the run anew")
+    return found
 
 
 def newest_checkpoint(folder):
-    """The folder of a run's last whole checkpoint, where --resume goes on, or None."""
-    return max(whole_checkpoints(folder), default=None, key=step_of)
+    """The folder of a run's last checkpoint, where --resume goes on, or None."""
+    return max(all_checkpoints(folder), default=None, key=step_of)
+
+
+def val_of(checkpoint):
+    """The validation bits per byte of a checkpoint; infinity if it was not evaluated, or if nobody
+    can say any more.
+    """
+    if damage(checkpoint, "val.json"):
+        return math.inf
+    bits = json.loads(read_text(checkpoint / "val.json"))["val_bits_per_byte"]
+    return bits if bits is not None and math.isfinite(bits) else math.inf
 
 
 def best_checkpoint(folder):
-    """The folder of the whole checkpoint with the fewest validation bits per byte, of equals the
-    first, or None if none was evaluated.
+    """The folder of the checkpoint with the fewest validation bits per byte, of equals the first,
+    or None if none was evaluated.
     """
-    evaluated = [p for p in whole_checkpoints(folder) if val_of(p) < math.inf]  # nan isn't, either
+    evaluated = [p for p in all_checkpoints(folder) if val_of(p) < math.inf]
     return min(evaluated, default=None, key=val_of)
 
 
@@ -138,27 +166,70 @@ def find_checkpoint(folder, which):
     naming those that there are, if it isn't there.
     """
     found = {"newest": newest_checkpoint(folder), "best": best_checkpoint(folder)}
-    found |= {str(step_of(p)): p for p in whole_checkpoints(folder)}
+    found |= {str(step_of(p)): p for p in all_checkpoints(folder)}
     if not found.get(which):
         there = ", ".join(name for name in found if found[name]) or "none"
         raise ValueError(f"{folder} has no checkpoint {which!r}; it has: {there}")
     return found[which]
 
 
-def load_model(model, checkpoint, device):
-    """Fill `model` with a checkpoint's weights. ValueError if they don't fit or are damaged."""
-    weights = load(checkpoint / "model.pt", device)
+# ---- reading one ----
+
+def damage(checkpoint, part=""):
+    """What is wrong with the files of a checkpoint whose names begin with `part`, "" if all are as
+    they were written.
+    """
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:200]
-        raise ValueError(f"{checkpoint} doesn't fit the config of its run: {first}") from None
+        sums = json.loads(read_text(checkpoint / "checksums.json"))
+        names = [name for name in sums if name.startswith(part)]
+        changed = [name for name in names if file_hash(checkpoint / name) != sums[name]]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return str(error)
+    return f"{changed[0]} has changed" if changed else "" if names else f"it has no {part}"
 
 
-def load(path, device):
+def check(checkpoint, part):
+    """ValueError if damage() finds any. It names the whole checkpoint before this one."""
+    if not (found := damage(checkpoint, part)):
+        return
+    for other in reversed(all_checkpoints(checkpoint.parents[1])):
+        if step_of(other) < step_of(checkpoint) and not damage(other):
+            raise ValueError(f"{checkpoint} is damaged: {found}. {other.name}, before it, is whole:"
+                             f" --checkpoint {step_of(other)} reads that, and once "
+                             f"{checkpoint.name} is deleted, --resume goes on from there")
+    raise ValueError(f"{checkpoint} is damaged: {found}. There is no whole one before it")
+
+
+@torch.no_grad()
+def load_weights(model, checkpoint):
+    """Fill `model` with a checkpoint's weights. ValueError if they are damaged or don't fit."""
+    check(checkpoint, "weights/")
+    ours, there = tensors(model), sorted((checkpoint / "weights").glob("*.npy"))
+    found = {path.name.removesuffix(".npy"): np.load(path, mmap_mode="c") for path in there}
+    for name in sorted(ours.keys() | found.keys()):
+        shapes = [tuple(one[name].shape) if name in one else "absent" for one in (ours, found)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{checkpoint} doesn't fit the config of its run: {name} is "
+                             f"{shapes[1]}, not {shapes[0]}")
+        ours[name].copy_(torch.from_numpy(found[name]))
+
+
+def load_state(checkpoint):
+    """A checkpoint's state, on the CPU. ValueError if it is damaged or lacks a part."""
+    check(checkpoint, "state.pt")
+    state = load(checkpoint / "state.pt")
+    if not isinstance(state, dict) or STATE - set(state):
+        raise ValueError(f"{checkpoint / 'state.pt'} is not the state of a run: it lacks "
+                         f"{', '.join(sorted(STATE - set(state)))}")
+    if state["step"] != step_of(checkpoint):
+        raise ValueError(f"{checkpoint / 'state.pt'} is the state after step {state['step']}")
+    return state
+
+
+def load(path):
     """Tensors and plain values from a file; nothing in it is executed."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # bytes that are no checkpoint can make it stumble anywhere
@@ -167,14 +238,6 @@ def load(path, device):
 
 
 # ---- runs ----
-
-def read_config(folder):
-    """The Config of a run."""
-    try:
-        return Config.from_json(read_json(folder / "config.json"))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'config.json'} is not the config of a run: {error}") from None
-
 
 def start_run(runs_dir, name):
     """A new folder for a run, runs_dir/NAME or NAME-2, NAME-3 ...: no older run is touched."""
@@ -188,45 +251,46 @@ def start_run(runs_dir, name):
             pass
 
 
-def resume_run(given, runs_dir, name):
-    """(folder, config) of the newest run NAME or NAME-2 ..., or None if there is none.
-
-    given: the options asked for this time. ValueError if one would make it another run.
+def write_config(folder, config, data):
+    """Write config.json: the Config, and the data's hash and folders, seen from the run's; and
+    tokenizer.json. ValueError if the run has been trained on other data.
     """
-    runs = [p.parent for p in Path(runs_dir).glob("*/config.json")
-            if re.fullmatch(rf"{re.escape(name)}(-\d+)?", p.parent.name)]
-    if not runs:
-        return None
-    folder = max(runs, key=lambda run: (run / "config.json").stat().st_mtime)
-    config = read_config(folder)
-    new = Config(**choose_length(dataclasses.asdict(config), given))
-    for key in given:
-        if key not in MAY_CHANGE and getattr(new, key) != getattr(config, key):
-            raise ValueError(f"{folder} was started with {key} {getattr(config, key)}, not "
-                             f"{getattr(new, key)}; that is another run: give it another --name")
-    return folder, new
+    if newest_checkpoint(folder):
+        same_data(folder, read_run(folder)[1], data)
+        kept = Tokenizer.load(folder / "tokenizer.json").hash
+        if kept != data.tokenizer.hash:
+            raise ValueError(f"{folder} now has tokenizer {kept}, but was trained with "
+                             f"{data.tokenizer.hash}")
+    data.tokenizer.save(folder / "tokenizer.json")
+    where = [(share, os.path.relpath(part.folder, folder)) for share, part in data.parts]
+    content = config.to_json() | {"data_hash": data.hash, "data_folders": where}
+    write_safely(folder / "config.json", json.dumps(content, indent=1))
 
 
-def choose_run(given, preset, runs_dir, name, resume):
-    """(folder, config) of the run to go on with, or (None, config) of a new one.
+def read_run(folder):
+    """What config.json says: (Config, hash of the data, [(share, folder of data)])."""
+    path = folder / "config.json"
+    try:
+        content = json.loads(read_text(path))
+        data_hash, where = content.pop("data_hash"), content.pop("data_folders")
+        where = [(float(share), folder / part) for share, part in where]
+        return Config.from_json(content), data_hash, where
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no config.json") from None
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise ValueError(f"{path} is not the config of a run, or of one of an earlier version, "
+                         f"which is to be trained anew ({error!r})") from None
 
-    given: Config's fields that the user gave; preset: a row of PRESETS; name: the run's, or None:
-    then it is called as the preset. What a reader wrote is what runs: then by_hand is given, too.
-    ValueError for what can't be.
-    """
-    if by_hand():
-        given = {"by_hand": True} | given
-    if name and (Path(name).name != name or name == ".."):
-        raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
-    if resume and (found := resume_run(given, runs_dir, name or preset)):
-        return found
-    if resume and name:
-        raise ValueError(f"there is no run {name!r} in {runs_dir}/ to resume")
-    if resume:
-        print("nothing to resume: a new run")
-    if preset in GO_ON and not given.get("init"):
-        raise ValueError(f"preset {preset} goes on from a model: give --init FOLDER")
-    return None, new_config(given, PRESETS[preset])
+
+def read_config(folder):
+    return read_run(folder)[0]
+
+
+def same_data(folder, data_hash, data):
+    """ValueError unless the data of a run are those that it was trained on."""
+    if data.hash != data_hash:
+        raise ValueError(f"{folder} was trained on data {data_hash}, but its data are now "
+                         f"{data.hash}: the source has changed")
 
 
 def newest_run(runs_dir="runs", name=None):
@@ -243,24 +307,67 @@ def newest_run(runs_dir="runs", name=None):
     return max(saved)[1]
 
 
-def prepare_data(folder, config):
-    """The data of a run, a Dataset or a Mixture: by hand in one process, else with all cores."""
-    workers = 1 if config.by_hand else os.cpu_count() or 1
-    return prepare(config.data, config.vocab_size, config.data_dir,
-                   adopted_tokenizer(folder, config), config.by_hand, workers)
-
-
 def load_run(folder, device="cpu", which="newest", by_hand=False):
     """(model, tokenizer, config, step) of one of a run's checkpoints, ready to be used. by_hand:
     with the plain versions, whichever it was trained with.
     """
-    checkpoint = find_checkpoint(folder, which)
     config = dataclasses.replace(read_config(folder), by_hand=by_hand)
     tokenizer = tokenizer_class(by_hand).load(folder / "tokenizer.json")
     model = make_model(config.gpt(tokenizer.vocab_size)).to(device)
-    load_model(model, checkpoint, device)
-    return model.eval(), tokenizer, config, step_of(checkpoint)
+    while True:
+        checkpoint = find_checkpoint(folder, which)
+        try:
+            load_weights(model, checkpoint)
+            return model.eval(), tokenizer, config, step_of(checkpoint)
+        except (ValueError, OSError):
+            if checkpoint.exists():
+                raise  # else the run goes on, and has newer ones in its stead
 
+
+def run_data(folder, by_hand=False):
+    """The data that a run was trained on, from where it found them, or, if they are gone, prepared
+    once more. ValueError if they are others by now.
+    """
+    config, data_hash, where = read_run(folder)
+    if where and all((part / "index.json").exists() for _, part in where):
+        data = reopen(where, by_hand, check=True)
+    else:
+        tokenizer = tokenizer_class(by_hand).load(folder / "tokenizer.json")
+        data = prepare(config.data, None, config.data_dir, tokenizer, by_hand)
+    same_data(folder, data_hash, data)
+    return data
+
+
+# ---- going on ----
+
+def restore_weights(folder, config, data, model):
+    """Bring the model to where the run's newest checkpoint left it, or to where config.init begins.
+    Returns the checkpoint's state, for restore_state(). ValueError if the data are not what the run
+    was trained on.
+    """
+    checkpoint = newest_checkpoint(folder)
+    if not checkpoint:
+        if config.init:
+            from starting import begin  # with the model of a Hugging Face folder
+            begin(model, config.init)
+        return {"step": 0, "seconds": 0.0}
+    state = load_state(checkpoint)
+    same_data(folder, state["data"], data)
+    load_weights(model, checkpoint)
+    return state
+
+
+def restore_state(state, **parts):
+    """Bring parts, {name: what has load_state_dict()}, and PyTorch's random numbers to where they
+    were in a checkpoint's state; a new run's leaves them as they are.
+    """
+    if "rng" in state:
+        for name, part in parts.items():
+            part.load_state_dict(state.pop(name))  # which then is not kept twice
+        torch.set_rng_state(state["rng"])
+
+
+# ---- options that name a run ----
 
 @dataclass
 class RunOptions:
@@ -297,114 +404,14 @@ class ModelOptions(RunOptions):
         if self.run or self.checkpoint != "newest":
             of_a_run = f"--run {self.run}" if self.run else f"--checkpoint {self.checkpoint}"
             raise ValueError(f"{of_a_run} and --weights {self.weights}: give one of them")
+        from formats import load as load_tokenizer
+        from weights import read_model
         model = read_model(self.weights, choose_device(self.device), by_hand=self.plain())
-        tokenizer = formats.load(self.weights)
+        tokenizer = load_tokenizer(self.weights)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(f"{self.weights} has a tokenizer of {tokenizer.vocab_size} ids, but a "
                              f"model of {model.config.vocab_size}")
         return self.weights, model, tokenizer, model.config, None
-
-
-# ---- where a run begins ----
-
-def adopt(folder, asked):
-    """Config's fields for a run that begins with the model of a Hugging Face folder: its shape.
-
-    asked: the fields that are asked for. Of these only a seq_len shorter than the model's is
-    another. ValueError if the user has asked for another shape.
-    """
-    config = open_folder(folder)[0].config
-    shape = dataclasses.asdict(config) | dataclasses.asdict(family_of(config))
-    del shape["family"], shape["by_hand"]
-    shape["seq_len"] = min(shape["seq_len"], asked.get("seq_len", shape["seq_len"]))
-    for name in shape.keys() & asked.keys():
-        if asked[name] != shape[name] and name != "seq_len":
-            raise ValueError(f"{folder} has {name} {shape[name]}, not {asked[name]}: leave out "
-                             f"--{name.replace('_', '-')}")
-    return shape
-
-
-def new_config(given, preset):
-    """The Config of a new run: what was given and, before that, the model's shape of given["init"]
-    or the preset's.
-    """
-    if folder := given.get("init"):
-        ours = {field.name for kind in (GPTConfig, FamilyConfig)
-                for field in dataclasses.fields(kind)} - {"seq_len", "by_hand", "family"}
-        preset = {name: value for name, value in preset.items() if name not in ours}
-        shape = adopt(folder, preset | given)
-        if given.get("seq_len", 0) > shape["seq_len"]:
-            raise ValueError(f"seq_len is {given['seq_len']}, but the model in {folder} has a "
-                             f"window of {shape['seq_len']}")
-        given = given | shape
-    return Config(**choose_length(preset, given))
-
-
-def adopted_tokenizer(folder, config):
-    """The tokenizer that comes with config.init, or with the run in `folder`, if that has begun;
-    None if the run trains its own. ValueError if the model knows fewer ids.
-    """
-    if not config.init:
-        return None
-    kept = folder / "tokenizer.json" if folder else None
-    tokenizer = Tokenizer.load(kept) if kept and kept.exists() else formats.load(config.init)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise ValueError(f"{config.init} has a tokenizer of {tokenizer.vocab_size} ids, but a "
-                         f"model of {config.vocab_size}")
-    return tokenizer
-
-
-def begin(model, folder):
-    """Fill `model` with the weights of a Hugging Face folder; of learned positions it takes the
-    first, as many as it has.
-    """
-    weights = read_model(folder, model.embed.weight.device).state_dict()
-    if "places.weight" in weights:
-        weights["places.weight"] = weights["places.weight"][:model.config.seq_len]
-    model.load_state_dict(weights)
-
-
-def restore_weights(folder, config, data, model, engine):
-    """Bring the model to where the run's newest checkpoint left it, or to where config.init begins.
-    Returns the checkpoint's state, for restore_state().
-
-    A new run's folder gets its tokenizer.json. ValueError if the data are not what the run was
-    trained on.
-    """
-    device = model.embed.weight.device
-    if (folder / "tokenizer.json").exists():
-        same_tokenizer(folder, Tokenizer.load(folder / "tokenizer.json"), data)
-    elif engine.leads:
-        data.tokenizer.save(folder / "tokenizer.json")
-    checkpoint = newest_checkpoint(folder)
-    if not checkpoint:
-        if config.init:
-            begin(model, config.init)
-        return {"step": 0, "seconds": 0.0}
-    load_model(model, checkpoint, device)
-    state = load(checkpoint / "state.pt", "cpu")  # what takes it moves it, or only its part
-    if state["data"] != data.hash:
-        raise ValueError(f"{folder} was trained on data {state['data']}, but its data are "
-                         f"now {data.hash}: the source has changed")
-    return state
-
-
-def restore_state(state, **parts):
-    """Bring parts, {name: what has load_state_dict()}, and PyTorch's random numbers to where they
-    were in a checkpoint's state; a new run's leaves them as they are.
-    """
-    for name, part in parts.items():
-        if name in state:  # older checkpoints have fewer
-            part.load_state_dict(state.pop(name))  # which then is not kept twice
-    if "rng" in state:
-        torch.set_rng_state(state["rng"])
-
-
-def same_tokenizer(folder, tokenizer, data):
-    """ValueError unless the run in `folder` and these data have one tokenizer."""
-    if tokenizer.hash != data.tokenizer.hash:
-        raise ValueError(f"{folder} was trained with tokenizer {tokenizer.hash}, but its data now "
-                         f"has tokenizer {data.tokenizer.hash}: the source has changed")
 
 
 # ---- the command line ----
@@ -422,6 +429,7 @@ def main(argv=None):
         target = given.pop("folder")
         if not target:
             raise ValueError("say where to export to")
+        from weights import export
         folder, model, tokenizer, _, step = RunOptions(**given).load()
         export(model, tokenizer, target)
         print(f"wrote {target}: {folder}, step {step}")

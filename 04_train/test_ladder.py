@@ -162,7 +162,8 @@ def fake_training(monkeypatch):
             key[2:].replace("-", "_"): int(value) for key, value in options.items()
             if key in ladder.SHARED} | {
             "data": (options["--data"],), "steps": round(float(options["--flops"]) / 1e10)})
-        (folder / "config.json").write_text(json.dumps(config.to_json()))
+        (folder / "config.json").write_text(json.dumps(
+            config.to_json() | {"data_hash": "", "data_folders": []}))
         TOKENIZER.save(folder / "tokenizer.json")
         n = n_parameters(config.gpt(TOKENIZER.vocab_size))
         bits = predicted(n, config.steps * config.batch_size * config.seq_len, PAPER)

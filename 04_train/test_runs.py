@@ -4,7 +4,10 @@ import dataclasses
 import errno
 import io
 import json
+import random
+import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +15,9 @@ import runs
 from bpe import Tokenizer
 from gpt import GPT
 from presets import Config
-from runs import (ModelOptions, best_checkpoint, find_checkpoint, load, load_model,
-                  load_run, main, newest_checkpoint, newest_run, save_checkpoint)
+from runs import (ModelOptions, all_checkpoints, best_checkpoint, find_checkpoint, load, load_run,
+                  load_state, load_weights, main, newest_checkpoint, newest_run, save_checkpoint,
+                  step_of)
 
 
 def linear(value):
@@ -29,8 +33,8 @@ def test_save_and_load(tmp_path):
     assert newest.name == "step-000015"
     assert sorted(p.name for p in newest.parent.iterdir()) == ["step-000010", "step-000015"]
     model = linear(0)
-    load_model(model, newest, "cpu")
-    assert (model.weight == 15).all() and load(newest / "state.pt", "cpu")["step"] == 15
+    load_weights(model, newest)
+    assert (model.weight == 15).all() and load(newest / "state.pt")["step"] == 15
 
 
 def kept(folder):
@@ -54,7 +58,7 @@ def test_without_an_evaluation_there_is_no_best_one(tmp_path):
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, step, linear(step), {})
     assert best_checkpoint(tmp_path) is None and kept(tmp_path) == [2, 3]
-    (newest_checkpoint(tmp_path) / "val.json").unlink()  # as runs were saved before there was one
+    (newest_checkpoint(tmp_path) / "val.json").unlink()
     assert best_checkpoint(tmp_path) is None
 
 
@@ -125,27 +129,114 @@ def test_a_file_in_the_way(tmp_path):
         runs.start_run(tmp_path / "runs", "a")
 
 
-def test_what_a_kill_leaves_behind_is_passed_over(tmp_path):
+def test_what_a_kill_leaves_behind_is_no_obstacle(tmp_path):
+    """Half a checkpoint that was being written, half of one that was being deleted."""
     save_checkpoint(tmp_path, 1, linear(1), {})
-    half_written, half_deleted = (tmp_path / "checkpoints" / n for n in (".writing", "step-000002"))
-    for folder in (half_written, half_deleted):
-        folder.mkdir()
-        (folder / "model.pt").write_bytes(b"...")
-    assert newest_checkpoint(tmp_path).name == "step-000001"
-    save_checkpoint(tmp_path, 2, linear(2), {})
-    assert newest_checkpoint(tmp_path).name == "step-000002" and not half_written.exists()
+    for name in (".checkpoint.tmp", ".removed.tmp"):
+        shutil.copytree(newest_checkpoint(tmp_path), tmp_path / name)
+    for step in (2, 3):
+        save_checkpoint(tmp_path, step, linear(step), {})
+    assert kept(tmp_path) == [2, 3] and sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints"]
 
 
-def test_damaged_and_foreign_files(tmp_path):
-    save_checkpoint(tmp_path, 1, linear(1), {})
+def whole_state(step):
+    return dict.fromkeys(runs.STATE) | {"step": step}
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    """In any file of a checkpoint. The one before it is named; which was the best is forgotten."""
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, linear(step), whole_state(step), val=1.0 / step)
+    newest, rng = newest_checkpoint(tmp_path), random.Random(0)
+    for file in [p for p in newest.rglob("*") if p.is_file()]:
+        whole = file.read_bytes()
+        for _ in range(30):
+            at = rng.randrange(8 * len(whole))
+            flipped = bytearray(whole)
+            flipped[at // 8] ^= 1 << at % 8
+            file.write_bytes(flipped)
+            assert runs.damage(newest), f"byte {at // 8} of {file}"
+            if file.parent.name == "weights" or file.name == "state.pt":
+                with pytest.raises(ValueError, match="step-000002 is damaged: .*step-000001, before"
+                                   " it, is whole: --checkpoint 1 .* --resume"):
+                    load_weights(linear(0), newest)
+                    load_state(newest)
+            if file.name == "val.json":
+                assert best_checkpoint(tmp_path).name == "step-000001"
+        for short in (whole[:0], whole[:-1], whole + b"0"):
+            file.write_bytes(short)
+            assert runs.damage(newest), file
+        file.unlink()
+        assert runs.damage(newest), file
+        file.write_bytes(whole)
+        assert not runs.damage(newest)
+    load_weights(linear(0), newest), load_state(newest)
+    (newest.parent / "step-000001" / "state.pt").unlink()
+    (newest / "state.pt").unlink()
+    with pytest.raises(ValueError, match="step-000002 is damaged: .*no whole one before it"):
+        load_state(newest)
+
+
+def reseal(checkpoint):
+    """Write checksums.json anew, as someone would who changes a checkpoint by intent."""
+    (checkpoint / "checksums.json").unlink()
+    (checkpoint / "checksums.json").write_text(json.dumps(
+        {p.relative_to(checkpoint).as_posix(): runs.file_hash(p)
+         for p in checkpoint.rglob("*") if p.is_file()}))
+
+
+def test_what_does_not_belong_together(tmp_path):
+    """Whole files, but of another model, another step, or of less than a run."""
+    save_checkpoint(tmp_path, 1, linear(1), {"step": 1})
     newest = newest_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match="doesn't fit"):
-        load_model(torch.nn.Linear(3, 3), newest, "cpu")
-    whole = (newest / "model.pt").read_bytes()
-    for n in (0, 1, 100, len(whole) - 10):
-        (newest / "model.pt").write_bytes(whole[:n])
-        with pytest.raises(ValueError, match="damaged"):
-            load_model(linear(0), newest, "cpu")
+    with pytest.raises(ValueError, match=r"doesn't fit .*: bias is \(2,\), not \(3,\)"):
+        load_weights(torch.nn.Linear(3, 3), newest)
+    with pytest.raises(ValueError, match=r"doesn't fit .*: bias is \(2,\), not absent"):
+        load_weights(torch.nn.Linear(2, 2, bias=False), newest)
+    with pytest.raises(ValueError, match="it lacks data, engine, loader, optimizer, rng, seconds"):
+        load_state(newest)
+    save_checkpoint(tmp_path, 2, linear(1), whole_state(3))
+    with pytest.raises(ValueError, match="step-000002/state.pt is the state after step 3"):
+        load_state(newest_checkpoint(tmp_path))
+    torch.save([1], newest / "state.pt")
+    reseal(newest)
+    with pytest.raises(ValueError, match="is not the state of a run"):
+        load_state(newest)
+    (newest / "model.pt").touch()
+    with pytest.raises(ValueError, match="step-000001 is of an earlier version; train the run anew"):
+        newest_checkpoint(tmp_path)
+
+
+def test_one_tensor_can_be_read_alone(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
+    model[1].weight = torch.nn.Parameter(model[0].weight.detach().T.clone())
+    model[1].bias = model[1].bias
+    model.register_module("again", model[0])  # as a tied head
+    save_checkpoint(tmp_path, 1, model, {})
+    newest = newest_checkpoint(tmp_path)
+    assert sorted(p.name for p in (newest / "weights").iterdir()) == [
+        "0.bias.npy", "0.weight.npy", "1.bias.npy", "1.weight.npy"]
+    (newest / "weights" / "1.weight.npy").write_bytes(b"")
+    assert not runs.damage(newest, "weights/0.weight.npy") and runs.damage(newest, "weights/1.w")
+    alone = np.load(newest / "weights" / "0.weight.npy", mmap_mode="r")
+    assert (alone == model[0].weight.detach().numpy()).all()
+
+
+def test_a_run_that_goes_on_while_it_is_read(tmp_path, monkeypatch):
+    """The checkpoint that was to be read is gone: there are newer ones in its stead."""
+    config, tokenizer = Config(n_layer=1, d_model=16, d_ff=16, seq_len=32), Tokenizer([])
+    (tmp_path / "config.json").write_text(
+        json.dumps(config.to_json() | {"data_hash": "", "data_folders": []}))
+    tokenizer.save(tmp_path / "tokenizer.json")
+    model = GPT(config.gpt(tokenizer.vocab_size))
+    save_checkpoint(tmp_path, 1, model, {})
+
+    def meanwhile(checkpoint, part, check=runs.check):
+        if step_of(checkpoint) < 5:
+            save_checkpoint(tmp_path, step_of(checkpoint) + 1, model, {}, keep=1)
+        check(checkpoint, part)
+    monkeypatch.setattr(runs, "check", meanwhile)
+    assert load_run(tmp_path)[3] == 5 and len(all_checkpoints(tmp_path)) == 1
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):
@@ -156,7 +247,7 @@ def test_nothing_in_a_file_is_executed(tmp_path):
     torch.save(Trap(), buffer)
     (tmp_path / "x.pt").write_bytes(buffer.getvalue())
     with pytest.raises(ValueError, match="damaged or no checkpoint"):
-        load(tmp_path / "x.pt", "cpu")
+        load(tmp_path / "x.pt")
 
 
 def test_newest_run(tmp_path):
@@ -174,7 +265,7 @@ def test_list_and_export(tmp_path, capsys, fails):
     tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
     config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     folder = runs.start_run(tmp_path / "runs", "one")
-    (folder / "config.json").write_text(json.dumps(config.to_json()))
+    (folder / "config.json").write_text(json.dumps(config.to_json() | {"data_hash": "", "data_folders": []}))
     tokenizer.save(folder / "tokenizer.json")
     save_checkpoint(folder, 5, GPT(config.gpt(tokenizer.vocab_size), seed=5), {}, val=1.0)
     model = GPT(config.gpt(tokenizer.vocab_size))

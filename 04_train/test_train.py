@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import train as module
-from console import run
+from console import holding, run
 from engine import Engine
 from gpt import GPT, GPTConfig
 from optim import learning_rate, make_optimizer
 from presets import Config
-from runs import (best_checkpoint, load, load_run, newest_checkpoint, read_config, save_checkpoint,
-                  start_run, step_of)
+from runs import (best_checkpoint, load, load_run, newest_checkpoint, read_config, read_run,
+                  run_data, save_checkpoint, start_run, step_of, write_config)
 from budget import training_memory
 from data import prepare
 from train import accumulate, main, train
@@ -176,8 +176,9 @@ def same_files(a, b):
     """Whether two checkpoints hold the same: weights, optimizer, loader, random numbers, but not
     how long it took.
     """
-    assert same(*(load(c / "model.pt", "cpu") for c in (a, b))), "the weights differ"
-    states = [load(c / "state.pt", "cpu") | {"seconds": 0} for c in (a, b)]
+    weights = [{p.name: p.read_bytes() for p in (c / "weights").iterdir()} for c in (a, b)]
+    assert weights[0] == weights[1], "the weights differ"
+    states = [load(c / "state.pt") | {"seconds": 0} for c in (a, b)]
     for key in states[0] | states[1]:
         assert same(*(state[key] for state in states)), f"the state of the {key} differs"
     return (a / "val.json").read_text() == (b / "val.json").read_text()
@@ -218,8 +219,9 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys, monkeypatch
     out, folder = capsys.readouterr().out, tmp_path / "runs" / "nano"
     for word in ("a sample", "this model", "uniform", "unigram", "zlib -9", "lzma -9"):
         assert word in out
-    assert {p.name for p in folder.iterdir()} == {"config.json", "tokenizer.json", "checkpoints",
-                                                  "metrics.jsonl", "loss.png", "report.html"}
+    assert {p.name for p in folder.iterdir()} == {
+        ".lock", "config.json", "tokenizer.json", "checkpoints", "metrics.jsonl", "loss.png",
+        "report.html"}
     rows = metrics(folder)
     assert [m["step"] for m in rows if "loss" in m] == list(range(1, 13))
     first, last = losses(rows)[0], losses(rows)[-1]
@@ -271,12 +273,12 @@ def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path
             return values
     config = read_config(whole)
     halves = start_run(tmp_path / "runs", "halves")
-    (halves / "config.json").write_bytes((whole / "config.json").read_bytes())
     data = prepare(config.data, config.vocab_size, config.data_dir, by_hand=config.by_hand)
+    write_config(halves, config, data)
     assert train(config, halves, data, StopAfter()) is None
     assert newest_checkpoint(halves).name == "step-000006"
     if sampling:
-        first, last = (load(newest_checkpoint(run) / "state.pt", "cpu")["loader"]["samplers"][0]
+        first, last = (load(newest_checkpoint(run) / "state.pt")["loader"]["samplers"][0]
                        for run in (halves, whole))
         assert first["epoch"] < last["epoch"], "no epoch began on the way"
     main([*arguments, "--name", "halves", "--resume"])
@@ -360,7 +362,8 @@ def test_a_file_that_cannot_grow_spoils_nothing(arguments, nano, capsys):
     newest, limits = newest_checkpoint(nano), resource.getrlimit(resource.RLIMIT_FSIZE)
     before = {path: path.read_bytes() for path in newest.parent.rglob("*.*")}
     room = (newest / "state.pt").stat().st_size - 1, (nano / "metrics.jsonl").stat().st_size + 99
-    assert (newest / "model.pt").stat().st_size < room[0], "this is about the second file"
+    assert max(p.stat().st_size for p in (newest / "weights").iterdir()) < room[0], (
+        "this is about the state")
     for limit, name in zip(room, ("step-000016", "metrics.jsonl")):
         capsys.readouterr()
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
@@ -393,8 +396,7 @@ def test_a_nan_stops_the_run_before_it_is_saved(arguments, tmp_path, monkeypatch
         main(quiet)
     newest = newest_checkpoint(tmp_path / "runs" / "nano")
     assert newest.name == "step-000006"
-    weights = load(newest / "model.pt", "cpu")
-    assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert all(np.isfinite(np.load(path)).all() for path in (newest / "weights").iterdir())
 
 
 @pytest.mark.usefixtures("quick")
@@ -450,8 +452,8 @@ def test_flops_say_how_long(arguments, tmp_path):
 @pytest.mark.usefixtures("quick")
 def test_compute_in_bfloat16(arguments, tmp_path):
     main([*arguments, "--dtype", "bfloat16"])
-    weights = load(newest_checkpoint(tmp_path / "runs" / "nano") / "model.pt", "cpu")
-    assert {t.dtype for t in weights.values()} == {torch.float32}, "the weights stay float32"
+    weights = newest_checkpoint(tmp_path / "runs" / "nano") / "weights"
+    assert {np.load(path).dtype.name for path in weights.iterdir()} == {"float32"}
     main([*arguments, "--name", "float32"])
     half, full = (metrics(tmp_path / "runs" / name) for name in ("nano", "float32"))
     assert losses(half) != losses(full)
@@ -494,7 +496,7 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, nano, text, tmp_
                     say=lambda words: None)
     other.tokenizer.save(nano / "tokenizer.json")
     assert "step-000013 is beyond the 12 steps" in fails(main, *arguments, "--resume")
-    assert "its data now has tokenizer" in fails(main, *arguments, "--resume", "--steps", 20)
+    assert f"now has tokenizer {other.tokenizer.hash}, but was trained with" in fails(main, *arguments, "--resume", "--steps", 20)
     data = prepare([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None)
     data.tokenizer.save(nano / "tokenizer.json")
     data.hash = "another"
@@ -502,6 +504,49 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, nano, text, tmp_
         train(read_config(nano), nano, data)
     (nano / "config.json").write_text("{}x")
     assert "not the config of a run" in fails(main, *arguments, "--resume")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_is_trained_by_one_process_at_a_time(arguments, nano, fork, fails):
+    """And an evaluation, which only reads, may go on beside it."""
+    held = nano / "held"
+
+    def other():
+        with holding(nano, "is being trained"):
+            held.touch()
+            time.sleep(60)
+    process = fork(other)
+    while not held.exists():
+        time.sleep(0.001)
+    before = {path: path.read_bytes() for path in nano.rglob("*.*") if path.is_file()}
+    assert (f"runs/nano is being trained by process {process.pid} on " in
+            fails(main, *arguments, "--resume", "--steps", 20))
+    assert {p: p.read_bytes() for p in nano.rglob("*.*") if p.is_file()} == before
+    assert load_run(nano)[3] == 12 and len(run_data(nano).val) > 0
+    process.kill()
+    process.join()
+    main([*arguments, "--resume", "--steps", "13"])
+    assert newest_checkpoint(nano).name == "step-000013"
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_data_of_a_run_are_found_from_anywhere(arguments, tmp_path, monkeypatch):
+    """From the run's folder. If they are gone, they are made anew, unless the text is another."""
+    main([*arguments, "--steps", "1"])
+    nano = tmp_path / "runs" / "nano"
+    [(_, folder)] = read_run(nano)[2]
+    monkeypatch.chdir(tmp_path)
+    assert not (tmp_path / "data").exists()
+    found = run_data(nano)
+    assert found.folder.samefile(folder) and not os.path.isabs(
+        json.loads((nano / "config.json").read_text())["data_folders"][0][1])
+    content = json.loads((nano / "config.json").read_text())
+    (nano / "config.json").write_text(json.dumps(
+        content | {"data_folders": [[1.0, "../nowhere"]], "data_dir": "elsewhere"}))
+    assert run_data(nano).hash == found.hash and (tmp_path / "elsewhere").exists()
+    (nano / "config.json").write_text(json.dumps(content | {"data_hash": "of another text"}))
+    with pytest.raises(ValueError, match="trained on data of another text, but its data are now"):
+        run_data(nano)
 
 
 @pytest.mark.usefixtures("quick")

@@ -18,7 +18,6 @@ metrics.jsonl, checkpoints/step-000500/, loss.png, report.html. Next: engine.py.
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import os
 import sys
@@ -37,8 +36,8 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import (Parser, Progress, StopSignal, add_options, choose_device, duration, run,
-                     write_safely)
+from console import (Parser, Progress, StopSignal, add_options, choose_device, duration, holding,
+                     run)
 
 import numpy as np
 import torch
@@ -55,8 +54,9 @@ from optim import describe, learning_rate, make_optimizer
 from page import page
 from presets import PRESETS, Config
 from report import draw, table
-from runs import (choose_run, newest_checkpoint, prepare_data, restore_state, restore_weights,
-                  save_checkpoint, start_run, step_of)
+from runs import (newest_checkpoint, restore_state, restore_weights, save_checkpoint, start_run,
+                  step_of, write_config)
+from starting import choose_run, prepare_data
 from timing import profile, step_seconds
 from validation import evaluate
 from watch import Spikes, activation_scales, first_bad, snapshot, update_ratios
@@ -172,7 +172,7 @@ def train(config, folder, data, engine=Engine()):
 
     # 2. model, optimizer; then what a checkpoint remembers: these, the loader, the losses seen last
     model = make_model(shape, config.seed, config.init_std).to(device)
-    state = restore_weights(folder, config, data, model, engine)
+    state = restore_weights(folder, config, data, model)
     optimizer = engine.prepare(model, config)
     loss = engine.wrap(model, objective(model, config))
     loader, spikes = Prefetch(batches()) if config.prefetch else batches(), Spikes()
@@ -300,6 +300,8 @@ def main(argv=None, engine=Engine()):
         preset, name, runs_dir, resume, only_plan, only_profile = (
             given.pop(k) for k in ("preset", "name", "runs_dir", "resume", "plan", "profile"))
         folder, config = choose_run(given, preset, runs_dir, name, resume)
+        if folder and not (only_plan or only_profile):
+            held.enter_context(holding(folder, "is being trained"))
         device = choose_device(config.device)
         free = available(device, engine.neighbours)
         engine.check(config)
@@ -324,16 +326,16 @@ def main(argv=None, engine=Engine()):
             print(profile(rehearse(config, shape, device, next(batches)), "profile", peak,
                           device=device))
             return None
-        folder = folder or start_run(runs_dir, name or preset)
-        write_safely(folder / "config.json", json.dumps(config.to_json(), indent=1))
+        if not folder:
+            folder = start_run(runs_dir, name or preset)
+            held.enter_context(holding(folder, "is being trained"))
+        write_config(folder, config, data)
         return folder, config, [(share, part.folder) for share, part in data.parts]
 
-    try:
+    with contextlib.closing(engine), contextlib.ExitStack() as held:
         if opened := engine.first(open_run):
             folder, config, parts = opened
             train(config, folder, reopen(parts, config.by_hand), engine)
-    finally:
-        engine.close()
 
 
 if __name__ == "__main__":

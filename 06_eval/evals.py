@@ -32,7 +32,7 @@ import numpy as np
 
 from data import baselines, bits_per_byte, document_start, token_bytes
 from report import table
-from runs import RunOptions, prepare_data, same_tokenizer
+from runs import RunOptions, run_data
 from validation import score
 from writing import Compressors
 
@@ -96,8 +96,7 @@ def main(argv=None):
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
     folder, model, tokenizer, config, step = options.load()
-    data = prepare_data(folder, config)
-    same_tokenizer(folder, tokenizer, data)
+    data = run_data(folder, config.by_hand)
     bos, sizes = document_start(tokenizer), token_bytes(tokenizer)
     if options.file:
         text = read_text(options.file)

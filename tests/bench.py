@@ -336,8 +336,10 @@ def main():
     command.add_argument("--runs", type=int, default=9, help="rounds (default: 9)")
     command.add_argument("--weights", help="a Hugging Face folder of a model for the guesses")
     command.add_argument("--files", nargs="*", default=[], help="the texts it continues")
-    command = commands.add_parser("crash", help="a run ended at any moment, and resumed")
+    command = commands.add_parser("crash", help="a run ended, damaged, disturbed; and resumed")
     command.add_argument("--kills", type=int, default=100, help="how often (default: 100)")
+    command.add_argument("--flips", type=int, default=0, help="of bits in its files (default: 0)")
+    command.add_argument("--races", type=int, default=0, help="of each of four kinds (default: 0)")
     command.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     command = commands.add_parser("scale", help="two ranks: engines, memory, faults")
     command.add_argument("--rounds", type=int, default=15, help="of steps (default: 15)")
@@ -370,7 +372,7 @@ def main():
         bench_model.bench_sample(args.runs, args.weights, args.files)
     elif args.command == "crash":
         import bench_crash
-        bench_crash.bench_crash(args.kills, args.seed)
+        bench_crash.bench_crash(args.kills, args.flips, args.races, args.seed)
     elif args.command == "scale":
         import bench_scale
         bench_scale.bench_scale(args.rounds, args.kills, args.seed, args.memory)

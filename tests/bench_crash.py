@@ -1,5 +1,9 @@
-"""A run that is ended again and again at any moment, and resumed, beside one that nothing ends: is
-a checkpoint ever damaged, is the result ever another? bench.py calls it.
+"""What can happen to a run. bench.py calls it.
+
+Kills: a run is ended again and again at any moment, and resumed, beside one that nothing ends: is a
+checkpoint ever damaged, is the result ever another? Flips: of one bit in a checkpoint's files: is
+what has changed ever taken for what was written? Races: of two that start, resume, prepare, or
+train and evaluate, at once: does any end badly, or spoil what the other does?
 
 Processes are forked from one that has loaded torch, as loading takes seconds and writes nothing.
 Left out: the power going, which can't be tried from here.
@@ -15,7 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import matplotlib.figure  # noqa: F401, this and the next: loaded here, once, not in every fork
+import matplotlib.figure  # noqa: F401, this and torch._dynamo: loaded once, not in every fork
+import numpy as np
 import torch
 import torch._dynamo  # noqa: F401, which every optimizer asks for
 
@@ -27,11 +32,13 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
+import data
+import evals
 import train
 from console import Progress, run
 from metrics import read_metrics
-from runs import (all_checkpoints, best_checkpoint, load, newest_checkpoint, step_of, val_of,
-                  whole_checkpoints)
+from runs import (all_checkpoints, best_checkpoint, damage, load, load_run, load_state,
+                  newest_checkpoint, run_data, step_of, val_of)
 
 SETTINGS = ["--sampling random --optimizer adamw", "--sampling stream --optimizer muon",
             "--sampling bestfit --optimizer adamw --schedule cosine"]
@@ -55,8 +62,10 @@ def write_text(folder, rng):
         (folder / f"{i}.txt").write_text("".join(lines))
 
 
-def start(arguments, log):
-    """A process that trains as from the command line, and writes its output to the file `log`."""
+def start(arguments, log, main=train.main):
+    """A process that does what `main` does with these arguments, as from the command line, and
+    writes its output to the file `log`.
+    """
     def work():
         for name in ("SIGINT", "SIGTERM"):  # which a shell's background jobs may ignore
             signal.signal(getattr(signal, name), signal.SIG_DFL if name == "SIGTERM" else
@@ -64,7 +73,7 @@ def start(arguments, log):
         with open(log, "w") as file:
             for stream in (sys.stdout, sys.stderr):
                 os.dup2(file.fileno(), stream.fileno())
-        run(lambda: train.main(arguments))
+        run(lambda: main(arguments))
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     return process
@@ -87,7 +96,7 @@ def wait_for_the_moment(process, rng, runs_dir, seconds):
     aimed = rng.random() < 0.75
     alive = wait(process, rng.uniform(0, seconds / 3 if aimed else seconds))
     if aimed:
-        wait(process, 60, lambda: any(runs_dir.glob("*/checkpoints/.writing")))
+        wait(process, 60, lambda: any(runs_dir.glob("*/.checkpoint.tmp")))
         alive = wait(process, rng.expovariate(200))  # a save takes about a hundredth of a second
     return alive
 
@@ -97,19 +106,9 @@ def run_in(runs_dir):
     return next((path.parent for path in runs_dir.glob("*/config.json")), None)
 
 
-def damage(folder):
-    """What of a run can't be read, of all that should be whole: a list of complaints."""
-    complaints = []
-    for checkpoint in whole_checkpoints(folder):
-        try:
-            load(checkpoint / "model.pt", "cpu")
-            state = load(checkpoint / "state.pt", "cpu")
-            if state["step"] != step_of(checkpoint):
-                complaints.append(f"{checkpoint} is of step {state['step']}")
-            val_of(checkpoint)
-        except (ValueError, KeyError, OSError) as error:
-            complaints.append(str(error))
-    return complaints
+def weights(checkpoint):
+    return {path.name: torch.from_numpy(np.load(path))
+            for path in (checkpoint / "weights").iterdir()}
 
 
 def outcome(folder):
@@ -118,8 +117,8 @@ def outcome(folder):
                          if "environment" not in row]}  # there is one for each start
     for which, path in (("newest", newest_checkpoint(folder)), ("best", best_checkpoint(folder))):
         found[which] = {"step": step_of(path), "val": val_of(path),
-                        "model": load(path / "model.pt", "cpu"),
-                        "state": load(path / "state.pt", "cpu") | {"seconds": 0}}
+                        "weights": weights(path),
+                        "state": load(path / "state.pt") | {"seconds": 0}}
     return found
 
 
@@ -155,21 +154,20 @@ def interrupt(process, rng, runs_dir, seconds, log, counts):
     if process.exitcode not in (0, {"SIGKILL": -9, "SIGTERM": -15, "SIGINT": 130}[name]):
         raise ValueError(f"{name} made it end with {process.exitcode}: {log.read_text()[-500:]}")
     if folder := run_in(runs_dir):
-        counts["while saving"] += (folder / "checkpoints" / ".writing").exists()
-        counts["while deleting"] += all_checkpoints(folder) != whole_checkpoints(folder)
-        counts["damaged"] += len(damage(folder))
+        counts["while saving"] += (folder / ".checkpoint.tmp").exists()
+        counts["while deleting"] += (folder / ".removed.tmp").exists()
+        for checkpoint in all_checkpoints(folder):
+            counts["damaged"] += bool(damage(checkpoint))
+            load_state(checkpoint)
         after = newest_checkpoint(folder)
         counts["lost"] += before is not None and (not after or step_of(after) < step_of(before))
     return True
 
 
-def bench_crash(kills, seed):
-    torch.set_num_threads(1)  # a fork does not get its parent's threads
-    rng, counts, finished = random.Random(seed), collections.Counter(), 0
-    with tempfile.TemporaryDirectory() as folder, Progress() as progress:
-        folder = Path(folder)
-        log = folder / "log"
-        write_text(folder / "text", rng)
+def bench_kills(kills, rng, folder):
+    """Prints a row, and returns how much is not as it should be."""
+    counts, finished, n, log = collections.Counter(), 0, 0, folder / "log"
+    with Progress() as progress:
         while (n := sum(counts[name] for name in SIGNALS)) < kills:
             setting, runs_dir = SETTINGS[finished % len(SETTINGS)], folder / f"{finished}"
             whole = folder / f"whole-{SETTINGS.index(setting)}"
@@ -189,8 +187,161 @@ def bench_crash(kills, seed):
             "while one was deleted": counts["while deleting"], "damaged": counts["damaged"],
             "lost": counts["lost"], "runs finished": finished,
             "with another result": counts["different"]}
-    print(f"\nseed {seed}: {', '.join(f'{counts[name]} {name}' for name in SIGNALS)}\n")
-    for row in (rows, ["---"] * len(rows), map(str, rows.values())):
+    print_table(", ".join(f"{counts[name]} {name}" for name in SIGNALS), [rows])
+    return counts["damaged"] + counts["lost"] + counts["different"]
+
+
+def print_table(title, rows):
+    """rows: dicts with the same keys."""
+    print(f"\n{title}\n")
+    for row in (rows[0], ["---"] * len(rows[0]), *(map(str, row.values()) for row in rows)):
         print(f"| {' | '.join(row)} |")
-    if bad := counts["damaged"] + counts["lost"] + counts["different"]:
-        raise ValueError(f"{bad} checkpoints or runs are not what they should be")
+
+
+# ---- flips ----
+
+def read_all(folder):
+    """All that a reader of a run gets to see of its newest checkpoint, and which is the best."""
+    model, _, _, step = load_run(folder)
+    return {"weights": dict(model.state_dict()), "state": load_state(newest_checkpoint(folder)),
+            "step": step, "best": step_of(best_checkpoint(folder) or newest_checkpoint(folder)),
+            "vals": [val_of(path) for path in all_checkpoints(folder)]}
+
+
+def bench_flips(flips, rng, folder):
+    """Every file of a checkpoint is chosen as often, and of its bits any. A flip may be refused, in
+    a line that names the checkpoint before; or only the value of an evaluation is forgotten; or it
+    changes nothing of what is read. All else is accepted, and bad.
+    """
+    log, runs_dir, counts = folder / "log", folder / "flips", collections.Counter()
+    finish(start([*command_line(folder, SETTINGS[0], runs_dir), "--steps", "6"], log), log)
+    run_folder = run_in(runs_dir)
+    newest, before = newest_checkpoint(run_folder), read_all(run_folder)
+    names = sorted(path for path in newest.rglob("*") if path.is_file())
+    with Progress() as progress:
+        for n in range(flips):
+            path, kind = names[n % len(names)], "accepted"
+            whole = path.read_bytes()
+            bit, flipped = rng.randrange(8 * len(whole)), bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            try:
+                found = read_all(run_folder)
+                if same(found, before):
+                    kind = "harmless"
+                elif same({k: found[k] for k in ("weights", "state", "step")},
+                          {k: before[k] for k in ("weights", "state", "step")}) and all(
+                              a in (b, float("inf")) for a, b in zip(found["vals"],
+                                                                     before["vals"])):
+                    kind = "evaluation forgotten"
+            except ValueError as error:
+                good = "is damaged" in str(error) and "before it, is whole" in str(error)
+                kind = "refused, the one before named" if good else "accepted"
+            except Exception as error:
+                kind = f"traceback ({type(error).__name__})"
+            counts[kind] += 1
+            path.write_bytes(whole)
+            progress.show(lambda: f"flipped {n + 1} of {flips} bits")
+    kinds = ("refused, the one before named", "evaluation forgotten", "harmless", "accepted")
+    others = {kind: counts[kind] for kind in counts if kind not in kinds}
+    print_table(f"flips, over {len(names)} files",
+                [{kind: counts[kind] for kind in kinds} | others])
+    return counts["accepted"] + sum(others.values())
+
+
+# ---- races ----
+
+def ends(processes, logs, others=()):
+    """The exit codes of processes, and how many ended badly: neither 0 nor, with one line that is
+    one of the `others`, 2.
+    """
+    bad, codes = 0, []
+    for process, log in zip(processes, logs):
+        process.join()
+        codes.append(process.exitcode)
+        text = log.read_text(errors="replace")
+        *_, last = text.strip().splitlines() or [""]
+        fine = process.exitcode == 0 or (process.exitcode == 2 and last.startswith("error: ")
+                                         and any(words in last for words in others))
+        if not fine or "Traceback" in text:
+            bad += 1
+            print(f"ended with {process.exitcode}: {text[-600:]}")
+    return codes, bad
+
+
+def race(kind, i, rng, folder, whole):
+    """One race in a folder of its own. Returns (exit codes, how much of it is bad)."""
+    place = folder / f"{kind.replace(' ', '-')}-{i}"
+    place.mkdir()
+    logs = [place / "log-0", place / "log-1"]
+    runs_dir, setting = place / "runs", SETTINGS[0]
+    line = [w for w in command_line(folder, setting, runs_dir) if w != "--resume"]
+    short = [*line, "--steps", "6"]
+
+    def both(*arguments, main=train.main):
+        first = start(arguments[0], logs[0], main)
+        time.sleep(rng.uniform(0, 0.3) * rng.randrange(2))
+        return [first, start(arguments[1], logs[1], main)]
+    if kind == "new and new":
+        codes, bad = ends(both(short, short), logs)
+        runs = sorted(path.parent for path in runs_dir.glob("*/config.json"))
+        bad += len(runs) != 2 or not same(*map(outcome, runs))
+    elif kind == "resume and resume":
+        finish(start(short, place / "log"), place / "log")
+        longer = [*line, "--resume"]
+        codes, bad = ends(both(longer, longer), logs, others=["is being trained by"])
+        bad += not same(outcome(run_in(runs_dir)), outcome(run_in(whole)))
+    elif kind == "prepare and prepare":
+        arguments = [f"folder:{folder / 'text'}", "--vocab-size", "300", "--data-dir",
+                     str(runs_dir / "data"), *(["--workers", "2"] * (i % 2))]
+        codes, bad = ends(both(arguments, arguments, main=data.main), logs)
+        bad += len(list((runs_dir / "data").glob("*/index.json"))) != 1
+    else:
+        finish(start(short, place / "log"), place / "log")
+        training = start([*line, "--resume", "--keep", "1"], logs[0])
+        codes, bad = [], 0
+        while training.is_alive():
+            one = start(["--runs-dir", str(runs_dir), "--by-hand"], logs[1], evals.main)
+            more, worse = ends([one], logs[1:])
+            codes, bad = codes + more, bad + worse
+        code, worse = ends([training], logs[:1])
+        codes, bad = codes + code, bad + worse
+    if kind != "prepare and prepare":
+        for found in runs_dir.glob("*/config.json"):
+            run_data(found.parent)
+            bad += sum(bool(damage(path)) for path in all_checkpoints(found.parent))
+    return codes, bad
+
+
+RACES = ("new and new", "resume and resume", "prepare and prepare", "train and evaluate")
+
+
+def bench_races(races, rng, folder):
+    log, rows, whole = folder / "log", [], folder / "whole-races"
+    line = command_line(folder, SETTINGS[0], whole)
+    for arguments in ([*line, "--steps", "6"], line):  # as those that "resume and resume" disturbs
+        finish(start(arguments, log), log)
+    with Progress() as progress:
+        for kind in RACES:
+            codes, bad = [], 0
+            for i in range(races):
+                more, worse = race(kind, i, rng, folder, whole)
+                codes, bad = codes + more, bad + worse
+                progress.show(lambda: f"{kind}: {i + 1} of {races}")
+            rows.append({"race": kind, "times": races, "processes": len(codes),
+                         "turned away": codes.count(2), "bad": bad})
+    print_table("races", rows)
+    return sum(row["bad"] for row in rows)
+
+
+def bench_crash(kills, flips, races, seed):
+    torch.set_num_threads(1)  # a fork does not get its parent's threads
+    print(f"seed {seed}")
+    with tempfile.TemporaryDirectory() as folder:
+        folder, bad = Path(folder), 0
+        write_text(folder / "text", random.Random(seed))
+        for n, bench in ((kills, bench_kills), (flips, bench_flips), (races, bench_races)):
+            if n:
+                bad += bench(n, random.Random(seed), folder)
+    if bad:
+        raise ValueError(f"{bad} checkpoints, runs or processes are not what they should be")

@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import json
 import os
+import secrets
 import shutil
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import Parser, add_options, run, track, write_safely
+from console import Parser, add_options, file_hash, run, track, write_safely
 import corpus
 import duplicates
 import filters
@@ -143,9 +144,7 @@ def write_chunk(records, path, limit):
                 break
         file.flush()
         os.fsync(file.fileno())
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": path.name, "documents": documents, "bytes": n, "sha256": digest}
+    return {"file": path.name, "documents": documents, "bytes": n, "sha256": file_hash(path)}
 
 
 def write_clean(source_name, fingerprint, records, rules, folder, against={},
@@ -160,8 +159,7 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder} is there already; remove it, or choose another --out")
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed and had this number
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     aside.mkdir(parents=True)
     try:
         texts = [text for name in against for text in against[name]]
@@ -249,10 +247,9 @@ def open_clean(source, options, data_dir="data", say=print):
     folder = clean_folder(source, Rules(**values), options.get("against", ()), data_dir, say=say)
     manifest = json.loads((folder / "manifest.json").read_text())
     for chunk in manifest["chunks"]:
-        with open(folder / chunk["file"], "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != chunk["sha256"]:
-                raise ValueError(f"{folder / chunk['file']} has changed since it was written "
-                                 f"(sha256); delete {folder} to make it anew")
+        if file_hash(folder / chunk["file"]) != chunk["sha256"]:
+            raise ValueError(f"{folder / chunk['file']} has changed since it was written "
+                             f"(sha256); delete {folder} to make it anew")
 
     def records():
         for chunk in manifest["chunks"]:

@@ -9,7 +9,6 @@ while PATH.part and PATH.part.etag. Next: hub.py.
 """
 
 import errno
-import hashlib
 import http.client
 import os
 import re
@@ -28,7 +27,7 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import read_text, track, write_safely
+from console import file_hash, read_text, track, write_safely
 
 
 # ---- asking, and asking again ----
@@ -126,11 +125,8 @@ def check(path, size, sha256, name, advice):
     complaint = f"{name} is not the file that was expected"
     if size not in (None, found := size_of(path)):
         raise ValueError(f"{complaint}: {found:,} bytes, not {size:,}; {advice}")
-    if sha256:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
-            raise ValueError(f"{complaint}: sha256 {found[:16]}..., not {sha256[:16]}...; {advice}")
+    if sha256 and (found := file_hash(path)) != sha256:
+        raise ValueError(f"{complaint}: sha256 {found[:16]}..., not {sha256[:16]}...; {advice}")
 
 
 def span(response):

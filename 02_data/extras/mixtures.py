@@ -10,6 +10,7 @@ Used by data.prepare(). Reads sources; writes data/NAME-KEY/. Next: batches.py.
 """
 
 import dataclasses
+import math
 import os
 import re
 import sys
@@ -23,7 +24,7 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import readers_code
+from console import holding, readers_code
 
 import numpy as np
 
@@ -88,6 +89,7 @@ class Mixture:
 
     def __init__(self, parts):
         total = sum(share for share, _ in parts)
+        total = 1.0 if math.isclose(total, 1) else total  # they stay what they were
         self.parts = [(share / total, data) for share, data in parts]
         datasets = [data for _, data in parts]
         self.tokenizer = datasets[0].tokenizer
@@ -164,10 +166,12 @@ def make_dataset(source, vocab_size=2048, data_dir="data", tokenizer=None, by_ha
     folder = Path(data_dir) / f"{source.slug}-{key[:8]}"
     earlier = (folder / "index.json").exists()
     if not earlier:
-        tokenizer = tokenizer or train_tokenizer([source], vocab_size, by_hand, workers)
-        write_folder(source, tokenizer, folder, workers)
+        with holding(folder, "is being prepared", wait=True):
+            if not (folder / "index.json").exists():
+                tokenizer = tokenizer or train_tokenizer([source], vocab_size, by_hand, workers)
+                write_folder(source, tokenizer, folder, workers)
     data = Dataset(folder, by_hand)
-    say(f"data       {data}{', made earlier' * earlier}")
+    say(f"data       {data}" + (", made earlier" if earlier else ""))
     return data
 
 
@@ -201,7 +205,8 @@ def prepare_any(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand
         raise ValueError(f"of {', '.join(names)} some have shares (NAME:0.3); give all one, or "
                          "none, for equal parts")
     opened = [open_name(name, data_dir, by_hand, say) for name, _ in shares]
-    tokenizer, vocab_size = common_tokenizer(opened, vocab_size, tokenizer), vocab_size or 2048
+    tokenizer = common_tokenizer(opened, vocab_size, tokenizer)
+    vocab_size = 2048 if vocab_size is None else vocab_size
     if tokenizer is None and len(names) > 1:
         key = hash_of(FORMAT, *((s.name, s.fingerprint) for s in opened), vocab_size,
                       readers_code("bpe", "data"))

@@ -9,7 +9,6 @@ Used by mixtures.py. Writes data/NAME-KEY/. Next: mixtures.py.
 """
 
 import functools
-import hashlib
 import json
 import lzma
 import os
@@ -27,7 +26,7 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import track, write_safely
+from console import file_hash, track, write_safely
 
 import numpy as np
 
@@ -95,8 +94,7 @@ class NpyWriter:
             self.write_header()
             self.file.flush()
             os.fsync(self.file.fileno())
-            self.file.seek(0)
-            return hashlib.file_digest(self.file, "sha256").hexdigest()
+        return file_hash(self.file.name)
 
 
 class SplitWriter:
@@ -158,8 +156,8 @@ def write_folder(source, tokenizer, folder, workers=1):
         from fim import TOKENS
         if missing := [token for token in TOKENS if token not in tokenizer.special]:
             raise ValueError(f"the tokenizer has no {missing[0]}, which fill-in-the-middle needs")
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed and had this number
+    aside = folder / ".writing.tmp"
+    shutil.rmtree(aside, ignore_errors=True)  # what a kill has left
     aside.mkdir(parents=True)
     try:
         dtype, compressors = dtype_of(tokenizer), Compressors()
@@ -184,9 +182,7 @@ def write_folder(source, tokenizer, folder, workers=1):
         index["val"] |= compressors.sizes()
         tokenizer.save(aside / "tokenizer.json")
         write_safely(aside / "index.json", json.dumps(index, indent=1))
-        if not (folder / "index.json").exists():  # another process may have been faster
-            folder.mkdir(exist_ok=True)
-            for file in sorted(aside.iterdir(), key=lambda file: file.name == "index.json"):
-                os.replace(file, folder / file.name)
+        for file in sorted(aside.iterdir(), key=lambda file: file.name == "index.json"):
+            os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -13,6 +13,7 @@ the tokenizer's files and generation_config.json beside them. Next: 04_train/tra
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 from contextlib import contextmanager
@@ -229,7 +230,7 @@ def all_or_nothing(folder):
     would pass for a part of this model.
     """
     folder = Path(folder).resolve()
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     aside.mkdir(parents=True)
     try:
         yield aside

@@ -44,7 +44,7 @@ from torch import nn
 from budget import cache_bytes
 from data import bits_per_byte, token_bytes
 from gpt import generate
-from runs import ModelOptions, prepare_data, same_tokenizer
+from runs import ModelOptions, run_data
 from validation import score
 
 KINDS = ("float32", "bfloat16", "int8")
@@ -302,8 +302,7 @@ def main(argv=None):
         if len(ids) < 2:
             raise ValueError(f"{options.file} is too short to measure anything with")
     else:
-        data = prepare_data(folder, config)
-        same_tokenizer(folder, tokenizer, data)
+        data = run_data(folder, config.by_hand)
         n = min(options.tokens, len(data.val))
         ids, labels = data.val.read(0, n), data.val.labels(0, n)
     model.config = dataclasses.replace(model.config,
