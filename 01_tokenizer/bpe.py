@@ -32,13 +32,13 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import Parser, read_text, run, track, write_safely
+from console import Parser, escaped, has_colours, read_text, run, track, write_safely
 
 import regex
 
-# A text is first cut into pieces, roughly words, and merges never cross from one piece to the next:
-# otherwise "dog." and "dog!" would each become a token. The pattern says what a piece is; \p{L} is
-# any letter, \p{N} any digit. A space belongs to the word after it.
+# A text is first cut into pieces, roughly words ("pre-tokens" elsewhere), and merges never cross
+# from one to the next: otherwise "dog." and "dog!" would each become a token. The pattern says what
+# a piece is; \p{L} is any letter, \p{N} any digit. A space belongs to the word after it.
 PATTERNS = {
     # GPT-2 (Radford et al. 2019, section 2.2).
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -114,7 +114,8 @@ def train(words, n_merges):  # exercise
     A merge changes only the words that contain its pair. So keep the count of every pair, and for
     every pair the set of words in which it has been seen (some may no longer hold it). For a merge
     visit only these: take their old pairs out of the counts (count_pairs with a negative weight),
-    delete a pair whose count is 0, or it is merged when none is left, and add their new pairs.
+    and add their new pairs. Delete a pair whose count reaches 0: once no other pair is left, it
+    would be merged.
     """
     weights = list(words.values())
     rows, counts, places = {}, {}, {}  # places: {pair: the rows in which it has been seen}
@@ -167,11 +168,9 @@ def split_special(text, names):  # exercise
     that mean something in a regular expression. Without names, the text is a single part.
     split_special("hi<|end|>you", ["<|end|>"]) == ["hi", "<|end|>", "you"]
     """
-    if not names:
-        return [text] if text else []
     longest_first = sorted(names, key=len, reverse=True)
-    return [part for part in regex.split(f"({'|'.join(map(regex.escape, longest_first))})", text)
-            if part]
+    pattern = "|".join(map(regex.escape, longest_first)) or "(?!)"  # which matches nowhere
+    return [part for part in regex.split(f"({pattern})", text) if part]
 
 
 # ---- both in one ----
@@ -180,7 +179,7 @@ class Tokenizer:
     """Text to ids and back. Ids 0 to 255 are the bytes, then come the merges, then special tokens.
 
     merges: pairs of ids, as train() returns them. pattern: a name in PATTERNS or a regular
-    expression; each character that it skips is a piece. special_tokens: their names. Attributes:
+    expression; a character that it skips is a piece by itself. special_tokens: names. Attributes:
     vocab, the bytes of each id; vocab_size, the number of ids; special, {name: id}; ranks,
     {pair: the id it becomes}; find_pieces, a function from a text to the list of its pieces.
     """
@@ -295,8 +294,8 @@ class Tokenizer:
             tokenizer = cls(**content)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError,
                 regex.error) as error:
-            raise ValueError(f"{path} is not a tokenizer.json of this course, or of an earlier "
-                             f"version of it ({error!r})") from None
+            raise ValueError(f"{path} is not a tokenizer.json that this version of the course "
+                             f"reads ({error!r})") from None
         if stored != tokenizer.hash:
             raise ValueError(f"{path} was changed: its hash says {stored}, its content "
                              f"{tokenizer.hash}")
@@ -315,11 +314,10 @@ def tokenizer_class(by_hand):
 
 def colour(tokenizer, ids):
     """Each token's text, and its id; on a terminal in colours. Control characters are escaped."""
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    shades, shown = (153, 158, 223, 218, 189), []
+    coloured, shades, shown = has_colours(), (153, 158, 223, 218, 189), []
     for n, i in enumerate(ids):
         text = tokenizer.vocab[i].decode("utf-8", errors="backslashreplace")
-        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        text = escaped(text).replace("\n", "\\n")
         shade = f"\x1b[30;48;5;{shades[n % len(shades)]}m"
         shown.append(f"{shade}{text}\x1b[0m\x1b[2m{i}\x1b[0m" if coloured else f"[{text}]{i}")
     return " ".join(shown)
@@ -338,7 +336,9 @@ def show_merges(n_merges=20):
 
 
 def learn(args, train=Tokenizer.train):
-    """The command train: learn from files, save, and say how well their beginning is compressed."""
+    """The command train: learn from files, save, and print how many bytes an id stands for, on the
+    first 200,000 characters.
+    """
     folder = Path(args.tokenizer).absolute().parent
     if not os.access(folder, os.W_OK) or Path(args.tokenizer).is_dir():
         raise ValueError(f"{args.tokenizer} can't be written: name a file in a folder that exists")

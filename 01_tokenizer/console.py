@@ -212,7 +212,16 @@ def add_options(parser, config_class):
         parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, **how)
 
 
-# ---- progress ----
+# ---- what a terminal shows ----
+
+def escaped(text):
+    """`text` with its control characters spelled out, line ends excepted: safe on a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def has_colours():
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
 
 def duration(seconds):
     """Seconds as a person writes them: 0:09, 12:34, 3:00:00; from a hundred hours on, 5 days."""
@@ -230,23 +239,19 @@ class Progress:
     """
 
     def __init__(self, patience=2.0, stream=None):
-        self.stream = stream or sys.stderr
+        self.stream, self.start = stream or sys.stderr, time.monotonic()
         self.live = self.stream.isatty()
-        self.every = 0.1 if self.live else 10.0
-        self.start = time.monotonic()
-        self.next_time = self.start + patience
-        self.drawn = False
+        self.next_time, self.drawn = self.start + patience, False
 
     def show(self, text):
         """Show `text` if it is time to; `text` may be a function, called only when it is."""
         now = time.monotonic()
-        if now < self.next_time:
-            return
-        self.next_time = now + self.every
-        text = text() if callable(text) else text
-        print(f"\r{text}\x1b[K" if self.live else text,
-              end="" if self.live else "\n", file=self.stream, flush=True)
-        self.drawn = True
+        if now >= self.next_time:
+            self.next_time, self.drawn = now + (0.1 if self.live else 10.0), True
+            text = text() if callable(text) else text
+            if self.live:
+                text = f"\r{text[:shutil.get_terminal_size().columns - 1]}\x1b[K"
+            print(text, end="" if self.live else "\n", file=self.stream, flush=True)
 
     def __enter__(self):
         return self
@@ -283,8 +288,9 @@ def read_text(path):
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}: {data[error.start]:#04x});"
-                         " convert it or leave it out") from None
+        at = error.start + len(data) - len(error.object)  # a byte-order mark is not counted
+        raise ValueError(f"{path} is not UTF-8 text (byte {at}: {data[at]:#04x}); convert it or "
+                         "leave it out") from None
     if "\0" in text:
         raise ValueError(f"{path} is a binary file (it holds NUL bytes); leave it out")
     return text
@@ -303,7 +309,8 @@ def write_safely(path, data):
     except OSError as error:  # a full disk doesn't say what it was that didn't fit
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 def file_hash(path):

@@ -277,6 +277,18 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_progress_is_cut_to_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal = Terminal()
+    with Progress(patience=0, stream=terminal) as progress:
+        progress.show("123456789 " * 3)
+    assert terminal.getvalue() == "\r123456789 123456789\x1b[K\n"
+
+
+def test_escaped():
+    assert console.escaped("a\x1b[31mb\x07\nc\u202e") == "a\\x1b[31mb\\x07\nc\\u202e"
+
+
 def test_progress():
     quiet, pipe, terminal = io.StringIO(), io.StringIO(), Terminal()
     with Progress(stream=quiet) as progress:
@@ -295,9 +307,17 @@ def test_track(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_read_text_names_the_byte(tmp_path):
+    for start, at in ((b"", 2), (b"\xef\xbb\xbf", 5)):  # a byte-order mark is counted
+        (tmp_path / "a").write_bytes(start + b"ab\xff")
+        with pytest.raises(ValueError, match=rf"byte {at}: 0xff"):
+            console.read_text(tmp_path / "a")
+
+
 def test_write_safely_names_the_users_file(tmp_path):
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "folder", tmp_path / "none" / "file"):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder", tmp_path / "none" / "file", tmp_path / "file" / "below"):
         with pytest.raises(OSError) as stop:
             write_safely(path, "text")
         assert str(stop.value).endswith(f": '{path}'"), "not the name of a temporary file"
@@ -349,7 +369,7 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):
     with console.holding(folder, "is being trained"):
         assert [p.name for p in folder.iterdir()] == [".lock"], "the half-written is cleared away"
         waiting = fork(lambda: console.holding(folder, "is held", wait=True).__enter__())
-        while "waits for it" not in waiting.log.read_text():
+        while not waiting.log.exists() or "waits for it" not in waiting.log.read_text():
             time.sleep(0.001)
         assert f"run is held by process {os.getpid()} on" in waiting.log.read_text()
     waiting.join()

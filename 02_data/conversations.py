@@ -25,7 +25,7 @@ path = [p for p in sys.path if p not in stages]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 
-from console import Parser, run
+from console import Parser, escaped, has_colours, run
 
 from bpe import SPECIAL_TOKENS, Tokenizer
 from data import BEGIN_NAMES
@@ -111,7 +111,9 @@ def render(messages, tokenizer):  # exercise
 
 
 def encode_conversation(messages, tokenizer):
-    """render(), and the text to be learned, as bytes. ValueError if a special token is missing."""
+    """render()'s ids and mask, and the bytes of the text that the model learns to write. ValueError
+    if a special token is missing.
+    """
     if missing := set(SPECIAL_TOKENS) - set(tokenizer.special):
         raise ValueError(f"the tokenizer has no {min(missing)}, which conversations need")
     ids, mask = render(messages, tokenizer)
@@ -137,12 +139,10 @@ def coloured(ids, mask, tokenizer):
     """The text of a conversation; what is learned in green on a terminal, elsewhere in brackets.
     Control characters are escaped.
     """
-    green = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    before, after = ("\x1b[32m", "\x1b[0m") if green else ("[", "]")
+    before, after = ("\x1b[32m", "\x1b[0m") if has_colours() else ("[", "]")
     shown = []
-    for learned, run in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
-        text = tokenizer.decode([i for i, _ in run])
-        text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    for learned, span in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
+        text = escaped(tokenizer.decode([i for i, _ in span]))
         shown.append(before + text + after if learned else text)
     return "".join(shown)
 
@@ -168,7 +168,7 @@ def main(argv=None):
         raise ValueError(f"{args.source} holds texts, not conversations")
     if args.format == "chatml":
         from chatml import as_text
-        print(as_text(record["messages"]))
+        print(escaped(as_text(record["messages"])))
         return
     tokenizer = Tokenizer([])  # no merges: every byte is an id of its own
     ids, mask, _ = encode_conversation(record["messages"], tokenizer)

@@ -199,7 +199,7 @@ class Dataset:
     """A folder of prepared data: its index, its tokenizer, and the splits train and val, as Ids.
 
     check: read everything once and compare checksums. ValueError if something doesn't fit. hash: 16
-    hex digits that change with any id. parts: [(share, Dataset)], of which a mixture has several.
+    hex digits that change with any id. parts: [(1.0, self)]; of a Mixture, several.
     """
 
     def __init__(self, folder, by_hand=False, check=True):

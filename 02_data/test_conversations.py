@@ -141,5 +141,9 @@ def test_command_line_with_a_source(tmp_path, capsys, fails):
     out = capsys.readouterr().out
     assert "<|user_start|>Hi" in out and "[Ho<|assistant_end|>]" in out
     assert "3 of 9 ids are learned" in out
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "\x1b[2J"}, ASSISTANT]}))
+    for words in ([], ["--format", "chatml"]):
+        main([f"jsonl:{path}", *words])
+        assert "\\x1b[2J" in capsys.readouterr().out, "control characters are escaped"
     path.write_text(json.dumps({"text": "Hi"}))
     assert "holds texts, not conversations" in fails(main, f"jsonl:{path}")

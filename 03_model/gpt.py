@@ -1,10 +1,9 @@
 """A decoder-only transformer: ids in, a score for every possible next id out.
 
 Today's recipe, "nanochat" in transformers: RMSNorm without parameters, RoPE, QK-norm, key/value
-heads that query heads share, ReLU^2, no biases, an untied head, soft-capped logits. Read from the
-top: the mathematics, the layers, the cache, the model, generate(). One alphabet for shapes, here
-and everywhere: B batch, T time, C channels (d_model), H query heads, G key/value heads, D head
-size, S positions seen (the cached and the T new ones), V vocabulary.
+heads that query heads share, ReLU^2, no biases, an untied head, soft-capped logits. One alphabet
+for shapes, here and everywhere: B batch, T time, C channels (d_model), H query heads, G key/value
+heads, D head size, S positions seen (the cached and the T new ones), V vocabulary.
 
     python 03_model/gpt.py        # learns a sentence by heart, writes it, and weighs the cache
 
@@ -33,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-SOFTCAP = 15.0  # no logit is further from 0
+SOFTCAP = 15.0  # logits are squashed smoothly into (-15, 15)
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,12 @@ def rms_norm(x, eps=1e-6):  # exercise
 
 
 def rope_angles(positions, head_dim, base=10000.0):  # exercise
-    """(cos, sin) of the angles by which RoPE rotates at some positions, (..., T) ints: each of them
-    (..., T, D/2) in float32 (Su et al. 2021, section 3.2.2). Of the D/2 pairs number i turns by
-    position * base^(-2i/D): the first fast, the last slowly, like the hands of a clock.
+    """cos and sin of RoPE's angles, each (..., T, D/2) in float32, for positions, (..., T) ints (Su
+    et al. 2021, section 3.2.2). Pair i of the D/2 pairs is rotated by position * base^(-2i/D): the
+    first turns fast, the last slowly, like the hands of a clock.
     """
-    speeds = base ** (-torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
-    angles = positions.float()[..., None] * speeds
+    inv_freq = base ** (-torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
+    angles = positions.float()[..., None] * inv_freq
     return angles.cos(), angles.sin()
 
 
@@ -95,9 +94,9 @@ def rotate(x, cos, sin):  # exercise
     return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
 
-def visible(positions, n_keys):  # exercise
-    """Which of S keys, at 0 ... S - 1, queries at positions (..., T) may look at: (..., T, S), True
-    up to their own. visible(tensor([1, 2]), 3) is [[True, True, False], [True, True, True]].
+def causal_mask(positions, n_keys):  # exercise
+    """(..., T, S): entry [..., t, s] is True if key s, of 0 ... S - 1, is not after query t, which
+    stands at positions[..., t]. Of tensor([1, 2]), 3: [[True, True, False], [True, True, True]].
     """
     return torch.arange(n_keys, device=positions.device) <= positions[..., None]
 
@@ -116,11 +115,11 @@ def attention_weights(q, k, mask):  # exercise
 def attention(q, k, v, mask=None):  # exercise
     """attention_weights(q, k, mask) times v, (B, H, T, D) (Vaswani et al. 2017, section 3.2.1). v,
     (B, G, S, D), is shared as the keys are. Without a mask the queries are the last T of the S
-    positions, and look at what is visible() there.
+    positions, and their mask is the causal_mask() of these.
     """
     T, S = q.shape[2], k.shape[2]
     if mask is None:
-        mask = visible(torch.arange(S - T, S, device=q.device), S)
+        mask = causal_mask(torch.arange(S - T, S, device=q.device), S)
     v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)  # (B, H, S, D)
     return attention_weights(q, k, mask) @ v
 
@@ -134,9 +133,10 @@ def attention_fused(q, k, v, mask=None):
     """attention() in one kernel, which never holds the (T, S) scores in memory."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     if T == 1:  # heads that read the same keys are like queries at several positions
-        return F.scaled_dot_product_attention(q.view(B, G, H // G, D), k, v, mask).view_as(q)
+        q = q.reshape(B, G, H // G, D)
+        return F.scaled_dot_product_attention(q, k, v, mask).reshape(B, H, 1, D)
     if mask is None and T < S:
-        mask = visible(torch.arange(S - T, S, device=q.device), S)
+        mask = causal_mask(torch.arange(S - T, S, device=q.device), S)
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=H != G)
 
 
@@ -198,8 +198,8 @@ class Block(nn.Module):
 
 
 class KVCache:
-    """The keys and values of all that was read: room for `size` positions in every row, of which
-    `length` are filled. Layers write behind these. Lowering `length` takes positions back.
+    """The keys and values of what was read: `length` of `size` positions are filled in every row.
+    Layers write behind these; lowering `length` takes positions back.
     """
 
     def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
@@ -207,13 +207,14 @@ class KVCache:
         shape = (config.n_layer, batch_size, config.n_kv_head, self.size, config.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)  # (n_layer, B, G, size, D)
         self.values = torch.zeros_like(self.keys)
+        self.others = {}  # {name: (B, ...)}: what extras keep for each row
 
     def positions(self, T):  # exercise
         """Where T further ids stand: length, length + 1, ... (T,), on the device of self.keys."""
         return torch.arange(self.length, self.length + T, device=self.keys.device)
 
-    def mask(self, T):
-        return None  # attention() has the right one by itself
+    def mask(self, T):  # None: attention() has the right one by itself
+        return None
 
     def append(self, layer, k, v):  # exercise
         """Store k, v, (B, G, T, D), behind the `length` positions of self.keys[layer] and
@@ -237,13 +238,12 @@ class KVCache:
         """A new cache with copies of these rows, a list; one may come more than once."""
         taken = copy.copy(self)
         taken.keys, taken.values = self.keys[:, rows], self.values[:, rows]
-        if hasattr(self, "ids"):  # which extras/ngrams.py keeps here
-            taken.ids = self.ids[rows]
+        taken.others = {name: tensor[rows] for name, tensor in self.others.items()}
         return taken
 
 
 class GPT(nn.Module):
-    """The whole of it. seed: of its weights."""
+    """The model. seed: for its initial weights."""
 
     def __init__(self, config, seed=0):
         super().__init__()
@@ -268,9 +268,8 @@ class GPT(nn.Module):
     def hidden(self, ids, cache=None, positions=None, mask=None):  # exercise
         """ids, (B, T) -> what the head reads, (B, T, C): self.embed, self.norm, self.blocks, and
         self.norm again. Blocks take rope_angles() of the positions, by default 0 ... T - 1, with a
-        dimension for the heads, (..., 1, T, D/2); the mask; the cache. Where ids continue a cache,
-        it says positions(T) and mask(T), and at the end is told to advance(T). ValueError if ids
-        are more than config.seq_len or, with a cache, more than what is left of its size.
+        dimension for the heads, (..., 1, T, D/2). A cache says positions(T) and mask(T), and has to
+        advance(T) at the end. ValueError if ids don't fit into config.seq_len or the cache's size.
         """
         T = ids.shape[1]
         start, room = (cache.length, cache.size) if cache is not None else (0, self.config.seq_len)
@@ -303,12 +302,12 @@ class GPT(nn.Module):
         A new model's loss is very nearly ln(vocab_size). positions, mask: as in hidden().
         """
         logits = self(ids, None, positions, mask).flatten(0, 1)  # (B T, V)
-        wanted = targets.flatten().clamp(min=-1)  # (B T,)
-        return F.cross_entropy(logits, wanted, ignore_index=-1, reduction="none").view_as(targets)
+        flat = targets.flatten().clamp(min=-1)  # (B T,)
+        return F.cross_entropy(logits, flat, ignore_index=-1, reduction="none").view_as(targets)
 
 
 def make_model(config, seed=0, std=0.0):
-    """A new model of any family. std: of its matrices and tables; 0: by their size."""
+    """A new model of any family. std: of its initial matrices and embeddings; 0: by their size."""
     if config.family or std:
         from family import FamilyGPT  # GPT-2, Llama, the first transformer, n-gram tables
         return FamilyGPT(config, seed, std)
@@ -330,8 +329,8 @@ def random_pick(temperature=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def pick(logits):
-        shares = apply_temperature(logits, temperature).softmax(dim=-1).cpu()
-        return torch.multinomial(shares, 1, generator=generator)[:, 0].to(logits.device)
+        probs = apply_temperature(logits, temperature).softmax(dim=-1).cpu()
+        return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)
     return pick
 
 
@@ -346,15 +345,16 @@ def make_cache(model, prompts, n_tokens):
 
 @torch.inference_mode()
 def generate(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):  # exercise
-    """Yield n_tokens times the next id of each row, (B,), chosen by pick(logits (B, V)).
+    """Yield, n_tokens times, the next id of every row, (B,): pick(logits), of (B, V).
 
-    prompts: lists of ids, none empty (ValueError), each continued as if it were alone, n_samples
-    times: row i continues prompt i // n_samples. Of a long one the last seq_len ids count.
-    1. x = cache.read(model, rows), (B, C), for model.logits(x), reads what the cache doesn't hold
-       yet. It is make_cache()'s, or a given one, which holds the beginnings of the prompts.
-    2. Prompts are read once, however many samples: x[shared] and cache.take(shared) repeat them.
-    3. Each id is yielded, then put behind its row. Of a row that outgrows seq_len the newer half,
-       (seq_len + 1) // 2 ids, is kept, and with cache.length = 0 all rows are read again.
+    prompts: lists of ids; ValueError if one is empty. Row i continues prompt i // n_samples, as if
+    alone. cache: it holds the beginnings of the prompts; without one, or where a prompt is longer
+    than seq_len, of which the last seq_len ids are used, it is make_cache(model, rows, n_tokens).
+    1. x = cache.read(model, rows), (B, C), reads what the cache doesn't hold yet.
+    2. A prompt is read once: after the first read, rows, x[shared] and cache.take(shared) repeat it
+       n_samples times; shared is [0, 0, 1, 1 ...].
+    3. Yield the ids, then append each to its row. Of a row that is now longer than seq_len keep the
+       last (seq_len + 1) // 2 ids, and set cache.length = 0, so that all rows are read again.
     """
     if not all(map(len, prompts)):
         raise ValueError("a prompt is empty: give it at least <|bos|>")
@@ -384,13 +384,13 @@ def main(argv=None):
     for step in range(61):
         loss = model.loss(ids[:, :-1], ids[:, 1:]).mean()
         if step % 15 == 0:
-            print(f"step {step:2}  loss {loss.item():.3f}" + "  (ln 256)" * (step == 0))
+            print(f"step {step:2}  loss {loss.item():.3f}{'  (ln 256)' if step == 0 else ''}")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     written, n = bytes([text[0], *generate(model, [[text[0]]], len(text) - 1)]), len(text) - 1
-    print(f"it writes: {written.decode(errors='replace')}\nthe cache had it read {n} positions, "
-          f"not {n * (n + 1) // 2:,}; it takes")
+    print(f"it writes: {written.decode(errors='replace')}\nwith a cache {n} positions were "
+          f"computed, without one {n * (n + 1) // 2:,} would be; the cache takes")
     for name, G in (("multi-head", 4), ("grouped-query", 2), ("multi-query", 1)):
         cache = KVCache(replace(config, n_kv_head=G), batch_size=1)
         print(f"{cache.keys.nbytes + cache.values.nbytes:,} bytes with {G} key/value heads: {name}")

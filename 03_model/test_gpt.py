@@ -13,7 +13,7 @@ from torch import nn
 import gpt
 from gpt import (GPT, MLP, Attention, Block, GPTConfig, KVCache, apply_temperature, attention,
                  attention_fused, attention_weights, generate, greedy, main, make_cache, make_model,
-                 random_pick, rms_norm, rms_norm_fused, rope_angles, rotate, visible)
+                 random_pick, rms_norm, rms_norm_fused, rope_angles, rotate, causal_mask)
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=3, n_head=4, n_kv_head=2, d_model=32, d_ff=48)
 HEADS = [(4, 4), (4, 2), (4, 1)]  # (H, G): multi-head, grouped-query, multi-query
@@ -105,11 +105,12 @@ def test_rotated_products_are_relative():
     assert not torch.allclose(dot(3, 1), dot(3, 2)), "the distance must make a difference"
 
 
-def test_visible():
-    assert visible(torch.tensor([1, 2]), 3).tolist() == [[True, True, False], [True, True, True]], \
+def test_causal_mask():
+    assert causal_mask(torch.tensor([1, 2]), 3).tolist() == [
+        [True, True, False], [True, True, True]], \
         "a query looks at its own position and those before it, at no later one"
-    assert visible(torch.tensor([3]), 4).tolist() == [[True] * 4], "the newest position sees all"
-    rows = visible(torch.tensor([[0, 1], [2, 3]]), 3)
+    assert causal_mask(torch.tensor([3]), 4).tolist() == [[True] * 4], "the newest sees all"
+    rows = causal_mask(torch.tensor([[0, 1], [2, 3]]), 3)
     assert rows.tolist() == [[[True, False, False], [True, True, False]], [[True] * 3] * 2], \
         "each row of positions has a mask of its own: (B, T) -> (B, T, S)"
 
@@ -120,12 +121,12 @@ def test_attention_weights():
     share = math.exp(2 / math.sqrt(2))
     same(found.flatten(), torch.tensor([share, 1, 0]) / (share + 1),
          "softmax of q k' / sqrt(D), where a key that may not be seen weighs 0")
-    q, k, mask = randn(2, 4, 3, 8), randn(2, 2, 5, 8, seed=1), visible(torch.arange(2, 5), 5)
+    q, k, mask = randn(2, 4, 3, 8), randn(2, 2, 5, 8, seed=1), causal_mask(torch.arange(2, 5), 5)
     found = attention_weights(q, k, mask)
     same(found.sum(-1), torch.ones(2, 4, 3), "the weights of each query add up to 1")
     same(found[:, 2:], attention_weights(q[:, 2:], k[:, 1:], mask),
          "of 4 query heads and 2 key heads, the last two query heads read the second key head")
-    rows = torch.stack((mask, visible(torch.arange(3), 5))).unsqueeze(1)  # (B, 1, T, S)
+    rows = torch.stack((mask, causal_mask(torch.arange(3), 5))).unsqueeze(1)  # (B, 1, T, S)
     same(attention_weights(q, k, rows)[1], attention_weights(q[1:], k[1:], rows[1])[0],
          "the rows of a batch may have different masks")
 
@@ -160,10 +161,22 @@ def test_attention(H, G, T, S):
 def test_fused_attention_is_the_same(H, G, T, S):
     q, k, v = randn(2, H, T, 8, seed=1), randn(2, G, S, 8, seed=2), randn(2, G, S, 8, seed=3)
     same(attention_fused(q, k, v), attention(q, k, v), "they differ without a mask")
-    mask = visible(torch.arange(S - T, S), S)
+    mask = causal_mask(torch.arange(S - T, S), S)
     same(attention_fused(q, k, v, mask), attention(q, k, v, mask), "they differ with a mask")
-    rows = visible(torch.tensor([range(S - T, S), range(T)]), S).unsqueeze(1)  # (B, 1, T, S)
+    rows = causal_mask(torch.tensor([range(S - T, S), range(T)]), S).unsqueeze(1)  # (B, 1, T, S)
     same(attention_fused(q, k, v, rows), attention(q, k, v, rows), "they differ, a mask a row")
+
+
+def test_attention_fused_whatever_the_kernels_memory_order(monkeypatch):
+    """A GPU's kernels return heads and positions in another order in memory than a CPU's."""
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def other_order(*args, **how):
+        y = kernel(*args, **how)
+        return y.transpose(1, 2).contiguous().transpose(1, 2)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", other_order)
+    q, k, v = (torch.randn(2, heads, n, 8) for heads, n in ((4, 1), (2, 5), (2, 5)))
+    torch.testing.assert_close(attention_fused(q, k, v), attention(q, k, v))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -541,7 +554,7 @@ def test_documents_in_one_window_are_strangers():
     model, ids = random_model(), random_ids(2, 12)
     document = torch.tensor([0] * 5 + [1] * 4 + [2] * 3)
     positions = torch.tensor([*range(5), *range(4), *range(3)])
-    mask = visible(torch.arange(12), 12) & (document[:, None] == document)
+    mask = causal_mask(torch.arange(12), 12) & (document[:, None] == document)
     alone = torch.cat([model(part) for part in ids.split((5, 4, 3), 1)], 1)
     same(model(ids, positions=positions, mask=mask), alone, "a document sees another one")
     same(model(ids, mask=mask), alone, "where a document begins makes a difference", 1e-4)

@@ -134,7 +134,7 @@ def all_checkpoints(folder):
     found = sorted((p for p in found if re.fullmatch(r"step-\d+", p.name)), key=step_of)
     for old in found:
         if (old / "model.pt").exists():
-            raise ValueError(f"{old} is of an earlier version; train the run anew")
+            raise ValueError(f"{old} is of an earlier version; train it anew")
     return found
 
 

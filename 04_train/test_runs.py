@@ -136,7 +136,7 @@ def test_what_a_kill_leaves_behind_is_no_obstacle(tmp_path):
         shutil.copytree(newest_checkpoint(tmp_path), tmp_path / name)
     for step in (2, 3):
         save_checkpoint(tmp_path, step, linear(step), {})
-    assert kept(tmp_path) == [2, 3] and sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints"]
+    assert kept(tmp_path) == [2, 3] and [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
 
 
 def whole_state(step):
@@ -144,7 +144,7 @@ def whole_state(step):
 
 
 def test_every_flipped_bit_is_noticed(tmp_path):
-    """In any file of a checkpoint. The one before it is named; which was the best is forgotten."""
+    """In any file of a checkpoint. The one before it is named; which is the best is forgotten."""
     for step in (1, 2):
         save_checkpoint(tmp_path, step, linear(step), whole_state(step), val=1.0 / step)
     newest, rng = newest_checkpoint(tmp_path), random.Random(0)
@@ -203,7 +203,7 @@ def test_what_does_not_belong_together(tmp_path):
     with pytest.raises(ValueError, match="is not the state of a run"):
         load_state(newest)
     (newest / "model.pt").touch()
-    with pytest.raises(ValueError, match="step-000001 is of an earlier version; train the run anew"):
+    with pytest.raises(ValueError, match="step-000001 is of an earlier version; train it anew"):
         newest_checkpoint(tmp_path)
 
 
@@ -265,7 +265,8 @@ def test_list_and_export(tmp_path, capsys, fails):
     tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
     config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     folder = runs.start_run(tmp_path / "runs", "one")
-    (folder / "config.json").write_text(json.dumps(config.to_json() | {"data_hash": "", "data_folders": []}))
+    (folder / "config.json").write_text(json.dumps(
+        config.to_json() | {"data_hash": "", "data_folders": []}))
     tokenizer.save(folder / "tokenizer.json")
     save_checkpoint(folder, 5, GPT(config.gpt(tokenizer.vocab_size), seed=5), {}, val=1.0)
     model = GPT(config.gpt(tokenizer.vocab_size))

@@ -496,7 +496,8 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, nano, text, tmp_
                     say=lambda words: None)
     other.tokenizer.save(nano / "tokenizer.json")
     assert "step-000013 is beyond the 12 steps" in fails(main, *arguments, "--resume")
-    assert f"now has tokenizer {other.tokenizer.hash}, but was trained with" in fails(main, *arguments, "--resume", "--steps", 20)
+    assert (f"now has tokenizer {other.tokenizer.hash}, but was trained with" in
+            fails(main, *arguments, "--resume", "--steps", 20))
     data = prepare([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None)
     data.tokenizer.save(nano / "tokenizer.json")
     data.hash = "another"

@@ -70,8 +70,8 @@ def top_p(logits, p):  # exercise
     probabilities .5 .3 .2, p = .5 keeps one id and p = .6 two (Holtzman et al. 2019, section 3.1).
     """
     ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
-    shares = ordered.softmax(dim=-1)
-    before = shares.cumsum(dim=-1) - shares  # what the likelier ones add up to
+    probs = ordered.softmax(dim=-1)
+    before = probs.cumsum(dim=-1) - probs  # what the likelier ones add up to
     ordered = ordered.masked_fill(before >= p, float("-inf"))
     return torch.empty_like(logits).scatter(-1, ids, ordered)
 
@@ -82,8 +82,8 @@ def min_p(logits, p):  # exercise
     logits: (B, V) -> (B, V). With probabilities .5 .3 .2, p = .5 keeps two. A flat distribution
     keeps many, a sharp one few (Nguyen et al. 2024, section 3).
     """
-    shares = logits.softmax(dim=-1)
-    return logits.masked_fill(shares < p * shares.amax(dim=-1, keepdim=True), float("-inf"))
+    probs = logits.softmax(dim=-1)
+    return logits.masked_fill(probs < p * probs.amax(dim=-1, keepdim=True), float("-inf"))
 
 
 @dataclass
@@ -93,9 +93,9 @@ class Sampling:
     temperature: float = option(0.8, "0 always takes the likeliest; 1 is the model as it is")
     top_k: int = option(0, "draw from this many only; 0: from all")
     top_p: float = option(1.0, "draw from the likeliest that have this probability together")
-    min_p: float = option(0.0, "draw from those at least so many times as likely as the likeliest")
+    min_p: float = option(0.0, "keep ids at least this many times as likely as the likeliest")
     repetition_penalty: float = option(1.0, "above 1: ids that were there before get less likely")
-    seed: int = option(0, "of the draws; the next text's is one higher")
+    seed: int = option(0, "of the random draws; each further text adds 1")
 
     def __post_init__(self):
         tiny, huge = 1e-30, 1e30  # beyond, float32 would make them 0 or infinite
@@ -130,16 +130,17 @@ def distribution(logits, seen, sampling):  # exercise
     return logits.softmax(dim=-1)
 
 
-def draw(shares, uniforms):  # exercise
-    """The id at which each row's probabilities, added up from the left, first exceed its number.
+def draw(probs, uniforms):  # exercise
+    """For each row the first id at which the probabilities, added up from the left, exceed its
+    number: inverse transform sampling.
 
-    shares: (B, V), rows that add up to about 1; uniforms: a list of B numbers from [0, 1), each
+    probs: (B, V), rows that add up to about 1; uniforms: a list of B numbers from [0, 1), each
     taken as a share of what its row adds up to, in float64 -> ids (B,). With .5 .3 .2, 0.49 draws
     id 0, 0.5 id 1, 0.99 id 2. An id of probability 0 is never drawn.
     """
-    ends = shares.cpu().double().cumsum(dim=-1)  # (B, V); not every device has float64
+    cdf = probs.cpu().double().cumsum(dim=-1)  # (B, V); not every device has float64
     uniforms = torch.tensor(uniforms, dtype=torch.double)[:, None]
-    return torch.searchsorted(ends, uniforms * ends[:, -1:], right=True)[:, 0].to(shares.device)
+    return torch.searchsorted(cdf, uniforms * cdf[:, -1:], right=True)[:, 0].to(probs.device)
 
 
 class Picker:
@@ -149,7 +150,11 @@ class Picker:
     """
 
     def __init__(self, samplings, prompts):
-        self.samplings = samplings  # one a row, as the prompts, lists of ids
+        groups = {}  # rows that are chosen alike are chosen together
+        for b, sampling in enumerate(samplings):  # one a row, as the prompts, lists of ids
+            alike = dataclasses.astuple(dataclasses.replace(sampling, seed=0))
+            groups.setdefault(alike, []).append(b)
+        self.groups = [(samplings[rows[0]], rows) for rows in groups.values()]
         self.uniforms = [random.Random(sampling.seed) for sampling in samplings]
         self.prompts, self.seen = prompts, None
         self.logprobs = None  # of the ids picked last, (B,): the model's own, before any change
@@ -162,15 +167,10 @@ class Picker:
             self.seen = torch.zeros_like(logits, dtype=torch.bool)
             for row, prompt in zip(self.seen, self.prompts):
                 row[prompt] = True
-        groups = {}  # rows that are chosen alike are chosen together
-        for b, sampling in enumerate(self.samplings):
-            alike = dataclasses.astuple(dataclasses.replace(sampling, seed=0))
-            groups.setdefault(alike, []).append(b)
-        shares = torch.empty_like(logits)
-        for rows in groups.values():
-            sampling = self.samplings[rows[0]]
-            shares[rows] = distribution(logits[rows], self.seen[rows], sampling)
-        ids = draw(shares, [uniform.random() for uniform in self.uniforms])[:, None]
+        probs = torch.empty_like(logits)
+        for sampling, rows in self.groups:
+            probs[rows] = distribution(logits[rows], self.seen[rows], sampling)
+        ids = draw(probs, [uniform.random() for uniform in self.uniforms])[:, None]
         self.seen.scatter_(1, ids, True)
         self.logprobs = (logits.gather(1, ids) - logits.logsumexp(1, keepdim=True))[:, 0]
         return ids[:, 0]
@@ -259,18 +259,17 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
     """Continue B prompts, lists of ids, side by side: yield (row, text, Completion) whenever a row
     has more text, and when it is done.
 
-    Row i continues prompt i // n_samples. samplings: one for each prompt, or one for all; row after
-    row its seed grows by 1. A row ends after n_tokens ids, at one of end_ids(tokenizer), or before
+    Row i continues prompt i // n_samples. samplings: a Sampling for all rows, whose seed grows by 1
+    from row to row; or a list, one for each prompt, whose seed grows by 1 from sample to sample. A
+    row ends after n_tokens ids, at one of end_ids(tokenizer), or before
     a string of `stops`; then its Completion says how it finished. guesses: up to so many ids at a
     step (lookup.py), for a single row. What doesn't fit into the window is a ValueError, or, with
     `slide`, its beginning is forgotten.
     """
     rows = [prompt for prompt in prompts for _ in range(n_samples)]
-    if isinstance(samplings, Sampling):
-        chosen = [dataclasses.replace(samplings, seed=samplings.seed + i) for i in range(len(rows))]
-    else:
-        chosen = [dataclasses.replace(sampling, seed=sampling.seed + i)
-                  for sampling in samplings for i in range(n_samples)]
+    alike = ([(samplings, len(rows))] if isinstance(samplings, Sampling)
+             else [(sampling, n_samples) for sampling in samplings])
+    chosen = [dataclasses.replace(s, seed=s.seed + i) for s, n in alike for i in range(n)]
     window, longest = model.config.seq_len, max(map(len, prompts))
     if not slide and longest + n_tokens - 1 > window:  # the last id need not be read
         raise ValueError(f"a prompt of {longest} ids and {n_tokens} more don't fit into the window "
@@ -303,16 +302,16 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
 
 def complete(*arguments, **options):
     """stream(), all at once: a list of Completions."""
-    done = {}
-    for b, _, completion in stream(*arguments, **options):
-        done[b] = completion
+    done = {b: completion for b, _, completion in stream(*arguments, **options)}
     return [done[b] for b in sorted(done)]
 
 
 # ---- the command line ----
 
 def start_of(prompt, tokenizer):
-    """The ids of a prompt: as documents begin where the model was trained, then the text."""
+    """The ids of a prompt: <|bos|>, if the tokenizer has one, then the text. Nothing at all becomes
+    <|endoftext|>, with which GPT-2 separates documents.
+    """
     ids = begin_ids(tokenizer) + tokenizer.encode(prompt)
     if not ids and "<|endoftext|>" in tokenizer.special:
         ids = [tokenizer.special["<|endoftext|>"]]
@@ -329,8 +328,8 @@ class Options(Sampling, ModelOptions):
     tokens: int = option(200, "how many to write at most")
     samples: int = option(1, "texts for each prompt, which is read once")
     stop: tuple = option((), "strings before which a text ends")
-    slide: bool = option(True, "when the window is full, forget the beginning; or refuse what does "
-                               "not fit")
+    slide: bool = option(True, "when the window is full, forget the oldest ids and go on; "
+                               "--no-slide refuses instead")
     weights_as: str = option("float32", "large models are fastest in int8, and a little less exact",
                              ("float32", "bfloat16", "int8"))
     guesses: int = option(0, "up to so many ids at a step, guessed from the text so far: sooner "
@@ -339,8 +338,8 @@ class Options(Sampling, ModelOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("tokens", "samples", "guesses"):
-            if getattr(self, name) < (name == "samples"):
+        for name, least in (("tokens", 0), ("samples", 1), ("guesses", 0)):
+            if getattr(self, name) < least:
                 raise ValueError(f"{name} can't be {getattr(self, name)}")
 
 
@@ -359,7 +358,7 @@ def main(argv=None):
     sampling = Sampling(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Sampling)})
     pieces = stream(model, tokenizer, prompts, options.tokens, sampling, options.stop,
                     options.samples, options.guesses, options.slide)
-    start, done = time.perf_counter(), {}
+    start, done = time.perf_counter(), dict.fromkeys(range(n_rows))  # in the order of the rows
     if n_rows == 1 and not options.chat:
         print(texts[0], end="", flush=True)
     for b, text, completion in pieces:
@@ -368,12 +367,14 @@ def main(argv=None):
             print(text, end="", flush=True)
     seconds = time.perf_counter() - start
     if n_rows > 1:
-        for b in sorted(done):
+        for b, completion in done.items():
             begin = "" if options.chat else texts[b // options.samples]
-            print(f"---- {b + 1} of {n_rows}, {done[b].finish} ----\n{begin}{done[b].text}")
+            print(f"---- {b + 1} of {n_rows}, {completion.finish} ----\n{begin}{completion.text}")
     print()
     if options.logprobs:
-        for completion in done.values():
+        for b, completion in done.items():
+            if n_rows > 1:
+                print(f"---- {b + 1} of {n_rows} ----")
             for i, logprob in zip(completion.ids, completion.logprobs):
                 print(f"{logprob:9.4f}  {i:6}  {tokenizer.decode([i])!r}")
     n = sum(len(completion.ids) for completion in done.values())

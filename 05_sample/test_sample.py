@@ -300,7 +300,8 @@ def runs(tmp_path):
         n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     for name in ("old", "new"):
         folder = start_run(tmp_path, name)
-        (folder / "config.json").write_text(json.dumps(config.to_json() | {"data_hash": "", "data_folders": []}))
+        (folder / "config.json").write_text(json.dumps(
+            config.to_json() | {"data_hash": "", "data_folders": []}))
         tokenizer.save(folder / "tokenizer.json")
         save_checkpoint(folder, 7, GPT(config.gpt(tokenizer.vocab_size)), {})
         time.sleep(0.01)
@@ -327,6 +328,9 @@ def test_command_line(runs, capsys, fails, monkeypatch):
     main([*options[:2], "--prompt", "spam", "eggs", "--samples", "2", "--tokens", "3"])
     out = capsys.readouterr().out
     assert out.count("---- ") == 4 and out.count("\nspam") == 2 == out.count("\neggs")
+    main([*options[:2], "--prompt", "spam", "eggs", "--tokens", "3", "--logprobs"])
+    assert [line[:11] for line in capsys.readouterr().out.splitlines() if line[:5] == "---- "] == [
+        "---- 1 of 2", "---- 2 of 2"] * 2, "the texts, then their ids, in the order of the prompts"
     main([*options[:2], "--chat", "--prompt", "spam", "--tokens", "2", "--logprobs"])
     assert "spam" not in capsys.readouterr().out
     assert "no run 'x'" in fails(main, "--runs-dir", runs, "--run", "x")

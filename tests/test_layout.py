@@ -30,7 +30,7 @@ sys.path[:] = path[:at] + stages + path[at:]
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
          "scale", "zero"}
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 390, "console": 370},
+LIMITS = {"01_tokenizer": {"bpe": 390, "console": 375},
           "02_data": {"data": 400, "conversations": 180},
           "03_model": {"gpt": 400}, "05_sample": {"sample": 390}}
 MOST = 60  # lines of a function of the spine

@@ -45,7 +45,8 @@ def course(tmp_path):
         n_layer=1, d_model=16, n_head=2, n_kv_head=1, d_ff=16, seq_len=32)
     tokenizer.save(course / "tokenizer.json")
     run = start_run(course / "runs", "tiny")
-    (run / "config.json").write_text(json.dumps(config.to_json() | {"data_hash": "", "data_folders": []}))
+    (run / "config.json").write_text(json.dumps(
+        config.to_json() | {"data_hash": "", "data_folders": []}))
     tokenizer.save(run / "tokenizer.json")
     save_checkpoint(run, 7, make_model(config.gpt(tokenizer.vocab_size)), {})
     return course

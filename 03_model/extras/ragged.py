@@ -21,7 +21,7 @@ sys.path[:] = path[:at] + stages + path[at:]
 
 import torch
 
-from gpt import KVCache, visible
+from gpt import KVCache, causal_mask
 
 
 class RaggedCache(KVCache):
@@ -53,7 +53,7 @@ class RaggedCache(KVCache):
 
     def mask(self, T):
         """What T further ids of each row may look at, (B, 1, T, S): the same for all heads."""
-        return visible(self.positions(T), self.length + T).unsqueeze(1)
+        return causal_mask(self.positions(T), self.length + T).unsqueeze(1)
 
     def append(self, layer, k, v):  # exercise
         """Store k, v (B, G, T, D) at self.positions(T) of self.keys[layer] and self.values[layer],

@@ -11,7 +11,7 @@ import torch
 from family import (ACTIVATIONS, FAMILIES, LADDER, MODELS, MODERN, FamilyBlock, FamilyConfig,
                     FamilyGPT, FamilyMLP, Norm, family_of, main, model_config, n_parameters, rung,
                     shape, sinusoids, word)
-from gpt import GPT, GPTConfig, KVCache, generate, make_model, rms_norm, rope_angles, visible
+from gpt import GPT, GPTConfig, KVCache, generate, make_model, rms_norm, rope_angles, causal_mask
 
 SMALL = dict(vocab_size=61, seq_len=16, n_layer=3, n_head=4, n_kv_head=2, d_model=32, d_ff=48)
 KINDS = FAMILIES | {"n-grams": {"ngrams": 3, "ngram_rows": 40},
@@ -189,7 +189,7 @@ def test_positions_and_masks(kind):
     model, ids = random_model(kind), random_ids(2, 11)
     document = torch.tensor([0] * 6 + [1] * 5)
     positions = torch.tensor([*range(6), *range(5)])
-    mask = visible(torch.arange(11), 11) & (document[:, None] == document)
+    mask = causal_mask(torch.arange(11), 11) & (document[:, None] == document)
     if kind == "n-grams":
         with pytest.raises(ValueError, match="n-gram tables look across"):
             model(ids, None, positions, mask)

@@ -33,7 +33,7 @@ from console import Parser, add_options, option, run
 import numpy as np
 import torch
 
-from gpt import apply_temperature, attention_weights, visible
+from gpt import apply_temperature, attention_weights, causal_mask
 from runs import ModelOptions
 from sample import min_p, start_of, top_k, top_p
 
@@ -82,7 +82,7 @@ def read(model, ids):
     """
     with recorded(model) as calls:
         logits = model(torch.tensor([ids], device=model.embed.weight.device))  # (1, T, V)
-    mask = visible(torch.arange(len(ids), device=logits.device), len(ids))
+    mask = causal_mask(torch.arange(len(ids), device=logits.device), len(ids))
     weights = torch.cat([attention_weights(q.float(), k.float(), mask) for q, k, *_ in calls])
     return weights.cpu(), logits[0, -1].cpu()
 
@@ -151,7 +151,7 @@ def draw_weights(axes, weights):
     axes.set(xticks=[], yticks=[], facecolor="0.95")
     axes.spines[:].set_visible(False)
     T = len(weights)
-    shown = weights.double().masked_fill(~visible(torch.arange(T), T), float("nan"))
+    shown = weights.double().masked_fill(~causal_mask(torch.arange(T), T), float("nan"))
     return axes.imshow(shown.numpy(), norm=PowerNorm(0.5, 0, 1), cmap="Blues")
 
 

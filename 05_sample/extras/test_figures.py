@@ -131,7 +131,8 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     folder = start_run(tmp_path, "t")
     tokenizer.save(folder / "tokenizer.json")
     config = Config(tokenizer.vocab_size, 16, n_layer=2, d_model=32, d_ff=64)
-    (folder / "config.json").write_text(json.dumps(config.to_json() | {"data_hash": "", "data_folders": []}))
+    (folder / "config.json").write_text(json.dumps(
+        config.to_json() | {"data_hash": "", "data_folders": []}))
     save_checkpoint(folder, 1, lively(config.gpt(tokenizer.vocab_size)), {})
     where = ("--runs-dir", str(tmp_path), "--device", "cpu")
     main([*where, "--prompt", "def spam(eggs):\\n"])
