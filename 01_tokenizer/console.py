@@ -29,6 +29,12 @@ except ImportError:  # on Windows, where nothing is locked
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# The folders of the stages: PYTHONPATH=mine wins over them, they over installed packages.
+stages = [str(p) for p in [*ROOT.glob("0?_*"), *ROOT.glob("0?_*/extras")]]
+path = [p for p in sys.path if p not in stages]
+at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
+sys.path[:] = path[:at] + stages + path[at:]
+
 
 # ---- how a script starts ----
 

@@ -119,7 +119,7 @@ if __name__ == "__main__":
 def test_who_wins_where_names_are_alike(course):
     """PYTHONPATH over the course, the course over what is installed."""
     course.write("02_data/data.py", "")
-    course.write("01_tokenizer/alike.py", """
+    course.write("02_data/alike.py", """
 import bpe, console, data
 def main():
     for module in (bpe, console, data):
@@ -135,10 +135,10 @@ if __name__ == "__main__":
     (installed / "packages.pth").write_text(packages)
     python = course.folder / "env" / "bin" / "python"
     assert course("-c", "import data", python=python, code=1) == "the installed one\n"
-    assert course("01_tokenizer/alike.py", python=python).split() == [
+    assert course("02_data/alike.py", python=python).split() == [
         "01_tokenizer", "01_tokenizer", "02_data"]
     shutil.copytree(course.folder / "01_tokenizer", course.folder / "mine")
-    assert course("01_tokenizer/alike.py", python=python, mine="mine").split() == [
+    assert course("02_data/alike.py", python=python, mine="mine").split() == [
         "mine", "mine", "02_data"]
 
 

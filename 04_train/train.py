@@ -28,13 +28,10 @@ from pathlib import Path
 # fight with whatever else runs for the cores, and a step may take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+# The other files of the course: console.py, which is found first, puts their folders on the path.
 here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
-stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
-path = [p for p in sys.path if p not in stages]
-at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
-sys.path[:] = path[:at] + stages + path[at:]
+sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
 from console import (Parser, Progress, StopSignal, add_options, choose_device, duration, holding,
                      run)

@@ -20,18 +20,16 @@ import torch._dynamo  # noqa: F401, which every optimizer asks for
 import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401, before there is a group, as in scale.py
 
-# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+# The other files of the course: console.py, which is found first, puts their folders on the path.
 here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
-stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
-path = [p for p in sys.path if p not in stages]
-at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
-sys.path[:] = path[:at] + stages + path[at:]
+sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+
+from console import StopSignal, run
 
 import engines
 import optim
 from budget import size
-from console import StopSignal, run
 from family import rung
 from gpt import make_model
 from machine import free_memory, return_freed_memory

@@ -541,7 +541,7 @@ MISTAKES = {
         ("ties let in more than k",
          "return torch.full_like(logits, float(\"-inf\")).scatter(-1, ids, values)",
          "return logits.masked_fill(logits < values[..., -1:], float(\"-inf\"))", "test_top_k"),
-        ("the id that crosses p dropped", "before >= p", "before + shares > p", "test_top_p"),
+        ("the id that crosses p dropped", "before >= p", "before + probs > p", "test_top_p"),
         ("sorted back wrongly", ".scatter(-1, ids, ordered)", ".copy_(ordered)", "test_top_p"),
         ("penalised where they were not seen", "torch.where(seen, weaker, logits)",
          "torch.where(seen, logits, weaker)", "test_penalise"),

@@ -16,13 +16,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-# The other files of the course: PYTHONPATH=mine wins over them, they over installed packages.
+# The other files of the course: console.py, which is found first, puts their folders on the path.
 here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
-stages = [str(p) for p in [*root.glob("0?_*"), *root.glob("0?_*/extras")]]
-path = [p for p in sys.path if p not in stages]
-at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
-sys.path[:] = path[:at] + stages + path[at:]
+sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
 from console import Parser, add_options, run
 from family import MODELS, FamilyConfig, family_of, model_config
