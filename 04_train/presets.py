@@ -62,7 +62,6 @@ class Config(FamilyConfig, GPTConfig):
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
     eval_tokens: int = option(10_000, "validation tokens in an evaluation; the last one takes all")
     save_every: int = option(200, "steps between checkpoints; each is evaluated, too")
-    prefetch: bool = option(False, "read a batch while the one before computes: for slow disks")
     keep: int = option(2, "newest checkpoints kept, beside the best one")
     seed: int = option(0, "of the weights and of the order of the data")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
@@ -205,4 +204,4 @@ GO_ON = {"good-go", "continue"}
 # What may change when a run goes on: how long it is (which moves the cool-down), how often it
 # reports, what it keeps, how much memory it takes, and where; never what it is.
 MAY_CHANGE = {"steps", "flops", "tokens_per_param", "micro_batch", "eval_every", "save_every",
-              "prefetch", "keep", "device", "compile", "data_dir", "wandb", "by_hand"}
+              "keep", "device", "compile", "data_dir", "wandb", "by_hand"}

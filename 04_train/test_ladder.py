@@ -1,6 +1,5 @@
 """Tests of ladder.py: a law that was put in comes out again, and no run is made twice."""
 
-import dataclasses
 import json
 import math
 

@@ -39,7 +39,6 @@ from console import (Parser, Progress, StopSignal, add_options, choose_device, d
 import numpy as np
 import torch
 
-from batches import Prefetch
 from budget import count_parameters, flops_per_token
 from data import baselines, document_start, make_batches, reopen, token_bytes
 from engine import Engine
@@ -172,7 +171,7 @@ def train(config, folder, data, engine=Engine()):
     state = restore_weights(folder, config, data, model)
     optimizer = engine.prepare(model, config)
     loss = engine.wrap(model, objective(model, config))
-    loader, spikes = Prefetch(batches()) if config.prefetch else batches(), Spikes()
+    loader, spikes = batches(), Spikes()
     torch.manual_seed(config.seed)
     restore_state(state, optimizer=optimizer, loader=loader, spikes=spikes, engine=engine)
     first, earlier = state["step"], state["seconds"]

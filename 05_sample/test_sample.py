@@ -1,6 +1,5 @@
 """Tests of sample.py: choosing, then writing, then the command."""
 
-import dataclasses
 import io
 import json
 import math

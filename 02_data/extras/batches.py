@@ -16,7 +16,6 @@ import os
 import sys
 from bisect import bisect_right
 from pathlib import Path
-from threading import Thread
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
 here = Path(__file__).resolve().parent
@@ -318,68 +317,3 @@ class Batches(IterableDataset):
         self.taken = list(state["taken"])
         for sampler, saved in zip(self.samplers, state["samplers"], strict=True):
             sampler.load_state_dict(saved)
-
-
-class Prefetch:
-    """The same batches in the same order, each read by a thread while the one before is in use.
-    state_dict(), epochs() and samplers are those of the batches handed out so far.
-
-    It hides the time in which a disk or a network is waited for. Where the files are in memory a
-    batch is read in less than a hundredth of a step, and a thread saves nothing.
-    Each batch is read by a thread of its own; next() raises an error that the thread met.
-    """
-
-    def __init__(self, batches):
-        self.batches, self.thread = batches, None
-        self.note()
-
-    def note(self):
-        """Remember where the batches are, before the next one is read ahead."""
-        self.state, self.seen = self.batches.state_dict(), self.batches.epochs()
-
-    def read(self):
-        try:
-            self.batch, self.error = next(self.batches), None
-        except BaseException as error:
-            self.batch, self.error = None, error
-
-    def start(self):
-        self.thread = Thread(target=self.read, daemon=True)  # no exit waits for it
-        self.thread.start()
-
-    def close(self):
-        """Wait for the thread, and forget the batch that it has read."""
-        if self.thread:
-            self.thread.join()
-            self.thread = None
-
-    def __next__(self):
-        if not self.thread:
-            self.start()
-        self.thread.join()
-        batch, error, self.thread = self.batch, self.error, None
-        if error:
-            raise error
-        self.note()
-        self.start()
-        return batch
-
-    def __iter__(self):
-        return self
-
-    def epochs(self):
-        return self.seen
-
-    def state_dict(self):
-        return self.state
-
-    def load_state_dict(self, state):
-        self.close()
-        self.batches.load_state_dict(state)
-        self.note()
-
-    @property
-    def samplers(self):
-        """As they were when the last batch was handed out; what is read ahead is read again."""
-        self.load_state_dict(self.state)
-        return self.batches.samplers

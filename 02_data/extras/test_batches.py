@@ -5,7 +5,6 @@ import json
 import pickle
 import subprocess
 import sys
-import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 import data as spine
-from batches import (SAMPLERS, Batches, BestFit, Prefetch, RandomWindows, Shuffled, StreamWindows,
+from batches import (SAMPLERS, Batches, BestFit, RandomWindows, Shuffled, StreamWindows,
                      best_fit, next_source)
 from bpe import Tokenizer
 from data import Dataset, Ids, find_files, make_batches, write_folder
@@ -313,96 +312,3 @@ print((private() - before) // 1024)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 16, f"grew by {done.stdout} MB"
-
-
-@pytest.mark.parametrize("sampling", SAMPLERS)
-def test_prefetch_is_exact(sampling):
-    """Whatever is asked, and in whatever order."""
-    splits = documents(some_lengths(6)), documents(some_lengths(7, 20), masked=True)
-    plain, ahead = (Batches(mixture(*splits, shares=(0.6, 0.4)), 3, 16, 5, sampling)
-                    for _ in range(2))
-    ahead, states, rng = Prefetch(ahead), [plain.state_dict()], np.random.default_rng(0)
-    for turn in range(300):
-        wish = rng.choice(["next", "next", "next", "save", "load", "epochs", "samplers"])
-        if wish == "next":
-            for mine, theirs in zip(next(ahead), next(plain), strict=True):
-                assert (mine == theirs).all(), turn
-        elif wish == "save":
-            states.append(plain.state_dict())
-            assert json.dumps(ahead.state_dict()) == json.dumps(states[-1]), turn
-        elif wish == "load":
-            state = states[rng.integers(len(states))]
-            plain.load_state_dict(state)
-            ahead.load_state_dict(state)
-        elif wish == "epochs":
-            assert ahead.epochs() == plain.epochs(), turn
-        elif wish == "samplers":
-            assert ([sampler.state_dict() for sampler in ahead.samplers]
-                    == [sampler.state_dict() for sampler in plain.samplers])
-
-
-class Counting:
-    """Stands for Batches: 1, 2, 3 ..., of which some can't be read."""
-
-    def __init__(self, bad=()):
-        self.n, self.bad, self.began = 0, bad, threading.Semaphore(0)
-
-    def __next__(self):
-        self.n += 1
-        self.began.release()
-        if self.n in self.bad:
-            raise OSError(f"{self.n} can't be read")
-        return self.n
-
-    def state_dict(self):
-        return {"n": self.n}
-
-    def load_state_dict(self, state):
-        self.n = state["n"]
-
-    def epochs(self):
-        return [self.n / 10]
-
-
-def test_prefetch_reads_ahead():
-    counting = Counting()
-    batches = Prefetch(counting)
-    assert counting.n == 0, "nothing is read before it is asked for"
-    for n in (1, 2):
-        assert next(batches) == n
-        for _ in range(2 if n == 1 else 1):
-            assert counting.began.acquire(timeout=20), f"nobody reads batch {n + 1}"
-        assert batches.state_dict() == {"n": n} and batches.epochs() == [n / 10]
-    thread = batches.thread
-    batches.close()
-    assert not thread.is_alive(), "a thread is left"
-
-
-def test_prefetch_raises_what_the_thread_met():
-    batches = Prefetch(Counting(bad=(3,)))
-    assert [next(batches), next(batches)] == [1, 2], "not before its turn"
-    with pytest.raises(OSError, match="3 can't be read"):
-        next(batches)
-    assert batches.state_dict() == {"n": 2} and next(batches) == 4, "as without a thread"
-
-
-def test_prefetch_holds_up_nobody():
-    """Neither Ctrl-C nor the end of the program, though a read hangs."""
-    program = f"""
-import os, signal, sys, threading, time
-sys.path[:0] = {[p for p in sys.path if p]!r}
-from batches import Prefetch
-signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
-class Hangs:
-    state_dict = epochs = lambda self: None
-    def __next__(self):
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        time.sleep(1000)
-try:
-    next(Prefetch(Hangs()))
-except KeyboardInterrupt:
-    print("stopped")
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                          timeout=60)
-    assert done.stdout == "stopped\n" and done.returncode == 0, done.stderr
