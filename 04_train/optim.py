@@ -3,18 +3,33 @@
 A step has a length and a direction. The length follows a schedule over the run. The direction is
 either AdamW's, which treats every number by itself, or Muon's, which treats a matrix as a matrix:
 it makes all directions in which a gradient pushes equally strong. First each idea as its paper has
-it, then the Optimizer that the trainer uses, with AdamW fused and Muon batched.
+it, then the Optimizer that the trainer uses: Muon batched, AdamW fused, unless it runs by hand.
 Left out: other optimizers, state that is divided over processes.
 
+    python 04_train/optim.py      # draws the schedules, and what Muon does to a gradient
     python 04_train/train.py --preset tiny --optimizer muon --schedule cosine --min-lr-share 0.1
 
 Reads and writes nothing: train.py calls it, checkpoints hold its state. Next: presets.py.
 """
 
 import math
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+# The other files of the course: console.py, which is found first, puts their folders on the path.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+
+from console import Parser, run
 
 import torch
 from torch.optim.adamw import adamw as fused_adamw
+
+
+SCHEDULES = ("wsd", "linear", "cosine", "inverse-sqrt")
 
 
 # ---- how far: the schedules ----
@@ -154,14 +169,14 @@ class Optimizer(torch.optim.Optimizer):
     """Groups of parameters of two kinds, in one state_dict.
 
     A group is a dict of "params", "kind", "lr" and "weight_decay"; of the kind "adamw" also of
-    "betas" and "eps"; of "muon", whose params are matrices, of "momentum". "scale" is for who sets
-    "lr": its share of what the schedule says.
+    "betas" and "eps"; of "muon", whose params are matrices, of "momentum". For the trainer there is
+    "scale": lr = scale * learning_rate(step).
     parts: {matrix: how many rows each of its parts has}, for matrices that are several in one.
     """
 
-    def __init__(self, groups, parts):
+    def __init__(self, groups, parts, by_hand=False):
         super().__init__(groups, {})
-        self.parts = parts
+        self.parts, self.by_hand = parts, by_hand
 
     def load_state_dict(self, state_dict):
         """What is remembered of every parameter. What the groups are stays as it is: the config
@@ -197,13 +212,19 @@ class Optimizer(torch.optim.Optimizer):
             p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
 
     def adamw(self, params, group):
-        """adamw_by_hand for all parameters in one kernel."""
+        """adamw_by_hand() for each parameter, or for all in one kernel."""
         for p in params:
             if not self.state[p]:  # named as torch.optim.AdamW does
                 self.state[p] |= {"step": torch.zeros((), device=p.device),
                                   "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         steps, m, v = ([self.state[p][key] for p in params]
                        for key in ("step", "exp_avg", "exp_avg_sq"))
+        if self.by_hand:
+            for old, step in zip(zip(params, m, v), steps):
+                new = adamw_by_hand(old[0], old[0].grad, *old[1:], float(step.add_(1)), group["lr"],
+                                    group["betas"], group["eps"], group["weight_decay"])
+                torch._foreach_copy_(old, new)
+            return
         fused_adamw(params, [p.grad for p in params], m, v, [], steps, fused=True, amsgrad=False,
                     beta1=group["betas"][0], beta2=group["betas"][1], lr=group["lr"],
                     weight_decay=group["weight_decay"], eps=group["eps"], maximize=False)
@@ -224,7 +245,7 @@ def make_optimizer(model, config):
     parts = {a.qkv.weight: [n * a.config.head_dim for n in a.heads]  # queries, keys, values
              for a in (block.attention for block in model.blocks)}
     return Optimizer([chosen | {"params": matrices, "weight_decay": config.weight_decay},
-                      adamw | {"params": others, "weight_decay": 0.0}], parts)
+                      adamw | {"params": others, "weight_decay": 0.0}], parts, config.by_hand)
 
 
 def describe(optimizer):
@@ -233,3 +254,23 @@ def describe(optimizer):
         sizes = [p.numel() for p in group["params"]]
         yield (f"{group['kind']:10} moves {sum(sizes):,} parameters in {len(sizes)} tensors: "
                f"learning rate {group['lr']:g}, decay {group['weight_decay']:g}")
+
+
+def main(argv=None):
+    Parser(description=__doc__.splitlines()[0]).parse_args(argv)
+    print("The learning rate over a run of 64 steps, 8 of them its warm-up:")
+    for schedule in SCHEDULES:
+        config = SimpleNamespace(schedule=schedule, lr=1.0, warmup=8, steps=64, cooldown=0.5,
+                                 min_lr_share=0.0)
+        rates = [learning_rate(step, config) for step in range(config.steps)]
+        print(f"  {schedule:13}" + "".join(" ▁▂▃▄▅▆▇█"[round(8 * rate)] for rate in rates))
+    print("\nSingular values of a gradient of 64 x 64, one in nine, and after each step of Muon's:")
+    U, V = torch.linalg.qr(torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))).Q
+    gradient = U * torch.logspace(-2, 0, 64) @ V.T  # some directions push 100 times as hard
+    for steps in range(6):
+        values = torch.linalg.svdvals(orthogonalize(gradient, steps))
+        print(f"  after {steps}  " + " ".join(f"{value:5.3f}" for value in values[::9]))
+
+
+if __name__ == "__main__":
+    run(main)

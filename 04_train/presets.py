@@ -18,10 +18,10 @@ sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01
 from console import option
 from family import FAMILIES, LADDER, MODERN, MODELS, FamilyConfig, rung, shape
 from gpt import GPTConfig
+from optim import SCHEDULES
 
 
 OPTIMIZERS = ("adamw", "muon")
-SCHEDULES = ("wsd", "linear", "cosine", "inverse-sqrt")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import curves
 from curves import (adamw_direction, apart, draw_ablations, draw_race, learn, lifted, main, rates,
                     read_race, singular_values, worth)
 from optim import orthogonalize
-from presets import SCHEDULES
+from optim import SCHEDULES
 
 TEXT = b"the cat sat on the mat, and the dog on the log. " * 9
 

@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpt import GPT, GPTConfig, make_model
-from optim import (adamw_by_hand, clip, describe, learning_rate, make_optimizer, nesterov,
-                   orthogonalize, orthogonalize_parts)
+from optim import (SCHEDULES, adamw_by_hand, clip, describe, learning_rate, main, make_optimizer,
+                   nesterov, orthogonalize, orthogonalize_parts)
 from presets import Config
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
@@ -295,3 +295,29 @@ def test_checkpoints_of_torchs_adamw_go_on():
         ours.step()
         theirs.step()
     assert all(map(torch.equal, model.parameters(), twin.parameters()))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_by_hand_is_the_same(optimizer):
+    """The trainer's steps with adamw_by_hand(), and with the kernel; one goes on from the other."""
+    models = [random_model() for _ in range(2)]
+    both = [make_optimizer(model, Config(optimizer=optimizer, by_hand=by_hand))
+            for model, by_hand in zip(models, (True, False))]
+    for step in range(6):
+        for model, one in zip(models, both):
+            random_gradients(model, step)
+            one.step()
+        if step == 3:  # a run that goes on without --by-hand, and one with it
+            states = [one.state_dict() for one in both]
+            for one, state in zip(both, reversed(states)):
+                one.load_state_dict(copy.deepcopy(state))
+        for (name, a), b in zip(models[0].named_parameters(), models[1].parameters()):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=f"{name}, step {step}")
+
+
+def test_command_line(capsys):
+    main([])
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[1:5]] == list(SCHEDULES)
+    first, last = ([float(x) for x in line.split()[2:]] for line in (out[-6], out[-1]))
+    assert max(first) / min(first) > 50 and max(last) / min(last) < 2

@@ -168,7 +168,7 @@ class ShardedOptimizer:
         self.buckets.sort(key=lambda bucket: -min(map(order.get, bucket.parameters)))
         self.pieces = {piece: p for b in self.buckets for piece, p in b.pieces.items()}
         self.own = Optimizer(groups, {piece: optimizer.parts[p] for piece, p in self.pieces.items()
-                                      if p in optimizer.parts})
+                                      if p in optimizer.parts}, optimizer.by_hand)
         self.numbers = {p: i for i, p in enumerate(  # as state_dict() counts
             p for group in self.param_groups for p in group["params"])}
         self.turns = InTurn([bucket.parameters for bucket in self.buckets], self.send)

@@ -109,10 +109,10 @@ def stops_at_an_exercise(process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bpe", "data", "gpt", "sample"])
+@pytest.mark.parametrize("name", ["bpe", "data", "gpt", "optim", "sample"])
 def test_a_blank_is_noticed(name, course, fork, tmp_path):
     """By its own command, python mine/X.py, pytest from any folder, and by what builds on it."""
-    stage, arguments = SPINE[name]
+    stage, arguments = SPINE.get(name, ("04_train", []))
     texts = ["--preset", "nano", "--data", "folder:texts", "--device", "cpu"]
     earlier = fork(as_script(course, "02_data/data.py", [
         "folder:texts", "--vocab-size", "512", "--by-hand"]), fresh=True)
