@@ -112,6 +112,7 @@ def test_read_race(tmp_path):
             read_race(path)
 
 
+@pytest.mark.slow
 def test_command_line(learned, tmp_path, capsys, fails, monkeypatch):
     monkeypatch.setattr(curves, "learn", lambda text: learned)
     main(["--out", str(tmp_path)])

@@ -201,6 +201,7 @@ def test_same_text(fake_training, tmp_path):
         same_text([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_stopped(fake_training, tmp_path, capsys, fails):
     arguments = ["--data", "x", "--flops", "3e12", "1e12", "--runs-dir", str(tmp_path)]
     main(arguments)

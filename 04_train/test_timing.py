@@ -69,6 +69,7 @@ def test_table():
         ["all", "4", "5.00", "10.00", "20.00", "100.0%"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_profile(tmp_path, optimizer):
     """Rows add up, by the clock of whoever makes the steps; nothing is lost or in the wrong row."""

@@ -214,6 +214,7 @@ def nano(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "runs") / "nano"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys, monkeypatch):
     main(arguments)
     out, folder = capsys.readouterr().out, tmp_path / "runs" / "nano"
@@ -249,6 +250,7 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys, monkeypatch
 ACROSS_AN_EPOCH = ["--sampling", "stream", "--batch-size", "32", "--seq-len", "64"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("optimizer, sampling", [("adamw", []), ("muon", ACROSS_AN_EPOCH)])
 def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path, optimizer,
@@ -341,6 +343,7 @@ def test_kill_and_resume(long_run, signal_name, moment, fork):
     assert same_files(best_checkpoint(folder), best_checkpoint(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_best_checkpoint_is_kept(arguments, tmp_path, monkeypatch):
     """Of those that are saved: a better value at a step that isn't saved is only reported."""
@@ -356,6 +359,7 @@ def test_the_best_checkpoint_is_kept(arguments, tmp_path, monkeypatch):
     assert best_checkpoint(folder).name == "step-000004"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_file_that_cannot_grow_spoils_nothing(arguments, nano, capsys):
     """A limit for the size of files, as if the disk were full: one line, and nothing is lost."""
@@ -399,6 +403,7 @@ def test_a_nan_stops_the_run_before_it_is_saved(arguments, tmp_path, monkeypatch
     assert all(np.isfinite(np.load(path)).all() for path in (newest / "weights").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_model_from_elsewhere_goes_on(arguments, tmp_path, fails):
     """--init: its shape, weights and tokenizer; and the run needs the folder only once."""
@@ -421,6 +426,7 @@ def test_a_model_from_elsewhere_goes_on(arguments, tmp_path, fails):
     assert metrics(folder)[-1]["step"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_would_be_done(arguments, tmp_path, capsys, monkeypatch):
     """--plan and --profile say it, and start no run; --compile compiles the loss."""
@@ -438,6 +444,7 @@ def test_what_would_be_done(arguments, tmp_path, capsys, monkeypatch):
     assert {loss.__name__ for loss in compiled} == {"loss"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_flops_say_how_long(arguments, tmp_path):
     main([*arguments[:6], *arguments[8:], "--flops", "2e9"])
@@ -449,6 +456,7 @@ def test_flops_say_how_long(arguments, tmp_path):
     assert read_config(folder).steps > config.steps > 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_compute_in_bfloat16(arguments, tmp_path):
     main([*arguments, "--dtype", "bfloat16"])
@@ -483,6 +491,7 @@ def test_wrong_input_gets_one_line(arguments, text, tmp_path, fails):
     assert not (tmp_path / "runs").exists(), "what is refused leaves no run behind"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, nano, text, tmp_path, fails):
     assert "n_layer 1, not 2" in fails(main, *arguments, "--resume", "--n-layer", 2)
@@ -507,6 +516,7 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, nano, text, tmp_
     assert "not the config of a run" in fails(main, *arguments, "--resume")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_run_is_trained_by_one_process_at_a_time(arguments, nano, fork, fails):
     """And an evaluation, which only reads, may go on beside it."""
@@ -530,6 +540,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(arguments, nano, fork, fails)
     assert newest_checkpoint(nano).name == "step-000013"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_data_of_a_run_are_found_from_anywhere(arguments, tmp_path, monkeypatch):
     """From the run's folder. If they are gone, they are made anew, unless the text is another."""
@@ -564,6 +575,7 @@ def test_checkpoint_of_another_shape_is_refused(nano):
         load_run(nano)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer, micro_batch", [("adamw", 2), ("muon", 2), ("muon", 1)])
 def test_training_memory_is_what_a_step_takes(optimizer, micro_batch, dtype):

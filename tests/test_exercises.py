@@ -874,7 +874,9 @@ class OneByOne:
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", STAGES)
 def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
-    """One body after the other is written, and each time the first red test is the next one's."""
+    """One body after the other is written, and each time the first red test is the next one's. (Of
+    the quick tests: whole runs and many processes would take minutes.)
+    """
     todo = in_reading_order(folder)
     blanking = [sys.executable, "tests/blank.py", folder]
     done = subprocess.run(blanking, cwd=course, text=True, capture_output=True)
@@ -886,7 +888,7 @@ def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
         sys.path[:0] = [str(course), str(course / "mine")]
         plugin = OneByOne(todo, course / "mine")
         quick = ["--tb=line", "-p", "no:anyio", "-p", "no:unraisableexception"]
-        pytest.main([folder, *quick, "-s"], plugins=[plugin])
+        pytest.main([folder, *quick, "-s", "-m", "not slow"], plugins=[plugin])
         sys.exit(len(plugin.todo))
     grading = fork(work, fresh=True)
     grading.join()
