@@ -383,6 +383,8 @@ def main(argv=None):
     add("--workers", type=int, help="processes (default: all cores; for a source of this file 1)")
     add("--by-hand", action=BooleanOptionalAction, default=by_hand(), help="bpe.py's tokenizer")
     args = parser.parse_args(argv)
+    if args.tokenizer and args.vocab_size is not None:
+        raise ValueError("--tokenizer has a vocabulary of its own: leave out --vocab-size")
     own = args.tokenizer and tokenizer_class(args.by_hand).load(args.tokenizer)
     data = prepare([args.source], args.vocab_size, args.data_dir, own, args.by_hand, args.workers)
     for name, bits in baselines(data).items():

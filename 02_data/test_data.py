@@ -483,3 +483,4 @@ def test_command_line(folder, tmp_path, capsys, fails):
     (tmp_path / "latin1").write_bytes(b"caf\xe9")
     assert "latin1 is not UTF-8" in fails(main, f"folder:{tmp_path / 'latin1'}", "--by-hand",
                                           "--data-dir", tmp_path / "data")
+    assert "leave out --vocab-size" in fails(main, name, "--tokenizer", "t.json", "--vocab-size", 9)
