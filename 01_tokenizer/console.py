@@ -346,6 +346,9 @@ def holding(folder, what, wait=False):
                 raise ValueError(f"{busy}; one at a time") from None
             print(f"{busy}; this one waits for it", file=sys.stderr)
             fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError as error:  # of a file system without locks
+            print(f"{folder} can't be locked ({error.strerror}): see that it {what} by this "
+                  "process only", file=sys.stderr)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()

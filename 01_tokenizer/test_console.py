@@ -376,6 +376,14 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):
     assert waiting.exitcode == 0
 
 
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
+    def refuse(file, how):
+        raise OSError(37, "No locks available")
+    monkeypatch.setattr(console.fcntl, "lockf", refuse)
+    with console.holding(tmp_path / "run", "is being trained"):
+        assert "can't be locked (No locks available)" in capsys.readouterr().err
+
+
 def test_stop_signal():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
