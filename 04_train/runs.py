@@ -86,7 +86,8 @@ def save_checkpoint(folder, step, model, state, keep=2, val=None):
         target.parent.mkdir(exist_ok=True)
         remove(target)
         os.replace(aside, target)
-        to_disk(target.parent)  # its new name, before the older ones go
+        for path in (target.parent, folder):
+            to_disk(path)  # its new name, before the older ones go
     except (OSError, RuntimeError) as error:  # of a full disk torch makes a riddle
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         reason = str(cause).splitlines()[0]
@@ -124,15 +125,9 @@ def step_of(checkpoint):
 
 
 def all_checkpoints(folder):
-    """The folders of a run's checkpoints, in the order of their steps. ValueError if an earlier
-    version of this course wrote them.
-    """
+    """The folders of a run's checkpoints, in the order of their steps."""
     found = (Path(folder) / "checkpoints").glob("step-*")
-    found = sorted((p for p in found if re.fullmatch(r"step-\d+", p.name)), key=step_of)
-    for old in found:
-        if (old / "model.pt").exists():
-            raise ValueError(f"{old} is of an earlier version; train it anew")
-    return found
+    return sorted((p for p in found if re.fullmatch(r"step-\d+", p.name)), key=step_of)
 
 
 def newest_checkpoint(folder):
@@ -187,6 +182,8 @@ def damage(checkpoint, part=""):
 
 def check(checkpoint, part):
     """ValueError if damage() finds any. It names the whole checkpoint before this one."""
+    if (checkpoint / "model.pt").exists():
+        raise ValueError(f"{checkpoint} is of an earlier version of this course; train it anew")
     if not (found := damage(checkpoint, part)):
         return
     for other in reversed(all_checkpoints(checkpoint.parents[1])):
@@ -296,8 +293,8 @@ def newest_run(runs_dir="runs", name=None):
     ValueError if there is none that has a checkpoint.
     """
     runs = [Path(runs_dir) / name] if name else Path(runs_dir).glob("*")
-    saved = [(checkpoint.stat().st_mtime, folder) for folder in runs
-             if (checkpoint := newest_checkpoint(folder))]
+    saved = [((folder / "checkpoints").stat().st_mtime, folder) for folder in runs
+             if newest_checkpoint(folder)]
     if not saved:
         raise ValueError(f"there is no {f'run {name!r}' if name else 'run'} with a checkpoint in "
                          f"{runs_dir}/; train one: python 04_train/train.py --preset tiny")
