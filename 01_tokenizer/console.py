@@ -349,11 +349,23 @@ def holding(folder, what, wait=False):
         except OSError as error:  # of a file system without locks
             print(f"{folder} can't be locked ({error.strerror}): see that it {what} by this "
                   "process only", file=sys.stderr)
+        try:
+            current = os.stat(folder / ".lock")
+        except FileNotFoundError:
+            current = None
+        if not current or not os.path.samestat(current, os.fstat(file.fileno())):
+            with holding(folder, what, wait):  # the folder was deleted in the meantime: once more
+                yield
+            return
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         for left in folder.glob(".*.tmp"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            with contextlib.suppress(FileNotFoundError):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                elif time.time() - left.stat().st_mtime > 60:  # else write_safely() may be at work
+                    left.unlink()
         yield
 
 

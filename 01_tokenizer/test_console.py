@@ -356,10 +356,12 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):
             (folder / ".half.tmp").mkdir()
             (folder / ".half.tmp" / "file").touch()
             (folder / ".config.json.1.tmp").touch()
+            os.utime(folder / ".config.json.1.tmp", (0, 0))
+            (folder / ".new.json.1.tmp").touch()
             time.sleep(seconds)
 
     holder = fork(lambda: hold(60))
-    while not (folder / ".config.json.1.tmp").exists():
+    while not (folder / ".new.json.1.tmp").exists():
         time.sleep(0.001)
     with pytest.raises(ValueError, match=f"run is being trained by process {holder.pid} on .*"):
         with console.holding(folder, "is being trained"):
@@ -367,13 +369,16 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):
     holder.kill()
     holder.join()
     with console.holding(folder, "is being trained"):
-        assert [p.name for p in folder.iterdir()] == [".lock"], "the half-written is cleared away"
+        assert sorted(p.name for p in folder.iterdir()) == [".lock", ".new.json.1.tmp"], (
+            "the half-written is cleared away, but what another may be writing")
         waiting = fork(lambda: console.holding(folder, "is held", wait=True).__enter__())
         while not waiting.log.exists() or "waits for it" not in waiting.log.read_text():
             time.sleep(0.001)
         assert f"run is held by process {os.getpid()} on" in waiting.log.read_text()
+        shutil.rmtree(folder)
     waiting.join()
     assert waiting.exitcode == 0
+    assert (folder / ".lock").exists(), "a folder that was deleted is made, and held, once more"
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):

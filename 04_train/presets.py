@@ -128,6 +128,13 @@ class Config(FamilyConfig, GPTConfig):
         """to_json() undone. TypeError, ValueError for what it did not write."""
         if "family" not in content:
             raise ValueError("it is of an earlier version; train it anew")
+        kinds = {int: (int,), float: (int, float), bool: (bool,), str: (str,), tuple: (list,)}
+        for field in dataclasses.fields(cls):
+            value = (content | (content["family"] or {})).get(field.name)
+            if value is not None and type(value) not in kinds.get(field.type, [type(value)]):
+                raise ValueError(f"{field.name} is {value!r}")
+        if not all(isinstance(name, str) for name in content.get("data", ())):
+            raise ValueError(f"data is {content['data']!r}")
         return cls(**content | (content["family"] or {}))
 
 

@@ -94,9 +94,11 @@ def save_checkpoint(folder, step, model, state, keep=2, val=None):
         raise OSError(f"could not write {target}, the earlier ones are whole: {reason}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    stay = {*all_checkpoints(folder)[-keep:], best_checkpoint(folder)}
-    for old in set(all_checkpoints(folder)) - stay:
-        remove(old)
+    there = all_checkpoints(folder)
+    stay = {*there[-keep:], best_checkpoint(folder)}  # and what may have been the best
+    for old in there:
+        if old not in stay and not damage(old, "val.json"):
+            remove(old)
 
 
 def to_disk(path):
@@ -110,11 +112,11 @@ def to_disk(path):
 
 def remove(checkpoint):
     """Delete a checkpoint, if it is there. At no moment is half of it left under its name."""
-    aside = checkpoint.parents[1] / ".removed.tmp"
+    aside = checkpoint.parents[1] / f".{checkpoint.name}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     if checkpoint.exists():
         os.replace(checkpoint, aside)
-        shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)  # some of it may be in a reader's hands
 
 
 # ---- finding one ----
@@ -141,7 +143,10 @@ def val_of(checkpoint):
     """
     if damage(checkpoint, "val.json"):
         return math.inf
-    bits = json.loads(read_text(checkpoint / "val.json"))["val_bits_per_byte"]
+    try:
+        bits = json.loads(read_text(checkpoint / "val.json"))["val_bits_per_byte"]
+    except OSError:  # the trainer has deleted it in the meantime
+        return math.inf
     return bits if bits is not None and math.isfinite(bits) else math.inf
 
 
@@ -149,8 +154,10 @@ def best_checkpoint(folder):
     """The folder of the checkpoint with the fewest validation bits per byte, of equals the first,
     or None if none was evaluated.
     """
-    evaluated = [p for p in all_checkpoints(folder) if val_of(p) < math.inf]
-    return min(evaluated, default=None, key=val_of)
+    while True:
+        vals = {p: val_of(p) for p in all_checkpoints(folder)}
+        if all(p.exists() for p in vals):  # else the trainer has deleted one in the meantime
+            return min((p for p in vals if vals[p] < math.inf), default=None, key=vals.get)
 
 
 def find_checkpoint(folder, which):
@@ -175,7 +182,8 @@ def damage(checkpoint, part=""):
         sums = json.loads(read_text(checkpoint / "checksums.json"))
         names = [name for name in sums if name.startswith(part)]
         changed = [name for name in names if file_hash(checkpoint / name) != sums[name]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError,
+            RecursionError) as error:
         return str(error)
     return f"{changed[0]} has changed" if changed else "" if names else f"it has no {part}"
 
@@ -256,7 +264,8 @@ def write_config(folder, config, data):
             raise ValueError(f"{folder} now has tokenizer {kept}, but was trained with "
                              f"{data.tokenizer.hash}")
     data.tokenizer.save(folder / "tokenizer.json")
-    where = [(share, os.path.relpath(part.folder, folder)) for share, part in data.parts]
+    where = [(share, os.path.relpath(part.folder.resolve(), Path(folder).resolve()))
+             for share, part in data.parts]
     content = config.to_json() | {"data_hash": data.hash, "data_folders": where}
     write_safely(folder / "config.json", json.dumps(content, indent=1))
 
@@ -267,11 +276,11 @@ def read_run(folder):
     try:
         content = json.loads(read_text(path))
         data_hash, where = content.pop("data_hash"), content.pop("data_folders")
-        where = [(float(share), folder / part) for share, part in where]
+        where = [(float(share), folder.resolve() / part) for share, part in where]
         return Config.from_json(content), data_hash, where
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no config.json") from None
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not the config of a run, or of one of an earlier version, "
                          f"which is to be trained anew ({error!r})") from None
 
@@ -318,16 +327,17 @@ def load_run(folder, device="cpu", which="newest", by_hand=False):
                 raise  # else the run goes on, and has newer ones in its stead
 
 
-def run_data(folder, by_hand=False):
+def run_data(folder, by_hand=False, data_dir=None):
     """The data that a run was trained on, from where it found them, or, if they are gone, prepared
-    once more. ValueError if they are others by now.
+    once more, in data_dir (default: the run's). ValueError if they are others by now.
     """
     config, data_hash, where = read_run(folder)
     if where and all((part / "index.json").exists() for _, part in where):
         data = reopen(where, by_hand, check=True)
     else:
         tokenizer = tokenizer_class(by_hand).load(folder / "tokenizer.json")
-        data = prepare(config.data, None, config.data_dir, tokenizer, by_hand)
+        data = prepare(config.data, None, data_dir or config.data_dir, tokenizer, by_hand,
+                       1 if by_hand else os.cpu_count() or 1)
     same_data(folder, data_hash, data)
     return data
 

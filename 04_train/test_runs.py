@@ -132,7 +132,7 @@ def test_a_file_in_the_way(tmp_path):
 def test_what_a_kill_leaves_behind_is_no_obstacle(tmp_path):
     """Half a checkpoint that was being written, half of one that was being deleted."""
     save_checkpoint(tmp_path, 1, linear(1), {})
-    for name in (".checkpoint.tmp", ".removed.tmp"):
+    for name in (".checkpoint.tmp", ".step-000001.tmp"):
         shutil.copytree(newest_checkpoint(tmp_path), tmp_path / name)
     for step in (2, 3):
         save_checkpoint(tmp_path, step, linear(step), {})
@@ -237,6 +237,42 @@ def test_a_run_that_goes_on_while_it_is_read(tmp_path, monkeypatch):
         check(checkpoint, part)
     monkeypatch.setattr(runs, "check", meanwhile)
     assert load_run(tmp_path)[3] == 5 and len(all_checkpoints(tmp_path)) == 1
+
+
+def test_what_may_have_been_the_best_is_kept(tmp_path):
+    for step, val in ((1, 1.0), (2, 3.0)):
+        save_checkpoint(tmp_path, step, linear(step), {}, val=val)
+    path = tmp_path / "checkpoints" / "step-000001" / "val.json"
+    path.write_text(path.read_text().replace("1", "7"))
+    for step in (3, 4):
+        save_checkpoint(tmp_path, step, linear(step), {}, val=3.0)
+    assert kept(tmp_path) == [1, 2, 3, 4] and best_checkpoint(tmp_path).name == "step-000002"
+
+
+def test_the_best_one_is_looked_for_again(tmp_path, monkeypatch):
+    """The trainer deletes it while it is looked for."""
+    for step, val in ((2, 2.0), (3, 3.0)):
+        save_checkpoint(tmp_path, step, linear(step), {}, val=val)
+
+    def meanwhile(checkpoint, val_of=runs.val_of, done=[]):
+        if not done:
+            done.append(1)
+            save_checkpoint(tmp_path, 4, linear(4), {}, keep=1, val=1.0)
+        return val_of(checkpoint)
+    monkeypatch.setattr(runs, "val_of", meanwhile)
+    assert best_checkpoint(tmp_path).name == "step-000004"
+
+
+@pytest.mark.parametrize("changed", [{"steps": 6.5}, {"by_hand": "no"}, {"data": [1]}, {"data": 1},
+                                     {"data_dir": 5}, {"data_folders": [5]}, {"family": 3}])
+def test_a_config_that_was_changed(tmp_path, changed):
+    content = Config().to_json() | {"data_hash": "", "data_folders": []} | changed
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="config.json is not the config of a run"):
+        runs.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="config.json is not the config of a run"):
+        runs.read_config(tmp_path)
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):

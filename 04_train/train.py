@@ -50,8 +50,8 @@ from optim import describe, learning_rate, make_optimizer
 from page import page
 from presets import PRESETS, Config
 from report import draw, table
-from runs import (newest_checkpoint, restore_state, restore_weights, save_checkpoint, start_run,
-                  step_of, write_config)
+from runs import (newest_checkpoint, restore_state, restore_weights, run_data, save_checkpoint,
+                  start_run, step_of, write_config)
 from starting import choose_run, prepare_data
 from timing import profile, step_seconds
 from validation import evaluate
@@ -308,7 +308,8 @@ def main(argv=None, engine=Engine()):
             return None
         if config.wandb:
             import_wandb()
-        data = prepare_data(folder, config)
+        data = (run_data(folder, config.by_hand, config.data_dir)
+                if folder and newest_checkpoint(folder) else prepare_data(folder, config))
         shape = config.gpt(data.tokenizer.vocab_size)
         config = settled(config, shape)
         if folder and (newest := newest_checkpoint(folder)) and step_of(newest) > config.steps:

@@ -153,7 +153,7 @@ def interrupt(process, rng, runs_dir, seconds, log, counts):
         raise ValueError(f"{name} made it end with {process.exitcode}: {log.read_text()[-500:]}")
     if folder := run_in(runs_dir):
         counts["while saving"] += (folder / ".checkpoint.tmp").exists()
-        counts["while deleting"] += (folder / ".removed.tmp").exists()
+        counts["while deleting"] += any(folder.glob(".step-*.tmp"))
         for checkpoint in all_checkpoints(folder):
             counts["damaged"] += bool(damage(checkpoint))
             load_state(checkpoint)
@@ -299,7 +299,9 @@ def race(kind, i, rng, folder, whole):
         training = start([*line, "--resume", "--keep", "1"], logs[0])
         codes, bad = [], 0
         while training.is_alive():
-            one = start(["--runs-dir", str(runs_dir), "--by-hand"], logs[1], evals.main)
+            which = ("newest", "best")[len(codes) % 2]
+            one = start(["--runs-dir", str(runs_dir), "--by-hand", "--checkpoint", which], logs[1],
+                        evals.main)
             more, worse = ends([one], logs[1:])
             codes, bad = codes + more, bad + worse
         code, worse = ends([training], logs[:1])
