@@ -331,7 +331,8 @@ def holding(folder, what, wait=False):
     which says `what` is done there and by whom, or with `wait` a line that says so.
 
     The lock ends with its process, however that ends, so a kill leaves none behind. What it was
-    writing, files and folders called .NAME.tmp, is cleared away by the next holder.
+    writing, folders called .NAME.tmp and files of that kind that nobody has touched for a minute,
+    is cleared away by the next holder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

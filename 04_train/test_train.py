@@ -559,6 +559,10 @@ def test_the_data_of_a_run_are_found_from_anywhere(arguments, tmp_path, monkeypa
     (nano / "config.json").write_text(json.dumps(content | {"data_hash": "of another text"}))
     with pytest.raises(ValueError, match="trained on data of another text, but its data are now"):
         run_data(nano)
+    (nano / "config.json").write_text(json.dumps(content | {"data": ["folder:gone"]}))
+    main(["--preset", "nano", "--runs-dir", str(tmp_path / "runs"), "--resume", "--steps", "2"])
+    assert newest_checkpoint(nano).name == "step-000002", "--resume finds them, too"
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.usefixtures("quick")

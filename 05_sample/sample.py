@@ -258,10 +258,10 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
 
     Row i continues prompt i // n_samples. samplings: a Sampling for all rows, whose seed grows by 1
     from row to row; or a list, one for each prompt, whose seed grows by 1 from sample to sample. A
-    row ends after n_tokens ids, at one of end_ids(tokenizer), or before
-    a string of `stops`; then its Completion says how it finished. guesses: up to so many ids at a
-    step (lookup.py), for a single row. What doesn't fit into the window is a ValueError, or, with
-    `slide`, its beginning is forgotten.
+    row ends after n_tokens ids, at one of end_ids(tokenizer), or before a string of `stops`; then
+    its Completion says how it finished. guesses: up to so many ids at a step (lookup.py), for a
+    single row. What doesn't fit into the window is a ValueError, or, with `slide`, its beginning is
+    forgotten.
     """
     rows = [prompt for prompt in prompts for _ in range(n_samples)]
     alike = ([(samplings, len(rows))] if isinstance(samplings, Sampling)
