@@ -165,8 +165,10 @@ def split_special(text, names):  # exercise
     that mean something in a regular expression. Without names, the text is a single part.
     split_special("hi<|end|>you", ["<|end|>"]) == ["hi", "<|end|>", "you"]
     """
+    if not names:  # no search: this is the usual case
+        return [text] if text else []
     longest_first = sorted(names, key=len, reverse=True)
-    pattern = "|".join(map(regex.escape, longest_first)) or "(?!)"  # which matches nowhere
+    pattern = "|".join(map(regex.escape, longest_first))
     return [part for part in regex.split(f"({pattern})", text) if part]
 
 
