@@ -327,7 +327,7 @@ def main():
     command.add_argument("--larger", metavar="SOURCE", help="also 6 layers of width 384 on this")
     command.add_argument("--larger-steps", type=int, default=200, help="of classic (default: 200)")
     command.add_argument("--folder", default="data/bench", help="of its runs (default: data/bench)")
-    command.add_argument("--output", metavar="FILE", help="race.json for 04_train/curves.py")
+    command.add_argument("--output", metavar="FILE", help="race.json for 04_train/extras/curves.py")
     command = commands.add_parser("weights", help="logits and ids equal to transformers'")
     command.add_argument("folders", nargs="+", help="Hugging Face folders")
     command = commands.add_parser("sample", help="decoding, and guessing from the text so far")

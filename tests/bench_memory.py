@@ -1,4 +1,4 @@
-"""Memory of real training steps beside what 07_scale/memory.py says of them. bench.py calls it.
+"""Memory of real training steps beside what 07_scale/extras/memory.py says. bench.py calls it.
 
 Every rank is a process of its own. What it took is the most that it ever had in memory (VmHWM)
 less what it had before the model was built, when a step of a tiny one had loaded all libraries.

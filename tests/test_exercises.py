@@ -455,7 +455,7 @@ MISTAKES = {
         ("tables and gains decayed", "\"params\": others, \"weight_decay\": 0.0",
          "\"params\": others, \"weight_decay\": 0.1", "test_optimizer_is_adamw"),
     ],
-    "04_train/report.py": [
+    "04_train/extras/report.py": [
         ("an average that starts at zero", "average / (1 - weight**i)", "average", "test_smooth"),
         ("the new value weighed as the old ones", "weight * average + (1 - weight) * value",
          "(1 - weight) * average + weight * value", "test_smooth"),
@@ -490,7 +490,7 @@ MISTAKES = {
         ("gradients sent with every micro-batch", "last=i == len(pieces) - 1", "last=True",
          "test_accumulate_tells_the_engine_which_is_the_last"),
     ],
-    "04_train/length.py": [
+    "04_train/extras/length.py": [
         ("a part of a step dropped", "return math.ceil(tokens /", "return int(tokens /",
          "test_planned_steps_rounds_up"),
         ("the embedding table counted", "config.tokens_per_param * outside_table(shape)",
@@ -508,7 +508,7 @@ MISTAKES = {
          "says = given if any(way in given for way in WAYS) else preset", "says = preset | given",
          "test_choose_length"),
     ],
-    "04_train/watch.py": [
+    "04_train/extras/watch.py": [
         ("a spike that hides the next", "min(loss, limit)]", "loss]", "test_seen"),
         ("a loss at the limit taken for a spike", "return loss > limit", "return loss >= limit",
          "test_seen"),
@@ -524,7 +524,7 @@ MISTAKES = {
         ("divided by zeros", "for group in size if size[group]}", "for group in size}",
          "test_update_ratios"),
     ],
-    "04_train/ladder.py": [
+    "04_train/extras/ladder.py": [
         ("parameters and tokens swapped", "A / n**alpha + B / d**beta",
          "A / d**alpha + B / n**beta", "test_predicted"),
         ("what no model can know forgotten", "return E + A / n", "return A / n", "test_predicted"),
@@ -666,7 +666,7 @@ MISTAKES = {
         ("a checkpoint of rank 0's share", "                bucket.gather(flat).wait()\n", "",
          "test_a_checkpoint_does_not_know_how_many_ranks_wrote_it"),
     ],
-    "07_scale/precision.py": [
+    "07_scale/extras/precision.py": [
         ("a bias of 2^exponent / 2", "2 ** (exponent - 1) - 1\n    spacing",
          "2 ** (exponent - 1)\n    spacing", "test_limits"),
         ("subnormals forgotten", "spacing * 2.0 ** (1 - bias), \"spacing\"",
@@ -706,7 +706,7 @@ MISTAKES = {
          "        norm = super().clip(model, largest)\n        self.unscale(model)\n        "
          "return norm\n", "test_clip"),
     ],
-    "07_scale/recompute.py": [
+    "07_scale/extras/recompute.py": [
         ("other numbers dropped the second time",
          "with torch.enable_grad(), restored(ctx.random, x.device), ctx.autocast():",
          "with torch.enable_grad(), ctx.autocast():", "test_backward_with_dropout"),
@@ -735,7 +735,7 @@ MISTAKES = {
          "if not torch.is_grad_enabled():\n        return forward(x, angles, mask, cache)\n   "
          " return Recompute", "test_blocks_run_twice_only_for_gradients"),
     ],
-    "07_scale/memory.py": [
+    "07_scale/extras/memory.py": [
         ("ZeRO-1 divides the gradients too", '"zero1": ("optimizer",)',
          '"zero1": ("optimizer", "gradients")', "test_rank_states"),
         ("float32 masters forgotten", "8 * n - 4 * matrices + 4 * low * n", "8 * n - 4 * matrices",
@@ -753,14 +753,14 @@ MISTAKES = {
          "return rows[rank * (len(rows) // world):(rank + 1) * (len(rows) // world)]",
          "test_deal"),
     ],
-    "07_scale/plan.py": [
+    "07_scale/extras/plan.py": [
         ("the largest micro-batch one power too large",
          "and needs(windows) <= room:", "and needs(fits) <= room:",
          "test_largest_micro_batch"),
         ("a micro-batch larger than a rank's share", "while windows <= most and", "while",
          "test_largest_micro_batch"),
     ],
-    "07_scale/simulate.py": [
+    "07_scale/extras/simulate.py": [
         ("an all-reduce that only goes half the way", "return 2 * (ranks - 1) * (",
          "return (ranks - 1) * (", "test_ring_seconds"),
         ("the whole message in every round", "n_bytes / ranks / bandwidth", "n_bytes / bandwidth",

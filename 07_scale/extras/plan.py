@@ -4,9 +4,9 @@ Memory is memory.py's; time is what the arithmetic takes at a share of the data 
 messages do, whichever is more; money is both multiplied.
 Left out: power, disks, what a GPU costs while it waits; a simulation of the network (simulate.py).
 
-    python 07_scale/plan.py --preset 1b --gpu rtx3090ti --gpus 2
-    python 07_scale/plan.py --preset 1b --gpu rtx3090ti --gpus 2 --engine ddp --optimizer adamw
-    python 07_scale/plan.py --preset 461m --gpu h100 --gpus 8 --price 2.5 --flops 4e19
+    python 07_scale/extras/plan.py --preset 1b --gpu rtx3090ti --gpus 2
+    python 07_scale/extras/plan.py --gpu rtx3090ti --gpus 2 --engine ddp --optimizer adamw
+    python 07_scale/extras/plan.py --preset 461m --gpu h100 --gpus 8 --price 2.5 --flops 4e19
 
 Writes the picture --out, where the memory goes by engine. Next: simulate.py.
 """

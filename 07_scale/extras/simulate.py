@@ -8,9 +8,9 @@ divided by the time of the step.
 Left out: all that assumptions() lists. What of it matters, --check tells: it measures computing and
 gloo on this machine, predicts a step of two ranks from them, and takes that step.
 
-    python 07_scale/simulate.py
-    python 07_scale/simulate.py --preset small --cluster pcie
-    python 07_scale/simulate.py --check
+    python 07_scale/extras/simulate.py
+    python 07_scale/extras/simulate.py --preset small --cluster pcie
+    python 07_scale/extras/simulate.py --check
 
 Writes scaling.png into --out. Next: timeline.py.
 """

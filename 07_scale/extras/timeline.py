@@ -4,12 +4,12 @@ What ddp.py promises, made visible: sent naively, all gradients wait for the who
 in buckets, those of the last block travel while the blocks below it are still at work. Hooks note
 when the gradient reaches each piece of the model, and an all-reduce that is watched notes when each
 message sets out and when it is done; the picture shows the step of rank 0.
-Left out: what happens inside a block (04_train/timing.py), other engines, GPUs, whose clocks are
-not Python's. Where the processors that compute must also move messages, as with gloo, a message
+Left out: what happens inside a block (04_train/extras/timing.py), other engines, GPUs, whose clocks
+are not Python's. Where the processors that compute must also move messages, as with gloo, a message
 slows what it overlaps with.
 
-    python 07_scale/timeline.py
-    torchrun --standalone --nproc-per-node 2 07_scale/timeline.py
+    python 07_scale/extras/timeline.py
+    torchrun --standalone --nproc-per-node 2 07_scale/extras/timeline.py
 
 Writes timeline.png into --out. Next: Dockerfile, train.slurm.
 """

@@ -29,7 +29,7 @@ import torch
 
 from metrics import read_metrics
 
-HERE = Path(__file__).resolve().parent
+STAGE = Path(__file__).resolve().parents[1]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 STEPS = 12
 
@@ -60,10 +60,10 @@ def commands(folder, name, n_processes):
     """The words that start each leg of a path. The schedule has no end, so that legs are parts."""
     train, legs, _ = PATHS[name]
     for i, engine in enumerate(legs, 1):
-        start = ([str(HERE.parent / "04_train" / "train.py")] if engine is None else
-                 [*TORCHRUN, str(n_processes), str(HERE / "scale.py"), *engine])
+        start = ([str(STAGE.parent / "04_train" / "train.py")] if engine is None else
+                 [*TORCHRUN, str(n_processes), str(STAGE / "scale.py"), *engine])
         yield [sys.executable, *start, "--preset", "nano", "--optimizer", "muon",
-               "--data", f"folder:{HERE},include=*.py", "--schedule", "inverse-sqrt",
+               "--data", f"folder:{STAGE},include=*.py", "--schedule", "inverse-sqrt",
                "--warmup", "2", "--batch-size", str(8 * n_processes), "--micro-batch", "2",
                "--steps", str(STEPS * i // len(legs)), "--data-dir", str(folder / "data"),
                "--runs-dir", str(folder), "--name", name.replace(" ", "-"),

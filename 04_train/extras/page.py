@@ -4,8 +4,8 @@ It needs nothing but itself: the picture is inside, and no script runs. Of one r
 several the curves in one picture, and a table of their results and of what was different.
 Left out: any choice of what is shown.
 
-    python 04_train/report.py runs/tiny
-    python 04_train/report.py runs/tiny runs/tiny-2 --output compare.html
+    python 04_train/extras/report.py runs/tiny
+    python 04_train/extras/report.py runs/tiny runs/tiny-2 --output compare.html
 
 Reads metrics.jsonl and config.json of each run; writes the page. Next: timing.py.
 """

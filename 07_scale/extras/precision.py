@@ -8,7 +8,7 @@ the loss is scaled, so that small gradients don't vanish on the way (Micikeviciu
 First the formats, then autocast for one layer, then the loss scaler, then an engine with it.
 Left out: weights in 16 bits, 8-bit formats, scales that differ from tensor to tensor.
 
-    python 07_scale/precision.py      # a table of what each format makes of some numbers
+    python 07_scale/extras/precision.py      # a table of what each format makes of some numbers
 
 Reads and writes nothing; scale.py trains with it. Next: recompute.py.
 """

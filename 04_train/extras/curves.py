@@ -7,8 +7,8 @@ race.png: loss in nats a character against seconds, a line for each run. ablatio
 longer it takes to the same loss without each ingredient.
 Left out: the race itself (tests/bench.py train --output race.json).
 
-    python 04_train/curves.py
-    python 04_train/curves.py --race race.json
+    python 04_train/extras/curves.py
+    python 04_train/extras/curves.py --race race.json
 
 race.json: {"target": 1.88,
  "runs": [{"name": "classic", "seed": 0, "curve": [[seconds, step, loss], ...],

@@ -20,7 +20,7 @@ import pytest
 from presets import PRESETS
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
 DOCKERFILE, SLURM = HERE / "Dockerfile", HERE / "train.slurm"
 SMALL = ["--preset", "nano", "--vocab-size", "300", "--seq-len", "32", "--batch-size", "4",
          "--device", "cpu"]
@@ -134,7 +134,7 @@ def test_two_machines_by_hand(tmp_path, small, bin_folder):
     """The same torchrun line on both; here both are this machine."""
     line = ["torchrun", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d",
             "--rdzv-id", "1", "--rdzv-endpoint", f"127.0.0.1:{free_port()}",
-            HERE / "scale.py", *small, "--name", "both", "--steps", "3"]
+            ROOT / "07_scale/scale.py", *small, "--name", "both", "--steps", "3"]
     machines = [subprocess.Popen(line, cwd=tmp_path, env=environment(bin_folder), text=True,
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 for _ in range(2)]

@@ -10,7 +10,7 @@ whose result nobody needs, and pays two thirds of that.
 What runs again must do the same: dropout must drop the same numbers, autocast round the same way.
 Left out: choosing what to keep inside a block, the random state of a Mac's GPU.
 
-    python 07_scale/recompute.py      # memory and time of a step, with and without
+    python 07_scale/extras/recompute.py      # memory and time of a step, with and without
 
 Reads and writes nothing; scale.py trains with it. Next: memory.py.
 """

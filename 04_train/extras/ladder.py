@@ -11,8 +11,8 @@ where models are small, so the table has both.
 Left out: learning rates tuned for each rung, and texts that are read more than once: the law
 believes that every token is new.
 
-    python 04_train/ladder.py --flops 2e12 5e12 1.25e13
-    python 04_train/ladder.py --flops 2e12 5e12 1.25e13 --optimizer adamw --runs-dir adamw
+    python 04_train/extras/ladder.py --flops 2e12 5e12 1.25e13
+    python 04_train/extras/ladder.py --flops 2e12 5e12 1.25e13 --optimizer adamw --runs-dir adamw
 
 Every other option is train.py's. Writes a run folder for each point, and ladder.png beside them;
 what is finished is not trained again. Next: 05_sample/sample.py.

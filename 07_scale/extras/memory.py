@@ -5,7 +5,7 @@ recomputed, when the last gradients are on their way, and when the optimizer wor
 decides. Engines (engines.py, fsdp.py) differ in what every rank holds whole and what they divide.
 How near that is to real steps: tests/bench.py scale --memory, for a process alone, ddp and ZeRO;
 the others are arithmetic, and so are GPUs.
-Left out: time and money (plan.py); holes between blocks (04_train/length.py).
+Left out: time and money (plan.py); holes between blocks (04_train/extras/length.py).
 
 Used by engines.py and plan.py; reads and writes nothing. Next: engines.py.
 """

@@ -1,7 +1,7 @@
 """A run's metrics -> a picture of how it goes, and the table that it ends with.
 
-    python 04_train/report.py runs/tiny
-    python 04_train/report.py runs/tiny runs/tiny-2 --output compare.html
+    python 04_train/extras/report.py runs/tiny
+    python 04_train/extras/report.py runs/tiny runs/tiny-2 --output compare.html
 
 loss.png is drawn anew while a run goes: both losses, and in small what may explain them. What a run
 has not recorded is not drawn. report.html, page.py's, says all of it; of several runs it says what

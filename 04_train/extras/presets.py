@@ -199,9 +199,9 @@ PRESETS["pile"] = PRESETS["gpt2"] | dict(
     eval_every=500, eval_tokens=1_000_000, save_every=1000)
 PRESETS["go"] = PRESETS["small"] | dict(data=("the-stack,language=go,fim=0.5",))
 # These go on from a model that --init names. A little of what we think good Go is, after `go`:
-PRESETS["good-go"] = dict(data=("folder:04_train/good_go",), sampling="stream", lr=1e-4, warmup=5,
-                          seq_len=1024, batch_size=4, micro_batch=4, steps=40, eval_every=10,
-                          save_every=40)
+PRESETS["good-go"] = dict(data=("folder:04_train/extras/good_go",), sampling="stream", lr=1e-4,
+                          warmup=5, seq_len=1024, batch_size=4, micro_batch=4, steps=40,
+                          eval_every=10, save_every=40)
 # A text of yours, after a GPT-2 or a Llama:
 PRESETS["continue"] = dict(sampling="stream", lr=5e-5, warmup=10, seq_len=256, batch_size=8,
                            micro_batch=8, steps=200, eval_every=50, save_every=100)
