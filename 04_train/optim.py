@@ -9,7 +9,7 @@ Left out: other optimizers, state that is divided over processes.
     python 04_train/optim.py      # draws the schedules, and what Muon does to a gradient
     python 04_train/train.py --preset tiny --optimizer muon --schedule cosine --min-lr-share 0.1
 
-Reads and writes nothing: train.py calls it, checkpoints hold its state. Next: presets.py.
+Reads and writes nothing: train.py calls it, checkpoints hold its state. Next: runs.py.
 """
 
 import math
@@ -65,17 +65,19 @@ def learning_rate(step, config):  # exercise
     return config.lr * min(1.0, rise, low + (1 - low) * left)
 
 
-def clip(parameters, largest):  # exercise
-    """Scale all gradients by one factor, so that their norm is at most `largest`. Returns the norm
-    that they had, a float.
+def clip(gradients, largest, add=None):  # exercise
+    """Scale gradients by one factor, so that their norm is at most `largest`. Returns the norm that
+    they had, a float.
 
-    The norm is that of all numbers in all .grad together, the root of the sum of their squares (of
-    those that are not None). If it is larger than `largest`, every gradient is multiplied, in
-    place, by largest / norm; otherwise, nan included, none changes. (Pascanu et al. 2012, 3.2.)
+    The norm is that of all numbers in all tensors together, the root of the sum of their squares.
+    Where a process has only some of the gradients, add(tensor) gives the sum of that of all
+    processes: of the sum of the squares, in float64. If the norm is larger than `largest`, every
+    gradient is multiplied, in place, by largest / norm; otherwise, nan included, none changes.
+    (Pascanu et al. 2012, section 3.2.)
     Gradients [3] and [0, 4] with largest 1 become [0.6] and [0, 0.8]; 5 is returned.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients))
+    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = float(add(norm.double() ** 2) ** 0.5 if add else norm)
     if norm > largest:
         torch._foreach_mul_(gradients, largest / norm)
     return norm

@@ -10,12 +10,10 @@ A checkpoint is written aside, and gets its name when all of it is on the disk: 
 leaves whole ones. What is read is compared with its checksum first: a bit that a disk has flipped
 is noticed, and the checkpoint before it is named.
 
-    python 04_train/runs.py list
+    python 04_train/runs.py             # every run, and where it stands
     python 05_sample/sample.py --run tiny --checkpoint best
-    python 04_train/runs.py export FOLDER --run tiny   # for transformers, and everyone else
 
-train.py writes them; 05_sample and 06_eval read them. Left out: which run is meant (starting.py).
-Next: starting.py.
+train.py and 07_scale/scale.py write them, 05_sample and 06_eval read them. Next: train.py.
 """
 
 import dataclasses
@@ -34,7 +32,7 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import (Parser, add_options, by_hand, choose_device, file_hash, option, read_text, run,
+from console import (Parser, by_hand, choose_device, file_hash, option, read_text, run,
                      write_safely)
 
 import numpy as np
@@ -43,37 +41,38 @@ import torch
 from bpe import Tokenizer, tokenizer_class
 from data import prepare, reopen
 from gpt import make_model
-from presets import Config
 
-STATE = {"step", "seconds", "optimizer", "loader", "spikes", "engine", "data", "rng"}
+STATE = {"step", "seconds", "optimizer", "loader", "data", "rng"}  # what state.pt has, at least
 
 
 # ---- writing a checkpoint ----
 
 def tensors(model):
-    """{name: tensor} of all that a model has learned; a tensor with two names comes once."""
-    found = {}
+    """(name, tensor) of all that a model has learned; a tensor with two names comes once."""
+    seen = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), (name, tensor.detach()))
-    return dict(found.values())
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor.detach()
 
 
-def save_checkpoint(folder, step, model, state, keep=2, val=None):
-    """Write checkpoints/step-NNNNNN/ with the model's weights and `state`, a dict of plain values
-    and tensors. val: its validation bits per byte, or None if it was not evaluated.
+def save_checkpoint(folder, step, weights, state, keep=2, val=None):
+    """Write checkpoints/step-NNNNNN/. weights: (name, tensor) pairs, as tensors(model) gives them;
+    they may be made one by one. state: a dict of plain values and tensors. val: the validation bits
+    per byte, or None if it was not evaluated.
 
     The newest `keep` stay, and the best. OSError if it can't be written, ValueError if a weight is
     not finite: that would be nothing to go on from.
     """
-    if not all(tensor.isfinite().all() for tensor in model.parameters()):
-        raise ValueError(f"after step {step} some weights are not finite; not saved. A new run "
-                         "with a lower --lr may help")
     folder = Path(folder)
     target, aside = folder / "checkpoints" / f"step-{step:06}", folder / ".checkpoint.tmp"
     shutil.rmtree(aside, ignore_errors=True)  # what a kill may have left
     try:
         (aside / "weights").mkdir(parents=True)
-        for name, tensor in tensors(model).items():
+        for name, tensor in weights:
+            if not tensor.isfinite().all():
+                raise ValueError(f"after step {step} {name} is not finite; not saved. A new run "
+                                 "with a lower --lr may help")
             np.save(aside / "weights" / f"{name}.npy", tensor.cpu().numpy())
         with open(aside / "state.pt", "wb") as file:  # so that Python says why it can't
             torch.save(state, file)
@@ -94,10 +93,9 @@ def save_checkpoint(folder, step, model, state, keep=2, val=None):
         raise OSError(f"could not write {target}, the earlier ones are whole: {reason}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    there = all_checkpoints(folder)
-    stay = {*there[-keep:], best_checkpoint(folder)}  # and what may have been the best
-    for old in there:
-        if old not in stay and not damage(old, "val.json"):
+    stay = {*all_checkpoints(folder)[-keep:], best_checkpoint(folder)}
+    for old in all_checkpoints(folder):
+        if old not in stay and not damage(old, "val.json"):  # else it may have been the best
             remove(old)
 
 
@@ -206,7 +204,7 @@ def check(checkpoint, part):
 def load_weights(model, checkpoint):
     """Fill `model` with a checkpoint's weights. ValueError if they are damaged or don't fit."""
     check(checkpoint, "weights/")
-    ours, there = tensors(model), sorted((checkpoint / "weights").glob("*.npy"))
+    ours, there = dict(tensors(model)), sorted((checkpoint / "weights").glob("*.npy"))
     found = {path.name.removesuffix(".npy"): np.load(path, mmap_mode="c") for path in there}
     for name in sorted(ours.keys() | found.keys()):
         shapes = [tuple(one[name].shape) if name in one else "absent" for one in (ours, found)]
@@ -276,12 +274,30 @@ def read_run(folder):
         content = json.loads(read_text(path))
         data_hash, where = content.pop("data_hash"), content.pop("data_folders")
         where = [(float(share), folder.resolve() / part) for share, part in where]
-        return Config.from_json(content), data_hash, where
+        return config_from(content | (content["family"] or {})), data_hash, where
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no config.json") from None
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not the config of a run, or of one of an earlier version, "
                          f"which is to be trained anew ({error!r})") from None
+
+
+def config_from(content):
+    """The Config of these fields, or presets.FullConfig if it has more than Config. TypeError,
+    ValueError for what is none.
+    """
+    from train import Config as kind  # which imports this file
+    if content.keys() - {field.name for field in dataclasses.fields(kind)}:
+        from presets import FullConfig as kind
+    types = {int: int, float: (int, float), bool: bool, str: str, tuple: list}
+    for field in dataclasses.fields(kind):
+        value = content.get(field.name)
+        fits = isinstance(value, types.get(field.type, object))
+        if value is not None and (not fits or isinstance(value, bool) != (field.type is bool)):
+            raise ValueError(f"{field.name} is {value!r}")
+    if not all(isinstance(name, str) for name in content["data"]):
+        raise ValueError(f"data is {content['data']!r}")
+    return kind(**content | {"family": None})  # which FullConfig finds out by itself
 
 
 def read_config(folder):
@@ -293,6 +309,13 @@ def same_data(folder, data_hash, data):
     if data.hash != data_hash:
         raise ValueError(f"{folder} was trained on data {data_hash}, but its data are now "
                          f"{data.hash}: the source has changed")
+
+
+def find_run(runs_dir, name):
+    """The folder of the newest run NAME or NAME-2, NAME-3 ..., or None if there is none."""
+    runs = [path.parent for path in Path(runs_dir).glob("*/config.json")
+            if re.fullmatch(rf"{re.escape(name)}(-\d+)?", path.parent.name)]
+    return max(runs, key=lambda run: (run / "config.json").stat().st_mtime, default=None)
 
 
 def newest_run(runs_dir="runs", name=None):
@@ -335,8 +358,7 @@ def run_data(folder, by_hand=False, data_dir=None):
         data = reopen(where, by_hand, check=True)
     else:
         tokenizer = tokenizer_class(by_hand).load(folder / "tokenizer.json")
-        data = prepare(config.data, None, data_dir or config.data_dir, tokenizer, by_hand,
-                       1 if by_hand else os.cpu_count() or 1)
+        data = prepare(config.data, None, data_dir or config.data_dir, tokenizer, by_hand)
     same_data(folder, data_hash, data)
     return data
 
@@ -351,7 +373,7 @@ def restore_weights(folder, config, data, model):
     checkpoint = newest_checkpoint(folder)
     if not checkpoint:
         if config.init:
-            from starting import begin  # with the model of a Hugging Face folder
+            from starting import begin  # with the weights of a model from elsewhere
             begin(model, config.init)
         return {"step": 0, "seconds": 0.0}
     state = load_state(checkpoint)
@@ -407,13 +429,8 @@ class ModelOptions(RunOptions):
         if self.run or self.checkpoint != "newest":
             of_a_run = f"--run {self.run}" if self.run else f"--checkpoint {self.checkpoint}"
             raise ValueError(f"{of_a_run} and --weights {self.weights}: give one of them")
-        from formats import load as load_tokenizer
-        from weights import read_model
-        model = read_model(self.weights, choose_device(self.device), by_hand=self.plain())
-        tokenizer = load_tokenizer(self.weights)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise ValueError(f"{self.weights} has a tokenizer of {tokenizer.vocab_size} ids, but a "
-                             f"model of {model.config.vocab_size}")
+        from weights import open_model
+        model, tokenizer = open_model(self.weights, choose_device(self.device), self.plain())
         return self.weights, model, tokenizer, model.config, None
 
 
@@ -421,23 +438,8 @@ class ModelOptions(RunOptions):
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("list", help="every run, and where it stands")
-    command.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
-    command = commands.add_parser("export", help="write a run's model as a Hugging Face folder")
-    command.add_argument("folder", help="where to; transformers loads it, and so does --weights")
-    add_options(command, RunOptions)
-    given = vars(parser.parse_args(argv))
-    if given.pop("command") == "export":
-        target = given.pop("folder")
-        if not target:
-            raise ValueError("say where to export to")
-        from weights import export
-        folder, model, tokenizer, _, step = RunOptions(**given).load()
-        export(model, tokenizer, target)
-        print(f"wrote {target}: {folder}, step {step}")
-        return
-    for folder in sorted(Path(given["runs_dir"]).glob("*")):
+    parser.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
+    for folder in sorted(Path(parser.parse_args(argv).runs_dir).glob("*")):
         if checkpoint := newest_checkpoint(folder):
             try:
                 config = read_config(folder)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from family import model_config
 from gpt import GPT, GPTConfig, make_model
 from optim import (SCHEDULES, adamw_by_hand, clip, describe, learning_rate, main, make_optimizer,
                    nesterov, orthogonalize, orthogonalize_parts)
-from presets import Config
+from train import Config
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
 
@@ -94,14 +95,20 @@ def test_learning_rate_at_the_corners(schedule):
 
 def test_clip():
     """By hand, one number after the other; below the limit, and beside a nan, nothing changes."""
-    a, b, c = (torch.nn.Parameter(torch.zeros(n)) for n in (1, 2, 1))
-    a.grad, b.grad = torch.tensor([3.0]), torch.tensor([0.0, 4.0])
-    assert clip([a, b, c], 6.0) == pytest.approx(5)
-    assert a.grad.tolist() == [3] and b.grad.tolist() == [0, 4] and c.grad is None
-    assert clip([a, b, c], 1.0) == pytest.approx(5), "the norm before, not after"
-    assert a.grad.tolist() == pytest.approx([0.6]) and b.grad.tolist() == pytest.approx([0, 0.8])
-    a.grad = torch.tensor([math.nan])
-    assert math.isnan(clip([a, b], 1.0)) and b.grad[1].item() == pytest.approx(0.8)
+    a, b = torch.tensor([3.0]), torch.tensor([0.0, 4.0])
+    assert clip([a, b], 6.0) == pytest.approx(5)
+    assert a.tolist() == [3] and b.tolist() == [0, 4]
+    assert clip([a, b], 1.0) == pytest.approx(5), "the norm before, not after"
+    assert a.tolist() == pytest.approx([0.6]) and b.tolist() == pytest.approx([0, 0.8])
+    a[:] = math.nan
+    assert math.isnan(clip([a, b], 1.0)) and b[1].item() == pytest.approx(0.8)
+
+
+def test_clip_of_a_part():
+    """Others have the rest: its squares, 9, are added to ours, 16."""
+    ours = torch.tensor([0.0, 4.0])
+    assert clip([ours], 1.0, lambda square: square + 9) == pytest.approx(5)
+    assert ours.tolist() == pytest.approx([0, 0.8])
 
 
 def test_adamw_by_hand():
@@ -248,7 +255,7 @@ def test_optimizer_is_muon():
                                                         "positions": "learned"}])
 def test_groups_add_up(optimizer, shape):
     """Every parameter is in one group and once, and the lines say so."""
-    model = make_model(Config(**shape, n_layer=2, optimizer=optimizer).gpt(61))
+    model = make_model(model_config(**shape, vocab_size=61, n_layer=2))
     made = make_optimizer(model, Config(optimizer=optimizer, lr=0.001))
     grouped = [p for group in made.param_groups for p in group["params"]]
     assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))

@@ -1,9 +1,9 @@
 """Tests of runs.py: whole, or not there."""
 
-import dataclasses
 import errno
 import io
 import json
+import os
 import random
 import shutil
 
@@ -14,10 +14,10 @@ import torch
 import runs
 from bpe import Tokenizer
 from gpt import GPT
-from presets import Config
-from runs import (ModelOptions, all_checkpoints, best_checkpoint, find_checkpoint, load, load_run,
-                  load_state, load_weights, main, newest_checkpoint, newest_run, save_checkpoint,
-                  step_of)
+from runs import (ModelOptions, all_checkpoints, best_checkpoint, find_checkpoint, find_run, load,
+                  load_run, load_state, load_weights, main, newest_checkpoint, newest_run,
+                  save_checkpoint, step_of, tensors)
+from train import Config
 
 
 def linear(value):
@@ -28,7 +28,7 @@ def linear(value):
 
 def test_save_and_load(tmp_path):
     for step in (5, 10, 15):
-        save_checkpoint(tmp_path, step, linear(step), {"step": step, "rng": torch.ones(3)})
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {"step": step, "rng": torch.ones(3)})
     newest = newest_checkpoint(tmp_path)
     assert newest.name == "step-000015"
     assert sorted(p.name for p in newest.parent.iterdir()) == ["step-000010", "step-000015"]
@@ -46,7 +46,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path, keep):
     """After each save: the last `keep`, and the lowest value so far, of equals the first."""
     vals = [3.0, None, 2.0, 2.5, None, 2.0, float("nan"), 1.5, 4.0, 4.0, 4.0]
     for step, val in enumerate(vals):
-        save_checkpoint(tmp_path, step, linear(step), {}, keep, val)
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {}, keep, val)
         seen = [(v, i) for i, v in enumerate(vals[:step + 1]) if v is not None and v == v]
         expected = {*range(max(0, step - keep + 1), step + 1), min(seen)[1]}
         assert kept(tmp_path) == sorted(expected), f"after step {step}"
@@ -56,7 +56,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path, keep):
 def test_without_an_evaluation_there_is_no_best_one(tmp_path):
     assert best_checkpoint(tmp_path) is None
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, linear(step), {})
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {})
     assert best_checkpoint(tmp_path) is None and kept(tmp_path) == [2, 3]
     (newest_checkpoint(tmp_path) / "val.json").unlink()
     assert best_checkpoint(tmp_path) is None
@@ -66,7 +66,7 @@ def test_find_checkpoint(tmp_path):
     with pytest.raises(ValueError, match="no checkpoint 'best'; it has: none"):
         find_checkpoint(tmp_path, "best")
     for step, val in ((1, 2.0), (2, 1.0), (3, 1.5), (4, None)):
-        save_checkpoint(tmp_path, step, linear(step), {}, val=val)
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {}, val=val)
     for which, step in (("newest", 4), ("best", 2), ("3", 3)):
         assert find_checkpoint(tmp_path, which).name == f"step-00000{step}"
     for which in ("1", "x", ""):
@@ -79,31 +79,31 @@ def test_a_folder_that_is_no_checkpoint_is_left_alone(tmp_path):
     copy = tmp_path / "checkpoints" / "step-000001-good"
     copy.mkdir(parents=True)
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, linear(step), {})
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {})
     assert copy.exists() and newest_checkpoint(tmp_path).name == "step-000003"
 
 
 def test_steps_are_numbers_not_words(tmp_path):
     for step in (999_998, 999_999, 1_000_000):
-        save_checkpoint(tmp_path, step, linear(step), {})
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {})
     assert newest_checkpoint(tmp_path).name == "step-1000000"
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
-    save_checkpoint(tmp_path, 1, linear(1), {})
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
     with pytest.raises(ValueError, match="not finite"):
-        save_checkpoint(tmp_path, 2, linear(float("inf")), {})
+        save_checkpoint(tmp_path, 2, tensors(linear(float("inf"))), {})
     assert newest_checkpoint(tmp_path).name == "step-000001"
 
 
 def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, 1, linear(1), {})
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
 
     def full(*args):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\n...")
     monkeypatch.setattr(runs.torch, "save", full)
     with pytest.raises(OSError, match="the earlier ones are whole"):
-        save_checkpoint(tmp_path, 2, linear(2), {})
+        save_checkpoint(tmp_path, 2, tensors(linear(2)), {})
     assert kept(tmp_path) == [1]
 
     def full_for_python(*args):  # what torch makes of it when Python writes the file
@@ -113,7 +113,7 @@ def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
             raise RuntimeError("unexpected pos 704 vs 598")
     monkeypatch.setattr(runs.torch, "save", full_for_python)
     with pytest.raises(OSError, match="earlier ones are whole: .*No space left on device"):
-        save_checkpoint(tmp_path, 2, linear(2), {})
+        save_checkpoint(tmp_path, 2, tensors(linear(2)), {})
     assert kept(tmp_path) == [1]
 
 
@@ -121,7 +121,7 @@ def test_a_file_in_the_way(tmp_path):
     """As a user without the right to write there would see it."""
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(OSError, match="could not write .*step-000001, "):
-        save_checkpoint(tmp_path, 1, linear(1), {})
+        save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
     with pytest.raises(OSError, match="File exists: .*checkpoints"):
         runs.start_run(tmp_path / "checkpoints", "a")
     (tmp_path / "runs").symlink_to(tmp_path / "a disk that is not there")
@@ -131,11 +131,11 @@ def test_a_file_in_the_way(tmp_path):
 
 def test_what_a_kill_leaves_behind_is_no_obstacle(tmp_path):
     """Half a checkpoint that was being written, half of one that was being deleted."""
-    save_checkpoint(tmp_path, 1, linear(1), {})
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
     for name in (".checkpoint.tmp", ".step-000001.tmp"):
         shutil.copytree(newest_checkpoint(tmp_path), tmp_path / name)
     for step in (2, 3):
-        save_checkpoint(tmp_path, step, linear(step), {})
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {})
     assert kept(tmp_path) == [2, 3] and [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
 
 
@@ -146,7 +146,7 @@ def whole_state(step):
 def test_every_flipped_bit_is_noticed(tmp_path):
     """In any file of a checkpoint. The one before it is named; which is the best is forgotten."""
     for step in (1, 2):
-        save_checkpoint(tmp_path, step, linear(step), whole_state(step), val=1.0 / step)
+        save_checkpoint(tmp_path, step, tensors(linear(step)), whole_state(step), val=1.0 / step)
     newest, rng = newest_checkpoint(tmp_path), random.Random(0)
     for file in [p for p in newest.rglob("*") if p.is_file()]:
         whole = file.read_bytes()
@@ -187,15 +187,15 @@ def reseal(checkpoint):
 
 def test_what_does_not_belong_together(tmp_path):
     """Whole files, but of another model, another step, or of less than a run."""
-    save_checkpoint(tmp_path, 1, linear(1), {"step": 1})
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), {"step": 1})
     newest = newest_checkpoint(tmp_path)
     with pytest.raises(ValueError, match=r"doesn't fit .*: bias is \(2,\), not \(3,\)"):
         load_weights(torch.nn.Linear(3, 3), newest)
     with pytest.raises(ValueError, match=r"doesn't fit .*: bias is \(2,\), not absent"):
         load_weights(torch.nn.Linear(2, 2, bias=False), newest)
-    with pytest.raises(ValueError, match="it lacks data, engine, loader, optimizer, rng, seconds"):
+    with pytest.raises(ValueError, match="it lacks data, loader, optimizer, rng, seconds"):
         load_state(newest)
-    save_checkpoint(tmp_path, 2, linear(1), whole_state(3))
+    save_checkpoint(tmp_path, 2, tensors(linear(1)), whole_state(3))
     with pytest.raises(ValueError, match="step-000002/state.pt is the state after step 3"):
         load_state(newest_checkpoint(tmp_path))
     torch.save([1], newest / "state.pt")
@@ -212,7 +212,7 @@ def test_one_tensor_can_be_read_alone(tmp_path):
     model[1].weight = torch.nn.Parameter(model[0].weight.detach().T.clone())
     model[1].bias = model[1].bias
     model.register_module("again", model[0])  # as a tied head
-    save_checkpoint(tmp_path, 1, model, {})
+    save_checkpoint(tmp_path, 1, tensors(model), {})
     newest = newest_checkpoint(tmp_path)
     assert sorted(p.name for p in (newest / "weights").iterdir()) == [
         "0.bias.npy", "0.weight.npy", "1.bias.npy", "1.weight.npy"]
@@ -229,11 +229,11 @@ def test_a_run_that_goes_on_while_it_is_read(tmp_path, monkeypatch):
         json.dumps(config.to_json() | {"data_hash": "", "data_folders": []}))
     tokenizer.save(tmp_path / "tokenizer.json")
     model = GPT(config.gpt(tokenizer.vocab_size))
-    save_checkpoint(tmp_path, 1, model, {})
+    save_checkpoint(tmp_path, 1, tensors(model), {})
 
     def meanwhile(checkpoint, part, check=runs.check):
         if step_of(checkpoint) < 5:
-            save_checkpoint(tmp_path, step_of(checkpoint) + 1, model, {}, keep=1)
+            save_checkpoint(tmp_path, step_of(checkpoint) + 1, tensors(model), {}, keep=1)
         check(checkpoint, part)
     monkeypatch.setattr(runs, "check", meanwhile)
     assert load_run(tmp_path)[3] == 5 and len(all_checkpoints(tmp_path)) == 1
@@ -241,23 +241,23 @@ def test_a_run_that_goes_on_while_it_is_read(tmp_path, monkeypatch):
 
 def test_what_may_have_been_the_best_is_kept(tmp_path):
     for step, val in ((1, 1.0), (2, 3.0)):
-        save_checkpoint(tmp_path, step, linear(step), {}, val=val)
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {}, val=val)
     path = tmp_path / "checkpoints" / "step-000001" / "val.json"
     path.write_text(path.read_text().replace("1", "7"))
     for step in (3, 4):
-        save_checkpoint(tmp_path, step, linear(step), {}, val=3.0)
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {}, val=3.0)
     assert kept(tmp_path) == [1, 2, 3, 4] and best_checkpoint(tmp_path).name == "step-000002"
 
 
 def test_the_best_one_is_looked_for_again(tmp_path, monkeypatch):
     """The trainer deletes it while it is looked for."""
     for step, val in ((2, 2.0), (3, 3.0)):
-        save_checkpoint(tmp_path, step, linear(step), {}, val=val)
+        save_checkpoint(tmp_path, step, tensors(linear(step)), {}, val=val)
 
     def meanwhile(checkpoint, val_of=runs.val_of, done=[]):
         if not done:
             done.append(1)
-            save_checkpoint(tmp_path, 4, linear(4), {}, keep=1, val=1.0)
+            save_checkpoint(tmp_path, 4, tensors(linear(4)), {}, keep=1, val=1.0)
         return val_of(checkpoint)
     monkeypatch.setattr(runs, "val_of", meanwhile)
     assert best_checkpoint(tmp_path).name == "step-000004"
@@ -291,41 +291,45 @@ def test_newest_run(tmp_path):
         with pytest.raises(ValueError, match=message):
             newest_run(tmp_path, "a" if "'a'" in message else None)
     for name in ("b", "a"):
-        save_checkpoint(tmp_path / name, 1, linear(1), {})
+        save_checkpoint(tmp_path / name, 1, tensors(linear(1)), {})
     (tmp_path / "unfinished").mkdir()
     assert newest_run(tmp_path).name == "a" and newest_run(tmp_path, "b").name == "b"
     (newest_checkpoint(tmp_path / "b") / "model.pt").touch()  # one of an earlier version
     assert newest_run(tmp_path).name == "a", "it is in nobody's way"
 
 
-def test_list_and_export(tmp_path, capsys, fails):
-    pytest.importorskip("safetensors", reason="an oracle of tests/requirements.txt")
+def test_list_and_load(tmp_path, capsys):
     tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
     config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     folder = runs.start_run(tmp_path / "runs", "one")
     (folder / "config.json").write_text(json.dumps(
         config.to_json() | {"data_hash": "", "data_folders": []}))
     tokenizer.save(folder / "tokenizer.json")
-    save_checkpoint(folder, 5, GPT(config.gpt(tokenizer.vocab_size), seed=5), {}, val=1.0)
-    model = GPT(config.gpt(tokenizer.vocab_size))
-    save_checkpoint(folder, 7, model, {}, val=2.0)
-    main(["list", "--runs-dir", str(tmp_path / "runs")])
+    for step, val in ((5, 1.0), (7, 2.0)):
+        model = GPT(config.gpt(tokenizer.vocab_size), seed=step)
+        save_checkpoint(folder, step, tensors(model), {}, val=val)
+    main(["--runs-dir", str(tmp_path / "runs")])
     assert capsys.readouterr().out.startswith("one                  step 7 of 350, python, 1 l")
-    main(["export", str(tmp_path / "out"), "--runs-dir", str(tmp_path / "runs"), "--run", "one"])
-    assert "one, step 7" in capsys.readouterr().out
-    main(["export", str(tmp_path / "best"), "--runs-dir", str(tmp_path / "runs"), "--checkpoint",
-          "best"])
-    assert "one, step 5" in capsys.readouterr().out
     assert load_run(folder)[3] == 7 and load_run(folder, which="best")[3] == 5
-    assert "no checkpoint '6'; it has: newest, best, 5, 7" in fails(
-        main, "export", tmp_path / "x", "--runs-dir", tmp_path / "runs", "--checkpoint", 6)
-    with pytest.raises(ValueError, match="--checkpoint best and --weights .*: give one of them"):
-        ModelOptions(weights=str(tmp_path / "out"), checkpoint="best").load()
-    _, found, vocabulary, shape, step = ModelOptions(weights=str(tmp_path / "out")).load()
-    shape = dataclasses.replace(shape, by_hand=False)  # True where PYTHONPATH has a reader's file
-    assert step is None and shape == model.config and vocabulary.hash == tokenizer.hash
-    for (name, ours), theirs in zip(model.state_dict().items(), found.state_dict().values()):
-        assert torch.equal(ours, theirs), name
-    assert "no run 'two'" in fails(main, "export", tmp_path / "x", "--run", "two", "--runs-dir",
-                                   tmp_path / "runs")
-    assert not (tmp_path / "x").exists()
+    with pytest.raises(ValueError, match="no checkpoint '6'; it has: newest, best, 5, 7"):
+        load_run(folder, which="6")
+    with pytest.raises(ValueError, match="--checkpoint best and --weights x: give one of them"):
+        ModelOptions(weights="x", checkpoint="best").load()
+
+
+def test_find_run(tmp_path):
+    assert find_run(tmp_path, "a") is None
+    for time, name in enumerate(("a-2", "a-b", "a-3")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+        os.utime(tmp_path / name / "config.json", (time, time))
+    assert find_run(tmp_path, "a").name == "a-3" and find_run(tmp_path, "a-b").name == "a-b"
+
+
+def test_a_config_with_more_fields(tmp_path):
+    """Another family, label smoothing ...: extras/presets.py's Config, and back."""
+    from presets import ALL, FullConfig
+    for config in (FullConfig(**ALL["scratch"]), FullConfig(z_loss=0.1), Config(steps=3)):
+        (tmp_path / "config.json").write_text(json.dumps(
+            config.to_json() | {"data_hash": "", "data_folders": []}))
+        assert runs.read_config(tmp_path) == config

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+import beside
+import length
 import train as module
+from budget import flops_per_token, training_memory
 from console import holding, run
-from engine import Engine
+from data import Ids, prepare, token_bytes
 from gpt import GPT, GPTConfig
 from optim import learning_rate, make_optimizer
-from presets import Config
 from runs import (best_checkpoint, load, load_run, newest_checkpoint, read_config, read_run,
-                  run_data, save_checkpoint, start_run, step_of, write_config)
-from budget import training_memory
-from data import prepare
-from train import accumulate, main, train
-from validation import evaluate
+                  run_data, save_checkpoint, start_run, step_of, tensors, write_config)
+from train import (PRESETS, Config, choose_run, evaluate, main, read_command_line, score, table,
+                   train, train_step)
 from weights import export
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
@@ -42,87 +42,149 @@ def random_ids(*shape, seed=0):
     return torch.randint(61, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def gradients(model):
-    found = [p.grad.clone() for p in model.parameters()]
-    model.zero_grad()
-    return found
+# ---- a step ----
 
+class Recorder:
+    """Stands for an optimizer, and keeps the gradients that it was to step by."""
 
-# ---- the parts of a step ----
+    def __init__(self, model):
+        self.model, self.param_groups = model, []
+
+    def step(self):
+        self.gradients = [p.grad.clone() for p in self.model.parameters()]
+
+    def zero_grad(self):
+        self.model.zero_grad()
+
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 6])
-def test_accumulate_gives_the_gradients_of_one_big_batch(micro_batch, masked):
-    """Also when the micro-batches hold different numbers of targets."""
+def test_micro_batches_give_the_gradients_of_one_big_batch(micro_batch, masked):
+    """Also when they hold different numbers of targets."""
     model, ids, targets = random_model(), random_ids(6, 16), random_ids(6, 16, seed=1)
     if masked:
         targets[0, :15] = targets[1] = targets[4, 3] = -1
-    n = int((targets >= 0).sum())
-    losses = model.loss(ids, targets)
-    (losses.sum() / n).backward()
-    expected = gradients(model)
-    total = accumulate(model.loss, ids, targets, micro_batch, n, Engine())
-    assert total == pytest.approx(losses.sum().item(), rel=1e-5)
-    for a, b in zip(gradients(model), expected):
+    expected = model.loss(ids, targets).sum() / (targets >= 0).sum()
+    expected.backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    config, recorder = Config(micro_batch=micro_batch, grad_clip=1e9), Recorder(model)
+    mean, norm = train_step(model, recorder, (ids.numpy(), targets.numpy()), 0, config)
+    assert mean == pytest.approx(expected.item(), rel=1e-5), (
+        "divide each micro-batch's sum by the targets of the whole batch")
+    for a, b in zip(recorder.gradients, gradients):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    whole = torch.cat([gradient.flatten() for gradient in gradients])
+    assert norm == pytest.approx(whole.norm().item(), rel=1e-5)
+    assert all(p.grad is None for p in model.parameters()), "call zero_grad() in the end"
 
 
-def test_accumulate_tells_the_engine_which_is_the_last():
-    told = []
-
-    class Listener(Engine):
-        def begin(self, last):
-            told.append(last)
-    accumulate(random_model().loss, random_ids(5, 16), random_ids(5, 16), 2, 80, Listener())
-    assert told == [False, False, True]
+def test_a_batch_without_targets_changes_nothing_into_nan():
+    model, ids = random_model(), random_ids(2, 16).numpy()
+    mean, norm = train_step(model, Recorder(model), (ids, np.full_like(ids, -1)), 0, Config())
+    assert mean == norm == 0
 
 
-class NoStop:
-    asked = False
-
-
-def test_take_step():
+def test_train_step():
     """The rate of the schedule, the gradients clipped, one AdamW step, gradients cleared."""
     config = Config(lr=0.01, warmup=10, grad_clip=0.05, micro_batch=2, weight_decay=0.0)
     model, twin = random_model(), random_model()
     ids = random_ids(4, 17).numpy()
     batch = ids[:, :-1], ids[:, 1:]
-    loss, norm, stopped = module.take_step(model, make_optimizer(model, config), batch, 3, config,
-                                           Engine(), NoStop)
+    loss, norm = train_step(model, make_optimizer(model, config), batch, 3, config)
     x, y = (torch.from_numpy(rows) for rows in batch)
     expected = twin.loss(x, y).mean()
     expected.backward()
-    assert loss == pytest.approx(expected.item(), rel=1e-5) and not stopped
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
     whole = torch.cat([p.grad.flatten() for p in twin.parameters()])
     assert norm == pytest.approx(whole.norm().item(), rel=1e-4) and norm > 0.05
-    assert all(p.grad is None for p in model.parameters())
     for a, b in zip(model.parameters(), twin.parameters()):
         clipped = b.grad * 0.05 / norm
         step = -0.004 * clipped / (clipped.abs() + 1e-8)  # AdamW's first step; rate 0.01 * 4 / 10
         torch.testing.assert_close(a - b, step, rtol=1e-2, atol=1e-5)
 
 
-def test_take_step_gives_each_group_its_rate():
+def test_train_step_gives_each_group_its_rate():
     """One schedule, and each group's own peak."""
     config = Config(optimizer="muon", lr=0.01, muon_lr=0.5, warmup=10, steps=100)
     model, ids = random_model(), random_ids(2, 16).numpy()
     optimizer = make_optimizer(model, config)
     for step, share in ((3, 0.4), (20, 1.0), (75, 0.5)):
-        module.take_step(model, optimizer, (ids, ids), step, config, Engine(), NoStop)
+        train_step(model, optimizer, (ids, ids), step, config)
         found = [group["lr"] for group in optimizer.param_groups]
         assert found == pytest.approx([0.5 * share, 0.01 * share]), f"step {step}"
 
 
-def test_take_step_computes_in_the_dtype_that_was_asked_for(monkeypatch):
-    seen = []
-    monkeypatch.setattr(module, "accumulate", lambda loss, *rest: (
-        seen.append(model.head(torch.ones(1, 32)).dtype), 0.0)[1])
+def test_train_step_computes_in_the_dtype_that_was_asked_for():
     for dtype in ("float32", "bfloat16"):
-        model = random_model()
-        ids = random_ids(1, 16).numpy()
-        module.take_step(model, make_optimizer(model, Config()), (ids, ids), 0, Config(dtype=dtype),
-                         Engine(), NoStop)
-    assert seen == [torch.float32, torch.bfloat16]
+        seen, model, ids = [], random_model(), random_ids(1, 16).numpy()
+
+        def loss(x, y):
+            seen.append(model.head(torch.ones(1, 32)).dtype)
+            return model.loss(x, y)
+        config = Config(dtype=dtype)
+        train_step(model, make_optimizer(model, config), (ids, ids), 0, config, loss)
+        assert seen == [getattr(torch, dtype)]
+
+
+def test_train_step_stops_at_what_is_not_finite():
+    """Before the weights are touched; and it says where that began."""
+    model, ids = random_model(), random_ids(2, 16).numpy()
+    with torch.no_grad():
+        model.blocks[1].mlp.up.weight[3, 4] = math.inf
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match="^step 8: loss nan.*blocks.1.mlp.up.weight: 0 nan and 1"):
+        train_step(model, make_optimizer(model, Config()), (ids, ids), 7, Config())
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before))
+
+
+# ---- evaluation ----
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("n", [2, 9, 16, 17, 18, 100])
+def test_score(n, world):
+    """As one window after the other; a sum over processes that call the model equally often."""
+    model, ids = random_model().eval(), random_ids(n).numpy()
+    expected = []
+    for start in range(0, n - 1, 16):
+        window = torch.from_numpy(ids[start:start + 17])[None]
+        expected += model.loss(window[:, :-1], window[:, 1:]).flatten().tolist()
+    calls, loss, found = [], model.loss, 0
+    for rank in range(world):
+        calls.append(0)
+
+        def count(*inputs):
+            calls[-1] += 1
+            return loss(*inputs)
+        model.loss = count
+        found = found + score(model, ids, batch_size=2, rank=rank, world=world)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert len(set(calls)) == 1, "a model that is divided over processes needs all of them"
+
+
+def test_score_of_spans():
+    """Some windows only, of which the first predictions may be left out."""
+    model, ids = random_model().eval(), random_ids(60).numpy()
+    found = score(model, ids, [(0, 0), (8, 8), (40, 3)])
+    window = torch.from_numpy(ids[8:25])[None]
+    expected = model.loss(window[:, :-1], window[:, 1:])[0].detach().numpy()
+    np.testing.assert_allclose(found[16:24], expected[8:], rtol=1e-5)
+    assert (found[24:43] == 0).all() and (found[43:56] > 0).all() and (found[56:] == 0).all()
+
+
+def test_evaluate_on_a_part():
+    """Windows spread evenly: here every third of the seven, and what they score counts, alone."""
+    model, ids, sizes = random_model().eval(), Ids(random_ids(7 * 16 + 1).numpy()), [1] * 61
+    nats = score(model, ids.read(0, 113))
+    part = np.concatenate([nats[0:16], nats[48:64], nats[96:112]])
+    assert evaluate(model, ids, sizes, 40) == pytest.approx(part.mean() / math.log(2))
+    assert evaluate(model, ids, sizes) == pytest.approx(nats.mean() / math.log(2))
+
+
+def test_table():
+    lines = table({"zlib -9": 2.0, "this model": 1.5, "uniform": 3.25}).splitlines()
+    assert [line.split() for line in lines] == [["uniform", "3.250"], ["zlib", "-9", "2.000"],
+                                                ["this", "model", "1.500", "<--"]]
 
 
 # ---- whole runs ----
@@ -188,9 +250,9 @@ def leave_out(monkeypatch):
     """Pictures take a second each, and how fast the machine is half of one; where they are not what
     is tested, they are left out.
     """
-    monkeypatch.setattr(module, "redraw", lambda folder: None)
-    monkeypatch.setattr(module, "page", lambda folders, path: None)
-    monkeypatch.setattr(module, "matmul_peak", lambda device, dtype: 1e11)
+    monkeypatch.setattr(beside.Beside, "redraw", lambda self: None)
+    monkeypatch.setattr(beside, "page", lambda folders, path: None)
+    monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e11)
 
 
 @pytest.fixture
@@ -232,7 +294,7 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys, monkeypatch
     assert out.count(" moves ") == 2, "what moves what"
     assert [m["lr"] for m in rows if "loss" in m] == [learning_rate(s, config) for s in range(12)]
     data = prepare(config.data, config.vocab_size, config.data_dir, by_hand=config.by_hand)
-    expected = evaluate(load_run(folder)[0], data.val, module.token_bytes(data.tokenizer))
+    expected = evaluate(load_run(folder)[0], data.val, token_bytes(data.tokenizer))
     assert rows[-1]["val_bits_per_byte"] == pytest.approx(expected, rel=1e-6)
     model, tokenizer, config, step = load_run(folder)
     assert step == 12 and model.config.vocab_size == tokenizer.vocab_size == 300
@@ -265,19 +327,19 @@ def test_stopping_and_resuming_is_as_if_nothing_had_happened(arguments, tmp_path
     main(arguments)
     whole = tmp_path / "runs" / "nano"
 
-    class StopAfter(Engine):
-        left = 6
-
-        def sum(self, values):
-            if len(values) == 2:  # what a step sums: nats, and whether it was asked to stop
-                self.left -= 1
-                return np.array([values[0], self.left == 0])
-            return values
-    config = read_config(whole)
+    config, calls = read_config(whole), []
     halves = start_run(tmp_path / "runs", "halves")
     data = prepare(config.data, config.vocab_size, config.data_dir, by_hand=config.by_hand)
     write_config(halves, config, data)
-    assert train(config, halves, data, StopAfter()) is None
+
+    def interrupted(*arguments):  # by Ctrl-C, in the sixth step
+        calls.append(1)
+        if len(calls) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_step(*arguments)
+    monkeypatch.setattr(module, "train_step", interrupted)
+    assert train(config, halves, data) is None
+    monkeypatch.setattr(module, "train_step", train_step)
     assert newest_checkpoint(halves).name == "step-000006"
     if sampling:
         first, last = (load(newest_checkpoint(run) / "state.pt")["loader"]["samplers"][0]
@@ -315,10 +377,8 @@ def test_kill_and_resume(long_run, signal_name, moment, fork):
     arguments, whole = long_run
     folder = whole.parent / f"{signal_name}-{moment}"
     arguments = [*arguments, "--name", folder.name]
-    take_step = module.take_step
-
     def slow_steps():  # so that there is time to end it
-        module.take_step = lambda *args: (time.sleep(0.05), take_step(*args))[1]
+        module.train_step = lambda *args: (time.sleep(0.05), train_step(*args))[1]
         main(arguments)
     process = fork(slow_steps)
     deadline = time.monotonic() + 60
@@ -349,7 +409,7 @@ def test_the_best_checkpoint_is_kept(arguments, tmp_path, monkeypatch):
     """Of those that are saved: a better value at a step that isn't saved is only reported."""
     values = {2: 3.0, 4: 1.0, 5: 0.5, 6: 2.0, 8: 1.5, 10: 1.5, 12: 2.0}
     coming = iter([*values.values(), 9.0])
-    monkeypatch.setattr(module, "evaluate", lambda *args, engine=None: next(coming))
+    monkeypatch.setattr(module, "evaluate", lambda *args: next(coming))
     main([*arguments, "--save-every", "2", "--eval-every", "5", "--keep", "1"])
     folder = tmp_path / "runs" / "nano"
     seen = {m["step"]: m["val_bits_per_byte"] for m in metrics(folder)[:-1]
@@ -392,7 +452,7 @@ def test_a_nan_stops_the_run_before_it_is_saved(arguments, tmp_path, monkeypatch
 
     def poisoned(self, ids, targets, **how):
         calls.extend([1] * torch.is_grad_enabled())  # in training, not in an evaluation
-        bad = len(calls) == 3 + 7  # three were a rehearsal
+        bad = len(calls) == 7
         return loss(self, ids, targets, **how) * (float("nan") if bad else 1)
     monkeypatch.setattr(GPT, "loss", poisoned)
     quiet = [*arguments, "--eval-every", "100", "--save-every", "1"]
@@ -450,7 +510,7 @@ def test_flops_say_how_long(arguments, tmp_path):
     main([*arguments[:6], *arguments[8:], "--flops", "2e9"])
     folder = tmp_path / "runs" / "nano"
     config = read_config(folder)
-    per_step = 4 * 32 * module.flops_per_token(config.gpt(300))
+    per_step = 4 * 32 * flops_per_token(config.gpt(300))
     assert 0 <= config.steps * per_step - 2e9 < per_step and config.flops == 0
     main([*arguments[:6], *arguments[8:], "--flops", "2.5e9", "--resume"])
     assert read_config(folder).steps > config.steps > 1
@@ -574,7 +634,7 @@ def test_resume_without_a_run_starts_one(arguments, tmp_path, capsys):
 
 @pytest.mark.usefixtures("quick")
 def test_checkpoint_of_another_shape_is_refused(nano):
-    save_checkpoint(nano, 13, GPT(SMALL), {})
+    save_checkpoint(nano, 13, tensors(GPT(SMALL)), {})
     with pytest.raises(ValueError, match="doesn't fit the config"):
         load_run(nano)
 
@@ -590,15 +650,57 @@ def test_training_memory_is_what_a_step_takes(optimizer, micro_batch, dtype):
                     batch_size=2 * micro_batch, seq_len=32, n_layer=2, d_model=128, d_ff=512)
     ids = np.random.default_rng(0).integers(0, 2000, (2 * micro_batch, 33))
 
-    class NoStop:
-        asked = False
     with torch.profiler.profile(profile_memory=True) as profile:
         model = GPT(config.gpt(2000))
         moved_by = make_optimizer(model, config)
         for step in range(2):
-            module.take_step(model, moved_by, (ids[:, :-1], ids[:, 1:]), step, config, Engine(),
-                             NoStop)
+            train_step(model, moved_by, (ids[:, :-1], ids[:, 1:]), step, config)
     used = np.cumsum([event.nbytes() for event in profile.profiler.kineto_results.events()
                       if event.name() == "[memory]"])
     expected = training_memory(model.config, micro_batch, optimizer, dtype)
     assert sum(expected.values()) == pytest.approx(max(used), rel=0.03)
+
+
+# ---- which run is meant ----
+
+class Words:
+    """The options that name a run."""
+
+    def __init__(self, runs_dir, name=None, resume=False):
+        self.runs_dir, self.name, self.resume, self.preset = runs_dir, name, resume, "nano"
+
+
+def test_which_run_is_meant(tmp_path, capsys):
+    assert choose_run(Words(tmp_path), {"steps": 7}, {}, Config) == (None, Config(steps=7))
+    assert choose_run(Words(tmp_path, resume=True), {}, {}, Config)[0] is None
+    assert "nothing to resume" in capsys.readouterr().out
+    for name in ("a-b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(
+            Config(steps=5).to_json() | {"data_hash": "", "data_folders": []}))
+    again = Words(tmp_path, "a", resume=True)
+    assert choose_run(again, {}, {}, Config) == (tmp_path / "a", Config(steps=5))
+    assert choose_run(again, {"steps": 9, "keep": 3}, {}, Config)[1] == Config(steps=9, keep=3)
+    assert choose_run(again, {"flops": 1e9}, {}, Config)[1] == Config(steps=0, flops=1e9)
+    with pytest.raises(ValueError, match="a was started with lr 0.006, not 0.1; that is another"):
+        choose_run(again, {"lr": 0.1}, {}, Config)
+    for name, resume, message in (("a/b", False, "'a/b' is not one of a folder"),
+                                  ("..", False, "'..' is not one of a folder"),
+                                  ("c", True, "there is no run 'c' in")):
+        with pytest.raises(ValueError, match=message):
+            choose_run(Words(tmp_path, name, resume), {}, {}, Config)
+
+
+def test_a_readers_file_runs_by_hand(monkeypatch):
+    monkeypatch.setattr(module, "by_hand", lambda: True)
+    assert read_command_line([])[1] == {"by_hand": True}
+    assert read_command_line(["--no-by-hand", "--lr", "1"])[1] == {"by_hand": False, "lr": 1.0}
+
+
+def test_what_is_not_known_here_extras_know():
+    words, given, preset, kind = read_command_line(["--steps", "7"])
+    assert (given.get("steps"), preset, kind) == (7, PRESETS["tiny"], Config)
+    words, given, preset, kind = read_command_line(["--preset", "gpt2", "--keep", "9"])
+    assert kind is not Config and preset["norm"] == "layernorm" and given["keep"] == 9
+    words, given, preset, kind = read_command_line(["--z-loss", "0.1"])
+    assert kind(**preset | given).z_loss == 0.1 and words.preset == "tiny"

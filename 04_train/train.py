@@ -1,27 +1,28 @@
-"""Train a model: the main job. From nothing to a model that writes.
+"""Train a model: the main job. From a text and nothing else to a model that writes.
 
-Prepares tokenizer and data if they aren't there, says what it will take, trains, saves as it goes,
-evaluates, and ends with a sample and a table. The loop is train(), below; what comes before it are
-its parts. It never mentions processes: it talks to an Engine, and 07_scale brings engines for many.
-Left out: what a run is (presets.py), how weights move (optim.py), what is kept (runs.py).
+First what a run is: a Config, and presets that fill it in. Then one training step, an evaluation,
+and the loop: a step, and what came of it. In one process; 07_scale/scale.py has the loop for many.
 
     python 04_train/train.py --preset tiny
     python 04_train/train.py --preset tiny --resume
     python 04_train/train.py --preset tiny --data folder:PATH gsm8k --steps 200
     python 04_train/train.py --preset 1b --plan
-    python 04_train/train.py --preset continue --init SmolLM2 --data folder:PATH
 
 Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.json,
-metrics.jsonl, checkpoints/step-000500/, loss.png, report.html. Next: engine.py.
+metrics.jsonl, checkpoints/step-000500/, loss.png, report.html. What makes a run safe is runs.py's,
+how gradients become steps optim.py's; more presets and other families of models are
+extras/presets.py's. Next: 05_sample/sample.py.
 """
 
 import contextlib
 import dataclasses
 import functools
+import importlib
 import math
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 # Before torch is loaded: threads with nothing to do sleep. Spinning, as they otherwise would, they
@@ -33,221 +34,231 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import (Parser, Progress, StopSignal, add_options, choose_device, duration, holding,
-                     run)
+from console import (Parser, Progress, StopSignal, add_options, by_hand, choose_device, duration,
+                     holding, option, run, track)
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from budget import count_parameters, flops_per_token
-from data import baselines, document_start, make_batches, reopen, token_bytes
-from engine import Engine
-from gpt import generate, make_model, random_pick
-from length import available, cut_off, plan, refuse, settled
-from machine import keep_freed_memory, matmul_peak
-from metrics import Log, environment, import_wandb, read_metrics
-from optim import describe, learning_rate, make_optimizer
-from page import page
-from presets import PRESETS, Config
-from report import draw, table
-from runs import (newest_checkpoint, restore_state, restore_weights, run_data, save_checkpoint,
-                  start_run, step_of, write_config)
-from starting import choose_run, prepare_data
-from timing import profile, step_seconds
-from validation import evaluate
-from watch import Spikes, activation_scales, first_bad, snapshot, update_ratios
+from data import baselines, bits_per_byte, document_start, make_batches, prepare, token_bytes
+from gpt import GPTConfig, generate, make_model, random_pick
+from optim import SCHEDULES, clip, describe, learning_rate, make_optimizer
+from runs import (find_run, newest_checkpoint, read_config, restore_state, restore_weights,
+                  run_data, save_checkpoint, start_run, step_of, tensors, write_config)
+
+WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
+
+# What may change when a run goes on: how long it is (which moves the cool-down), how often it
+# reports, what it keeps, how much memory it takes, and where; never what it is.
+MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "save_every", "keep", "device", "compile",
+              "data_dir", "wandb", "by_hand"}
 
 
-# ---- the parts of a step ----
+# ---- what a run is ----
 
-def objective(model, config):
-    """What training makes small: a function of (inputs, targets) that gives (b, T) nats."""
-    loss = model.loss
-    if config.label_smoothing or config.z_loss:
-        from losses import smoothed_loss
-        loss = functools.partial(smoothed_loss, model, label_smoothing=config.label_smoothing,
-                                 z_loss=config.z_loss)
-    return torch.compile(loss) if config.compile else loss
-
-
-def accumulate(loss, inputs, targets, micro_batch, n_targets, engine):  # exercise
-    """Add the gradients of the mean loss over a batch to .grad, `micro_batch` windows at a time.
-
-    inputs, targets: (B, T), split along B. loss(x, y) gives (b, T) nats, 0 where masked. Each
-    micro-batch's sum is divided by `n_targets`, how many targets the *whole* batch has, so that
-    a token weighs the same wherever it stands: averaging the micro-batches' means would weigh
-    the tokens of a half-masked one double. Before each comes engine.begin(last), with last=True
-    for the last micro-batch only; each goes to engine.backward(loss).
-    Returns the sum of all nats as a float.
+@dataclass(frozen=True)
+class Config(GPTConfig):
+    """A run, whole: the shape of the model and how it is trained. The same config on the same
+    machine gives the same weights, bit for bit.
     """
-    total = 0.0
-    pieces = list(zip(inputs.split(micro_batch), targets.split(micro_batch)))
-    for i, (x, y) in enumerate(pieces):
-        engine.begin(last=i == len(pieces) - 1)
-        nats = loss(x, y).sum()
-        engine.backward(nats / n_targets)
-        total += nats.item()
-    return total
+
+    data: tuple = option(("python",), "sources (02_data/extras/corpus.py lists them); "
+                                      "of several, NAME:0.3 gives each its share of the windows")
+    sampling: str = option("random", "windows from random places, the text cut every seq_len ids "
+                           "(stream), or windows that begin with a document (bestfit)",
+                           ("random", "stream", "bestfit"))
+    batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
+    micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
+    steps: int = option(350, "optimizer steps; 0: let flops or tokens_per_param say")
+    flops: float = option(0.0, "instead of steps: spend so many FLOPs")
+    tokens_per_param: float = option(0.0, "instead of steps: so many tokens for each parameter "
+                                     "outside the embedding table; 20 is Chinchilla's")
+    optimizer: str = option("adamw", "of the matrices inside the blocks; AdamW moves the others",
+                            ("adamw", "muon"))
+    lr: float = option(6e-3, "peak learning rate of what AdamW moves")
+    muon_lr: float = option(0.02, "peak learning rate of the matrices that Muon moves")
+    momentum: float = option(0.95, "Muon's: how much of the average of the gradients stays")
+    beta2: float = option(0.95, "AdamW's: how much of the average of their squares stays")
+    schedule: str = option("wsd", "how the learning rate falls after its warm-up: level and then "
+                           "straight down, straight or curved all the way, or for ever slower",
+                           SCHEDULES)
+    warmup: int = option(100, "steps over which the learning rate rises from 0")
+    cooldown: float = option(0.5, "wsd: share of the steps over which it falls again")
+    min_lr_share: float = option(0.0, "share of the peak to which it falls; inverse-sqrt has none")
+    weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
+    grad_clip: float = option(1.0, "largest norm of the gradients")
+    init: str = option("", "a Hugging Face folder: begin with its shape, weights and tokenizer")
+    eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
+    eval_tokens: int = option(10_000, "validation tokens in an evaluation; the last one takes all")
+    save_every: int = option(200, "steps between checkpoints; each is evaluated, too")
+    keep: int = option(2, "newest checkpoints kept, beside the best one")
+    seed: int = option(0, "of the weights and of the order of the data")
+    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
+    dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
+                        ("float32", "bfloat16", "float16"))
+    compile: bool = option(False, "with torch.compile: minutes to start, then quicker steps")
+    data_dir: str = option("data", "where downloads and prepared data are kept")
+
+    def __post_init__(self):
+        super().__post_init__()
+        names = (self.data,) if isinstance(self.data, str) else tuple(self.data)
+        object.__setattr__(self, "data", names)
+        for least, most, names in (
+                (1, 2**31, "batch_size micro_batch eval_every save_every keep"),
+                (2, 2**60, "eval_tokens"), (0, 1, "cooldown min_lr_share"),
+                (0, 0.9999999, "momentum beta2"), (1e-15, 1e9, "lr muon_lr grad_clip"),
+                (0, 1e60, "steps flops tokens_per_param warmup seed weight_decay")):
+            for name in names.split():
+                if not least <= getattr(self, name) <= most:  # which is so for nan, too
+                    raise ValueError(f"{name} is {getattr(self, name)}, but must be a number from "
+                                     f"{least:g} to {most:g}")
+        for field in dataclasses.fields(self):
+            known, value = field.metadata.get("choices"), getattr(self, field.name)
+            if known and value not in known:
+                raise ValueError(f"{field.name} is {value!r}, but must be one of "
+                                 f"{', '.join(known)}")
+        if not any(getattr(self, way) for way in WAYS):
+            raise ValueError("steps is 0, but must be at least 1, or flops or tokens_per_param say "
+                             "how many")
+
+    def gpt(self, vocab_size):
+        """The shape of the model, with the vocabulary that the tokenizer really has. A model from
+        elsewhere keeps its own, which may be larger.
+        """
+        shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)}
+        return GPTConfig(**shape | ({} if self.init else {"vocab_size": vocab_size}))
+
+    def make_model(self, vocab_size):
+        return make_model(self.gpt(vocab_size), self.seed)
+
+    def objective(self, model):
+        """What training makes small: a function of (inputs, targets) that gives (B, T) nats."""
+        return torch.compile(model.loss) if self.compile else model.loss
+
+    def to_json(self):
+        return dataclasses.asdict(self)
 
 
-def take_step(model, optimizer, batch, step, config, engine, stop, loss=None):
-    """One step on this process's part of a batch, (b, T) inputs and targets. Returns (loss over
-    the whole batch, gradient norm, stopped). loss: objective(model, config), if it is there.
+# ---- presets: one ladder, from minutes on a laptop to a billion parameters ----
 
-    ValueError, before the weights are touched, if the loss or a gradient is not finite. Where the
-    engine takes that for an overflow, the step is skipped.
+def rung(depth):
+    """Config's fields of today's recipe at a depth, the one dial that sets all others.
+
+    Width is 64 a layer, in heads of 64 below depth 8, of 128 from there (depth is even then).
+    Vocabulary and window double with each layer from 2,048 and 128 at depth 3 to 32,768 and 1,024.
+    Muon's rate is the same at every width (Jordan et al. 2024); AdamW's, of tables and head, falls
+    with the root of it, as nanochat's. Tokens in a batch are 2,048 at depth 3, then as depth^3, to
+    half a million: larger models want larger batches, this exponent is a guess. A micro-batch
+    halves as depth doubles, so that a block's activations fit. 20 tokens for each parameter outside
+    the table (Hoffmann et al. 2022). Warm-up, cool-down and rates are not tuned above tiny.
     """
-    device, loss = model.embed.weight.device, loss or objective(model, config)
-    n_targets = max(1.0, float(engine.sum(np.array([(batch[1] >= 0).sum()], np.float64))[0]))
-    inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
+    width, heads = 64 * depth, depth if depth < 8 else depth // 2
+    doubled, tokens = 2 ** max(0, depth - 3), 2 ** round(math.log2(2048 * (depth / 3) ** 3))
+    seq_len = min(1024, 128 * doubled)
+    batch_size = min(2**19, tokens) // seq_len
+    return dict(n_layer=depth, d_model=width, n_head=heads, n_kv_head=heads, d_ff=4 * width,
+                vocab_size=min(32768, 2048 * doubled), seq_len=seq_len, optimizer="muon",
+                lr=round(0.012 * (192 / width) ** 0.5, 5), batch_size=batch_size,
+                micro_batch=min(batch_size, 2 ** int(math.log2(48 / depth))), steps=0,
+                tokens_per_param=20.0, cooldown=0.6,
+                dtype="bfloat16" if depth >= 12 else "float32")  # from depth 12 on it is for GPUs
+
+
+LADDER = {"tiny": 3, "d4": 4, "d5": 5, "d6": 6, "d8": 8, "small": 12, "medium": 16, "461m": 20,
+          "1b": 26}
+PRESETS = {name: rung(depth) for name, depth in LADDER.items()}
+PRESETS["tiny"] |= dict(steps=350, tokens_per_param=0.0, warmup=20)  # two minutes on two cores
+PRESETS["461m"] |= dict(vocab_size=53248)  # without the table: 20 tokens each are 9.2 billion
+PRESETS["1b"] |= dict(vocab_size=49152)  # a billion, all in all
+PRESETS["nano"] = dict(  # to see it work, as it is written
+    n_layer=2, d_model=64, n_head=2, n_kv_head=2, d_ff=256, vocab_size=512, seq_len=64,
+    by_hand=True, steps=100, warmup=10, eval_every=20, eval_tokens=5_000, save_every=20)
+
+
+# ---- a step ----
+
+def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
+    """One step of training. Returns (the loss over the batch, the norm of its gradients), floats.
+
+    batch: (inputs, targets), numpy, (B, T) each. loss(x, y) gives (b, T) nats, 0 where a target is
+    negative; by default config.objective(model).
+
+    1. Forward and backward, config.micro_batch windows at a time, so that memory is a micro-batch's
+       and gradients are the batch's. The sum of the nats of each is divided by how many targets
+       (>= 0) the *whole* batch has, 1 if none: so every token weighs the same. The mean of the
+       micro-batches' means would weigh the tokens of a half-masked one double. The forward pass
+       runs under torch.autocast(device.type, dtype), which does nothing if dtype is float32.
+    2. optim.clip() all .grad to config.grad_clip, of parameters that have one.
+    3. If loss or norm is not finite: ValueError, before the weights are touched.
+    4. Each of optimizer.param_groups gets "lr": its "scale" times learning_rate(step, config).
+       Then optimizer.step(), and optimizer.zero_grad().
+    """
+    loss, device = loss or config.objective(model), model.embed.weight.device
     dtype = getattr(torch, config.dtype)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        nats = accumulate(loss, inputs, targets, config.micro_batch, n_targets, engine)
-        # In one message: the loss, and whether any process was asked to stop.
-        nats, stopped = engine.sum(np.array([nats, stop.asked]))
-        mean = float(nats) / n_targets
-        norm = engine.clip(model, config.grad_clip)
-        if math.isfinite(mean) and engine.overflowed(norm):
-            optimizer.zero_grad()
-            return mean, norm, bool(stopped)
-        if not math.isfinite(mean + norm):
-            where = first_bad(engine.whole(model), inputs, targets, config.micro_batch)
-            raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go "
-                             f"bad: {where}. Stopped before it could spoil a checkpoint. A new "
-                             "run with a lower --lr may help")
+    inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
+    n_targets, mean = max(1, int((batch[1] >= 0).sum())), 0.0
+    for x, y in zip(inputs.split(config.micro_batch), targets.split(config.micro_batch)):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            nats = loss(x, y).sum() / n_targets
+        nats.backward()
+        mean += nats.detach()  # stays on the device: nothing waits for it
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm, mean = clip(gradients, config.grad_clip), float(mean)
+    if not math.isfinite(mean + norm):
+        watch = extra("watch")
+        where = watch.first_bad(model, inputs, targets, config) if watch else "unknown"
+        raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
+                         f"{where}. Stopped before it could spoil a checkpoint. A new run with a "
+                         "lower --lr may help")
     for group in optimizer.param_groups:
         group["lr"] = group["scale"] * learning_rate(step, config)
     optimizer.step()
     optimizer.zero_grad()
-    return mean, norm, bool(stopped)
+    return mean, norm
 
 
-def rehearse(config, shape, device, batch):
-    """A function that makes a step like those to come, on a model that will be thrown away; it
-    hardly learns, so that it can't go bad.
+# ---- evaluation ----
+
+@torch.no_grad()
+def score(model, ids, spans=None, batch_size=32, rank=0, world=1):  # exercise
+    """What ids cost the model, given those before them in a window: (N - 1,) nats, float64, of ids
+    1, 2, ... N - 1; 0 where no window scores them.
+
+    ids: (N,), an array or Ids: only slices of it are read. spans: [(start, skip), ...], a window
+    each: it reads T = seq_len ids from `start` on and predicts the id after each, of which the
+    first `skip` are left out. The last window may stick out over the end, and is filled up with any
+    id. By default windows lie side by side, none is left out: (0, 0), (T, 0), (2 T, 0) ... up to
+    the last with something to predict. model.loss() gets `batch_size` windows at a time.
+    Process `rank` of `world` does spans rank, rank + world ...; the sum over them is the result.
+    All must call the model equally often, since it may be divided over them: one that has too few
+    windows takes the first one again, and leaves it out.
     """
-    config = dataclasses.replace(config, lr=1e-12, muon_lr=1e-12)
-    model = make_model(shape, config.seed, config.init_std).to(device)
-    optimizer, loss, stop = make_optimizer(model, config), objective(model, config), StopSignal()
-    return lambda rows=None: take_step(model, optimizer, [part[:rows] for part in batch], 0, config,
-                                       Engine(), stop, loss)
+    T, device, nats = model.config.seq_len, model.embed.weight.device, np.zeros(len(ids) - 1)
+    spans = [(start, 0) for start in range(0, len(nats), T)] if spans is None else spans
+    mine, n = spans[rank::world], -(-len(spans[::world]) // batch_size)
+    for i in range(n) if rank else track(range(n), "evaluating", n, unit=" batches"):
+        batch = mine[i * batch_size:(i + 1) * batch_size] or [(spans[0][0], T)]
+        rows = [torch.tensor(np.asarray(ids[start:start + T + 1], np.int64)) for start, _ in batch]
+        rows = torch.stack([F.pad(row, (0, T + 1 - len(row))) for row in rows]).to(device)
+        losses = model.loss(rows[:, :-1], rows[:, 1:]).cpu().numpy()  # (b, T)
+        for (start, skip), row in zip(batch, losses):
+            part = nats[start + skip:start + T]  # ends where the text ends
+            part[:] = row[skip:skip + len(part)]
+    return nats
 
 
-def announce(config, shape, device, batch, n_train_tokens, engine):
-    """Lines that say what a run will be. A step is measured for them, if a process can make one by
-    itself.
+def evaluate(model, ids, sizes, max_tokens=None, rank=0, world=1, total=lambda nats: nats):
+    """Bits per byte of Ids; with max_tokens, on windows spread evenly over them that have about so
+    many targets. sizes: token_bytes(). total(array): its sum over all processes.
     """
-    free, seconds = available(device, engine.neighbours), None
-    if engine.rehearses:
-        seconds = step_seconds(rehearse(config, shape, device, batch), len(batch[0]),
-                               config.micro_batch)
-    yield f"model      {shape}"
-    yield "           " + ", ".join(f"{name} {n:,}" for name, n in count_parameters(shape).items()
-                                    if n) + " parameters"
-    yield from plan(config, shape, seconds, free, engine.world, n_train_tokens, engine.memory)
-
-
-# ---- the loop ----
-
-def train(config, folder, data, engine=Engine()):
-    """Train the run in `folder` on `data`, a Dataset or a Mixture, to its end, from its newest
-    checkpoint if there is one.
-
-    Returns the bits per byte of the whole validation set, or None if it was asked to stop.
-    """
-    # 1. what the run will be
-    say = print if engine.leads else lambda *words, **how: None
-    keep_freed_memory()
-    device = choose_device(config.device)
-    sizes, shape = token_bytes(data.tokenizer), config.gpt(data.tokenizer.vocab_size)
-    batches = functools.partial(make_batches, data, config.batch_size, config.seq_len, config.seed,
-                                config.sampling, engine.rank, engine.world)
-    peak = float(engine.sum(np.array([matmul_peak(device, getattr(torch, config.dtype))]))[0])
-    n_tokens = len(data.train)
-    say(*announce(config, shape, device, next(batches()), n_tokens, engine), sep="\n")
-
-    # 2. model, optimizer; then what a checkpoint remembers: these, the loader, the losses seen last
-    model = make_model(shape, config.seed, config.init_std).to(device)
-    state = restore_weights(folder, config, data, model)
-    optimizer = engine.prepare(model, config)
-    loss = engine.wrap(model, objective(model, config))
-    loader, spikes = batches(), Spikes()
-    torch.manual_seed(config.seed)
-    restore_state(state, optimizer=optimizer, loader=loader, spikes=spikes, engine=engine)
-    first, earlier = state["step"], state["seconds"]
-    step, seconds = first, earlier
-    say("\n".join(describe(optimizer)))
-    say(f"run        {folder}: steps {step} to {config.steps} of {config.batch_size} x "
-        f"{config.seq_len} tokens, {device} {config.dtype}, peak {peak / 1e9:.0f} GFLOP/s")
-    for line in cut_off(config, getattr(loader, "samplers", [])):
-        say(line)
-
-    def record(**values):
-        if engine.leads:
-            log.record(step, **values)
-
-    def status():
-        rate = step_tokens * (step - first) / (seconds - earlier)
-        epochs = ", ".join(f"{n:.2f}" for n in loader.epochs())
-        return (f"step {step}/{config.steps}  loss {mean:.3f}  epoch {epochs}  {rate:,.0f} tokens/s"
-                f"  {rate * flops_per_token(shape) / peak:.0%} of peak  "
-                f"{duration((config.steps - step) * step_tokens / rate)} left")
-
-    step_tokens, stopped = config.batch_size * config.seq_len, False
-    log = (Log(folder, step, dataclasses.asdict(config), config.wandb) if engine.leads
-           else contextlib.nullcontext())
-    with log, StopSignal() as stop, Progress(patience=0) as progress:
-        record(environment=environment(device), parameters=sum(count_parameters(shape).values()))
-        while step < config.steps and not stopped:
-            # 3. a step
-            looks = (step + 1) % config.eval_every == 0
-            whole = engine.whole(model) if looks else None
-            before, whole = snapshot(whole) if looks and engine.leads else None, None
-            start = time.perf_counter()
-            batch = next(loader)
-            mean, norm, stopped = take_step(model, optimizer, batch, step, config, engine, stop,
-                                            loss)
-            step, seconds = step + 1, seconds + time.perf_counter() - start
-
-            # 4. what came of it
-            flag = {"spike": True} if spikes.seen(mean) else {}
-            record(tokens=step * step_tokens, loss=mean, grad_norm=norm, **flag,
-                   lr=optimizer.param_groups[-1]["lr"], seconds=round(seconds, 3))
-            if engine.leads:
-                progress.show(status)
-            saves, bits = step % config.save_every == 0 or step == config.steps, None
-            whole = engine.whole(model) if saves or looks or stopped else None
-            if saves or looks:  # what is saved on time is also evaluated
-                bits = evaluate(whole, data.val, sizes, config.eval_tokens, engine)
-                record(val_bits_per_byte=bits)
-            if looks and engine.leads:
-                ids = torch.from_numpy(batch[0][:1]).to(device)
-                record(update_ratio=update_ratios(before, whole),
-                       activation_scale=activation_scales(whole, ids),
-                       sample=sample(whole, data.tokenizer))
-                redraw(folder)
-            if saves or stopped:
-                # on all processes: what they have divided is put together here
-                state = {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
-                         "loader": loader.state_dict(), "spikes": spikes.state_dict(),
-                         "engine": engine.state_dict(), "data": data.hash,
-                         "rng": torch.get_rng_state()}
-                engine.first(functools.partial(save_checkpoint, folder, step, whole, state,
-                                               config.keep, bits))
-            whole = state = None  # put together from all processes, they are large
-        # 5. the result
-        if not stopped:
-            whole = engine.whole(model)
-            bits = evaluate(whole, data.val, sizes, engine=engine)
-            record(val_bits_per_byte=bits, baselines=baselines(data))
-    for line in cut_off(config, getattr(loader, "samplers", [])):
-        say(line)
-    if stopped:
-        say(f"stopped after step {step}, which is saved; --resume goes on")
-        return None
-    if engine.leads:
-        summarise(whole, data, folder)
-    return bits
+    n, T = len(ids) - 1, model.config.seq_len
+    starts = range(0, n, T * -(-(n + 1) // max_tokens) if max_tokens else T)
+    nats = total(score(model, ids, [(start, 0) for start in starts], rank=rank, world=world))
+    targets = np.concatenate([ids.labels(i + 1, min(T, n - i)) for i in starts])
+    if max_tokens and not (targets >= 0).any():  # of conversations too little was taken
+        return evaluate(model, ids, sizes, None, rank, world, total)
+    return bits_per_byte(np.concatenate([nats[i:i + T] for i in starts]), targets, sizes)
 
 
 def sample(model, tokenizer, n_tokens=64):
@@ -256,83 +267,208 @@ def sample(model, tokenizer, n_tokens=64):
     return tokenizer.decode([int(i) for i in ids])
 
 
-def redraw(folder):
-    """The picture of the run so far; a run doesn't stop because it can't be drawn."""
+# ---- the loop ----
+
+# Extras that the loop calls, where they are there: a copy of the spine alone trains without them.
+#   beside     what is recorded and drawn, by way of metrics, watch, report and page
+#   watch      where a NaN began
+#   length     before the first step: the plan, and whether it fits into memory
+# When asked for: starting (--init), timing (--profile), losses (--label-smoothing, --z-loss),
+# presets (other presets and families of models); and what data.py and gpt.py name.
+
+def extra(name):
+    """A module of extras/, or None where that was not copied."""
     try:
-        draw(read_metrics(folder / "metrics.jsonl"), folder / "loss.png")
-    except Exception as error:
-        print(f"{folder}/loss.png could not be drawn: {error}", file=sys.stderr)
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None
 
 
-def summarise(model, data, folder):
-    """Draw the curves, print a sample, and the table: what this model and others make of the
-    validation text.
+def train(config, folder, data):
+    """Train the run in `folder` on `data`, a Dataset or a Mixture, to its end, from its newest
+    checkpoint if there is one. Returns the bits per byte of the whole validation text, or None if
+    it was asked to stop.
     """
-    redraw(folder)
-    page([folder], folder / "report.html")
-    last = read_metrics(folder / "metrics.jsonl")[-1]
+    device, sizes = choose_device(config.device), token_bytes(data.tokenizer)
+    model = config.make_model(data.tokenizer.vocab_size)
+    state = restore_weights(folder, config, data, model.to(device))
+    optimizer, loss = make_optimizer(model, config), config.objective(model)
+    loader = make_batches(data, config.batch_size, config.seq_len, config.seed, config.sampling)
+    torch.manual_seed(config.seed)
+    restore_state(state, optimizer=optimizer, loader=loader)
+    first, earlier = step, seconds = state["step"], state["seconds"]
+    print(*describe(optimizer), f"run        {folder}: steps {step} to {config.steps} of "
+          f"{config.batch_size} x {config.seq_len} tokens, {device} {config.dtype}", sep="\n")
+    beside = extra("beside")
+    beside = beside and beside.Beside(config, folder, data, loader, step, lambda: model,
+                                      lambda: tensors(model))
+    with beside or contextlib.nullcontext(), StopSignal() as stop, Progress(patience=0) as line:
+        while step < config.steps and not stop.asked:
+            # 1. a step
+            if beside:
+                beside.before(step)
+            start, batch = time.perf_counter(), next(loader)
+            mean, norm = train_step(model, optimizer, batch, step, config, loss)
+            step, seconds = step + 1, seconds + time.perf_counter() - start
+
+            # 2. what came of it
+            line.show(lambda: pace(step, step - first, seconds - earlier, mean, loader, config))
+            saves, bits = step % config.save_every == 0 or step == config.steps, None
+            if saves or step % config.eval_every == 0:  # what is saved is also evaluated
+                bits = evaluate(model, data.val, sizes, config.eval_tokens)
+            if beside:
+                beside.after(step, seconds, mean, norm, optimizer.param_groups, bits, batch)
+            if saves or stop.asked:
+                state = {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
+                         "loader": loader.state_dict(), "data": data.hash,
+                         "rng": torch.get_rng_state()}
+                save_checkpoint(folder, step, tensors(model), state, config.keep, bits)
+        if step < config.steps:
+            print(f"stopped after step {step}, which is saved; --resume goes on")
+            return None
+        bits = evaluate(model, data.val, sizes)
+        if beside:
+            beside.finished(step, bits)
+    conclude(folder, data, model, bits)
+    return bits
+
+
+def pace(step, made, seconds, mean, loader, config):
+    """How it goes, in a line: of the steps so far `made` took `seconds`."""
+    epochs, rate = ", ".join(f"{n:.2f}" for n in loader.epochs()), made / seconds
+    return (f"step {step}/{config.steps}  loss {mean:.3f}  epoch {epochs}  "
+            f"{rate * config.batch_size * config.seq_len:,.0f} tokens/s  "
+            f"{duration((config.steps - step) / rate)} left")
+
+
+def table(rows):
+    """Lines that show {name: bits per byte}, the best last, the model's own marked."""
+    return "\n".join(f"{name:12} {bits:6.3f}{'  <--' if name == 'this model' else ''}"
+                     for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
+
+
+def conclude(folder, data, model, bits):
+    """Print a sample, and what this model and others make of the validation text."""
     print(f"\n---- a sample ----\n{sample(model, data.tokenizer, 200)}\n")
     print(f"---- bits per byte of {data.index['val']['bytes']:,} bytes of validation text ----")
-    print(table(last["baselines"] | {"this model": last["val_bits_per_byte"]}))
-    print(f"\n{folder}/report.html has the curves; next: python 05_sample/sample.py")
+    print(table(baselines(data) | {"this model": bits}))
+    print(f"\nnext: python 05_sample/sample.py --run {folder.name}")
 
 
 # ---- the command line ----
 
-def main(argv=None, engine=Engine()):
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="tiny", choices=PRESETS, help="a row of PRESETS")
-    parser.add_argument("--name", help="the run's name (default: the preset's)")
-    parser.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run of that name")
-    parser.add_argument("--plan", action="store_true", help="say what it would take, and end")
-    parser.add_argument("--profile", action="store_true", help="say what a step spends where, "
-                        "write profile/trace.json.gz, and end")
-    add_options(parser, Config)
+def read_command_line(argv):
+    """(the options that are not Config's, those of Config's fields that were given, the fields of
+    the preset, Config). What is not known here is for extras/presets.py, which has more of each.
+    """
+    def read(kind, known, parse):
+        parser = Parser(description=__doc__.splitlines()[0], epilog="More presets and options, of "
+                        "other families of models too: python 04_train/extras/presets.py")
+        add = parser.add_argument
+        add("--preset", default="tiny", choices=known, help="the fields to begin with")
+        add("--name", help="the run's name (default: the preset's)")
+        add("--runs-dir", default="runs", help="where runs are kept (default: runs)")
+        add("--resume", action="store_true", help="go on with the run of that name")
+        add("--plan", action="store_true", help="say what it would take, and end")
+        add("--profile", action="store_true", help="say what a step spends where, and end")
+        add_options(parser, kind)
+        return getattr(parser, parse)(argv)
+    kind, presets, (words, others) = Config, PRESETS, read(Config, None, "parse_known_args")
+    if others or words.preset not in PRESETS or hasattr(words, "init"):
+        from presets import ALL as presets, FullConfig as kind
+        words = read(kind, presets, "parse_args")
+    given = {name: value for name, value in vars(words).items() if hasattr(kind, name)}
+    if by_hand():  # what a reader wrote is what runs
+        given = {"by_hand": True} | given
+    return words, given, presets[words.preset], kind
 
-    def open_run():
-        """What can be refused before a new run's folder is made is refused. None: nothing to do."""
-        given = vars(parser.parse_args(argv))
-        preset, name, runs_dir, resume, only_plan, only_profile = (
-            given.pop(k) for k in ("preset", "name", "runs_dir", "resume", "plan", "profile"))
-        folder, config = choose_run(given, preset, runs_dir, name, resume)
-        if folder and not (only_plan or only_profile):
+
+def resumed(folder, given):
+    """The config of a run that goes on, with what the user gave. ValueError if that would make it
+    another run.
+    """
+    config = read_config(folder)
+    new = dataclasses.replace(config, **ways(given) | given)
+    for key in given.keys() - MAY_CHANGE:
+        if getattr(new, key) != getattr(config, key):
+            raise ValueError(f"{folder} was started with {key} {getattr(config, key)}, not "
+                             f"{getattr(new, key)}; that is another run: give it another --name")
+    return new
+
+
+def ways(given):
+    """No length at all, to be filled in, if the user says in any way how long a run is."""
+    return dict.fromkeys(WAYS, 0) if {*WAYS} & {*given} else {}
+
+
+def choose_run(words, given, preset, kind):
+    """(folder, config) of the run to go on with, or (None, config) of a new one."""
+    name = words.name or words.preset
+    if Path(name).name != name or name == "..":
+        raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
+    if words.resume and (folder := find_run(words.runs_dir, name)):
+        return folder, resumed(folder, given)
+    if words.resume and words.name:
+        raise ValueError(f"there is no run {name!r} in {words.runs_dir}/ to resume")
+    if words.resume:
+        print("nothing to resume: a new run")
+    if given.get("init", preset.get("init")) is not None:
+        from starting import adopt  # the shape of a model from elsewhere
+        preset = adopt(words.preset, preset, given)
+    return None, kind(**preset | ways(given) | given)
+
+
+def check(config):
+    """ValueError if one process can't train it."""
+    choose_device(config.device)
+    if config.dtype == "float16":
+        raise ValueError("dtype float16 needs its loss scaled, which only 07_scale/scale.py does; "
+                         "bfloat16 needs no such thing")
+
+
+@contextlib.contextmanager
+def opened(argv, world=1, check=check, memory=None):
+    """(config, folder, data) of the run that a command line means, held by this process; None if
+    all was said. What can be refused is refused before a new run's folder is made.
+
+    memory(config, shape): {part: bytes} of each of `world` processes, if they share the work.
+    """
+    words, *meant = read_command_line(argv)
+    (folder, config), length = choose_run(words, *meant), extra("length")
+    check(config)
+    if words.plan or words.profile:
+        from length import show_plan
+        from timing import show_profile
+        show_plan(config, world, memory) if words.plan else show_profile(config)
+        yield None
+        return
+    with contextlib.ExitStack() as held:
+        if folder:
             held.enter_context(holding(folder, "is being trained"))
-        device = choose_device(config.device)
-        free = available(device, engine.neighbours)
-        engine.check(config)
-        if only_plan:
-            shape = config.gpt(config.vocab_size)
-            print(*plan(config, shape, None, free, engine.world, None, engine.memory), sep="\n")
-            refuse(config, shape, free, engine.world, engine.memory)
-            return None
-        if config.wandb:
-            import_wandb()
-        data = (run_data(folder, config.by_hand, config.data_dir)
-                if folder and newest_checkpoint(folder) else prepare_data(folder, config))
-        shape = config.gpt(data.tokenizer.vocab_size)
-        config = settled(config, shape)
-        if folder and (newest := newest_checkpoint(folder)) and step_of(newest) > config.steps:
+        tokenizer, newest = None, folder and newest_checkpoint(folder)
+        if config.init:
+            from starting import adopted_tokenizer
+            tokenizer = adopted_tokenizer(folder, config)
+        data = (run_data(folder, config.by_hand, config.data_dir) if newest else
+                prepare(config.data, config.vocab_size, config.data_dir, tokenizer, config.by_hand))
+        if length:
+            config = length.announce(config, data, world, memory)
+        if newest and step_of(newest) > config.steps:
             raise ValueError(f"{newest} is beyond the {config.steps} steps asked for")
-        refuse(config, shape, free, engine.world, engine.memory)
-        batches = make_batches(data, config.batch_size, config.seq_len, 0, config.sampling, 0,
-                          engine.world)
-        if only_profile:
-            Path("profile").mkdir(exist_ok=True)
-            peak = matmul_peak(device, getattr(torch, config.dtype))
-            print(profile(rehearse(config, shape, device, next(batches)), "profile", peak,
-                          device=device))
-            return None
+        make_batches(data, config.batch_size, config.seq_len, 0, config.sampling, 0, world)
         if not folder:
-            folder = start_run(runs_dir, name or preset)
+            folder = start_run(words.runs_dir, words.name or words.preset)
             held.enter_context(holding(folder, "is being trained"))
         write_config(folder, config, data)
-        return folder, config, [(share, part.folder) for share, part in data.parts]
+        yield config, folder, data
 
-    with contextlib.closing(engine), contextlib.ExitStack() as held:
-        if opened := engine.first(open_run):
-            folder, config, parts = opened
-            train(config, folder, reopen(parts, config.by_hand), engine)
+
+def main(argv=None):
+    with opened(argv) as found:
+        if found:
+            train(*found)
 
 
 if __name__ == "__main__":

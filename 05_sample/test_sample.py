@@ -11,8 +11,8 @@ import torch
 
 from bpe import Tokenizer
 from gpt import GPT, GPTConfig
-from presets import Config
-from runs import save_checkpoint, start_run
+from train import Config
+from runs import save_checkpoint, start_run, tensors
 from sample import (Picker, Sampling, TextStream, Writer, complete, distribution, draw, held_back,
                     main, min_p, penalise, start_of, stream, top_k, top_p)
 
@@ -302,7 +302,7 @@ def runs(tmp_path):
         (folder / "config.json").write_text(json.dumps(
             config.to_json() | {"data_hash": "", "data_folders": []}))
         tokenizer.save(folder / "tokenizer.json")
-        save_checkpoint(folder, 7, GPT(config.gpt(tokenizer.vocab_size)), {})
+        save_checkpoint(folder, 7, tensors(GPT(config.gpt(tokenizer.vocab_size))), {})
         time.sleep(0.01)
     return tmp_path
 

@@ -28,10 +28,26 @@ from console import Parser, add_options, option, read_text, run
 import numpy as np
 
 from data import baselines, bits_per_byte, document_start, token_bytes
-from report import table
 from runs import RunOptions, run_data
-from validation import score
-from writing import Compressors
+from train import score, table
+
+
+def windows(n_tokens, seq_len, stride):  # exercise
+    """Windows that score every token of a text but the first exactly once: [(start, skip), ...].
+
+    A window reads ids start .. start + seq_len - 1, the last window perhaps fewer, and predicts the
+    id after each. Windows start every `stride` ids until the last id has been predicted. `skip` is
+    how many of a window's first predictions an earlier window has made already; they are not
+    counted again. With stride = seq_len that is 0; with less, all targets after the first window
+    have a past of more than seq_len - stride ids. ValueError, naming the stride, unless
+    0 < stride <= seq_len.
+    windows(10, 4, 4) == [(0, 0), (4, 0), (8, 0)]; windows(10, 4, 2)[:2] == [(0, 0), (2, 2)]
+    """
+    if not 0 < stride <= seq_len:
+        raise ValueError(f"stride is {stride}, but must be between 1 and seq_len ({seq_len})")
+    last = max(0, n_tokens - 1 - seq_len)  # a window from here on predicts the last id
+    count = 1 + -(-last // stride)
+    return [(i * stride, 0 if i == 0 else seq_len - stride) for i in range(count)]
 
 
 def perplexity(nats):  # exercise
@@ -101,12 +117,14 @@ def main(argv=None):
             raise ValueError(f"{options.file} is empty")
         labels = ids = np.array(bos + tokenizer.encode(text))
         what = options.file
+        from writing import Compressors
         bars = baselines(data, ids, Compressors(text.encode()).sizes())
     else:
         ids, labels = (read(0, len(data.val)) for read in (data.val.read, data.val.labels))
         what = f"the validation set of {', '.join(config.data)}"
         bars = baselines(data)
-    nats, targets = score(model, ids, options.stride or None), labels[1:]
+    spans = windows(len(ids), config.seq_len, options.stride or config.seq_len)
+    nats, targets = score(model, ids, spans), labels[1:]
     is_text = (targets >= 0) & (sizes[targets] > 0)
     bits = bits_per_byte(nats, targets, sizes)
 

@@ -7,7 +7,25 @@ import pytest
 
 import train
 from bpe import Tokenizer
-from evals import by_position, main, perplexity, standard_error
+from evals import by_position, main, perplexity, standard_error, windows
+from metrics import read_metrics
+
+
+def test_windows():
+    assert windows(10, 4, 4) == [(0, 0), (4, 0), (8, 0)], "side by side, the last one shorter"
+    assert windows(10, 4, 2)[:2] == [(0, 0), (2, 2)], (
+        "a window that begins 2 ids further on repeats the first 2 predictions")
+    for n in range(2, 30):
+        for stride in range(1, 6):
+            scored = [i + 1 for start, skip in windows(n, 5, stride)
+                      for i in range(start + skip, min(start + 5, n - 1))]
+            assert scored == list(range(1, n)), (
+                f"each target must be scored once; windows({n}, 5, {stride}) score {scored}")
+            assert all(start < n - 1 for start, _ in windows(n, 5, stride)), (
+                f"windows({n}, 5, {stride}): a window has nothing to predict")
+    for stride in (0, 6):
+        with pytest.raises(ValueError, match=f"stride is {stride}"):
+            windows(10, 5, stride)
 
 
 def test_perplexity():
@@ -59,7 +77,7 @@ def figure(out):
 def test_command_line(run, tmp_path, capsys, fails):
     main(["--runs-dir", str(run), "--device", "cpu"])
     out = capsys.readouterr().out
-    final = train.read_metrics(run / "nano" / "metrics.jsonl")[-1]
+    final = read_metrics(run / "nano" / "metrics.jsonl")[-1]
     assert figure(out) == pytest.approx(final["val_bits_per_byte"], abs=1e-4), "as when it trained"
     for name in ("uniform", "unigram", "zlib -9", "lzma -9", "this model", "perplexity",
                  "over 3 documents"):

@@ -1,8 +1,9 @@
-"""Tests of scale.py: two processes must train what one trains, and stop together."""
+"""Tests of scale.py: sums over ranks, a step, then whole runs: what one process trains."""
 
 import functools
 import itertools
 import json
+import math
 import os
 import signal
 import socket
@@ -11,12 +12,209 @@ import sys
 import time
 from datetime import timedelta
 
+import numpy as np
 import pytest
 import torch
 
+import beside
+import scale
 import train
+from gpt import GPT, GPTConfig
+from precision import LossScaler
+from ranks import on_ranks
 from runs import newest_checkpoint
-from scale import join, launch
+from scale import (BucketedSum, DataParallel, InTurn, agree, broadcast_weights, main, make_buckets,
+                   sum_gradients_naive, train_step)
+from train import Config
+from zero import Zero
+
+# ---- sums of gradients: two processes each, forked, that talk over gloo ----
+
+def small_model(seed):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5),
+                               torch.nn.Tanh(), torch.nn.Linear(5, 2))
+
+
+def test_broadcast_weights():
+    def work(rank):
+        model = small_model(seed=rank)
+        model[1].running_mean += rank
+        broadcast_weights(model)
+        return {name: tensor.tolist() for name, tensor in model.state_dict().items()}
+    first, second = on_ranks(work)
+    assert first == second == {n: t.tolist() for n, t in small_model(0).state_dict().items()}
+
+
+def test_sum_gradients_naive():
+    def work(rank):
+        parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))]
+        for i, parameter in enumerate(parameters):
+            parameter.grad = torch.full_like(parameter, 10.0 * i + rank + 1)
+        sum_gradients_naive(parameters)
+        return [p.grad.tolist() for p in parameters]
+    for result in on_ranks(work):
+        assert result == [[3.0] * 2, [23.0] * 3], "a sum over ranks, not a mean"
+
+
+def test_make_buckets():
+    sizes = [1, 2, 3, 4, 5]
+    parameters = [torch.nn.Parameter(torch.zeros(n)) for n in sizes]  # 4 bytes each
+    for limit, expected in ((1, [[5], [4], [3], [2], [1]]), (24, [[5, 4], [3, 2, 1]]),
+                            (36, [[5, 4], [3, 2, 1]]), (37, [[5, 4, 3], [2, 1]]),
+                            (20, [[5], [4, 3], [2, 1]]), (999, [[5, 4, 3, 2, 1]])):
+        found = [[p.numel() for p in bucket] for bucket in make_buckets(parameters, limit)]
+        assert found == expected, f"buckets of {limit} bytes"
+    half = [torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16)) for _ in range(2)]
+    assert len(make_buckets(half, 16)) == 1, "two bytes each"
+    assert make_buckets([], 10) == []
+
+
+def test_in_turn():
+    sent = []
+    last, middle, first = parameters = [torch.nn.Parameter(torch.ones(n)) for n in (1, 2, 3)]
+    turns = InTurn([[first], [middle], [last]], sent.append)
+    sum(p.sum() for p in parameters).backward()
+    assert sent == [], "not active"
+    for _ in range(2):
+        sent.clear()
+        turns.active = True
+        for parameter, expected in ((middle, []), (first, [0, 1]), (last, [0, 1, 2])):
+            parameter.sum().backward()
+            assert sent == expected, "ranks must agree on the order"
+        turns.finish()
+    turns.active = True
+    (first.sum() + last.sum()).backward()
+    with pytest.raises(AssertionError, match=r"no gradient: \[\(2,\)\]"):
+        turns.finish()
+    with pytest.raises(KeyError):
+        first.sum().backward()  # would be added to what is on its way
+
+
+@pytest.mark.parametrize("bucket_bytes", [1, 40, 1 << 20])
+def test_bucketed_equals_naive(bucket_bytes):
+    """Over an accumulation of three micro-batches, of which only the last sends anything."""
+    def work(rank):
+        torch.manual_seed(rank)
+        batches = torch.randn(2, 3, 4, 3)  # steps, micro-batches
+        models = [small_model(0), small_model(0)]
+        summed = BucketedSum(models[1].parameters(), bucket_bytes)
+        for step in batches:
+            for i, x in enumerate(step):
+                summed.active = i == 2
+                for model in models:
+                    model(x).square().sum().backward()
+            sum_gradients_naive(models[0].parameters())
+            summed.finish()
+            for a, b in zip(models[0].parameters(), models[1].parameters()):
+                torch.testing.assert_close(a.grad, b.grad)
+            result = [p.grad.tolist() for p in models[1].parameters()]
+            for model in models:
+                model.zero_grad()
+        return result
+    first, second = on_ranks(work)
+    assert first == second, "all ranks end with the same gradients"
+
+
+def test_gradients_are_in_the_messages():
+    """A bucket's sums are where the optimizer looks for them: nothing is copied back."""
+    def work(rank):
+        parameters = [torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(4))]
+        summed = BucketedSum(parameters)
+        summed.active = True
+        sum((rank + 1) * p.sum() for p in parameters).backward()
+        summed.finish()
+        one, other = (p.grad for p in parameters)
+        assert one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+        assert (one == 3).all() and (other == 3).all() and one.shape == (2, 3)
+    on_ranks(work)
+
+
+# ---- a step ----
+
+SMALL = dict(vocab_size=61, seq_len=8, n_layer=1, n_head=2, n_kv_head=2, d_model=16, d_ff=32)
+
+
+def windows(n, seed=0):
+    ids = np.random.default_rng(seed).integers(0, 61, (n, 9))
+    return ids[:, :-1], ids[:, 1:].copy()
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_train_step(by_hand):
+    """Two ranks, 3 windows and 2, of which some are not to be learned: as one process with all."""
+    config = Config(**SMALL, micro_batch=2, by_hand=by_hand)
+    inputs, targets = windows(5)
+    targets[0, :7] = targets[3] = -1
+    alone = GPT(config.gpt(61))
+    from optim import make_optimizer
+    optimizer = make_optimizer(alone, config)
+    expected = [train.train_step(alone, optimizer, (inputs, targets), step, config)
+                for step in range(3)]
+
+    def work(rank):
+        model = GPT(config.gpt(61), seed=rank)
+        engine = DataParallel(model, config)
+        batch = inputs[rank::2], targets[rank::2]
+        found = [train_step(engine, batch, step, config) for step in range(3)]
+        return found, [p.tolist() for p in model.parameters()]
+    for found, weights in on_ranks(work):
+        for (loss, norm, stopped), (same_loss, same_norm) in zip(found, expected):
+            assert loss == pytest.approx(same_loss, rel=1e-5), (
+                "divide by the targets of all ranks' windows")
+            assert norm == pytest.approx(same_norm, rel=1e-5) and stopped is False
+        for a, b in zip(weights, alone.parameters()):
+            torch.testing.assert_close(torch.tensor(a), b.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_all_ranks_hear_of_a_stop():
+    def work(rank):
+        engine, config = DataParallel(GPT(GPTConfig(**SMALL)), Config(**SMALL)), Config(**SMALL)
+        return [train_step(engine, windows(2, rank), step, config, stop=rank == 1 and step == 1)[2]
+                for step in range(3)]
+    assert on_ranks(work) == [[False, True, False]] * 2
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero2"])
+def test_a_step_that_overflows_is_skipped_by_all(engine):
+    """On one rank a gradient is inf: no rank moves, and all halve the scale of the loss."""
+    def work(rank):
+        config, scaler = Config(**SMALL, warmup=0), LossScaler(factor=8.0)
+        model = GPT(GPTConfig(**SMALL))
+        made = scale.make_engine(engine, model, config)
+        loss, steps = made.loss, []
+        for step in range(3):
+            bad = step == 1 and rank == 1
+
+            def overflows(x, y):
+                nats = loss(x, y)
+                if bad:
+                    nats.register_hook(lambda gradient: gradient * float("inf"))
+                return nats
+            made.loss, before = overflows, model.head.weight.detach().clone()
+            _, norm, _ = train_step(made, windows(2, rank), step, config, scaler)
+            moved = not torch.equal(before, model.head.weight)
+            steps.append((moved, math.isfinite(norm), scaler.factor))
+        made.loss = lambda x, y: loss(x, y) * float("nan")
+        with pytest.raises(ValueError, match="step 4: loss nan"):
+            train_step(made, windows(2, rank), 3, config, scaler)
+        return steps
+    assert on_ranks(work) == [[(True, True, 8.0), (False, False, 4.0), (True, True, 4.0)]] * 2
+
+
+def test_a_scaled_loss_has_the_same_gradients():
+    """To the last bit: a power of two. They are unscaled before they are clipped."""
+    def work(rank):
+        results = []
+        for scaler in (None, LossScaler(factor=2.0**10)):
+            model, config = GPT(GPTConfig(**SMALL)), Config(**SMALL, grad_clip=0.1)
+            norms = [train_step(Zero(model, config, 1), windows(2, rank), 0, config, scaler)[1]]
+            results.append((norms, [p.tolist() for p in model.parameters()]))
+        assert results[0] == results[1] and norms[0] > 0.1
+    on_ranks(work)
+
+
+# ---- whole runs ----
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -36,8 +234,8 @@ def metrics(folder):
 
 def leave_out_pictures(monkeypatch):
     """They take seconds."""
-    monkeypatch.setattr(train, "redraw", lambda folder: None)
-    monkeypatch.setattr(train, "page", lambda folders, path: None)
+    monkeypatch.setattr(beside.Beside, "redraw", lambda self: None)
+    monkeypatch.setattr(beside, "page", lambda folders, path: None)
 
 
 @pytest.fixture
@@ -92,7 +290,7 @@ def test_two_ranks_equal_one_process(arguments, tmp_path, command, ranks, monkey
     # a run of two ranks goes on in one process, and the other way round
     resumed = [*arguments, "--resume", "--steps", "22"]
     train.main([*resumed, "--name", "two"])
-    for rank in ranks(lambda: launch([*resumed, "--name", "one"])):
+    for rank in ranks(lambda: main([*resumed, "--name", "one"])):
         assert rank.exitcode == 0, rank.log.read_text()
     one, two = ([m["loss"] for m in metrics(tmp_path / "runs" / name) if "loss" in m][-1]
                 for name in ("one", "two"))
@@ -101,7 +299,7 @@ def test_two_ranks_equal_one_process(arguments, tmp_path, command, ranks, monkey
 
 @pytest.mark.slow
 def test_wrong_input_ends_all_ranks(arguments, ranks):
-    both = ranks(lambda: launch([*map(str, arguments), "--data", "nowhere"]))
+    both = ranks(lambda: main([*map(str, arguments), "--data", "nowhere"]))
     said = "".join(rank.log.read_text() for rank in both)
     assert [rank.exitcode for rank in both] == [2, 2], said
     assert said.count("error: there is no source 'nowhere'") == 1, said
@@ -113,10 +311,11 @@ def test_the_group_is_gone_at_the_end(arguments):
     program = f"""
 import os, sys
 sys.path[:0] = {[p for p in sys.path if p]!r}
-import train
-from scale import launch
-train.redraw = train.page = lambda *what: None
-launch(sys.argv[1:])
+import beside
+from scale import main
+beside.Beside.redraw = lambda self: None
+beside.page = lambda *what: None
+main(sys.argv[1:])
 tasks = "/proc/self/task"
 print(*(open(f"{{tasks}}/{{task}}/comm").read().strip() for task in os.listdir(tasks)), sep=",")
 """
@@ -131,7 +330,7 @@ print(*(open(f"{{tasks}}/{{task}}/comm").read().strip() for task in os.listdir(t
 
 
 def test_without_torchrun_one_process_trains(arguments, tmp_path, fork):
-    process = fork(lambda: launch(["--recompute", "hand", *map(str, arguments), "--steps", "2"]))
+    process = fork(lambda: main(["--recompute", "hand", *map(str, arguments), "--steps", "2"]))
     process.join()
     assert process.exitcode == 0, process.log.read_text()
     assert metrics(tmp_path / "runs" / "nano")[-1]["step"] == 2
@@ -177,7 +376,7 @@ def test_engines_train_what_one_process_trains(alone, ranks, optimizer, engine, 
     """Four steps on two ranks, then four in one process, which are as eight of one process."""
     words, whole = alone(optimizer)
     words = [*words, "--name", f"{optimizer}-{engine}"]
-    for rank in ranks(lambda: launch(["--engine", engine, "--recompute", recompute, *words,
+    for rank in ranks(lambda: main(["--engine", engine, "--recompute", recompute, *words,
                                       "--steps", "4", "--save-every", "4"])):
         assert rank.exitcode == 0, rank.log.read_text()
     train.main([*words, "--steps", "8", "--resume"])
@@ -193,7 +392,7 @@ def test_one_checkpoint_for_all_engines(alone, ranks):
     """Begun by one process, gone on with by two, whose ranks have divided all."""
     words, whole = alone("adamw")
     train.main([*words, "--name", "begun", "--steps", "4", "--save-every", "4"])
-    for rank in ranks(lambda: launch(["--engine", "fsdp2", *words, "--name", "begun", "--steps",
+    for rank in ranks(lambda: main(["--engine", "fsdp2", *words, "--name", "begun", "--steps",
                                       "8", "--resume"])):
         assert rank.exitcode == 0, rank.log.read_text()
     one, two = (metrics(folder)[-1] for folder in (whole, whole.with_name("begun")))
@@ -203,19 +402,19 @@ def test_one_checkpoint_for_all_engines(alone, ranks):
 def test_float16_with_a_scaled_loss(alone, ranks):
     words, whole = alone("muon")
     words = [*words, "--name", "half", "--steps", "8", "--dtype", "float16"]
-    for rank in ranks(lambda: launch(["--engine", "zero2", *words])):
+    for rank in ranks(lambda: main(["--engine", "zero2", *words])):
         assert rank.exitcode == 0, rank.log.read_text()
     assert_same_curve(whole, whole.with_name("half"), tolerance=0.05)
     state = torch.load(newest_checkpoint(whole.with_name("half")) / "state.pt", weights_only=True)
-    assert state["engine"]["scaler"]["good"] > 0, "what the scaler has learned is remembered"
+    assert state["scaler"]["good"] > 0, "what the scaler has learned is remembered"
 
 
 def test_what_an_engine_can_not_do(alone, ranks):
     words, _ = alone("muon")
     for changes, expected in ((["--engine", "fsdp2"], "Muon needs whole matrices"),
                               (["--engine", "zero2", "--batch-size", "15"], "dealt evenly"),
-                              (["--batch-size", "1"], "dealt out to 2")):
-        both = ranks(lambda: launch([*words, *changes]))
+                              (["--batch-size", "1"], "too few windows for 2 processes")):
+        both = ranks(lambda: main([*words, *changes]))
         said = "".join(rank.log.read_text() for rank in both)
         assert [rank.exitcode for rank in both] == [2, 2] and said.count(expected) == 1, said
 
@@ -223,49 +422,35 @@ def test_what_an_engine_can_not_do(alone, ranks):
 # ---- what can happen ----
 
 def test_a_rank_that_dies_ends_the_others(alone, ranks, tmp_path, monkeypatch):
-    """With one line each; and a restart ends as if nothing had happened."""
+    """Within seconds; and a restart ends as if nothing had happened."""
     words, whole = alone("muon")
     words = [*words, "--name", "killed", "--steps", "8", "--save-every", "2"]
-    take_step = train.take_step
+    step_of_all = scale.train_step
 
-    def die(model, optimizer, batch, step, config, engine, *rest):
-        if step == 5 and engine.rank == 1:
+    def die(engine, batch, step, *rest):
+        if step == 5 and torch.distributed.get_rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return take_step(model, optimizer, batch, step, config, engine, *rest)
-    monkeypatch.setattr(train, "take_step", die)
+        return step_of_all(engine, batch, step, *rest)
+    monkeypatch.setattr(scale, "train_step", die)
     start = time.monotonic()
-    first, second = ranks(lambda: launch(words))
+    first, second = ranks(lambda: main(words))
     assert time.monotonic() - start < 60
-    assert second.exitcode == -signal.SIGKILL and first.exitcode == 2
-    line = first.log.read_text().splitlines()[-1]
-    assert line.startswith("error: rank 0 has lost another process") and "--resume" in line, line
-    monkeypatch.setattr(train, "take_step", take_step)
+    assert second.exitcode == -signal.SIGKILL and first.exitcode != 0
+    monkeypatch.setattr(scale, "train_step", step_of_all)
     folder = whole.with_name("killed")
     assert newest_checkpoint(folder).name == "step-000004"
-    for rank in ranks(lambda: launch([*words, "--resume"])):
+    for rank in ranks(lambda: main([*words, "--resume"])):
         assert rank.exitcode == 0, rank.log.read_text()
     losses = [{row["step"]: row["loss"] for row in metrics(f) if "loss" in row}
               for f in (whole, folder)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
 
-def test_others_that_are_not_there(monkeypatch):
-    with socket.socket() as nobody:  # bound, but it doesn't listen
-        nobody.bind(("127.0.0.1", 0))
-        for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1,
-                            "MASTER_ADDR": "127.0.0.1",
-                            "MASTER_PORT": nobody.getsockname()[1]}.items():
-            monkeypatch.setenv(name, str(value))
-        with pytest.raises(ValueError, match="rank 1 of 2 could not reach the others within 1 s"):
-            join(timedelta(seconds=1))
-
-
-def test_ranks_that_were_started_otherwise(alone, ranks):
-    words, _ = alone("muon")
-
-    def work():
-        launch([*words, "--steps", "9" if os.environ["RANK"] == "1" else "8"])
-    for rank in ranks(work):
-        line = rank.log.read_text().splitlines()[-1]
-        assert rank.exitcode == 2 and "rank 1 was started otherwise than rank 0: with 9, not 8" in (
-            line), line
+def test_ranks_that_were_started_otherwise():
+    """Noticed at once, on all of them."""
+    def work(rank):
+        start = time.monotonic()
+        with pytest.raises(ValueError, match="rank 1 was started with --engine zero1, rank 0 with"):
+            agree(["--engine", "ddp" if rank == 0 else "zero1"])
+        assert time.monotonic() - start < 10
+    on_ranks(work)

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ddp import BucketedSum, broadcast_weights
+from scale import DataParallel
 from family import FAMILIES, model_config
 from gpt import GPT, GPTConfig, make_model
 from optim import make_optimizer
-from presets import Config
 from ranks import on_ranks
-from zero import ShardedOptimizer, cut_anywhere, deal_whole, sum_sections
+from train import Config
+from zero import Zero, cut_anywhere, deal_whole, sum_sections
 
 SHAPE = dict(vocab_size=61, seq_len=8, n_layer=3, n_head=2, n_kv_head=1, d_model=16, d_ff=40)
 SMALL = GPTConfig(**SHAPE)
@@ -80,8 +80,7 @@ def test_every_element_is_in_one_section(optimizer, world):
 # ---- training ----
 
 def sharded_optimizer(model, optimizer, stage, bucket_bytes=BUCKET):
-    return ShardedOptimizer(model, make_optimizer(model, Config(optimizer=optimizer)), stage,
-                            bucket_bytes)
+    return Zero(model, Config(optimizer=optimizer), stage, bucket_bytes)
 
 
 def random_model(config):
@@ -135,16 +134,8 @@ def train_alone(model, optimizer, steps, **how):
                  lambda largest: clip_by_hand(model, largest), **how)
 
 
-def backward(sharded):
-    def once(loss, last):
-        sharded.begin(last)
-        loss.backward()
-        sharded.finish()
-    return once
-
-
 def train_sharded(model, sharded, steps, rank, world, **how):
-    curve = train(model, sharded, steps, backward(sharded), sharded.clip, rank, world, **how)
+    curve = train(model, sharded, steps, sharded.backward, sharded.clip, rank, world, **how)
     losses = torch.tensor([loss for loss, _ in curve])
     dist.all_reduce(losses)
     return list(zip(losses.tolist(), (norm for _, norm in curve)))
@@ -168,8 +159,7 @@ def test_equals_one_process(stage, optimizer, config, world):
         model = random_model(config)
         if rank:
             model = make_model(config, seed=rank)
-        broadcast_weights(model)
-        sharded = sharded_optimizer(model, optimizer, stage)
+        sharded = sharded_optimizer(model, optimizer, stage)  # which all begin as rank 0 does
         curve = train_sharded(model, sharded, batches(config), rank, world)
         return curve, {k: v.tolist() for k, v in model.state_dict().items()}
     alone = random_model(config)
@@ -189,22 +179,15 @@ def test_equals_one_process(stage, optimizer, config, world):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_equals_data_parallel_bit_for_bit(optimizer):
-    """Two ranks add the same two numbers, in whatever order: ZeRO-1 is ddp.py, to the last bit. The
+    """Two ranks add the same two numbers, in whatever order: ZeRO-1 is data parallel, to the last bit. The
     norms differ in what is rounded when, so nothing is clipped.
     """
     def work(rank):
         one, other = random_model(SMALL), random_model(SMALL)
-        summed, plain = BucketedSum(one.parameters(), BUCKET), make_optimizer(
-            one, Config(optimizer=optimizer))
-
-        def sum_last(loss, last):
-            summed.active = last
-            loss.backward()
-            if last:
-                summed.finish()
-        train(one, plain, batches(SMALL), sum_last, lambda largest: 0.0, rank, 2)
-        sharded = sharded_optimizer(other, optimizer, 1)
-        train(other, sharded, batches(SMALL), backward(sharded), lambda largest: 0.0, rank, 2)
+        whole, sharded = (DataParallel(one, Config(optimizer=optimizer)),
+                          sharded_optimizer(other, optimizer, 1))
+        for model, engine in ((one, whole), (other, sharded)):
+            train(model, engine, batches(SMALL), engine.backward, lambda largest: 0.0, rank, 2)
         for (name, a), b in zip(one.named_parameters(), other.parameters()):
             assert torch.equal(a, b), name
     on_ranks(work)
@@ -216,7 +199,7 @@ def test_clip(stage):
     def work(rank):
         model = GPT(SMALL)
         sharded = sharded_optimizer(model, "muon", stage)
-        backward(sharded)(sum(p.sum() for p in model.parameters()), True)  # gradients of 1 a rank
+        sharded.backward(sum(p.sum() for p in model.parameters()), True)  # gradients of 1 a rank
         n = sum(p.numel() for p in model.parameters())
         assert sharded.clip(math.inf) == pytest.approx(2 * math.sqrt(n))
         assert all((piece.grad == 2).all() for piece in sharded.pieces)
@@ -313,7 +296,7 @@ def test_gradients_that_are_left(stage):
         n = sum(p.numel() for p in model.parameters())
         for last in (False, False, True):
             loss = sum((p * p).sum() for p in model.parameters())
-            backward(sharded)(loss, last)
+            sharded.backward(loss, last)
             whole = sum(p.grad.numel() for p in model.parameters() if p.grad is not None)
             own = sum(p.grad.numel() for p in sharded.pieces if p.grad is not None)
             if last or stage == 2:
@@ -340,7 +323,7 @@ def test_messages_on_their_way():
             send(i)
             most.append(len(sharded.on_their_way))
         sharded.turns.send = counting
-        backward(sharded)(sum(p.sum() for p in model.parameters()), False)
+        sharded.backward(sum(p.sum() for p in model.parameters()), False)
         assert len(most) == len(list(model.parameters())) and max(most) == 2, most
     on_ranks(work)
 
@@ -359,8 +342,8 @@ def test_buckets_follow_the_backward_pass():
         sharded.turns.send = looking
         for p in reversed(list(model.parameters())):  # hooks of before have been called already
             arrived.add(p)
-            sharded.begin(True)
+            sharded.turns.active = True
             p.sum().backward()
         assert sent == sorted(set(sent)), f"buckets that had to wait for others: {sent}"
-        sharded.finish()
+        sharded.turns.finish()
     on_ranks(work, 1)

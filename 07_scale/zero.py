@@ -1,8 +1,8 @@
 """ZeRO: what data parallel keeps whole on every rank, each rank keeps a share of.
 
-With ddp.py every rank holds the same AdamW averages and computes the same step. It is enough that
-each does so for its own section of the weights and then tells the others (Rajbhandari et al. 2019,
-sections 3 and 5). The weights of a bucket lie in one flat tensor, cut in a section for each rank.
+In data parallel every rank holds the same AdamW averages and computes the same step. It is enough
+that each does so for its own section of the weights and then tells the others (Rajbhandari et al.
+2019, sections 3 and 5). The weights of a bucket lie in one flat tensor, cut in a section for each rank.
 Its gradients are reduce-scattered, so that each rank has the sums of its section; the rank's own
 optimizer, which is that of stage 4, moves it; an all-gather puts the sections together again.
 AdamW treats each number by itself, so its buckets are cut anywhere. Muon treats a matrix as a
@@ -22,7 +22,8 @@ again for each further micro-batch.
 Left out: sharding the weights, which is ZeRO-3 (scale.py --engine fsdp2); weights that are gathered
 only when the next forward pass needs them.
 
-Reads and writes nothing: scale.py makes it an engine. Next: precision.py.
+Reads and writes nothing: scale.py --engine zero1 and zero2 train with it. Next:
+extras/precision.py.
 """
 
 import itertools
@@ -41,8 +42,9 @@ import console  # noqa: F401, first: it makes the others be found
 import torch
 import torch.distributed as dist
 
-from ddp import BUCKET_BYTES, InTurn, make_buckets
-from optim import Optimizer
+from optim import Optimizer, clip, make_optimizer
+from runs import tensors
+from scale import BUCKET_BYTES, InTurn, broadcast_weights, make_buckets
 
 AVERAGES = {"adamw": ("exp_avg", "exp_avg_sq"), "muon": ("average",)}  # what Optimizer remembers
 
@@ -140,19 +142,20 @@ class Bucket:
 
 # ---- the optimizer ----
 
-class ShardedOptimizer:
-    """An Optimizer of which every rank has a share. All its methods are for all ranks together.
+class Zero:
+    """An engine, as scale.DataParallel is one, of which every rank has a share of the optimizer's
+    state, and at stage 2 of the gradients. All its methods are for all ranks together.
 
-    optimizer: the one that would move the model if it were alone, before its first step. It says
-    which groups there are; set "lr" and others in `param_groups` as with any. All ranks must begin
-    with the same weights (ddp.broadcast_weights), which become views of the buckets' flat tensors.
-    stage: 1 or 2. Every backward pass stands between begin(last) and finish(). After the last
-    finish() of a step no parameter has a .grad, and that of each of `pieces`, {piece of this rank:
-    parameter}, is the sum over the ranks.
+    The weights become views of the buckets' flat tensors. After the last backward() of a step no
+    parameter has a .grad, and that of each of `pieces`, {piece of this rank: parameter}, is the sum
+    over the ranks.
     """
 
-    def __init__(self, model, optimizer, stage, bucket_bytes=BUCKET_BYTES):
-        self.plain, self.param_groups, self.stage = optimizer, optimizer.param_groups, stage
+    def __init__(self, model, config, stage, bucket_bytes=BUCKET_BYTES):
+        broadcast_weights(model)
+        optimizer = make_optimizer(model, config)  # that of a process alone: which groups there are
+        self.model, self.loss, self.stage = model, config.objective(model), stage
+        self.plain, self.param_groups = optimizer, optimizer.param_groups
         order = {p: i for i, p in enumerate(model.parameters())}
         self.buckets, groups = [], []
         for group in self.param_groups:
@@ -176,14 +179,10 @@ class ShardedOptimizer:
 
     # 1) gradients: whole ones become sums of the own section
 
-    def begin(self, last):
-        """Before a backward pass. `last`: that of the micro-batch that completes the step. At
-        stage 2 all ranks need as many micro-batches, since each sends something.
-        """
+    def backward(self, loss, last):
+        """At stage 2 all ranks need as many micro-batches, since each sends something."""
         self.turns.active = last or self.stage == 2
-
-    def finish(self):
-        """After it."""
+        loss.backward()
         if self.turns.active:
             self.turns.finish()
             while self.on_their_way:
@@ -208,16 +207,16 @@ class ShardedOptimizer:
         for piece, total in zip(bucket.pieces, bucket.own(flat)):
             piece.grad = total.clone() if piece.grad is None else piece.grad.add_(total)
 
+    def gradients(self):
+        return [piece.grad for piece in self.pieces]
+
     def clip(self, largest):
-        """optim.clip of all gradients together: each rank knows a part of the sum of squares."""
-        gradients = [piece.grad for piece in self.pieces]
-        square = torch.nn.utils.get_total_norm(gradients).double() ** 2
-        square = square.to(self.buckets[0].weights.device)
-        dist.all_reduce(square)
-        norm = float(square.sqrt())
-        if norm > largest:
-            torch._foreach_mul_(gradients, largest / norm)
-        return norm
+        """optim.clip() of all gradients together: each rank knows a part of the sum of squares."""
+        def add(square):
+            square = square.to(self.buckets[0].weights.device)  # of a rank without any, on the CPU
+            dist.all_reduce(square)
+            return square
+        return clip(self.gradients(), largest, add)
 
     # 2) weights: each rank moves its section, and tells the others
 
@@ -231,6 +230,12 @@ class ShardedOptimizer:
 
     def zero_grad(self):
         self.own.zero_grad()
+
+    def tensors(self):
+        return tensors(self.model)
+
+    def whole(self):
+        return self.model
 
     # 3) checkpoints, which don't know how many ranks there were
 

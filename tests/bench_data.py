@@ -41,11 +41,7 @@ def bench_batches(source, data_dir, runs):
     from gpt import GPT
     from machine import keep_freed_memory
     from optim import make_optimizer
-    from presets import PRESETS, Config
-    from train import Engine, take_step
-
-    class Stop:
-        asked = False
+    from train import PRESETS, Config, train_step
 
     config = Config(**PRESETS["tiny"], data=(source,))
     data = prepare_any(config.data, config.vocab_size, data_dir, workers=2)
@@ -60,7 +56,7 @@ def bench_batches(source, data_dir, runs):
             batch = next(loader)
             costs[name].append(time.perf_counter() - start)
         costs["step"].append(seconds(
-            lambda: take_step(model, optimizer, batch, step, config, Engine(), Stop)))
+            lambda: train_step(model, optimizer, batch, step, config)))
     step = statistics.median(costs.pop("step"))
     print(f"\na batch of the tiny preset, {config.batch_size} x {config.seq_len}, beside its step "
           f"of {1000 * step:.1f} ms, medians of {10 * runs}\n\n| | ms | of a step |\n|---|---|---|")

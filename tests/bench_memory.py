@@ -25,19 +25,16 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import StopSignal, run
+from console import run
 
-import engines
 import optim
+import scale
+import train
 from budget import size
-from family import rung
-from gpt import make_model
 from machine import free_memory, return_freed_memory
 from memory import moments, parameters, peak
-from presets import Config
-from train import take_step
-
-ENGINES = {"plain": engines.Processes} | engines.ENGINES  # what can be measured
+from recompute import recompute_blocks
+from train import Config, rung
 
 # depth of a rung, windows and tokens of a micro-batch; each step has two. The larger the model, the
 # fewer tokens: a step must end.
@@ -83,14 +80,20 @@ def status(field):
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(field))
 
 
-def make_steps(config, engine, steps):
-    """Build a model and take steps of the trainer's, on ids that mean nothing."""
-    model = make_model(config.gpt(config.vocab_size))
-    optimizer = engine.prepare(model, config)
-    ids = engine.share(np.random.default_rng(0).integers(
-        0, config.vocab_size, (config.batch_size, config.seq_len + 1)))
+def make_steps(config, job, steps):
+    """Build a model and take steps of a trainer's, on ids that mean nothing."""
+    model = config.make_model(config.vocab_size)
+    recompute_blocks(model, "hand" if job["recompute"] else "none")
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (
+        config.batch_size, config.seq_len + 1))[job["rank"]::ranks_of(job)]
+    batch, alone = (ids[:, :-1], ids[:, 1:]), job["engine"] == "plain"
+    made = (optim.make_optimizer(model, config) if alone else
+            scale.make_engine(job["engine"], model, config))
     for step in range(steps):
-        take_step(model, optimizer, (ids[:, :-1], ids[:, 1:]), step, config, engine, StopSignal())
+        if alone:
+            train.train_step(model, made, batch, step, config)
+        else:
+            scale.train_step(made, batch, step, config)
 
 
 def one_rank(job):
@@ -100,16 +103,15 @@ def one_rank(job):
     optim.orthogonalize.__defaults__ = (1,)  # one Newton-Schulz step takes the memory of five
     dist.init_process_group("gloo", f"file://{job['store']}", rank=job["rank"],
                             world_size=ranks_of(job))
-    engine = ENGINES[job["engine"]](recompute="hand" if job["recompute"] else "none")
     config = config_of(job)
     tiny = Config(device="cpu", batch_size=2, micro_batch=1, seq_len=32,
                   optimizer=job["optimizer"], dtype=job["dtype"])
-    make_steps(tiny, engine, 1)
+    make_steps(tiny, job, 1)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is in use
     before = status("VmRSS")
-    make_steps(config, engine, 2)  # the optimizer's state is there in the second
+    make_steps(config, job, 2)  # the optimizer's state is there in the second
     print(status("VmHWM") - before)
-    engine.close()
+    dist.destroy_process_group()
 
 
 # ---- the table ----

@@ -29,11 +29,10 @@ from gpt import generate, make_model
 from lookup import generate_by_lookup
 from machine import keep_freed_memory, matmul_peak
 from optim import make_optimizer
-from presets import Config
 from quant import pack
 from runs import ModelOptions
+from train import Config, train_step
 from sample import start_of
-from train import Engine, take_step
 from weights import read_model
 
 # Six layers of a GPT-2 that a laptop can train.
@@ -58,10 +57,7 @@ def step_ours(config, batch, compiled):
     optimizer = make_optimizer(model, config)
     if compiled:
         model.loss = torch.compile(model.loss)
-
-    class Stop:
-        asked = False
-    return lambda: take_step(model, optimizer, batch, 0, config, Engine(), Stop)
+    return lambda: train_step(model, optimizer, batch, 0, config)
 
 
 def step_transformers(config, batch, compiled):

@@ -24,7 +24,7 @@ import console  # noqa: F401, first: it makes the others be found
 import train
 from family import FAMILIES, shape
 from metrics import read_metrics
-from presets import PRESETS
+from presets import ALL as PRESETS
 
 NEVER = 10_000  # an eval_every that no run reaches
 

@@ -13,7 +13,7 @@ import train
 from bpe import Tokenizer
 from formats import write_tiktoken
 from gpt import GPT, GPTConfig, generate
-from presets import PRESETS
+from presets import ALL as PRESETS
 from weights import export, write_model
 
 ORACLES = ("tiktoken", "tokenizers")
@@ -110,9 +110,9 @@ def test_lookup(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_crash(bench, monkeypatch):
-    for name in ("redraw", "page", "sample"):  # thirty times a run
-        monkeypatch.setattr(train, name, lambda *what: None)
-    monkeypatch.setattr(train, "matmul_peak", lambda device, dtype: 1e11)
+    for module, name in ((beside.Beside, "redraw"), (beside, "page"), (beside, "sample")):
+        monkeypatch.setattr(module, name, lambda *what: None)  # thirty times a run
+    monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e11)
     found = bench("crash", "--kills", 3, "--flips", 36, "--races", 1)
     assert "\n| 3 | " in found and re.search(r"\| 0 \| 0 \| \d+ \| 0 \|\n", found), found
     refused, forgotten, harmless, accepted = map(int, re.search(
@@ -130,5 +130,5 @@ def test_scale(capsys, monkeypatch):
     bench_scale.print_steps(rounds=1)
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "%" in line]
     shares = {name.strip(): float(share.strip(" %")) for _, name, _, _, _, share, _ in rows}
-    assert shares.keys() == bench_scale.ALL.keys() and shares["ddp"] == 100
+    assert shares.keys() == set(bench_scale.NAMES) and shares["ddp"] == 100
     assert shares["zero1"] == pytest.approx(50, abs=10) == shares["zero2"]

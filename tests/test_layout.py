@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blank import exercises
-from presets import PRESETS
+from presets import ALL as PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*ROOT.glob("0?_*/*.py"), *ROOT.glob("0?_*/extras/*.py")])

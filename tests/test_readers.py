@@ -18,8 +18,8 @@ from blank import ROOT, blank, exercises
 from bpe import Tokenizer
 from console import by_hand
 from gpt import make_model
-from presets import Config
-from runs import save_checkpoint, start_run
+from train import Config
+from runs import save_checkpoint, start_run, tensors
 
 # Each file of the spine, and a command of its own that needs its exercises.
 SPINE = {"bpe": ("01_tokenizer", ["show", "spam"]), "data": ("02_data", ["folder:texts"]),
@@ -47,7 +47,7 @@ def course(tmp_path):
     (run / "config.json").write_text(json.dumps(
         config.to_json() | {"data_hash": "", "data_folders": []}))
     tokenizer.save(run / "tokenizer.json")
-    save_checkpoint(run, 7, make_model(config.gpt(tokenizer.vocab_size)), {})
+    save_checkpoint(run, 7, tensors(make_model(config.gpt(tokenizer.vocab_size))), {})
     return course
 
 

@@ -222,9 +222,9 @@ def column(config, batch_size, peak):
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", nargs="+", default=["tiny"], choices=MODELS, metavar="NAME",
-                        help="rows of family.py's MODELS (default: tiny); the other options change "
-                        f"them. There are {', '.join(MODELS)}")
+    parser.add_argument("--model", nargs="+", choices=MODELS, metavar="NAME",
+                        help="rows of family.py's MODELS, which the other options change (default: "
+                        f"what these say). There are {', '.join(MODELS)}")
     parser.add_argument("--batch-size", type=int, default=8,
                         help="windows in a micro-batch (default: 8)")
     for kind in (GPTConfig, FamilyConfig):
@@ -233,7 +233,8 @@ def main(argv=None):
     names, batch_size = given.pop("model"), given.pop("batch_size")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
-    configs = [model_config(**MODELS[name] | given) for name in names]
+    names = names or ["model"]
+    configs = [model_config(**MODELS.get(name, {}) | given) for name in names]
     peak = matmul_peak()
     columns = [column(config, batch_size, peak) for config in configs]
     print(" " * 13 + "".join(f"{name:>22}" for name in names))

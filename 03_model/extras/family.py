@@ -300,25 +300,10 @@ def shape(n_layer, d_model, n_head, n_kv_head=None, d_ff=None, **others):
                 d_ff=d_ff or 4 * d_model, **others)
 
 
-def rung(depth):
-    """GPTConfig's fields of today's recipe at a depth, the one dial that sets all others.
-
-    d_model is 64 a layer, with heads of 64 below depth 8, of 128 from there (depth is even then),
-    each with keys of its own. Vocabulary and window double with each layer: at depth 3 they are
-    2,048 and 128, until they reach 32,768 and 1,024. Returned as shape() does.
-    rung(12) has d_model 768, 6 heads, vocabulary 32,768, window 1,024.
-    """
-    doubled = 2 ** max(0, depth - 3)
-    return shape(depth, 64 * depth, depth if depth < 8 else depth // 2,
-                 vocab_size=min(32768, 2048 * doubled), seq_len=min(1024, 128 * doubled))
-
-
 # ---- sizes ----
 
 GPT2 = FAMILIES["gpt2"] | dict(vocab_size=50257, seq_len=1024)
 LLAMA = FAMILIES["llama"] | dict(vocab_size=32000, seq_len=2048)
-LADDER = {"tiny": 3, "d4": 4, "d5": 5, "d6": 6, "d8": 8, "small": 12, "medium": 16, "461m": 20,
-          "1b": 26}
 
 MODELS = {
     "scratch": FAMILIES["scratch"] | shape(4, 512, 8, d_ff=1024, vocab_size=4096, seq_len=256),
@@ -334,13 +319,7 @@ MODELS = {
                                   rope_base=100000.0, tied=True),
     "tinyllama-1b": LLAMA | shape(22, 2048, 32, 4, 5632),
     "llama-7b": LLAMA | shape(32, 4096, 32, d_ff=11008, norm_eps=1e-6),
-    # Ours: one ladder, from minutes on a laptop to a billion parameters.
-    "nano": shape(2, 64, 2, vocab_size=512, seq_len=64),
-    **{name: rung(depth) for name, depth in LADDER.items()},
 }
-# 461 million outside the embedding: then 20 tokens each are 9.2 billion.
-MODELS["461m"] |= dict(vocab_size=53248)
-MODELS["1b"] |= dict(vocab_size=49152)  # a billion, all in all
 
 
 def n_parameters(config):

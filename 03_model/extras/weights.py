@@ -33,6 +33,7 @@ from torch.overrides import TorchFunctionMode
 
 from conversations import end_ids
 from family import family_of
+from formats import load as load_tokenizer
 from formats import write_huggingface
 from gpt import make_model
 from huggingface import ARCHITECTURES, flat, from_huggingface, to_huggingface
@@ -216,6 +217,15 @@ def read_model(folder, device="cpu", dtype=torch.float32, by_hand=False):
         state["head.weight"] = state["embed.weight"]
     model.load_state_dict(state, assign=True)
     return model
+
+
+def open_model(folder, device="cpu", by_hand=False):
+    """(model, tokenizer) of a Hugging Face folder. ValueError if they don't fit together."""
+    model, tokenizer = read_model(folder, device, by_hand=by_hand), load_tokenizer(folder)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(f"{folder} has a tokenizer of {tokenizer.vocab_size} ids, but a model of "
+                         f"{model.config.vocab_size}")
+    return model, tokenizer
 
 
 # ---- out ----

@@ -15,7 +15,7 @@ believes that every token is new.
     python 04_train/extras/ladder.py --flops 2e12 5e12 1.25e13 --optimizer adamw --runs-dir adamw
 
 Every other option is train.py's. Writes a run folder for each point, and ladder.png beside them;
-what is finished is not trained again. Next: 05_sample/sample.py.
+what is finished is not trained again. Next: export.py.
 """
 
 import itertools
@@ -39,10 +39,9 @@ import train
 from bpe import Tokenizer
 from budget import count_parameters, flops_per_token
 from curves import COLOURS, apart, label, picture
-from presets import LADDER, Config
 from metrics import read_metrics
-from runs import read_config
-from starting import resume_run
+from runs import find_run, read_config
+from train import LADDER, Config, resumed
 
 RUNGS = list(LADDER)[:4]
 # What losses must share to be compared, and small budgets to have steps. Options come after this.
@@ -227,15 +226,17 @@ def climb(rungs, budgets, runs_dir, options):
     given = vars(parser.parse_args(options))
     for budget, rung in itertools.product(budgets, rungs):
         name = f"ladder-{rung}-{budget:g}".replace("e+", "e")
-        found = resume_run(given, runs_dir, name)
-        if not found or not read_point(found[0]):
+        folder = find_run(runs_dir, name)
+        if folder:
+            resumed(folder, given)
+        if not folder or not read_point(folder):
             print(f"\n======== {name} ========")
             train.main(["--preset", rung, "--flops", str(budget), "--name", name, "--runs-dir",
-                        runs_dir, *options, *(["--resume"] if found else [])])
-            found = resume_run(given, runs_dir, name)
-        if not read_point(found[0]):
+                        runs_dir, *options, *(["--resume"] if folder else [])])
+            folder = find_run(runs_dir, name)
+        if not read_point(folder):
             return None
-        folders[rung, budget] = found[0]
+        folders[rung, budget] = folder
         same_text(folders.values())
     return folders
 

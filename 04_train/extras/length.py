@@ -2,12 +2,12 @@
 
 A run's length is a number of steps, or follows from the FLOPs that one has, or from the number of
 parameters. Its time, its memory and what it sees of the data follow from that by multiplication.
-Left out: money; state that is divided over processes.
+Left out: money, and state that is divided over processes, which are 07_scale/extras/plan.py's.
 
     python 04_train/train.py --preset tiny --tokens-per-param 20 --plan
     python 04_train/train.py --preset tiny --flops 1e13
 
-Reads and writes nothing: train.py calls it. Next: runs.py.
+Reads and writes nothing: train.py calls it. Next: beside.py.
 """
 
 import dataclasses
@@ -26,24 +26,13 @@ from console import choose_device, duration
 import torch
 
 from budget import count_parameters, flops_per_token, muon_groups, size, training_memory
-from machine import free_memory, matmul_peak
+from machine import free_memory, keep_freed_memory, matmul_peak
 
-WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
 HOLES = 7  # times the largest tensor; see holes()
 SHARE = 0.5  # of what a matrix product reaches: a guess; 0.4 (tiny) and 0.7 were seen on a CPU
 
 
 # ---- how long ----
-
-def choose_length(preset, given):
-    """The fields of a preset and, before them, those that the user gave, as one dict. If the user
-    says in any of the three ways how long, the preset's ways don't count.
-    """
-    says = given if any(way in given for way in WAYS) else preset
-    if not any(way in says for way in WAYS):
-        return preset | given
-    return preset | given | {way: says.get(way, 0) for way in WAYS}
-
 
 def outside_table(shape):
     """How many parameters a model has beside its embedding table, which is only looked up."""
@@ -74,12 +63,6 @@ def planned_steps(config, shape):  # exercise
     return math.ceil(tokens / (config.batch_size * config.seq_len))
 
 
-def settled(config, shape):
-    """The config with its length as a number of steps, whichever way it was said."""
-    return dataclasses.replace(config, steps=planned_steps(config, shape), flops=0.0,
-                               tokens_per_param=0.0)
-
-
 # ---- does it fit ----
 
 def windows_at_once(config, world=1):
@@ -108,34 +91,36 @@ def holes(config, shape, windows):
     return {"holes": HOLES * largest_tensor(config, shape, windows)}
 
 
-def memory_needed(config, shape, world=1):
-    """{"weights": bytes, ...}: what a process of `world` takes for a step, by part: that of
-    training_memory(), and holes. What travels between processes is memory.py's, of stage 7. GPUs
-    were not tried.
+def memory_needed(config, shape):
+    """{"weights": bytes, ...}: what a process that is alone takes for a step, by part: that of
+    training_memory(), and holes. GPUs were not tried.
     """
-    windows = windows_at_once(config, world)
+    windows = windows_at_once(config)
     return training_memory(shape, windows, config.optimizer, config.dtype) | (
         holes(config, shape, windows))
 
 
-def available(device, neighbours=1):
-    """Bytes that one of so many processes on this machine may take, None if nobody knows. On a CPU
-    they share.
+def available(device):
+    """Bytes that a process may take on a device, None if nobody knows. On a CPU the processes of a
+    machine share them: torchrun says how many they are.
     """
+    device = choose_device(device)
     free = free_memory(device)
-    return free // neighbours if free and device == "cpu" else free
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if device == "cpu" else 1
+    return free // neighbours if free else free
 
 
-def refuse(config, shape, available, world=1, memory=memory_needed):
+def refuse(config, shape, available, world=1, memory=None):
     """ValueError if a step needs more memory than the `available` bytes (None: nobody knows). It
     names the largest micro-batch that fits, or, if none does, what else would.
 
-    memory: a function as memory_needed(), for processes that divide it otherwise.
+    memory: a function like memory_needed(), for processes that divide it otherwise.
     Micro-batches of a power of two, and those that divide the batch, are tried.
     """
     def needs(**changes):
         changed = dataclasses.replace(config, **changes)
-        return sum(memory(changed, changed.gpt(shape.vocab_size), world).values())
+        changed_shape = changed.gpt(shape.vocab_size)
+        return sum((memory or memory_needed)(changed, changed_shape).values())
 
     if available is None or needs() <= available:
         return
@@ -159,35 +144,50 @@ def refuse(config, shape, available, world=1, memory=memory_needed):
 
 # ---- the plan ----
 
-def plan(config, shape, seconds=None, available=None, world=1, n_train_tokens=None,
-         memory=memory_needed):
+def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=None):
     """Lines that say what a run will be: parameters, tokens, FLOPs, time, memory of a process.
 
-    seconds: what a step takes, if one was measured; available: bytes that a process may take;
-    n_train_tokens: how many there are; memory: as in refuse(). What is not known is left out, or
-    said to be a guess.
+    available: bytes that a process may take; n_train_tokens: how many there are; memory: as in
+    refuse(). What is not known is left out; the time is a guess, which is said.
     """
     steps, n, outside = planned_steps(config, shape), count_parameters(shape), outside_table(shape)
     step_tokens, flops = config.batch_size * config.seq_len, flops_per_token(shape)
-    tokens = steps * step_tokens
+    tokens, peak = steps * step_tokens, world * matmul_peak(choose_device(config.device),
+                                                            getattr(torch, config.dtype))
+    yield f"model      {shape}"
+    yield "           " + ", ".join(f"{name} {k:,}" for name, k in n.items() if k) + " parameters"
     yield (f"plan       {sum(n.values()):,} parameters, {outside:,} of them outside the embedding "
            "table")
     epochs = f", {tokens / n_train_tokens:.2f} epochs" if n_train_tokens else ""
     yield (f"           {steps:,} steps of {step_tokens:,} tokens: {tokens:,} tokens{epochs}, "
            f"{tokens / outside:.2f} a parameter outside the table")
-    if seconds is None:
-        device = choose_device(config.device)
-        peak = world * matmul_peak(device, getattr(torch, config.dtype))
-        seconds = step_tokens * flops / (SHARE * peak)
-        how = f"if a step reaches {SHARE:.0%} of {peak / 1e9:,.0f} GFLOP/s, which is a guess"
-    else:
-        how = f"at {seconds:.3g} s a step"
     yield (f"           {flops / 1e6:,.1f} MFLOP a token, {flops * tokens:.3g} FLOP in all: "
-           f"{duration(steps * seconds)} {how}")
-    needed = memory(config, shape, world)
+           f"{duration(tokens * flops / (SHARE * peak))} if a step reaches {SHARE:.0%} of "
+           f"{peak / 1e9:,.0f} GFLOP/s, which is a guess")
+    needed = (memory or memory_needed)(config, shape)
     free = f" of {size(available)} that are free" if available is not None else ""
     yield f"memory     about {size(sum(needed.values()))}{' a process' if world > 1 else ''}{free}:"
     yield "           " + ", ".join(f"{part} {size(k)}" for part, k in needed.items() if k)
+
+
+def show_plan(config, world=1, memory=None):
+    """Print the plan of a run whose data are not there yet; then ValueError if it can't be."""
+    shape, free = config.gpt(config.vocab_size), available(config.device)
+    print(*plan(config, shape, free, world, None, memory), sep="\n")
+    refuse(config, shape, free, world, memory)
+
+
+def announce(config, data, world=1, memory=None):
+    """Print the plan of a run, once it is clear that it fits. Returns its config, with the length
+    as a number of steps, whichever way it was said.
+    """
+    shape, free = config.gpt(data.tokenizer.vocab_size), available(config.device)
+    config = dataclasses.replace(config, steps=planned_steps(config, shape), flops=0.0,
+                                 tokens_per_param=0.0)
+    refuse(config, shape, free, world, memory)
+    keep_freed_memory()
+    print(*plan(config, shape, free, world, len(data.train), memory), sep="\n")
+    return config
 
 
 def cut_off(config, plans):

@@ -287,12 +287,6 @@ def draw(metrics, path):
     write_safely(path, picture([metrics], "png"))
 
 
-def table(rows):
-    """Lines that show {name: bits per byte}, the best last, the model's own marked."""
-    return "\n".join(f"{name:12} {bits:6.3f}{'  <--' if name == 'this model' else ''}"
-                     for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
-
-
 # ---- the command line ----
 
 def main(argv=None):

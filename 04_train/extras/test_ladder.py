@@ -11,7 +11,7 @@ from bpe import Tokenizer
 from family import n_parameters
 from ladder import (LEAST, RUNGS, Law, Point, best_split, bootstrap, count, descend, draw, fit,
                     main, middle, misfit, predicted, read_point, report, residuals, same_text)
-from presets import PRESETS, Config
+from train import PRESETS, Config
 
 PAPER = Law(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 PAPERS_RANGE = [(n, flops / (6 * n)) for n in (7e7, 3e8, 1e9, 3e9, 1e10)

@@ -6,9 +6,10 @@ import pytest
 
 import length
 from budget import flops_per_token, training_memory
-from length import (choose_length, largest_tensor, memory_needed, outside_table, plan,
-                    planned_steps, refuse, windows_at_once)
-from presets import Config
+from length import (announce, largest_tensor, memory_needed, outside_table, plan, planned_steps,
+                    refuse, show_plan, windows_at_once)
+from presets import FullConfig
+from train import Config, choose_run
 
 # 20 layers of width 1280: 20 * 12 * 1280^2 in the blocks, 1280 * 53,248 in each table
 BIG = Config(vocab_size=53248, n_layer=20, n_head=10, n_kv_head=10, d_model=1280, d_ff=5120,
@@ -22,9 +23,9 @@ def steps(config, **changes):
     return planned_steps(config, config.gpt(config.vocab_size))
 
 
-def needs(config, world=1, **changes):
+def needs(config, **changes):
     config = dataclasses.replace(config, **changes)
-    return sum(memory_needed(config, config.gpt(config.vocab_size), world).values())
+    return sum(memory_needed(config, config.gpt(config.vocab_size)).values())
 
 
 def refused(config, available, **how):
@@ -35,25 +36,30 @@ def refused(config, available, **how):
 
 # ---- how long ----
 
-def test_choose_length():
+class Words:
+    resume, name, preset = False, None, "x"
+
+
+def test_what_the_user_says_wins():
+    def new(preset, given):
+        return choose_run(Words, given, preset, Config)[1]
     preset = {"steps": 100, "lr": 0.1}
-    assert Config(**choose_length(preset, {})) == Config(**preset)
-    assert choose_length({}, {"lr": 1.0}) == {"lr": 1.0}, "nobody said: Config's own default"
-    found = Config(**choose_length(preset, {"flops": 1e12, "lr": 0.2}))
-    assert (found.steps, found.flops, found.lr) == (0, 1e12, 0.2), "what the user says wins"
-    found = Config(**choose_length({}, {"tokens_per_param": 20.0}))
+    assert new(preset, {}) == Config(**preset) and new({}, {"lr": 1.0}) == Config(lr=1.0)
+    found = new(preset, {"flops": 1e12, "lr": 0.2})
+    assert (found.steps, found.flops, found.lr) == (0, 1e12, 0.2)
+    found = new({}, {"tokens_per_param": 20.0})
     assert (found.steps, found.tokens_per_param) == (0, 20.0), "also over Config's own default"
-    found = Config(**choose_length({"flops": 1e12}, {"tokens_per_param": 20.0}))
+    found = new({"flops": 1e12}, {"tokens_per_param": 20.0})
     assert (found.flops, found.tokens_per_param) == (0, 20.0), "no matter which way a preset goes"
-    found = Config(**choose_length({"tokens_per_param": 20.0}, {}))
+    found = new({"tokens_per_param": 20.0, "steps": 0}, {})
     assert (found.steps, found.tokens_per_param) == (0, 20.0), "a preset may go any way"
-    found = Config(**choose_length(preset, {"steps": 7, "flops": 1e12}))
+    found = new(preset, {"steps": 7, "flops": 1e12})
     assert (found.steps, found.flops) == (7, 1e12), "both are the user's"
 
 
 def test_outside_table():
     assert outside_table(BIG.gpt(53248)) == 461_373_440
-    tied = dataclasses.replace(BIG, tied=True).gpt(53248)
+    tied = FullConfig(**dataclasses.asdict(BIG) | {"tied": True, "family": None}).gpt(53248)
     assert outside_table(tied) == 20 * 12 * 1280**2, "a tied head is the table"
 
 
@@ -113,8 +119,6 @@ def test_memory_needed(monkeypatch):
     shape = SMALL.gpt(2000)
     one, tensors = memory_needed(SMALL, shape), training_memory(shape, 32)
     assert one == tensors | {"holes": 7 * 4 * 32 * 64 * 2000}
-    two = memory_needed(SMALL, shape, world=2)
-    assert two == one | {key: one[key] // 2 for key in ("activations", "workspace", "holes")}
     monkeypatch.setattr(length, "choose_device", lambda name: "cuda")
     assert memory_needed(SMALL, shape) == tensors, "only a heap has holes"
 
@@ -131,9 +135,9 @@ def test_refuse_names_the_largest_micro_batch_that_fits():
     odd = dataclasses.replace(SMALL, batch_size=18, micro_batch=18)
     assert "--micro-batch 9 (accumulated over 2)" in refused(odd, needs(odd, micro_batch=9))
     assert "--micro-batch 8 (accumulated over 3)" in refused(odd, needs(odd, micro_batch=8))
-    many = dataclasses.replace(SMALL, batch_size=64)
+    many = dataclasses.replace(SMALL, batch_size=64)  # of four processes each has 16 windows
     assert "--micro-batch 8 (accumulated over 2)" in refused(
-        many, needs(many, 4, micro_batch=8), world=4)
+        many, 8, world=4, memory=lambda config, shape: {"a window": windows_at_once(config, 4)})
 
 
 def test_refuse_names_what_else_would_fit():
@@ -163,15 +167,15 @@ def test_refuse_names_the_optimizer_that_takes_less():
 
 def test_plan():
     lines = "\n".join(plan(dataclasses.replace(BIG, steps=0, tokens_per_param=20.0),
-                           BIG.gpt(53248), seconds=2.0, available=20e9, n_train_tokens=10**10))
+                           BIG.gpt(53248), available=20e9, n_train_tokens=10**10))
     for part in ("529,530,880 parameters, 461,373,440 of them outside the embedding table",
                  "17,600 steps of 524,288 tokens: 9,227,468,800 tokens, 0.92 epochs, 20.00 a par",
-                 "3,397.4 MFLOP a token, 3.13e+19 FLOP in all: 9:46:40 at 2 s a step",
+                 "3,397.4 MFLOP a token, 3.13e+19 FLOP in all: ",
                  f"about {length.size(needs(BIG))} of 20 GB that are free:",
                  "weights 2.12 GB, gradients 2.12 GB, optimizer 4.24 GB, activations"):
         assert part in lines, lines
     assert "copies" not in lines, "what takes nothing is not named"
-    assert all(line.startswith(("plan       ", "memory     ", " " * 11))
+    assert all(line.startswith(("model      ", "plan       ", "memory     ", " " * 11))
                for line in lines.splitlines())
 
 
@@ -183,3 +187,24 @@ def test_plan_without_measurements(monkeypatch):
     seconds = SMALL.steps * 32 * 64 * flops_per_token(shape) / (0.5 * 2e9)
     assert f"{length.duration(seconds)} if a step reaches 50% of 2 GFLOP/s, which is a gu" in lines
     assert "epochs" not in lines and "free" not in lines and "a process" in lines
+
+
+def test_a_plan_is_printed_and_what_does_not_fit_refused(monkeypatch, capsys):
+    monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e9)
+    show_plan(dataclasses.replace(SMALL, steps=0, tokens_per_param=20.0))
+    assert "20.0" in capsys.readouterr().out
+    monkeypatch.setattr(length, "free_memory", lambda device: 1000)
+    with pytest.raises(ValueError, match="a smaller --preset is what it takes"):
+        show_plan(SMALL)
+
+    class Data:
+        train = range(100)
+
+        class tokenizer:
+            vocab_size = 50
+    with pytest.raises(ValueError, match="of memory, 1 kB are free"):
+        announce(SMALL, Data)
+    monkeypatch.setattr(length, "free_memory", lambda device: None)
+    config = dataclasses.replace(SMALL, steps=0, flops=1e9)
+    assert announce(config, Data) == dataclasses.replace(
+        config, flops=0.0, steps=planned_steps(config, config.gpt(50)))

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from report import (column, draw, evenly, main, numbers, picture, smooth, spread, table, thin,
+from report import (column, draw, evenly, main, numbers, picture, smooth, spread, thin,
                     throughput)
 
 
@@ -90,12 +90,6 @@ def test_evenly():
 def test_numbers():
     assert numbers({"a": 1, "b": None, "c": 0.5, "d": "x"}) == {"a": 1, "c": 0.5}
     assert numbers(None) == {}
-
-
-def test_table():
-    lines = table({"zlib -9": 2.0, "this model": 1.5, "uniform": 3.25}).splitlines()
-    assert [line.split() for line in lines] == [["uniform", "3.250"], ["zlib", "-9", "2.000"],
-                                                ["this", "model", "1.500", "<--"]]
 
 
 # ---- pictures ----

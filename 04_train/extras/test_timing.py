@@ -11,7 +11,7 @@ from torch.profiler import record_function
 
 from gpt import GPT
 from optim import make_optimizer
-from presets import Config
+from train import Config
 from timing import KINDS, PYTHON, kind_of, phases, profile, table, tally
 
 SMALL = dict(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)

@@ -8,17 +8,31 @@ Left out: memory. The first profile of a program takes two seconds more, of impo
 
     python 04_train/train.py --preset tiny --profile
 
-Writes profile/trace.json.gz: ui.perfetto.dev draws it. Next: curves.py.
+Writes profile/trace.json.gz: ui.perfetto.dev draws it. Next: starting.py.
 """
 
+import dataclasses
 import os
 import re
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+# The other files of the course: console.py, which is found first, puts their folders on the path.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+
+from console import choose_device
+
 import torch
 from torch.autograd import DeviceType
+
+from data import make_batches, prepare
+from machine import keep_freed_memory, matmul_peak
+from optim import make_optimizer
+from train import train_step
 
 PHASES = ("forward", "backward", "optimizer")
 
@@ -39,20 +53,6 @@ KINDS = {
     "norms, elementwise": r"",  # all others: they pass over numbers, and do little with each
 }
 PYTHON = "Python between calls"
-
-
-def step_seconds(step, n_rows, micro_batch):
-    """How long a whole batch of n_rows takes step(rows), which makes a step of the first `rows` of
-    it. Measured with one micro-batch and with two, since a step of hundreds would be long to wait
-    for; after one to warm up.
-    """
-    def measured(n_pieces):
-        start = time.perf_counter()
-        step(n_pieces * micro_batch)
-        return time.perf_counter() - start
-    measured(1)
-    one, n = min(measured(1), measured(1)), -(-n_rows // micro_batch)
-    return one + (n - 1) * max(0, measured(2) - one) if n > 1 else one
 
 
 def kind_of(name):
@@ -126,8 +126,7 @@ def profile(step, folder, peak, n=5, device="cpu"):
 
     Returns a table and what it means, as text; folder/trace.json.gz has every call. peak: FLOP/s
     that matrix products could reach (machine.matmul_peak). Batches are known as "data loading" if
-    step() takes them inside torch.profiler.record_function("data loading"); the trainer's rehearsal
-    has only one batch, and no such row.
+    step() takes them inside torch.profiler.record_function("data loading").
     """
     def run_steps():
         start = time.perf_counter()
@@ -150,3 +149,24 @@ def profile(step, folder, peak, n=5, device="cpu"):
         f"matrix products: {flops / n / 1e9:.2f} GFLOP a step, {flops / inside / peak:.0%} of the "
         f"machine's {peak / 1e9:.0f} GFLOP/s while they run, {flops / wall / peak:.0%} over all"), (
         f"unwatched, a step takes {1e3 * alone / n:.2f} ms: the rest is the profiler's")])
+
+
+def show_profile(config):
+    """Make steps like those that a run of this config would make, of a model that is thrown away,
+    and print what they spend where. It hardly learns, so that it can't go bad.
+    """
+    config, folder = dataclasses.replace(config, lr=1e-12, muon_lr=1e-12), Path("profile")
+    keep_freed_memory()
+    data = prepare(config.data, config.vocab_size, config.data_dir, by_hand=config.by_hand)
+    device = choose_device(config.device)
+    model = config.make_model(data.tokenizer.vocab_size).to(device)
+    optimizer, loss = make_optimizer(model, config), config.objective(model)
+    loader = make_batches(data, config.batch_size, config.seq_len, config.seed, config.sampling)
+    peak = matmul_peak(device, getattr(torch, config.dtype))
+
+    def step():
+        with torch.profiler.record_function("data loading"):
+            batch = next(loader)
+        train_step(model, optimizer, batch, 0, config, loss)
+    folder.mkdir(exist_ok=True)
+    print(profile(step, folder, peak, device=device))

@@ -49,12 +49,6 @@ class Spikes:
         self.recent = [*self.recent, min(loss, limit)][-self.window:]
         return loss > limit
 
-    def state_dict(self):
-        return {"recent": list(self.recent)}
-
-    def load_state_dict(self, state):
-        self.recent = list(state["recent"])
-
 
 # ---- the weights ----
 
@@ -69,19 +63,22 @@ def group_of(name):
     return ".".join(parts[:3] if parts[0] == "blocks" else parts[:1])
 
 
-def snapshot(model):
-    """{name: a copy of the parameter}, for update_ratios()."""
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+def snapshot(named, keep=True):
+    """{name: a copy of the parameter} of (name, parameter) pairs, for update_ratios(); {} if it is
+    not to be kept, when the pairs are only made because all processes must take part in that.
+    """
+    return {name: p.detach().clone() for name, p in named if keep}
 
 
 @torch.no_grad()
-def update_ratios(before, model):  # exercise
+def update_ratios(before, named):  # exercise
     """How far the weights have moved since `before`, a snapshot(), as a share of their size then:
     {group: |now - before| / |before|}, a float for each group_of() the names.
 
-    |x| is the root of the mean of the squares of all numbers in the group, of all its tensors
-    together. A group that was all zeros is left out. A group of two tensors, [3] and [4, 0], that
-    moves to [3] and [4, 0.5] has 0.5 / 5 = 0.1: both means are over the same 3 numbers.
+    named: (name, parameter) pairs; a name that is not in `before` is left out. |x| is the root of
+    the mean of the squares of all numbers in the group, of all its tensors together. A group that
+    was all zeros is left out. A group of two tensors, [3] and [4, 0], that moves to [3] and [4,
+    0.5] has 0.5 / 5 = 0.1: both means are over the same 3 numbers.
 
     Karpathy's rule of thumb is about 1e-3 a step (CS231n, "Ratio of weights:updates"). It is no
     theorem, and small models take more: at its peak rate the tiny preset moves its matrices by
@@ -89,10 +86,11 @@ def update_ratios(before, model):  # exercise
     and runs: what is ten times off its like is worth a look.
     """
     moved, size = {}, {}
-    for name, p in model.named_parameters():
-        group = group_of(name)
-        moved[group] = moved.get(group, 0) + float((p - before[name]).square().sum())
-        size[group] = size.get(group, 0) + float(before[name].square().sum())
+    for name, p in named:
+        if name in before:
+            group = group_of(name)
+            moved[group] = moved.get(group, 0) + float((p - before[name]).square().sum())
+            size[group] = size.get(group, 0) + float(before[name].square().sum())
     return {group: (moved[group] / size[group])**0.5 for group in size if size[group]}
 
 
@@ -167,14 +165,14 @@ def how_bad(tensor):
     return ""
 
 
-def first_bad(model, inputs, targets, micro_batch):
+def first_bad(model, inputs, targets, config):
     """A line that names the first tensor of a step that was not finite, and how much of it.
 
     inputs, targets: (B, T), what this process had in the step. To be called before the weights
-    have changed, and under the autocast of the step: all is computed once more, in the order of
-    the step, micro-batch by micro-batch: the weights, as they are; what goes into every module and
-    comes out of it; the loss; the gradients, from the last layer to the first; their norm, which
-    can be too large for float32 where they aren't.
+    have changed: all is computed once more, in the order of the step, micro-batch by micro-batch:
+    the weights, as they are; what goes into every module and comes out of it; the loss; the
+    gradients, from the last layer to the first; their norm, which can be too large for float32
+    where they aren't.
     .grad is not read, and not touched: where the norm was inf, clipping has made nan of the infs
     and 0 of all else.
     """
@@ -188,10 +186,12 @@ def first_bad(model, inputs, targets, micro_batch):
     for name, weight in zip(names, weights):
         look(f"the weight {name}", weight)
     n_targets = max(1, int((targets >= 0).sum()))
+    dtype, micro_batch = getattr(torch, config.dtype), config.micro_batch
     with listening(model, look):
         for x, y in zip(inputs.split(micro_batch), targets.split(micro_batch)):
             if not found:
-                nats = model.loss(x, y)
+                with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
+                    nats = model.loss(x, y)
                 look("the loss", nats)
             if not found:
                 gradients = torch.autograd.grad(nats.sum() / n_targets, weights)

@@ -42,7 +42,7 @@ from budget import cache_bytes
 from data import bits_per_byte, token_bytes
 from gpt import generate
 from runs import ModelOptions, run_data
-from validation import score
+from train import score
 
 KINDS = ("float32", "bfloat16", "int8")
 TINY = torch.finfo(torch.float32).tiny  # instead of 0, to divide zeros by

@@ -12,8 +12,8 @@ from bpe import Tokenizer
 from figures import (choices, draw_attention, draw_choices, entropies, label, look_around, main,
                      read, recorded, sharpest)
 from gpt import GPT, GPTConfig
-from presets import Config
-from runs import save_checkpoint, start_run
+from train import Config
+from runs import save_checkpoint, start_run, tensors
 
 
 def lively(config):
@@ -133,7 +133,7 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     config = Config(tokenizer.vocab_size, 16, n_layer=2, d_model=32, d_ff=64)
     (folder / "config.json").write_text(json.dumps(
         config.to_json() | {"data_hash": "", "data_folders": []}))
-    save_checkpoint(folder, 1, lively(config.gpt(tokenizer.vocab_size)), {})
+    save_checkpoint(folder, 1, tensors(lively(config.gpt(tokenizer.vocab_size))), {})
     where = ("--runs-dir", str(tmp_path), "--device", "cpu")
     main([*where, "--prompt", "def spam(eggs):\\n"])
     out = capsys.readouterr().out

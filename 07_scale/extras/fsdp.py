@@ -1,15 +1,15 @@
-"""PyTorch's own engines behind the same loop: DistributedDataParallel, with all on each rank, and
+"""PyTorch's own engines behind scale.py's loop: DistributedDataParallel, with all on each rank, and
 fully_shard, which divides all, for models too large for one GPU.
 
-They take means over ranks where we take sums, so the loss is multiplied by the number of ranks. The
-rest is what theirs need: a forward pass they can watch, whole tensors for checkpoints.
+They take means over ranks where we take sums, so the loss is multiplied by the number of ranks, and
+they talk after every micro-batch, so all ranks need equally many. The rest is what theirs need: a
+forward pass they can watch, whole tensors for checkpoints.
 Left out: parameters on the CPU (offloading), 16-bit messages.
 
-Used by scale.py; reads and writes nothing. Next: scale.py.
+Used by scale.py; reads and writes nothing. Next: selftest.py.
 """
 
 import copy
-import math
 import os
 import sys
 from pathlib import Path
@@ -21,7 +21,6 @@ sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01
 
 import console  # noqa: F401, first: it makes the others be found
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -29,10 +28,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from engines import Processes
 from family import family_of
 from gpt import make_model
-from optim import Optimizer, make_optimizer
+from optim import Optimizer, clip, make_optimizer
+from runs import tensors
+from scale import DataParallel, broadcast_weights
 
 
 class Loss(nn.Module):
@@ -46,20 +46,16 @@ class Loss(nn.Module):
         return self.loss(inputs, targets)
 
 
-class TorchDDP(Processes):
+class TorchDDP(DataParallel):
     """DistributedDataParallel (Li et al. 2020)."""
 
-    name = "torch-ddp"
+    def __init__(self, model, config):
+        self.model, self.optimizer = model, make_optimizer(model, config)
+        self.param_groups = self.optimizer.param_groups
+        self.loss = nn.parallel.DistributedDataParallel(Loss(model, config.objective(model)))
 
-    def wrap(self, model, loss):
-        self.parallel = nn.parallel.DistributedDataParallel(Loss(model, loss))
-        return self.parallel
-
-    def begin(self, last):
-        self.parallel.require_backward_grad_sync = last  # which its no_sync() sets, too
-
-    def backward(self, loss):
-        super().backward(loss * self.world)
+    def backward(self, loss, last):
+        (loss * dist.get_world_size()).backward()
 
 
 def full(tensor):
@@ -90,51 +86,46 @@ class DividedOptimizer(Optimizer):
                                                      parameter.placements)
 
 
-class FSDP2(Processes):
+class FSDP2(DataParallel):
     """fully_shard (Zhao et al. 2023): every rank has a part of each weight, gradient and state, and
     puts a block together when it is to compute.
 
-    To be evaluated or saved the model is put together in each process: 4 bytes a parameter more,
-    for that while.
+    To write a sample the model is put together in each process: 4 bytes a parameter more, for that
+    while.
     """
 
-    name, rehearses, even = "fsdp2", False, True
-
-    def check(self, config):
-        super().check(config)
-        if config.optimizer == "muon":
-            raise ValueError("Muon needs whole matrices, which --engine fsdp2 doesn't have: give "
-                             "--optimizer adamw, or --engine zero2")
-
-    def prepare(self, model, config):
-        super().prepare(model, config)  # its optimizer, of whole weights, is not used
-        mesh = init_device_mesh(model.embed.weight.device.type, (self.world,))
+    def __init__(self, model, config):
+        broadcast_weights(model)
+        mesh = init_device_mesh(model.embed.weight.device.type, (dist.get_world_size(),))
         for part in [*model.blocks, model]:
             fully_shard(part, mesh=mesh)
-        return DividedOptimizer(make_optimizer(model, config).param_groups, {})
+        self.model, self.loss = model, config.objective(model)
+        self.optimizer = DividedOptimizer(make_optimizer(model, config).param_groups, {})
+        self.param_groups = self.optimizer.param_groups
 
-    def backward(self, loss):
-        super().backward(loss * self.world)
+    def backward(self, loss, last):
+        (loss * dist.get_world_size()).backward()
 
-    def gradients(self, model):
-        return [p.grad.to_local() for p in model.parameters() if p.grad is not None]
+    def gradients(self):
+        return [p.grad.to_local() for p in self.model.parameters() if p.grad is not None]
 
-    def clip(self, model, largest):
-        """optim.clip(): of the sum of the squares each rank has a part."""
-        self.unscale(model)
-        gradients = self.gradients(model)
-        square = sum(float(gradient.square().sum()) for gradient in gradients)
-        norm = math.sqrt(self.sum(np.array([square]))[0])
-        if norm > largest:
-            torch._foreach_mul_(gradients, largest / norm)
-        return norm
+    def clip(self, largest):
+        def add(square):
+            dist.all_reduce(square)
+            return square
+        return clip(self.gradients(), largest, add)
 
-    def whole(self, model):
+    def tensors(self):
+        """One by one: (name, whole tensor)."""
+        for name, tensor in tensors(self.model):
+            yield name, full(tensor)
+
+    def whole(self):
         with torch.device("meta"):  # shapes, to be filled
-            whole = make_model(model.config)
-        whole.load_state_dict({name: full(value) for name, value in model.state_dict().items()},
-                              assign=True)
-        if family_of(model.config).tied:
+            whole = make_model(self.model.config)
+        whole.load_state_dict({name: full(value) for name, value in
+                               self.model.state_dict().items()}, assign=True)
+        if family_of(self.model.config).tied:
             whole.head.weight = whole.embed.weight
         return whole
 

@@ -23,7 +23,8 @@ import console  # noqa: F401, first: it makes the others be found
 
 from budget import (activation_bytes, count_parameters, muon_groups, recomputed_bytes,
                     training_memory)
-from ddp import BUCKET_BYTES
+from length import holes, windows_at_once
+from scale import BUCKET_BYTES
 from family import family_of
 
 # What each engine divides over the ranks.
@@ -132,3 +133,14 @@ def fullest(found):
 def peak(found):
     """Bytes that a rank needs, from what moments() found."""
     return sum(fullest(found).values())
+
+
+def memory_of_a_rank(engine, recompute, world):
+    """A function of (config, shape) that gives {part: bytes}, what a rank of `world` takes at most
+    in a step, holes included.
+    """
+    def memory(config, shape):
+        windows, name = windows_at_once(config, world), engine if world > 1 else "plain"
+        at_most = fullest(moments(config, shape, name, world, windows, recompute != "none"))
+        return at_most | holes(config, shape, windows)
+    return memory

@@ -28,7 +28,7 @@ from budget import flops_per_token, size
 from curves import COLOURS, INK, label, picture
 from length import choose_length, outside_table, planned_steps
 from memory import DIVIDED, ITEMS, fullest, moments, parameters, peak
-from presets import PRESETS, Config
+from presets import ALL as PRESETS, FullConfig as Config
 
 
 class GPU(NamedTuple):

@@ -5,7 +5,7 @@ share the bits out differently: bfloat16 reaches as far as float32 and sees only
 float16 sees 11, but what is above 65,504 is inf and what is below 6e-8 is 0. So weights, moments
 and gradients stay in float32, only the products are made in 16 bits (autocast), and with float16
 the loss is scaled, so that small gradients don't vanish on the way (Micikevicius et al. 2018).
-First the formats, then autocast for one layer, then the loss scaler, then an engine with it.
+First the formats, then autocast for one layer, then the loss scaler.
 Left out: weights in 16 bits, 8-bit formats, scales that differ from tensor to tensor.
 
     python 07_scale/extras/precision.py      # a table of what each format makes of some numbers
@@ -102,10 +102,11 @@ class LossScaler:
     """Finds by trial a factor for the loss by which no gradient is inf and few are 0
     (Micikevicius et al. 2018, section 3.2).
 
-    A step: scale(loss).backward() for every micro-batch, sum over the ranks, unscale_() what the
-    optimizer will read, clip; bad = not isfinite(norm), update(bad), and a step unless bad. A power
-    of two changes a float's exponent alone, so that unscaled gradients are what they would have
-    been, but for those that were saved.
+    A step: (loss * factor).backward() for every micro-batch, with the loss in float32, since 16
+    bits would not hold it; sum over the ranks; unscale_() what the optimizer will read; clip; bad =
+    not isfinite(norm); update(bad), and a step unless bad. All ranks see the same norm, that of the
+    whole gradient, so their factors stay equal. A power of two changes a float's exponent alone, so
+    that unscaled gradients are what they would have been, but for those that were saved.
 
     It begins at 65,536, too high for most models: each step skipped halves it, so the right one
     is found within a few, whereas nobody would notice gradients lost under too low a factor. That
@@ -116,10 +117,6 @@ class LossScaler:
         self.factor, self.growth_interval = factor, growth_interval
         self.good = self.skipped = 0  # in a row
         self.steps = 0
-
-    def scale(self, loss):
-        """loss: a tensor in float32; 16 bits would not hold the product."""
-        return loss * self.factor
 
     def unscale_(self, gradients):  # exercise
         """Divide gradients, float32 tensors, by self.factor, in place.
@@ -158,60 +155,6 @@ class LossScaler:
 
     def load_state_dict(self, state):
         vars(self).update({name: state[name] for name in self.state_dict()})
-
-
-# ---- an engine with a loss scale ----
-
-class Scaled:
-    """Gives an Engine class a loss scale, if config.dtype is float16; without, all stays as it is.
-
-    It stands before Engine, as in engines.Processes. All ranks must decide alike whether a step
-    is skipped, and their factors must stay equal, since their gradients are added up. Where
-    gradients are summed whole, inf and nan reach every rank in the sum. Where each rank keeps only
-    its section, the others' sections may be finite. What all share is the norm: of the whole
-    gradient, on all ranks the same number; and it is inf or nan if any part of it is.
-    """
-
-    scaler = None
-
-    def prepare(self, model, config):
-        self.scaler = LossScaler() if config.dtype == "float16" else None
-        return super().prepare(model, config)
-
-    def gradients(self, model):
-        """What this rank's optimizer will read: a list of tensors. Engines with sections have
-        their own.
-        """
-        return [p.grad for p in model.parameters() if p.grad is not None]
-
-    def backward(self, loss):
-        super().backward(self.scaler.scale(loss) if self.scaler else loss)
-
-    def unscale(self, model):
-        """To be called first by an engine that has a clip() of its own."""
-        if self.scaler:
-            self.scaler.unscale_(self.gradients(model))
-
-    def clip(self, model, largest):
-        self.unscale(model)
-        return super().clip(model, largest)
-
-    def overflowed(self, norm):
-        """Is this step to be skipped? norm: what clip() has returned, the same on all ranks."""
-        if not self.scaler:
-            return super().overflowed(norm)
-        bad = not math.isfinite(norm)
-        self.scaler.update(bad)
-        return bad
-
-    def state_dict(self):
-        scaler = {"scaler": self.scaler.state_dict()} if self.scaler else {}
-        return super().state_dict() | scaler
-
-    def load_state_dict(self, state):
-        super().load_state_dict(state)
-        if self.scaler and "scaler" in state:  # a run may have begun in another type
-            self.scaler.load_state_dict(state["scaler"])
 
 
 def main(argv=None):

@@ -34,9 +34,9 @@ import torch
 import torch.distributed as dist
 
 from curves import COLOURS, INK, apart, label, picture
-from ddp import BucketedSum, sum_gradients_naive
+from scale import BucketedSum, sum_gradients_naive
 from gpt import GPT, GPTConfig, make_model
-from presets import PRESETS, Config
+from presets import ALL as PRESETS, FullConfig as Config
 from ranks import on_ranks
 
 NAIVE, *_, FSDP2 = ENGINES = ["naive", "ddp", "zero1", "zero2", "fsdp2"]

@@ -8,8 +8,8 @@ from torch.distributed.fsdp import fully_shard
 from fsdp import FSDP2, DividedOptimizer, full
 from gpt import GPT, GPTConfig
 from optim import make_optimizer
-from presets import Config
 from ranks import on_ranks
+from train import Config
 
 SMALL = dict(vocab_size=61, seq_len=16, n_layer=1, n_head=2, n_kv_head=2, d_model=32, d_ff=64)
 
@@ -27,14 +27,12 @@ def test_full():
 
 def test_gradients_are_divided_after_every_micro_batch():
     def work(rank):
-        engine, config = FSDP2(), Config(**SMALL)
         model, ids = GPT(GPTConfig(**SMALL)), torch.arange(32).view(2, 16)
         n = sum(p.numel() for p in model.parameters())
-        engine.prepare(model, config)
+        engine = FSDP2(model, Config(**SMALL))
         for last in (False, True):
-            engine.begin(last)
-            engine.backward(model.loss(ids, ids).mean())
-            assert sum(g.numel() for g in engine.gradients(model)) < 0.51 * n
+            engine.backward(engine.loss(ids, ids).mean(), last)
+            assert sum(g.numel() for g in engine.gradients()) < 0.51 * n
     on_ranks(work)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from presets import PRESETS
+from presets import ALL as PRESETS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -8,7 +8,7 @@ from budget import activation_bytes, muon_bytes, training_memory
 from family import MODELS, model_config
 from memory import (DIVIDED, ITEMS, buffers, fullest, groups, moments, muon_work, parameters,
                     peak, rank_states)
-from presets import PRESETS, Config
+from presets import ALL as PRESETS, FullConfig as Config
 
 BILLION = model_config(**MODELS["1b"])
 RUN = Config(**PRESETS["1b"])  # Muon, bfloat16

@@ -7,7 +7,7 @@ import pytest
 from family import MODELS, model_config
 from memory import moments, peak
 from plan import GPUS, accumulation, largest_micro_batch, main, offer, step_seconds
-from presets import PRESETS, Config
+from presets import ALL as PRESETS, FullConfig as Config
 
 BILLION = model_config(**MODELS["1b"])
 RUN = Config(**PRESETS["1b"])  # Muon, bfloat16

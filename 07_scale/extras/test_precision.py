@@ -1,17 +1,14 @@
-"""Tests of precision.py: against torch's own autocast and GradScaler, and two ranks over gloo."""
+"""Tests of precision.py: against torch's own autocast and GradScaler."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from gpt import GPT, GPTConfig
 from optim import clip
-from precision import (FLOOR, FORMATS, LossScaler, Scaled, autocast_linear, experiments, limits,
+from precision import (FLOOR, FORMATS, LossScaler, autocast_linear, experiments, limits,
                        main)
-from test_ddp import on_ranks
 
 
 # ---- formats ----
@@ -87,7 +84,7 @@ def test_autocast_linear(dtype):
 def test_scale():
     scaler = LossScaler()
     x = torch.tensor(1.5, requires_grad=True)
-    scaler.scale(x * x).backward()
+    (x * x * scaler.factor).backward()
     assert x.grad == 3 * 65536, "the gradient grows as the loss does"
 
 
@@ -152,9 +149,9 @@ def test_equals_gradscaler():
             w.grad = None
         losses = [(w * (i + 1)).square().mean() * (float("inf") if bad(i) else 1) for w in weights]
 
-        mine.scale(losses[0]).backward()
+        (losses[0] * mine.factor).backward()
         mine.unscale_([weights[0].grad])
-        norm = clip([weights[0]], 1.0)
+        norm = clip([weights[0].grad], 1.0)
         mine.update(not math.isfinite(norm))
         if math.isfinite(norm):
             optimizers[0].step()
@@ -163,7 +160,7 @@ def test_equals_gradscaler():
 
         torchs.scale(losses[1]).backward()
         torchs.unscale_(optimizers[1])
-        clip([weights[1]], 1.0)
+        clip([weights[1].grad], 1.0)
         before = weights[1].detach().clone()
         torchs.step(optimizers[1])
         torchs.update()
@@ -177,170 +174,30 @@ def test_equals_gradscaler():
     assert skipped[0] == skipped[1] == [i for i in range(60) if bad(i)]
 
 
-# ---- engines ----
-
-class Alone:
-    """What Scaled needs of an Engine."""
-
-    def prepare(self, model, config):
-        return torch.optim.SGD(model.parameters(), lr=config.lr)
-
-    def backward(self, loss):
-        loss.backward()
-
-    def clip(self, model, largest):
-        return clip(model.parameters(), largest)
-
-    def overflowed(self, norm):
-        return False
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-
-class Summed(Alone):
-    """Data parallel: every rank has the sum of all gradients."""
-
-    def backward(self, loss):
-        loss.backward()
-        for p in self.parameters:
-            dist.all_reduce(p.grad)
-
-    def prepare(self, model, config):
-        self.parameters = list(model.parameters())
-        return super().prepare(model, config)
-
-
-class Sections(Summed):
-    """As ZeRO-2: rank r has the summed gradient of parameter r alone, and the norm is of all."""
-
-    def backward(self, loss):
-        super().backward(loss)
-        for i, p in enumerate(self.parameters):
-            p.grad = p.grad if i == dist.get_rank() else None
-
-    def clip(self, model, largest):
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        squares = sum(g.double().square().sum() for g in grads)
-        dist.all_reduce(squares)
-        norm = float(squares.sqrt())
-        if norm > largest:
-            torch._foreach_mul_(grads, largest / norm)
-        return norm
-
-
-def scaled(engine):
-    return type(engine.__name__, (Scaled, engine), {})()
-
-
-def steps(engine, model, optimizer, losses, largest=1.0):
-    """One step for each loss, as the loop makes them; yields the norm, and whether it skipped."""
-    for loss in losses:
-        engine.backward(loss(model))
-        norm = engine.clip(model, largest)
-        if bad := engine.overflowed(norm):
-            optimizer.zero_grad()
-        else:
-            optimizer.step()
-            optimizer.zero_grad()
-        yield norm, bad
-
-
-def test_clip():
-    """Unscaled first: the norm, what is clipped, and the weights are those without a scale."""
-    found = {}
-    for dtype in ("float32", "float16"):
-        torch.manual_seed(0)
-        model = torch.nn.Linear(3, 2)
-        engine = scaled(Alone)
-        optimizer = engine.prepare(model, SimpleNamespace(dtype=dtype, lr=0.1))
-        losses = [lambda model: model(torch.ones(3)).sum(),  # clipped
-                  lambda model: 0.01 * model(torch.ones(3)).sum()]  # not
-        norms = [norm for norm, bad in steps(engine, model, optimizer, losses)]
-        found[dtype] = norms, model.weight.tolist()
-    assert found["float32"] == found["float16"]
-    assert found["float16"][0] == pytest.approx([8**0.5, 0.01 * 8**0.5])
-
-
-@pytest.mark.parametrize("engine_class", [Summed, Sections])
-def test_overflowed_on_one_rank_skips_on_all(engine_class):
-    """Rank 1 makes inf of the gradient of the second parameter alone, in the second step of three.
-    Were each to judge by the gradients it has, rank 0 would step where they are in sections.
-    """
-    def work(rank):
-        model = torch.nn.ParameterList([torch.ones(2), torch.ones(3)])
-        engine = scaled(engine_class)
-        optimizer = engine.prepare(model, SimpleNamespace(dtype="float16", lr=0.1))
-
-        def loss(model, spoil=1.0):
-            return model[0].sum() + (model[1] * spoil).sum()
-        spoiled = float("inf") if rank == 1 else 1.0
-        history = []
-        for norm, bad in steps(engine, model, optimizer,
-                               [loss, lambda model: loss(model, spoiled), loss]):
-            history.append((norm, bad, engine.scaler.factor, model[rank].tolist()))
-        return history
-    first, second = on_ranks(work)
-    for a, b in zip(first, second):
-        assert a[1:3] == b[1:3] and (a[0] == b[0] or a[1]), "ranks differ"
-    for history in (first, second):
-        assert [bad for _, bad, _, _ in history] == [False, True, False]
-        assert [factor for _, _, factor, _ in history] == [2.0**16, 2.0**15, 2.0**15]
-        weights = [w for *_, w in history]
-        assert weights[0] == weights[1] != weights[2], "a step skipped leaves the weights alone"
-
-
 # ---- training ----
 
-def tiny(dtype, engine):
+def tiny():
     torch.manual_seed(0)
-    model = GPT(GPTConfig(vocab_size=32, seq_len=16, n_layer=2, d_model=32, d_ff=64))
-    optimizer = engine.prepare(model, SimpleNamespace(dtype=dtype, lr=0.5))
-    return model, optimizer
+    return GPT(GPTConfig(vocab_size=32, seq_len=16, n_layer=2, d_model=32, d_ff=64))
 
 
-def lesson(i, dtype=torch.float16):
-    """The loss of step i: counting on, from some number; under autocast unless in float32."""
+def lesson(i, model):
+    """The loss of step i, under autocast: counting on, from some number."""
     ids = (torch.arange(17) + torch.randint(32, (8, 1), generator=torch.Generator().manual_seed(i)))
-
-    def loss(model):
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            return model.loss(ids[:, :-1] % 32, ids[:, 1:] % 32).mean()
-    return loss
-
-
-def test_training_in_float16():
-    """A GPT learns under autocast as it does in float32."""
-    curves = {}
-    for dtype in (torch.float32, torch.float16):
-        engine = scaled(Alone)
-        model, optimizer = tiny(str(dtype).removeprefix("torch."), engine)
-        curve = []
-        for i in range(60):
-            assert model.embed.weight.dtype == torch.float32, "the master weights"
-            list(steps(engine, model, optimizer, [lesson(i, dtype)]))
-            with torch.no_grad():
-                curve.append(float(lesson(1000, torch.float32)(model)))
-        curves[dtype] = torch.tensor(curve)
-    full, half = curves.values()
-    assert half[-1] < 0.5 * half[0], "the loss falls"
-    assert (full - half).abs().max() < 0.02 * full[0], "the same curve"
-    assert engine.scaler.steps == 60
+    with torch.autocast("cpu", torch.float16):
+        return model.loss(ids[:, :-1] % 32, ids[:, 1:] % 32).mean()
 
 
 def test_a_scale_saves_gradients():
     """Divided by as many targets as a large batch has, half of a GPT's gradient vanishes."""
     lost = []
     for factor in (1.0, 2.0**16):
-        model, _ = tiny("float16", scaled(Alone))
+        model = tiny()
         for i in range(3):  # the writers start as zeros: move them first
-            lesson(i)(model).backward()
+            lesson(i, model).backward()
             torch.optim.SGD(model.parameters(), lr=0.5).step()
             model.zero_grad()
-        (lesson(5)(model) / 1e5 * factor).backward()
+        (lesson(5, model) / 1e5 * factor).backward()
         grads = torch.cat([p.grad.flatten() for p in model.blocks.parameters()])
         lost.append(float((grads == 0).float().mean()))
     assert lost[0] > 0.3 and lost[1] < 0.1, lost
@@ -348,36 +205,32 @@ def test_a_scale_saves_gradients():
 
 def test_resumed_is_not_interrupted():
     """Saved in the middle, with overflows before and after: the same weights bit for bit."""
-    def losses(first, last):
+    def train(model, optimizer, scaler, first, last):
         for i in range(first, last):
-            yield (lambda model, i=i: lesson(i)(model) * (float("inf") if i in (2, 7) else 1))
+            loss = lesson(i, model) * (float("inf") if i in (2, 7) else 1)
+            (loss * scaler.factor).backward()
+            gradients = [p.grad for p in model.parameters()]
+            scaler.unscale_(gradients)
+            bad = not math.isfinite(clip(gradients, 1.0))
+            scaler.update(bad)
+            if not bad:
+                optimizer.step()
+            optimizer.zero_grad()
+
+    def new():
+        model = tiny()
+        return model, torch.optim.SGD(model.parameters(), lr=0.5), LossScaler(growth_interval=3)
     results = []
     for cut in (10, 6):
-        engine = scaled(Alone)
-        model, optimizer = tiny("float16", engine)
-        engine.scaler.growth_interval = 3
-        list(steps(engine, model, optimizer, losses(0, cut)))
+        parts = new()
+        train(*parts, 0, cut)
         if cut < 10:
-            saved = model.state_dict(), optimizer.state_dict(), engine.state_dict()
-            engine = scaled(Alone)
-            model, optimizer = tiny("float16", engine)
-            engine.scaler.growth_interval = 3
-            for part, state in zip((model, optimizer, engine), saved):
+            saved = [part.state_dict() for part in parts]
+            parts = new()
+            for part, state in zip(parts, saved):
                 part.load_state_dict(state)
-            list(steps(engine, model, optimizer, losses(cut, 10)))
-        results.append((engine.state_dict(), torch.cat([p.flatten() for p in model.parameters()])))
+            train(*parts, cut, 10)
+        results.append((parts[2].state_dict(), torch.cat([p.flatten() for p in
+                                                          parts[0].parameters()])))
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
-
-
-def test_without_float16_nothing_is_scaled():
-    for dtype in ("float32", "bfloat16"):
-        engine = scaled(Alone)
-        tiny(dtype, engine)
-        assert engine.scaler is None and engine.state_dict() == {}
-        assert not engine.overflowed(float("nan")), "nan is not this one's to forgive"
-    engine.load_state_dict({"scaler": LossScaler().state_dict()})
-    half = scaled(Alone)
-    tiny("float16", half)
-    half.load_state_dict({})
-    assert half.scaler.factor == 2.0**16, "a run that began in bfloat16 goes on in float16"

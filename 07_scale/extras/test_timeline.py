@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 import timeline
-from ddp import BucketedSum
+from scale import BucketedSum
 from gpt import GPT, GPTConfig
 from ranks import on_ranks
 from timeline import Timeline, draw, lanes, main, record, watch_backward, watched_messages

@@ -32,7 +32,7 @@ import torch
 import torch.distributed as dist
 
 from curves import BLUE, INK, ORANGE, label, picture
-from ddp import BucketedSum, broadcast_weights, sum_gradients_naive
+from scale import BucketedSum, broadcast_weights, sum_gradients_naive
 from gpt import GPT, GPTConfig
 from ranks import on_ranks
 

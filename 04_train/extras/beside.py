@@ -1,0 +1,104 @@
+"""What happens beside the steps of a run: it is recorded, looked at and drawn.
+
+The loops of train.py and 07_scale/scale.py call a Beside before and after each step. Nothing here
+changes what is learned: a run without it has the same weights, bit for bit.
+Left out: what a row means (metrics.py), what is looked at (watch.py), how it is drawn (report.py).
+
+Writes metrics.jsonl, loss.png and report.html in a run's folder. Next: metrics.py.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# The other files of the course: console.py, which is found first, puts their folders on the path.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+
+from console import choose_device
+
+import torch
+
+from budget import count_parameters
+from data import baselines
+from length import cut_off
+from metrics import Log, environment, read_metrics
+from page import page
+from report import draw
+from train import sample
+from watch import Spikes, activation_scales, snapshot, update_ratios
+
+
+class Beside:
+    """Of a run in `folder` that begins, or goes on, after `step`. As context it closes its files.
+
+    whole(): the model; tensors(): its (name, tensor) pairs. Of many processes each has a Beside,
+    since what is divided over them is put together by all; only that of rank 0 writes.
+    """
+
+    def __init__(self, config, folder, data, loader, step, whole, tensors, rank=0):
+        self.config, self.folder, self.data, self.loader = config, folder, data, loader
+        self.whole, self.tensors, self.leads = whole, tensors, rank == 0
+        self.spikes, self.earlier = Spikes(), {}
+        if not self.leads:
+            return
+        self.log = Log(folder, step, config.to_json(), getattr(config, "wandb", False))
+        for row in read_metrics(folder / "metrics.jsonl"):
+            if row.get("loss") is not None:
+                self.spikes.seen(row["loss"])
+        self.log.record(step, environment=environment(choose_device(config.device)), parameters=sum(
+            count_parameters(config.gpt(data.tokenizer.vocab_size)).values()))
+        self.say_what_is_cut_off()
+
+    def before(self, step):
+        """A step will come, the one after `step`."""
+        if (step + 1) % self.config.eval_every == 0:
+            self.earlier = snapshot(self.tensors(), keep=self.leads)
+
+    def after(self, step, seconds, loss, norm, groups, bits, batch):
+        """A step was made; `seconds` are over since the run began, groups are the optimizer's,
+        bits: of an evaluation of it, or None.
+        """
+        if self.leads:
+            flag = {"spike": True} if self.spikes.seen(loss) else {}
+            self.log.record(step, tokens=step * self.config.batch_size * self.config.seq_len,
+                            loss=loss, grad_norm=norm, **flag, lr=groups[-1]["lr"],
+                            seconds=round(seconds, 3))
+        if bits is not None and self.leads:
+            self.log.record(step, val_bits_per_byte=bits)
+        if step % self.config.eval_every == 0:
+            model, ratios = self.whole(), update_ratios(self.earlier, self.tensors())
+            self.earlier = {}
+            if self.leads:
+                ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
+                self.log.record(step, update_ratio=ratios,
+                                activation_scale=activation_scales(model, ids),
+                                sample=sample(model, self.data.tokenizer))
+                self.redraw()
+
+    def finished(self, step, bits):
+        """The run is at its end. bits: bits per byte of all validation text."""
+        if self.leads:
+            self.log.record(step, val_bits_per_byte=bits, baselines=baselines(self.data))
+            self.redraw()
+            page([self.folder], self.folder / "report.html")
+            self.say_what_is_cut_off()
+
+    def say_what_is_cut_off(self):
+        for line in cut_off(self.config, getattr(self.loader, "samplers", [])):
+            print(line)
+
+    def redraw(self):
+        """The picture of the run so far; a run doesn't stop because it can't be drawn."""
+        try:
+            draw(read_metrics(self.folder / "metrics.jsonl"), self.folder / "loss.png")
+        except Exception as error:
+            print(f"{self.folder}/loss.png could not be drawn: {error}", file=sys.stderr)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.leads:
+            self.log.__exit__(*error)

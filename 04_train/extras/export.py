@@ -1,0 +1,37 @@
+"""A run's model as a Hugging Face folder, which transformers loads, and so do many others.
+
+    python 04_train/extras/export.py FOLDER --run tiny
+
+Left out: its form, which is 03_model/extras/weights.py's. Reads a run; writes FOLDER. Next:
+05_sample/sample.py.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# The other files of the course: console.py, which is found first, puts their folders on the path.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+
+from console import Parser, add_options, run
+
+from runs import RunOptions
+from weights import export
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="where to; transformers loads it, and so does --weights")
+    add_options(parser, RunOptions)
+    given = vars(parser.parse_args(argv))
+    if not (target := given.pop("folder")):
+        raise ValueError("say where to export to")
+    folder, model, tokenizer, _, step = RunOptions(**given).load()
+    export(model, tokenizer, target)
+    print(f"wrote {target}: {folder}, step {step}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,72 @@
+"""A run that begins with a model from elsewhere: --init FOLDER, in Hugging Face's form.
+
+Its shape, tokenizer and weights are taken over. train.py and runs.py call it when a run has --init.
+Reads that folder; writes nothing. Next: curves.py.
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+# The other files of the course: console.py, which is found first, puts their folders on the path.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+
+import console  # noqa: F401, first: it makes the others be found
+
+import formats
+from bpe import Tokenizer
+from family import FamilyConfig, family_of
+from gpt import GPTConfig
+from weights import open_folder, read_model
+
+
+def adopt(name, preset, given):
+    """The fields of a preset, but with the shape of the model in given["init"].
+
+    ValueError if the user has asked for another shape: of what is asked for only a seq_len shorter
+    than the model's can be.
+    """
+    if not (folder := given.get("init")):
+        raise ValueError(f"preset {name} goes on from a model: give --init FOLDER")
+    ours = {field.name for kind in (GPTConfig, FamilyConfig)
+            for field in dataclasses.fields(kind)} - {"seq_len", "by_hand", "family"}
+    asked = {key: value for key, value in preset.items() if key not in ours} | given
+    config = open_folder(folder)[0].config
+    shape = dataclasses.asdict(config) | dataclasses.asdict(family_of(config))
+    del shape["family"], shape["by_hand"]
+    if given.get("seq_len", 0) > shape["seq_len"]:
+        raise ValueError(f"seq_len is {given['seq_len']}, but the model in {folder} has a window "
+                         f"of {shape['seq_len']}")
+    shape["seq_len"] = min(shape["seq_len"], asked.get("seq_len", shape["seq_len"]))
+    for key in shape.keys() & given.keys() - {"seq_len"}:
+        if given[key] != shape[key]:
+            raise ValueError(f"{folder} has {key} {shape[key]}, not {given[key]}: leave out "
+                             f"--{key.replace('_', '-')}")
+    return asked | shape
+
+
+def adopted_tokenizer(folder, config):
+    """The tokenizer that comes with config.init, or with the run in `folder`, if that has begun;
+    None if the run trains its own. ValueError if the model knows fewer ids.
+    """
+    if not config.init:
+        return None
+    kept = folder / "tokenizer.json" if folder else None
+    tokenizer = Tokenizer.load(kept) if kept and kept.exists() else formats.load(config.init)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(f"{config.init} has a tokenizer of {tokenizer.vocab_size} ids, but a "
+                         f"model of {config.vocab_size}")
+    return tokenizer
+
+
+def begin(model, folder):
+    """Fill `model` with the weights of a Hugging Face folder; of learned positions it takes the
+    first, as many as it has.
+    """
+    weights = read_model(folder, model.embed.weight.device).state_dict()
+    if "places.weight" in weights:
+        weights["places.weight"] = weights["places.weight"][:model.config.seq_len]
+    model.load_state_dict(weights)
