@@ -30,7 +30,7 @@ import torch.distributed.nn.functional  # noqa: F401, before there is a group: i
 from ddp import BucketedSum, broadcast_weights
 from engine import Engine
 from length import holes, windows_at_once
-from memory import fullest, moments
+from plan import fullest, moments
 from precision import Scaled
 from recompute import recompute_blocks
 from zero import ShardedOptimizer

@@ -1,4 +1,4 @@
-"""Memory of real training steps beside what 07_scale/extras/memory.py says. bench.py calls it.
+"""Memory of real training steps beside what 07_scale/extras/plan.py says. bench.py calls it.
 
 Every rank is a process of its own. What it took is the most that it ever had in memory (VmHWM)
 less what it had before the model was built, when a step of a tiny one had loaded all libraries.
@@ -33,7 +33,7 @@ from budget import size
 from family import rung
 from gpt import make_model
 from machine import free_memory, return_freed_memory
-from memory import moments, parameters, peak
+from plan import moments, parameters, peak
 from presets import Config
 from train import take_step
 
@@ -134,7 +134,7 @@ def measured(job):
 
 
 def planned(job):
-    """What memory.py says of the same step."""
+    """What plan.py says of the same step."""
     config = config_of(job)
     return peak(moments(config, config.gpt(config.vocab_size), job["engine"], ranks_of(job),
                         job["windows"], job["recompute"]))

@@ -20,8 +20,8 @@ MINE = ROOT / "mine"
 # The spine as it is read, then extras, in the order in which they build on each other.
 READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "metrics", "watch",
                  "report", "validation", "length", "train", "runs", "starting", "sample", "evals",
-                 "ranks", "ddp", "zero", "precision", "recompute", "memory", "plan", "simulate",
-                 "timeline", "engines", "fsdp", "scale", "selftest", "launch", "pieces", "workers",
+                 "ranks", "ddp", "zero", "precision", "recompute", "plan", "simulate", "timeline",
+                 "engines", "fsdp", "scale", "selftest", "launch", "pieces", "workers",
                  "fast", "mapped", "formats", "picture", "chatml", "records", "download", "hub",
                  "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
                  "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",

@@ -735,7 +735,12 @@ MISTAKES = {
          "if not torch.is_grad_enabled():\n        return forward(x, angles, mask, cache)\n   "
          " return Recompute", "test_blocks_run_twice_only_for_gradients"),
     ],
-    "07_scale/extras/memory.py": [
+    "07_scale/engines.py": [
+        ("what is left over dealt to nobody", "return rows[rank::world]",
+         "return rows[rank * (len(rows) // world):(rank + 1) * (len(rows) // world)]",
+         "test_deal"),
+    ],
+    "07_scale/extras/plan.py": [
         ("ZeRO-1 divides the gradients too", '"zero1": ("optimizer",)',
          '"zero1": ("optimizer", "gradients")', "test_rank_states"),
         ("float32 masters forgotten", "8 * n - 4 * matrices + 4 * low * n", "8 * n - 4 * matrices",
@@ -747,13 +752,6 @@ MISTAKES = {
          "(1 if name in DIVIDED[engine] else 1))\n            for", "test_rank_states"),
         ("moments added up as if they came at once", "return sum(fullest(found).values())",
          "return sum(sum(items.values()) for items in found.values())", "test_fullest"),
-    ],
-    "07_scale/engines.py": [
-        ("what is left over dealt to nobody", "return rows[rank::world]",
-         "return rows[rank * (len(rows) // world):(rank + 1) * (len(rows) // world)]",
-         "test_deal"),
-    ],
-    "07_scale/extras/plan.py": [
         ("the largest micro-batch one power too large",
          "and needs(windows) <= room:", "and needs(fits) <= room:",
          "test_largest_micro_batch"),

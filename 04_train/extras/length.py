@@ -110,7 +110,7 @@ def holes(config, shape, windows):
 
 def memory_needed(config, shape, world=1):
     """{"weights": bytes, ...}: what a process of `world` takes for a step, by part: that of
-    training_memory(), and holes. What travels between processes is memory.py's, of stage 7. GPUs
+    training_memory(), and holes. What travels between processes is plan.py's, of stage 7. GPUs
     were not tried.
     """
     windows = windows_at_once(config, world)

@@ -12,7 +12,7 @@ Left out: choosing what to keep inside a block, the random state of a Mac's GPU.
 
     python 07_scale/extras/recompute.py      # memory and time of a step, with and without
 
-Reads and writes nothing; scale.py trains with it. Next: memory.py.
+Reads and writes nothing; scale.py trains with it. Next: plan.py.
 """
 
 import contextlib
