@@ -1,6 +1,5 @@
 """Tests of simulate.py: closed forms where there are some, laws where there are none."""
 
-import dataclasses
 import random
 
 import pytest
@@ -9,13 +8,13 @@ import simulate
 from budget import flops_per_token
 from family import MODELS, model_config, n_parameters
 from gpt import GPTConfig
-from simulate import (CHECKED, CLUSTERS, ENGINES, Piece, Task, assumptions, check, draw_scaling,
-                      efficiency, main, message_seconds, pieces, predict, ring_seconds, scaling,
-                      schedule, step_seconds, step_tasks)
+from plan import CLUSTERS, TRAFFIC, VOLUME
+from simulate import (CHECKED, ENGINES, Piece, Task, assumptions, check, draw_scaling, efficiency,
+                      main, message_seconds, pieces, predict, ring_seconds, scaling, schedule,
+                      step_seconds, step_tasks)
 
 A100 = CLUSTERS["a100"]
 SMALL = [Piece(0, [60]), Piece(10, [30, 10]), Piece(10, [30, 10]), Piece(5, [60])]
-TWICE = {"all-reduce": 2, "reduce-scatter": 1, "all-gather": 1}
 
 
 def test_ring_seconds():
@@ -36,7 +35,7 @@ def test_message_seconds():
     assert seconds(1) == 0
     assert seconds(8) == ring_seconds(1e9, 8, 300e9, 10e-6), "inside a node"
     assert seconds(32) == seconds(8) + ring_seconds(1e9, 4, 50e9, 10e-6), "4 nodes"
-    single = dataclasses.replace(A100, node=1)
+    single = A100._replace(node=1)
     assert seconds(32, cluster=single) == ring_seconds(1e9, 32, 50e9, 10e-6), "no bus"
     for world in (8, 64):
         halves = seconds(world, "reduce-scatter"), seconds(world, "all-gather")
@@ -82,7 +81,7 @@ def test_schedule_keeps_its_rules():
 def total(engine, micro_batches=(1,), rate=1.0, bandwidth=1.0, latency=0.0, network="network"):
     """Seconds of a step of the small model, whose messages take bytes / bandwidth each way."""
     return step_seconds(engine, SMALL, lambda flops: flops / rate,
-                        lambda kind, n: TWICE[kind] * (n / bandwidth + latency), micro_batches,
+                        lambda kind, n: VOLUME[kind] * (n / bandwidth + latency), micro_batches,
                         network)
 
 
@@ -112,7 +111,7 @@ def test_fsdp2_by_hand():
 
 def bytes_of(engine, micro_batches):
     """How much a GPU sends, in units of the model's size: an all-reduce is two."""
-    tasks = step_tasks(engine, SMALL, lambda flops: 0, lambda kind, n: TWICE[kind] * n,
+    tasks = step_tasks(engine, SMALL, lambda flops: 0, lambda kind, n: VOLUME[kind] * n,
                        micro_batches)
     return sum(task.seconds for task in tasks if task.lane == "network") / 200
 
@@ -124,6 +123,11 @@ def test_what_is_sent():
                                ("fsdp2", 3 - 0.3, 9 - 0.9)):
         assert bytes_of(engine, [1]) == pytest.approx(one), engine
         assert bytes_of(engine, [1, 1, 1]) == pytest.approx(three), f"{engine}, three micro-batches"
+        once, often = (sum(map(VOLUME.get, kinds)) for kinds in TRAFFIC.get(engine, [["all-reduce"],
+                                                                                     []]))
+        head = 0.3 * (engine == "fsdp2")
+        assert bytes_of(engine, [1] * 5) == pytest.approx(once + 5 * (often - head)), (
+            f"{engine}: plan.py says otherwise")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -131,7 +135,7 @@ def test_laws(engine):
     """Computing and sending are conserved; a step is as long as either at least, and as both
     together at most; more bandwidth never hurts."""
     micro_batches = [2, 2, 1]
-    tasks = step_tasks(engine, SMALL, lambda flops: flops, lambda kind, n: TWICE[kind] * n,
+    tasks = step_tasks(engine, SMALL, lambda flops: flops, lambda kind, n: VOLUME[kind] * n,
                        micro_batches)
     lanes = {lane: sum(task.seconds for task in tasks if task.lane == lane)
              for lane in ("compute", "network")}
@@ -159,7 +163,7 @@ def test_never_more_than_two_pieces_are_gathered():
 
 def test_efficiency():
     model = pieces(model_config(**MODELS["small"]))
-    free = dataclasses.replace(A100, bus=1e30, network=1e30, latency=0.0)
+    free = A100._replace(bus=1e30, network=1e30, latency=0.0)
     for engine in ENGINES:
         def of(windows, world, cluster=A100):
             return efficiency(engine, model, windows, world, cluster, 0.4, micro_batch=4)
