@@ -346,8 +346,8 @@ def report(job, chosen, offers, steps, said):
     yield (f"Disks: {size(data)} of prepared data, if every token is seen once; the newest "
            f"{job.keep} checkpoints and the best one,\n{size((job.keep + 1) * checkpoint)}, and "
            f"{size(checkpoint)} more while one is written.")
-    yield (f"CPU cores: {rate:,.0f} tokens/s keep {rate / TOKENIZED:.2g} busy if text is tokenized "
-           f"meanwhile, {rate / SERVED:.2g} if data is prepared.\n")
+    yield (f"CPU cores: {rate:,.0f} tokens/s keep {rate / TOKENIZED:.3g} busy if text is tokenized "
+           f"meanwhile, {rate / SERVED:.3g} if data is prepared.\n")
     yield f"{job.gpus} GPUs, {chosen.name}: windows in the largest micro-batch, time, money"
     for name, other in GPUS.items():
         o = offer(job, other, job.engine, job.recompute != "none")

@@ -257,8 +257,8 @@ def test_command(said):
                  "Yes, with zero1: micro-batches of 2, 128 of them",
                  f"{days:.1f} days, {48 * days:,.0f} GPU-hours, {48 * days * 0.4:,.0f} dollars",
                  "an assumption", "37.8 GB of prepared data", "newest 2 checkpoints and the best",
-                 "26.6 GB, and 8.87 GB more", f"{rate / TOKENIZED:.2g} busy if text is tokenized",
-                 f"{rate / SERVED:.2g} if data is prepared"):
+                 "26.6 GB, and 8.87 GB more", f"{rate / TOKENIZED:.3g} busy if text is tokenized",
+                 f"{rate / SERVED:.3g} if data is prepared"):
         assert part in text, text
     assert all(f"  {name} " in text for name in GPUS), "a row for every GPU"
 
