@@ -10,7 +10,7 @@ Left out: tasks with right and wrong answers.
     python 06_eval/evals.py --file README.md --stride 32
 
 Reads the newest run in runs/, or --run, and the data it was trained on; writes context.png into
-the run's folder. Next: 07_scale/ddp.py.
+the run's folder. Next: 07_scale/scale.py.
 """
 
 import os

@@ -433,7 +433,7 @@ def main(argv=None):
         agree([*argv, f"PyTorch {torch.__version__}"])
         if dist.get_rank() == 0 and {"-h", "--help"} & {*rest}:
             parser.print_help()
-        plan = extra("memory")
+        plan = extra("plan")
 
         def open_run():
             found = held.enter_context(opened(

@@ -1,4 +1,4 @@
-"""Memory of real training steps beside what 07_scale/extras/memory.py says. bench.py calls it.
+"""Memory of real training steps beside what 07_scale/extras/plan.py says. bench.py calls it.
 
 Every rank is a process of its own. What it took is the most that it ever had in memory (VmHWM)
 less what it had before the model was built, when a step of a tiny one had loaded all libraries.
@@ -32,7 +32,7 @@ import scale
 import train
 from budget import size
 from machine import free_memory, return_freed_memory
-from memory import moments, parameters, peak
+from plan import moments, parameters, peak
 from recompute import recompute_blocks
 from train import Config, rung
 
@@ -136,7 +136,7 @@ def measured(job):
 
 
 def planned(job):
-    """What memory.py says of the same step."""
+    """What plan.py says of the same step."""
     config = config_of(job)
     return peak(moments(config, config.gpt(config.vocab_size), job["engine"], ranks_of(job),
                         job["windows"], job["recompute"]))

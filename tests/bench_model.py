@@ -29,9 +29,10 @@ from gpt import generate, make_model
 from lookup import generate_by_lookup
 from machine import keep_freed_memory, matmul_peak
 from optim import make_optimizer
+from presets import FullConfig as Config
 from quant import pack
 from runs import ModelOptions
-from train import Config, train_step
+from train import train_step
 from sample import start_of
 from weights import read_model
 

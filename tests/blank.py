@@ -18,15 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 MINE = ROOT / "mine"
 
 # The spine as it is read, then extras, in the order in which they build on each other.
-READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "metrics", "watch",
-                 "report", "validation", "length", "train", "runs", "starting", "sample", "evals",
-                 "ranks", "ddp", "zero", "precision", "recompute", "memory", "plan", "simulate",
-                 "timeline", "engines", "fsdp", "scale", "selftest", "launch", "pieces", "workers",
-                 "fast", "mapped", "formats", "picture", "chatml", "records", "download", "hub",
-                 "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
-                 "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
-                 "heads", "huggingface", "weights", "presets", "engine", "page", "timing", "curves",
-                 "ladder", "good_go", "lookup", "quant", "figures"]
+READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train",
+                 "sample", "evals", "scale", "zero", "pieces", "workers", "fast", "mapped",
+                 "formats", "picture", "chatml", "records", "download", "hub", "corpus",
+                 "duplicates", "filters", "clean", "fim", "writing", "mixtures", "batches",
+                 "packing", "family", "ngrams", "ragged", "losses", "machine", "budget", "heads",
+                 "huggingface", "weights", "presets", "length", "beside", "metrics", "watch",
+                 "report", "page", "timing", "starting", "curves", "ladder", "export", "good_go",
+                 "lookup", "quant", "figures", "ranks", "precision", "recompute", "plan",
+                 "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 
 def exercises(source):

@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
+import beside
 import bench as module
 import bench_model
-import train
+import length
 from bpe import Tokenizer
 from formats import write_tiktoken
 from gpt import GPT, GPTConfig, generate

@@ -93,7 +93,8 @@ def holes(config, shape, windows):
 
 def memory_needed(config, shape):
     """{"weights": bytes, ...}: what a process that is alone takes for a step, by part: that of
-    training_memory(), and holes. GPUs were not tried.
+    training_memory(), and holes. What travels between processes is plan.py's, of stage 7. GPUs
+    were not tried.
     """
     windows = windows_at_once(config)
     return training_memory(shape, windows, config.optimizer, config.dtype) | (

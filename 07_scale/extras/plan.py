@@ -1,63 +1,233 @@
-"""What a run on GPUs takes, before any is paid for: steps, memory by item, time and money.
+"""What a run on GPUs takes, before any is paid for: memory, time, money, disks and CPU cores.
 
-Memory is memory.py's; time is what the arithmetic takes at a share of the data sheet, or what the
-messages do, whichever is more; money is both multiplied.
-Left out: power, disks, what a GPU costs while it waits; a simulation of the network (simulate.py).
+Memory is that of a step's fullest moment: when the backward pass begins, when a block is
+recomputed, when the last gradients are sent, or when the optimizer works. (tests/bench.py scale
+--memory compares it with real steps of one process, ddp and ZeRO on CPUs; all else is arithmetic.)
+Step time = max(compute, communication); cost = GPU-hours x price.
+Left out: holes in memory (04_train/extras/length.py), the time of evaluations and checkpoints,
+power, a simulation of the network (simulate.py).
 
     python 07_scale/extras/plan.py --preset 1b --gpu rtx3090ti --gpus 2
-    python 07_scale/extras/plan.py --gpu rtx3090ti --gpus 2 --engine ddp --optimizer adamw
-    python 07_scale/extras/plan.py --preset 461m --gpu h100 --gpus 8 --price 2.5 --flops 4e19
+    python 07_scale/extras/plan.py --preset 461m --gpu h100 --gpus 8 --price 2.5 --budget 100
 
-Writes the picture --out, where the memory goes by engine. Next: simulate.py.
+Draws the picture --out, memory by engine. Also used by scale.py. Next: simulate.py.
 """
 
 import dataclasses
 import math
 import os
 import sys
+from collections import namedtuple
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
 here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import Parser, add_options, duration, run
-from budget import flops_per_token, size
-from curves import COLOURS, INK, label, picture
-from length import choose_length, outside_table, planned_steps
-from memory import DIVIDED, ITEMS, fullest, moments, parameters, peak
+from console import Parser, add_options, duration, option, run
+from budget import (activation_bytes, count_parameters, flops_per_token, muon_groups,
+                    recomputed_bytes, size, training_memory)
+from curves import COLOURS, INK, picture
+from family import family_of
+from length import holes, outside_table, planned_steps, windows_at_once
 from presets import ALL as PRESETS, FullConfig as Config
+from scale import BUCKET_BYTES
+from train import WAYS
+from train import ways as no_length
 
 
-class GPU(NamedTuple):
-    """What a data sheet says: 10^12 FLOP/s in dense bfloat16 with float32 sums (GeForce: half of
-    what is printed in bold; others: without sparsity), GB of memory, GB/s to it, and GB/s each way
-    to the other GPUs of a machine: PCIe 4.0 x16, or half of what NVLink is said to do both ways.
+# ---- tables: hardware, what engines divide and send, how quick CPU cores are ----
 
-    A card of "24 GB" has 24 * 2^30 bytes. Counting 24 * 10^9 leaves 7% to the driver and to holes.
+# From the makers' data sheets: 10^12 FLOP/s in dense bfloat16 with float32 sums (GeForce: half of
+# the number in bold; others: without sparsity); GB of memory (a card of "24 GB" has 24 * 2^30
+# bytes, so counting 24 * 10^9 leaves 7% to the driver and to holes); and GB/s each way to the other
+# GPUs of a machine: PCIe 4.0 x16, or half of what NVLink does both ways together.
+GPU = namedtuple("GPU", "tflops gigabytes link")
+GPUS = {"rtx3090": GPU(71, 24, 32), "rtx3090ti": GPU(80, 24, 32), "rtx4090": GPU(165, 24, 32),
+        "l4": GPU(121, 24, 32), "a40": GPU(150, 48, 32), "a6000": GPU(155, 48, 32),
+        "a100": GPU(312, 80, 300), "h100": GPU(989, 80, 450), "h200": GPU(989, 141, 450),
+        "b200": GPU(2250, 180, 900)}
+
+# Equal nodes of `node` equal GPUs: GB/s each way out of a GPU to the others of its node (bus), and
+# out of a node, shared by its GPUs (network); seconds until a message's first byte arrives.
+Cluster = namedtuple("Cluster", "words gpu node bus network latency")
+CLUSTERS = {
+    "a100": Cluster("A100, NVLink, 400 Gb/s a node", GPUS["a100"], 8, 300, 50, 10e-6),
+    "pcie": Cluster("RTX 3090 Ti, PCIe 4.0 x8, 10 Gb/s a node", GPUS["rtx3090ti"], 2, 12, 1.25,
+                    10e-6)}
+
+# What each engine divides over the ranks (Rajbhandari et al. 2020, section 5).
+DIVIDED = {"plain": (), "ddp": (), "torch-ddp": (), "zero1": ("optimizer",),
+           "zero2": ("optimizer", "gradients"), "fsdp2": ("optimizer", "gradients", "weights")}
+ITEMS = ("weights", "copies", "gradients", "optimizer", "activations", "logits", "buffers", "muon")
+
+# What each engine sends, (once a step, for every micro-batch), all of it as long as the model; and
+# how many bytes each of many ranks sends for a byte of such a message (section 7 there).
+TRAFFIC = {"plain": ((), ()), "ddp": (("all-reduce",), ()), "torch-ddp": (("all-reduce",), ()),
+           "zero1": (("reduce-scatter", "all-gather"), ()),
+           "zero2": (("all-gather",), ("reduce-scatter",)),
+           "fsdp2": ((), ("all-gather", "all-gather", "reduce-scatter"))}
+VOLUME = {"all-reduce": 2, "reduce-scatter": 1, "all-gather": 1}
+
+# Tokens a second of a CPU core (an AMD EPYC's; Python's library, in 49,152 ids). It tokenizes
+# 2,689,437 tokens in 4.0 to 4.5 s, and serves 8 windows of 1,024 of prepared data that is in memory
+# in 0.39 to 0.55 ms. Measured by lines 1 and 2, and by 1 and 3, from the root:
+#   PYTHONPATH=02_data python -m timeit -p -s "import data; d = data.prepare(['python'], 49152)"
+#       -n 1 -r 1 -s "text = d.tokenizer.decode(d.train.ids)" "d.tokenizer.encode(text)"
+#       -s "batches = data.make_batches(d, 8, 1024)" "next(batches)"
+TOKENIZED, SERVED = 6e5, 1.5e7
+
+
+# ---- memory of a rank ----
+
+def parameters(shape):
+    return sum(count_parameters(shape).values())
+
+
+def rank_states(n, matrices, engine, world, low=False):  # exercise
+    """{"weights": bytes, "gradients": bytes, "optimizer": bytes} that one of `world` ranks keeps
+    for a model of n parameters (Rajbhandari et al. 2020, section 3.1). Whole numbers, rounded up.
+
+    In float32 a weight takes 4 bytes, its gradient 4, AdamW's two moments 8. Of the n parameters
+    `matrices` are Muon's (0: none), which keeps one average instead of two moments. With `low`
+    weights and gradients are bfloat16, 2 bytes each, and the optimizer also keeps a float32 copy of
+    every weight, 4.
+    An engine divides what DIVIDED[engine] names over the ranks; all else each rank has whole.
+
+    n = 1000, all AdamW's, "zero1" on 2 ranks: 4000, 4000 and 8000 / 2 = 4000.
     """
-
-    tflops: float
-    gigabytes: float
-    bandwidth: float
-    link: float
-
-
-GPUS = {"rtx3090": GPU(71, 24, 936, 32), "rtx3090ti": GPU(80, 24, 1008, 32),
-        "rtx4090": GPU(165, 24, 1008, 32), "l4": GPU(121, 24, 300, 32),
-        "a40": GPU(150, 48, 696, 32), "a6000": GPU(155, 48, 768, 32),
-        "a100": GPU(312, 80, 2039, 300), "h100": GPU(989, 80, 3350, 450),
-        "h200": GPU(989, 141, 4800, 450), "b200": GPU(2250, 180, 8000, 900)}
-
-# How often a rank sends as many bytes as all gradients have, in a step, and in a micro-batch. An
-# all-reduce is twice, a reduce-scatter or an all-gather once (Rajbhandari et al. 2020, section 7).
-SENDS = {"plain": (0, 0), "ddp": (2, 0), "torch-ddp": (2, 0), "zero1": (2, 0), "zero2": (1, 1),
-         "fsdp2": (0, 3)}
+    width = 2 if low else 4
+    states = {"weights": width * n, "gradients": width * n,
+              "optimizer": 8 * n - 4 * matrices + 4 * low * n}
+    return {name: -(-k // (world if name in DIVIDED[engine] else 1))
+            for name, k in states.items()}
 
 
-# ---- how many windows, how long ----
+def buffers(shape, engine, world, muon, width):
+    """Bytes that a rank needs to send and receive: (during the backward pass, at its end).
+
+    scale.py puts a bucket's gradients into a message, part of which they then are. The embedding's
+    comes last, and is there three times for a moment: what .grad was, what is added, and the
+    message. torch's DDP keeps its buckets for good. ZeRO-2 has two buckets on their way while a
+    third fills; Muon's are at least 2 `world` times the largest matrix. FSDP holds what is outside
+    the blocks, two blocks, one of them on its way, and whole gradients of the larger of these.
+    """
+    n, table = parameters(shape), shape.d_model * shape.vocab_size
+    if engine == "fsdp2":
+        counts = count_parameters(shape)
+        block = (counts["attention"] + counts["mlp"]) // shape.n_layer
+        outside = n - shape.n_layer * block
+        return (width * (outside + 2 * block + max(block, outside)),) * 2
+    if engine == "zero2":
+        matrices = muon * 2 * world * width * shape.d_model * shape.d_ff
+        return (max(3 * BUCKET_BYTES, 3 * matrices, 2 * width * table),) * 2
+    return {"plain": (0, 0), "torch-ddp": (width * n,) * 2}.get(
+        engine, (BUCKET_BYTES, 2 * width * table))
+
+
+def muon_work(shape, ranks):
+    """budget.muon_bytes() of one of the `ranks` to which matrices are dealt: of all look-ahead
+    gradients it has its share, but of those of one shape it may have all.
+    """
+    groups = muon_groups(shape)
+    share = -(-groups.total() // ranks)
+    mine = {size: min(k, share) for size, k in groups.items()}
+    return 4 * (share + max(3 * k + 2 * k * min(size) // max(size) for size, k in mine.items()))
+
+
+def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, low=False):
+    """{moment: {item: bytes}}: what a rank holds at the fullest moments of a step.
+
+    windows: in a micro-batch; recompute: of a block only what it reads is kept; low: bfloat16
+    weights with float32 masters, see rank_states().
+    """
+    dtype = "bfloat16" if low else config.dtype
+    matrices = muon_groups(shape).total() if config.optimizer == "muon" else 0
+    states = rank_states(parameters(shape), matrices, engine, world, low)
+    copies = {"copies": 0 if low else training_memory(shape, windows, dtype=dtype)["copies"]}
+    sending, sent = buffers(shape, engine, world, matrices > 0, 2 if low else 4)
+    ranks = world if "optimizer" in DIVIDED[engine] else 1
+    own = {"gradients": states["gradients"] // ranks} if engine == "zero1" else {}  # when summed
+
+    logits = 4 * windows * shape.seq_len * shape.vocab_size
+    kept = (1 + (family_of(shape).softcap > 0)) * logits
+    stream = activation_bytes(shape, windows, dtype, recompute) - kept
+    found = {"backward begins": states | copies | {"activations": stream, "buffers": sending,
+                                                   "logits": kept + 2 * logits},
+             "backward ends": states | copies | {"buffers": sent},
+             "optimizer": states | own | {"muon": muon_work(shape, ranks) if matrices else 0,
+                                          "buffers": sent if engine == "torch-ddp" else 0}}
+    if recompute:
+        again = stream + recomputed_bytes(shape, windows, dtype)
+        found["a block again"] = states | copies | {"activations": again, "buffers": sending}
+    return found
+
+
+def fullest(found):
+    """The items of the moment that needs the most, in the order of ITEMS."""
+    most = max(found.values(), key=lambda items: sum(items.values()))
+    return {name: most.get(name, 0) for name in ITEMS}
+
+
+def peak(found):
+    """Bytes that a rank needs, from what moments() found."""
+    return sum(fullest(found).values())
+
+
+# ---- time, money, disks ----
+
+@dataclass(frozen=True)
+class Job(Config):
+    """A run on GPUs of one kind: a Config, and the options of this command."""
+
+    gpu: str = option("rtx3090ti", "kind of GPU", tuple(GPUS))
+    gpus: int = option(2, "how many of them")
+    engine: str = option("auto", "auto: zero1, or plain on one GPU", ("auto", *DIVIDED))
+    recompute: str = option("none", "compute blocks again in the backward pass",
+                            ("none", "torch", "hand"))
+    masters: bool = option(False, "bfloat16 weights and gradients, float32 masters in the "
+                           "optimizer")
+    utilisation: float = option(0.4, "share of the data sheet that steps reach: a guess")
+    price: float = option(0.0, "dollars a GPU-hour")
+    budget: float = option(0.0, "instead of steps: spend so many dollars")
+    out: str = option("memory.png", "the picture")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.engine == "auto":
+            object.__setattr__(self, "engine", "plain" if self.gpus == 1 else "zero1")
+        if self.gpus < 1:
+            raise ValueError(f"gpus is {self.gpus}, but must be at least 1")
+        if self.engine not in self.engines():
+            raise ValueError(f"engine {self.engine} is not for {self.gpus} of them; "
+                             f"{', '.join(self.engines())} may be")
+        if not 0 < self.utilisation <= 1:
+            raise ValueError(f"utilisation is {self.utilisation}, but must be a share above 0")
+        for name in ("price", "budget"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 or more")
+        if self.budget and not self.price:
+            raise ValueError("--budget needs --price, dollars a GPU-hour")
+
+    def engines(self):
+        return ["plain"] if self.gpus == 1 else [name for name in DIVIDED if name != "plain"]
+
+    @property
+    def shape(self):
+        return self.gpt(self.vocab_size)
+
+    @property
+    def step_tokens(self):
+        return self.batch_size * self.seq_len
+
+
+# How an engine does a job on one kind of GPU. name: the engine's, and whether blocks are
+# recomputed; windows: in the largest micro-batch that fits, 0 if not even one does; items: bytes of
+# a rank by item, with that micro-batch, or with one window; seconds: of a step.
+Offer = namedtuple("Offer", "name windows items seconds")
+
 
 def largest_micro_batch(needs, room, most):  # exercise
     """The largest power of two, at most `most`, of windows that fit: needs(windows) <= room. 0 if
@@ -71,215 +241,173 @@ def largest_micro_batch(needs, room, most):  # exercise
     return fits
 
 
-def step_seconds(config, shape, gpu, engine, world, windows, recompute, utilisation):
-    """Seconds of a step: those of its arithmetic, at a share `utilisation` of what the data sheet
-    says, or those of its messages, whichever are more, as they go on at the same time.
-
-    Recomputing is one more forward pass, a third of the arithmetic of both. Muon's is left out.
-    """
-    tokens = config.batch_size * shape.seq_len
-    flops = flops_per_token(shape) * tokens * (4 / 3 if recompute else 1) / world
-    a_step, a_micro_batch = SENDS[engine]
-    rounds = a_step + a_micro_batch * accumulation(config, world, windows)
-    sent = rounds * 4 * parameters(shape) * (world - 1) / world
-    return max(flops / (utilisation * gpu.tflops * 1e12), sent / (gpu.link * 1e9))
-
-
 def accumulation(config, world, windows):
     """Micro-batches of `windows` in a step of one rank."""
     return math.ceil(config.batch_size / (world * windows))
 
 
-class Offer(NamedTuple):
-    """How an engine does it on a GPU."""
+def step_seconds(job, gpu, engine, windows, recompute):
+    """Seconds of a step = max(compute, communication), since they go on at the same time.
 
-    engine: str
-    recompute: bool
-    windows: int  # in the largest micro-batch that fits; 0: it doesn't fit
-    items: dict  # bytes by item, of a rank, with them; of one window if it doesn't fit
-    days: float  # of the whole run
+    Recomputing is a forward pass more: 4/3 of the arithmetic. All that is sent is float32. Muon's
+    own arithmetic is left out.
+    """
+    flops = flops_per_token(job.shape) * job.step_tokens * (4 / 3 if recompute else 1) / job.gpus
+    once, often = (sum(VOLUME[kind] for kind in kinds) for kinds in TRAFFIC[engine])
+    messages = once + often * accumulation(job, job.gpus, windows)  # each as long as the model
+    sent = messages * 4 * parameters(job.shape) * (job.gpus - 1) / job.gpus
+    return max(flops / (job.utilisation * gpu.tflops * 1e12), sent / (gpu.link * 1e9))
 
 
 def usable(config, engine):
-    """With fsdp2 matrices are divided, but Muon needs them whole: AdamW then."""
+    """fsdp2 divides matrices, which Muon needs whole: it takes AdamW."""
     return dataclasses.replace(config, optimizer="adamw") if engine == "fsdp2" else config
 
 
-def offer(config, shape, gpu, engine, world, recompute, low, utilisation):
-    config = usable(config, engine)
+def offer(job, gpu, engine, recompute):
+    """The Offer of an engine, with the largest micro-batch that fits the GPU."""
+    config = usable(job, engine)
 
     def found(windows):
-        return moments(config, shape, engine, world, windows, recompute, low)
+        return moments(config, job.shape, engine, job.gpus, windows, recompute, job.masters)
+
     windows = largest_micro_batch(lambda k: peak(found(k)), gpu.gigabytes * 1e9,
-                                  -(-config.batch_size // world))
-    seconds = step_seconds(config, shape, gpu, engine, world, max(1, windows), recompute,
-                           utilisation)
-    return Offer(engine, recompute, windows, fullest(found(max(1, windows))),
-                 seconds * planned_steps(config, shape) / 86400)
+                                  accumulation(job, job.gpus, 1))
+    return Offer(engine + ", recompute" * recompute, windows, fullest(found(max(1, windows))),
+                 step_seconds(job, gpu, engine, max(1, windows), recompute))
+
+
+def run_length(job, seconds):
+    """(steps, who says so): as many steps of so many seconds as the budget buys, or as planned."""
+    if not job.budget:
+        way = next(way for way in WAYS if getattr(job, way))
+        return planned_steps(job, job.shape), f"{way} {getattr(job, way):g}"
+    step = seconds * job.gpus / 3600 * job.price
+    if job.budget < step:
+        raise ValueError(f"--budget {job.budget:g} buys no step: one costs {step:.3g} dollars")
+    return int(job.budget / step), f"{job.budget:g} dollars at {job.price:g} a GPU-hour"
+
+
+def disk_bytes(job, steps):
+    """(bytes of prepared data if every token is seen once, bytes of a checkpoint): ids are uint16
+    if the vocabulary allows it; weights and optimizer state are whole, whatever is divided.
+    """
+    muon = usable(job, job.engine).optimizer == "muon"
+    matrices = muon_groups(job.shape).total() if muon else 0
+    states = rank_states(parameters(job.shape), matrices, "plain", 1, job.masters)
+    width = 2 if job.vocab_size <= 1 << 16 else 4  # as in data.py
+    return steps * job.step_tokens * width, states["weights"] + states["optimizer"]
+
+
+def memory_of_a_rank(engine, recompute, world):
+    """A function of (config, shape) that gives {part: bytes}, what a rank of `world` takes at most
+    in a step on this machine, holes included: for length.announce().
+    """
+    def memory(config, shape):
+        windows, name = windows_at_once(config, world), engine if world > 1 else "plain"
+        most = fullest(moments(config, shape, name, world, windows, recompute != "none"))
+        return most | holes(config, shape, windows)
+    return memory
 
 
 # ---- what is printed ----
 
-def engines(world):
-    """What can be used on so many GPUs."""
-    return ["plain"] if world == 1 else [name for name in DIVIDED if name != "plain"]
+def cost(job, seconds, steps):
+    """Time and money of so many steps, in words."""
+    days = seconds * steps / 86400
+    hours = 24 * days * job.gpus
+    return ((f"{days:,.1f} days" if days >= 1 else duration(86400 * days))
+            + f", {hours:,.0f} GPU-hours"
+            + (f", {hours * job.price:,.0f} dollars" if job.price else ""))
 
 
-def lengths(config, shape):
-    """Lines: steps and tokens by each way to say how long; what wins is marked."""
-    step_tokens, flops = config.batch_size * shape.seq_len, flops_per_token(shape)
-    wins = next(way for way in ("steps", "flops", "tokens_per_param") if getattr(config, way))
-    ratio = config.tokens_per_param or 20.0
-    for way, value, words in (("steps", config.steps, "as many as asked for"),
-                              ("flops", config.flops, f"a budget of {config.flops:.3g} FLOP"),
-                              ("tokens_per_param", ratio, f"{ratio:g} tokens a parameter")):
-        none = dict(steps=0, flops=0.0, tokens_per_param=0.0)
-        if not value:
-            yield f"{f'  by {way}':22}not given"
-            continue
-        steps = planned_steps(dataclasses.replace(config, **none | {way: value}), shape)
-        yield (f"{f'  by {way}':22}{steps:>9,} steps, {steps * step_tokens / 1e9:,.3g}B tokens, "
-               f"{steps * step_tokens * flops:.3g} FLOP: {words}"
-               + (" (this one counts)" if way == wins else ""))
-
-
-def amount(n_bytes):
-    return f"{n_bytes / 1e9:.2f}" if n_bytes else "-"
-
-
-def report(config, shape, chosen, offers, name, world, price, utilisation):
-    """Lines about one GPU: the model, the run, a row of memory for each offer, and the chosen one's
-    time and money.
+def report(job, chosen, offers, steps, said):
+    """Lines: the run; memory by offer; what the chosen one takes; other GPUs. said: who says how
+    many steps.
     """
-    gpu, step_tokens = GPUS[name], config.batch_size * shape.seq_len
-    yield (f"{parameters(shape):,} parameters, {outside_table(shape):,} of them outside the "
-           f"embedding table; {flops_per_token(shape) / 1e6:,.0f} MFLOP a token; {step_tokens:,} "
-           f"tokens a step\n{config.optimizer}, {config.dtype}, windows of {shape.seq_len}, on "
-           f"{world} x {name}: {gpu.tflops:g} TFLOP/s, {gpu.gigabytes:g} GB each")
-    yield from lengths(config, shape)
+    gpu, shape, tokens = GPUS[job.gpu], job.shape, steps * job.step_tokens
+    outside, flops = outside_table(shape), flops_per_token(shape)
+    yield (f"{parameters(shape):,} parameters, {outside:,} of them outside the embedding table; "
+           f"{flops / 1e6:,.0f} MFLOP a token; {job.step_tokens:,} tokens a step\n{job.optimizer}, "
+           f"{job.dtype}, windows of {shape.seq_len}, on {job.gpus} x {job.gpu}: {gpu.tflops:g} "
+           f"TFLOP/s, {gpu.gigabytes:g} GB each")
+    yield (f"{steps:,} steps, {tokens / 1e9:,.3g}B tokens, {tokens * flops:.3g} FLOP: {said}\n"
+           f"{tokens / outside:.3g} tokens for each parameter outside the table, where 20 are the "
+           "best use of FLOPs (Hoffmann et al. 2022)")
+
     used = [item for item in ITEMS if any(o.items[item] for o in offers)]
-    yield (f"\nGB of a rank, with the largest micro-batch that fits\n{'':22}{'windows':>8}"
-           + "".join(f"{item:>12}" for item in used) + f"{'all':>8}")
+    yield "\nGB of a rank, with the largest micro-batch that fits"
+    yield f"{'':22}{'windows':>8}" + "".join(f"{item:>12}" for item in [*used, "all"])
     for o in offers:
-        words = o.engine + (", recompute" if o.recompute else "")
-        yield (f"  {words:20}{o.windows or 'no':>8}" + "".join(f"{amount(o.items[i]):>12}"
-                                                             for i in used)
-               + f"{amount(sum(o.items.values())):>8}" + ("" if o.windows else "  (of 1 window)"))
-    yield ""
-    how = chosen.engine + (", recomputing blocks" if chosen.recompute else "")
+        row = [o.items[item] for item in used] + [sum(o.items.values())]
+        yield (f"  {o.name:20}{o.windows or 'no':>8}"
+               + "".join(f"{n_bytes / 1e9:>12.2f}" if n_bytes else f"{'-':>12}" for n_bytes in row)
+               + ("" if o.windows else "  (of 1 window)"))
+
+    memory = f"{size(sum(chosen.items.values()))} of {gpu.gigabytes:g} GB"
     if not chosen.windows:
-        others = [o.engine + ", recompute" * o.recompute for o in offers if o.windows]
-        yield (f"No, not with {how}: one window needs {size(sum(chosen.items.values()))} of "
-               f"{gpu.gigabytes:g} GB. " + (f"These fit: {'; '.join(others)}" if others else
-                                            "Nothing here fits: more GPUs, or a smaller model"))
+        yield f"\nNo: with {chosen.name} one window needs {memory}. " + (
+            "The rows above say what fits." if any(o.windows for o in offers)
+            else "Nothing here fits: take more GPUs, or a smaller model.")
         return
-    hours = 24 * chosen.days * world
-    yield (f"Yes, with {how}: micro-batches of {chosen.windows}, "
-           f"{accumulation(config, world, chosen.windows)} of them a step on each GPU, "
-           f"{size(sum(chosen.items.values()))} of {gpu.gigabytes:g} GB.")
-    time = f"{chosen.days:,.1f} days" if chosen.days >= 1 else duration(86400 * chosen.days)
-    yield (f"{time}, {hours:,.0f} hours of a GPU"
-           + (f", {hours * price:,.0f} at {price:g} an hour" if price is not None else "")
-           + f", if steps reach {utilisation:.0%} of the data sheet: an assumption")
-
-
-def market(config, shape, world, recompute, low, utilisation, price):
-    """Lines: a row for each kind of GPU, a column for each engine: largest micro-batch, days, and
-    with a price what that is in money. * recomputes blocks, as it does not fit otherwise.
-    """
-    names = engines(world)
-    hourly = f"; money at {price:g} an hour of any GPU" if price is not None else ""
-    yield (f"\n{world} x ...: windows in the largest micro-batch, days{hourly}\n"
-           "(-: does not fit; *: fits if blocks are recomputed)")
-    yield f"{'':12}" + "".join(f"{name:>20}" for name in names)
-    for name, gpu in GPUS.items():
-        cells = []
-        for engine in names:
-            for again in (False, True)[recompute:]:
-                o = offer(config, shape, gpu, engine, world, again, low, utilisation)
-                if o.windows:
-                    break
-            money = f", {24 * o.days * world * price:,.0f}" if price is not None else ""
-            star = "*" * (o.recompute and not recompute)
-            cells.append(f"{o.windows}{star}, {o.days:,.1f}{money}" if o.windows else "-")
-        yield f"  {name:10}" + "".join(f"{cell:>20}" for cell in cells)
+    yield (f"\nYes, with {chosen.name}: micro-batches of {chosen.windows}, "
+           f"{accumulation(job, job.gpus, chosen.windows)} of them a step on each GPU, {memory}.\n"
+           f"{cost(job, chosen.seconds, steps)}, if steps reach {job.utilisation:.0%} of the data "
+           "sheet: an assumption.")
+    data, checkpoint = disk_bytes(job, steps)
+    rate = job.step_tokens / chosen.seconds
+    yield (f"Disks: {size(data)} of prepared data, if every token is seen once; the newest "
+           f"{job.keep} checkpoints and the best one,\n{size((job.keep + 1) * checkpoint)}, and "
+           f"{size(checkpoint)} more while one is written.")
+    yield (f"CPU cores: {rate:,.0f} tokens/s keep {rate / TOKENIZED:.3g} busy if text is tokenized "
+           f"meanwhile, {rate / SERVED:.3g} if data is prepared.\n")
+    yield f"{job.gpus} GPUs, {chosen.name}: windows in the largest micro-batch, time, money"
+    for name, other in GPUS.items():
+        o = offer(job, other, job.engine, job.recompute != "none")
+        yield f"  {name:10}" + (f"{o.windows:>5}, {cost(job, o.seconds, steps)}" if o.windows
+                                else "does not fit")
 
 
 def draw(bars, gigabytes, title, path):
     """Stacked bars of bytes by item, {label: {item: bytes}}, beside the line of a card's memory."""
-    colours = dict(zip(ITEMS, [COLOURS[0], "#a1b5d8", COLOURS[2], COLOURS[1], COLOURS[3],
-                               "#c9bfe0", "0.55", "#d9b64c"]))
     figure, axes = picture(9.5, 1.9 + 0.42 * len(bars))
-    most = max(gigabytes, *(sum(items.values()) / 1e9 for items in bars.values()))
-    for y, items in enumerate(bars.values()):
-        left = 0.0
-        for item, n_bytes in items.items():
-            axes.barh(y, n_bytes / 1e9, left=left, color=colours[item], height=0.66)
-            left += n_bytes / 1e9
-        label(axes, left, y, f"  {left:.1f}", INK)
-    axes.plot([gigabytes] * 2, [-1, len(bars) - 0.5], color=INK, lw=1, ls="--")
-    label(axes, gigabytes, -0.85, f"the card: {gigabytes:g} GB ", INK, ha="right")
-    place = 0.0  # the words stand side by side, each as wide as it is long
-    for item in [i for i in ITEMS if any(items.get(i) for items in bars.values())]:
-        label(axes, place, len(bars) - 0.25, item, colours[item], fontsize=10.5, va="top")
-        place += most * (0.028 + 0.0125 * len(item))
-    axes.set_yticks(range(len(bars)), list(bars))
-    axes.set(xlim=(0, 1.08 * most), ylim=(len(bars) + 0.15, -1.1), xlabel="GB of a rank")
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+    axes.set_prop_cycle(color=[*COLOURS, "#a1b5d8", "#c9bfe0", "0.55", "#d9b64c"])
+    left = [0.0] * len(bars)
+    for item in ITEMS:
+        widths = [items[item] / 1e9 for items in bars.values()]
+        drawn = axes.barh(list(bars), widths, 0.66, left, label=item)
+        left = [start + width for start, width in zip(left, widths)]
+    axes.bar_label(drawn, [f" {total:.1f}" for total in left])
+    axes.axvline(gigabytes, color=INK, ls="--", label=f"a card: {gigabytes:g} GB")
     axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel("GB of a rank")
+    axes.invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=120)
 
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="1b", choices=PRESETS, help="(default: 1b)")
-    parser.add_argument("--gpu", default="rtx3090ti", choices=GPUS, help="(default: rtx3090ti)")
-    parser.add_argument("--gpus", type=int, default=2, help="how many (default: 2)")
-    parser.add_argument("--engine", choices=DIVIDED, help="(default: zero1, plain on one GPU)")
-    parser.add_argument("--recompute", default="none", choices=("none", "torch", "hand"),
-                        help="blocks are computed again in the backward pass (default: none)")
-    parser.add_argument("--masters", action="store_true", help="bfloat16 weights and gradients, "
-                        "float32 masters in the optimizer")
-    parser.add_argument("--price", type=float, help="of an hour of one GPU")
-    parser.add_argument("--utilisation", type=float, default=0.4,
-                        help="share of the data sheet that steps reach: a guess (default: 0.4)")
-    parser.add_argument("--out", default="memory.png", help="the picture (default: memory.png)")
-    add_options(parser, Config)
+    add_options(parser, Job)
     given = vars(parser.parse_args(argv))
-    preset, name, world, engine, recompute, low, price, utilisation, out = (
-        given.pop(key) for key in ("preset", "gpu", "gpus", "engine", "recompute", "masters",
-                                   "price", "utilisation", "out"))
-    engine, recompute = engine or ("plain" if world == 1 else "zero1"), recompute != "none"
-    if world < 1:
-        raise ValueError(f"gpus is {world}, but must be at least 1")
-    if engine not in engines(world):
-        raise ValueError(f"engine {engine} is not for {world} of them; {', '.join(engines(world))} "
-                         "may be")
-    if not 0 < utilisation <= 1:
-        raise ValueError(f"utilisation is {utilisation}, but must be a share above 0, at most 1")
-    if price is not None and not 0 <= price < math.inf:
-        raise ValueError(f"price is {price}, but must be 0 or more")
-    config = Config(**choose_length(PRESETS[preset], given))
-    shape = config.gpt(config.vocab_size)
-
-    def ask(engine, again):
-        return offer(config, shape, GPUS[name], engine, world, again, low, utilisation)
-
-    chosen = ask(engine, recompute)
-    offers = [ask(other, again) for other in engines(world)
-              for again in (False, True)]
-    print(*report(config, shape, chosen, offers, name, world, price, utilisation), sep="\n")
-    print(*market(config, shape, world, recompute, low, utilisation, price), sep="\n")
-    bars, windows = {}, max(1, chosen.windows)
-    for other in dict.fromkeys(["plain", *engines(world)]):
-        ranks = 1 if other == "plain" else world
-        for again in (False, True):
-            bars[other + ", recompute" * again] = fullest(moments(
-                usable(config, other), shape, other, ranks, windows, again, low))
-    draw(bars, GPUS[name].gigabytes, f"where the memory goes: {preset}, {config.optimizer}, "
-         f"{config.dtype}, {windows} x {shape.seq_len} tokens at once, {world} x {name}", out)
-    print(f"\n{out}: where the memory goes, by engine")
+    preset = given.pop("preset")
+    ways = [f"--{way.replace('_', '-')}" for way in (*WAYS, "budget") if given.get(way)]
+    if len(ways) > 1:
+        raise ValueError(f"{' and '.join(ways)} contradict each other: give one length")
+    job = Job(**PRESETS[preset] | no_length(given) | given)
+    name = job.engine + ", recompute" * (job.recompute != "none")
+    offers = [offer(job, GPUS[job.gpu], engine, again)
+              for engine in job.engines() for again in (False, True)]
+    chosen = next(o for o in offers if o.name == name)
+    print(*report(job, chosen, offers, *run_length(job, chosen.seconds)), sep="\n")
+    windows = max(1, chosen.windows)
+    bars = {engine + ", recompute" * again: fullest(moments(
+                usable(job, engine), job.shape, engine, job.gpus, windows, again, job.masters))
+            for engine in dict.fromkeys(["plain", *job.engines()]) for again in (False, True)}
+    draw(bars, GPUS[job.gpu].gigabytes, f"where the memory goes: {preset}, {job.optimizer}, "
+         f"{job.dtype}, {windows} x {job.seq_len} tokens at once, {job.gpus} x {job.gpu}", job.out)
+    print(f"\n{job.out}: where the memory goes, by engine")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ GPUs. With [1, 2] on rank 0 and [3, 4] on rank 1:
     all-gather           [4, 6]    [4, 6]    and from there the second
 
 Left out: anything to train with; that is scale.py, which torchrun starts. Reads and writes nothing.
-Next: ddp.py.
+Next: fsdp.py.
 """
 
 import multiprocessing

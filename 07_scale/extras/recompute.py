@@ -12,7 +12,7 @@ Left out: choosing what to keep inside a block, the random state of a Mac's GPU.
 
     python 07_scale/extras/recompute.py      # memory and time of a step, with and without
 
-Reads and writes nothing; scale.py trains with it. Next: memory.py.
+Reads and writes nothing; scale.py trains with it. Next: plan.py.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ class Recompute(torch.autograd.Function):
 
     To autograd the block's parameters are inputs, like x: so it knows that a gradient is wanted
     even if x needs none, and puts theirs into .grad itself, once, and then calls the hooks that
-    wait for it (ddp.py). torch.utils.checkpoint did it otherwise at first: a backward pass inside
+    wait for it (scale.py). torch.utils.checkpoint did it otherwise at first: a backward pass inside
     the backward pass wrote to .grad.
     """
 

@@ -20,7 +20,6 @@ import statistics
 import sys
 import time
 from collections import namedtuple
-from dataclasses import dataclass
 from pathlib import Path
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
@@ -36,29 +35,12 @@ import torch.distributed as dist
 from curves import COLOURS, INK, apart, label, picture
 from scale import BucketedSum, sum_gradients_naive
 from gpt import GPT, GPTConfig, make_model
+from plan import CLUSTERS, TRAFFIC, VOLUME
 from presets import ALL as PRESETS, FullConfig as Config
 from ranks import on_ranks
 
-NAIVE, *_, FSDP2 = ENGINES = ["naive", "ddp", "zero1", "zero2", "fsdp2"]
+ENGINES = ["naive", "ddp", "zero1", "zero2", "fsdp2"]
 WORLDS = [2**i for i in range(11)]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """GPUs, all alike, in nodes, all alike. Bandwidths are of one direction, in bytes a second."""
-
-    words: str
-    flops: float  # a GPU's peak, FLOP/s
-    node: int  # GPUs in a node
-    bus: float  # out of a GPU, to others of its node
-    network: float  # out of a node, shared by its GPUs
-    latency: float = 10e-6  # seconds until the first byte of a message arrives
-
-
-CLUSTERS = {  # products in bfloat16, sums in float32, from the makers' data sheets
-    "a100": Cluster("A100, NVLink, 400 Gb/s a node", 312e12, 8, 300e9, 50e9),
-    "pcie": Cluster("RTX 3090 Ti, PCIe 4.0 x8, 10 Gb/s a node", 80e12, 2, 12e9, 1.25e9),
-}
 
 
 # ---- messages ----
@@ -84,9 +66,9 @@ def message_seconds(kind, n_bytes, world, cluster):
     inside = min(world, cluster.node)
     if world % inside:
         raise ValueError(f"{world} GPUs do not fill nodes of {cluster.node}")
-    seconds = (ring_seconds(n_bytes, inside, cluster.bus, cluster.latency)
-               + ring_seconds(n_bytes, world // inside, cluster.network, cluster.latency))
-    return seconds if kind == "all-reduce" else seconds / 2
+    seconds = (ring_seconds(n_bytes, inside, cluster.bus * 1e9, cluster.latency)
+               + ring_seconds(n_bytes, world // inside, cluster.network * 1e9, cluster.latency))
+    return seconds * VOLUME[kind] / VOLUME["all-reduce"]
 
 
 # ---- tasks ----
@@ -136,15 +118,14 @@ def step_tasks(engine, model, window_seconds, message, micro_batches, network="n
 
     model: Pieces; window_seconds(flops): how long that takes; message(kind, n_bytes): how long that
     takes; micro_batches: how many windows each has; network: the lane of messages. Backward takes
-    twice as long as forward. What is sent about gradients, and when:
-    naive   all-reduce, a message for each parameter, after the last backward pass
-    ddp     all-reduce, a message for each piece, as soon as its last backward pass is done
-    zero1   reduce-scatter, likewise; the weights are gathered at the end, piece by piece
-    zero2   as zero1, but for every micro-batch: gradients are never whole
-    fsdp2   as zero2, but each piece's weights are gathered when forward and backward come to it,
-            the next while one is computed: never are more than two there
+    twice as long as forward. What is sent is plan.py's TRAFFIC: a piece's gradients as soon as its
+    last backward pass is done, or that of every micro-batch; its weights at the end, or, with
+    fsdp2, when forward and backward come to it, the next while one is computed, so that never more
+    than two are there. naive sends what ddp does, but a message for each parameter, at the end.
     """
-    tasks = []
+    once, often = TRAFFIC["ddp" if engine == "naive" else engine]
+    kind = "all-reduce" if "all-reduce" in once else "reduce-scatter"
+    gathering, tasks = "all-gather" in often, []
 
     def add(lane, seconds, *needs):
         tasks.append(Task(lane, seconds, needs))
@@ -163,19 +144,18 @@ def step_tasks(engine, model, window_seconds, message, micro_batches, network="n
     for n, windows in enumerate(micro_batches):
         last = n == len(micro_batches) - 1
         ended, computed = computed[-1:], []
-        there = gather(0) if engine == FSDP2 else []
+        there = gather(0) if gathering else []
         for visit, i in enumerate(path):
             needs, backward = there, visit >= len(model)
-            there = gather(visit + 1) if engine == FSDP2 else []
+            there = gather(visit + 1) if gathering else []
             seconds = windows * window_seconds(model[i].flops)
             computed.append(add("compute", seconds * (1 + backward), *needs))
-            if backward and engine != NAIVE and (last or engine in ("zero2", FSDP2)):
-                kind = "all-reduce" if engine == "ddp" else "reduce-scatter"
+            if backward and engine != "naive" and (last or kind in often):
                 send(kind, sum(model[i].tensors), computed[-1])
-    for piece in model[::-1] if engine == NAIVE else []:
+    for piece in model[::-1] if engine == "naive" else []:
         for n_bytes in piece.tensors:
-            send("all-reduce", n_bytes, computed[-1])
-    for piece in model if engine in ("zero1", "zero2") else []:
+            send(kind, n_bytes, computed[-1])
+    for piece in model if "all-gather" in once else []:
         send("all-gather", sum(piece.tensors), len(tasks) - 1)
     return tasks
 
@@ -190,7 +170,7 @@ def efficiency(engine, model, windows, world, cluster, utilisation, micro_batch)
     If they can't be dealt evenly, all wait for those with one more.
     """
     def window_seconds(flops):
-        return flops / (cluster.flops * utilisation)
+        return flops / (cluster.gpu.tflops * 1e12 * utilisation)
 
     def message(kind, n_bytes):
         return message_seconds(kind, n_bytes, world, cluster)
@@ -217,10 +197,10 @@ def scaling(model, batch_size, cluster, utilisation, micro_batch):
 def assumptions(cluster, utilisation, micro_batch):
     """What is taken for granted, a line each."""
     return [
-        f"a GPU computes at {utilisation:.0%} of {cluster.flops / 1e12:,.0f} TFLOP/s, whatever the "
+        f"a GPU computes at {utilisation:.0%} of {cluster.gpu.tflops:,.0f} TFLOP/s, whatever the "
         "shape; backward takes twice as long as forward",
-        f"{cluster.node} GPUs a node: {cluster.bus / 1e9:g} GB/s out of each to its node, "
-        f"{cluster.network / 1e9:g} GB/s out of a node, shared; {cluster.latency * 1e6:g} us until "
+        f"{cluster.node} GPUs a node: {cluster.bus:g} GB/s out of each to its node, "
+        f"{cluster.network:g} GB/s out of a node, shared; {cluster.latency * 1e6:g} us until "
         "a message arrives, near or far",
         "messages are rings inside nodes, then across; nobody else uses the network",
         "a GPU sends one message at a time, and sending does not slow its computing",

@@ -1,21 +1,21 @@
 """Tests of simulate.py: closed forms where there are some, laws where there are none."""
 
-import dataclasses
 import random
 
 import pytest
 
 import simulate
 from budget import flops_per_token
-from family import MODELS, model_config, n_parameters
+from family import n_parameters
 from gpt import GPTConfig
-from simulate import (CHECKED, CLUSTERS, ENGINES, Piece, Task, assumptions, check, draw_scaling,
-                      efficiency, main, message_seconds, pieces, predict, ring_seconds, scaling,
-                      schedule, step_seconds, step_tasks)
+from plan import CLUSTERS, TRAFFIC, VOLUME
+from presets import ALL as PRESETS, FullConfig as Config
+from simulate import (CHECKED, ENGINES, Piece, Task, assumptions, check, draw_scaling, efficiency,
+                      main, message_seconds, pieces, predict, ring_seconds, scaling, schedule,
+                      step_seconds, step_tasks)
 
 A100 = CLUSTERS["a100"]
 SMALL = [Piece(0, [60]), Piece(10, [30, 10]), Piece(10, [30, 10]), Piece(5, [60])]
-TWICE = {"all-reduce": 2, "reduce-scatter": 1, "all-gather": 1}
 
 
 def test_ring_seconds():
@@ -36,7 +36,7 @@ def test_message_seconds():
     assert seconds(1) == 0
     assert seconds(8) == ring_seconds(1e9, 8, 300e9, 10e-6), "inside a node"
     assert seconds(32) == seconds(8) + ring_seconds(1e9, 4, 50e9, 10e-6), "4 nodes"
-    single = dataclasses.replace(A100, node=1)
+    single = A100._replace(node=1)
     assert seconds(32, cluster=single) == ring_seconds(1e9, 32, 50e9, 10e-6), "no bus"
     for world in (8, 64):
         halves = seconds(world, "reduce-scatter"), seconds(world, "all-gather")
@@ -48,7 +48,7 @@ def test_message_seconds():
 @pytest.mark.parametrize("name", ["nano", "1b", "gpt2", "smollm2-135m", "llama-7b"])
 def test_pieces(name):
     """Nothing is forgotten, nothing counts twice."""
-    config = model_config(**MODELS[name])
+    config = Config(**PRESETS[name]).gpt(PRESETS[name].get("vocab_size"))
     found = pieces(config)
     assert len(found) == config.n_layer + 2 and found[0].flops == 0
     assert sum(n for piece in found for n in piece.tensors) == 4 * n_parameters(config)
@@ -82,7 +82,7 @@ def test_schedule_keeps_its_rules():
 def total(engine, micro_batches=(1,), rate=1.0, bandwidth=1.0, latency=0.0, network="network"):
     """Seconds of a step of the small model, whose messages take bytes / bandwidth each way."""
     return step_seconds(engine, SMALL, lambda flops: flops / rate,
-                        lambda kind, n: TWICE[kind] * (n / bandwidth + latency), micro_batches,
+                        lambda kind, n: VOLUME[kind] * (n / bandwidth + latency), micro_batches,
                         network)
 
 
@@ -112,7 +112,7 @@ def test_fsdp2_by_hand():
 
 def bytes_of(engine, micro_batches):
     """How much a GPU sends, in units of the model's size: an all-reduce is two."""
-    tasks = step_tasks(engine, SMALL, lambda flops: 0, lambda kind, n: TWICE[kind] * n,
+    tasks = step_tasks(engine, SMALL, lambda flops: 0, lambda kind, n: VOLUME[kind] * n,
                        micro_batches)
     return sum(task.seconds for task in tasks if task.lane == "network") / 200
 
@@ -124,6 +124,11 @@ def test_what_is_sent():
                                ("fsdp2", 3 - 0.3, 9 - 0.9)):
         assert bytes_of(engine, [1]) == pytest.approx(one), engine
         assert bytes_of(engine, [1, 1, 1]) == pytest.approx(three), f"{engine}, three micro-batches"
+        once, often = (sum(map(VOLUME.get, kinds)) for kinds in TRAFFIC.get(engine, [["all-reduce"],
+                                                                                     []]))
+        head = 0.3 * (engine == "fsdp2")
+        assert bytes_of(engine, [1] * 5) == pytest.approx(once + 5 * (often - head)), (
+            f"{engine}: plan.py says otherwise")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -131,7 +136,7 @@ def test_laws(engine):
     """Computing and sending are conserved; a step is as long as either at least, and as both
     together at most; more bandwidth never hurts."""
     micro_batches = [2, 2, 1]
-    tasks = step_tasks(engine, SMALL, lambda flops: flops, lambda kind, n: TWICE[kind] * n,
+    tasks = step_tasks(engine, SMALL, lambda flops: flops, lambda kind, n: VOLUME[kind] * n,
                        micro_batches)
     lanes = {lane: sum(task.seconds for task in tasks if task.lane == lane)
              for lane in ("compute", "network")}
@@ -158,8 +163,8 @@ def test_never_more_than_two_pieces_are_gathered():
 
 
 def test_efficiency():
-    model = pieces(model_config(**MODELS["small"]))
-    free = dataclasses.replace(A100, bus=1e30, network=1e30, latency=0.0)
+    model = pieces(Config(**PRESETS["small"]).gpt(32768))
+    free = A100._replace(bus=1e30, network=1e30, latency=0.0)
     for engine in ENGINES:
         def of(windows, world, cluster=A100):
             return efficiency(engine, model, windows, world, cluster, 0.4, micro_batch=4)
@@ -208,7 +213,7 @@ def test_command_line(tmp_path, capsys, fails):
 
 def test_draw_scaling(tmp_path):
     """Two clusters, two pictures."""
-    model, found = pieces(model_config(**MODELS["nano"])), []
+    model, found = pieces(Config(**PRESETS["nano"]).gpt(512)), []
     for cluster in CLUSTERS.values():
         curves = scaling(model, 8, cluster, 0.4, 1)
         assert set(curves) == {"weak", "strong"} and set(curves["weak"]) == set(ENGINES)

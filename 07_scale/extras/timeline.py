@@ -1,6 +1,6 @@
 """A real timeline: when each block's backward pass runs on two ranks, and when gradients travel.
 
-What ddp.py promises, made visible: sent naively, all gradients wait for the whole backward pass;
+What scale.py promises, made visible: sent naively, all gradients wait for the whole backward pass;
 in buckets, those of the last block travel while the blocks below it are still at work. Hooks note
 when the gradient reaches each piece of the model, and an all-reduce that is watched notes when each
 message sets out and when it is done; the picture shows the step of rank 0.

@@ -1,0 +1,94 @@
+"""Tests of beside.py; that a run leaves all of it behind is test_train.py's."""
+
+import json
+
+import pytest
+import torch
+
+import beside
+from beside import Beside
+from data import Batches, prepare
+from gpt import GPT
+from optim import make_optimizer
+from runs import tensors
+from train import Config, train_step
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """run(rank, step): (a Beside, its model, its loader, its config) in tmp_path."""
+    monkeypatch.setattr(beside, "draw", lambda metrics, path: path.touch())
+    (tmp_path / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(500)))
+    data = prepare([f"folder:{tmp_path / 'text'}"], 280, tmp_path / "data", say=lambda words: None)
+    config = Config(seq_len=16, n_layer=1, d_model=16, d_ff=16, eval_every=2, device="cpu")
+    model = GPT(config.gpt(data.tokenizer.vocab_size))
+
+    def start(rank=0, step=0):
+        loader = Batches(data, config.batch_size, config.seq_len)
+        return Beside(config, tmp_path, data, loader, step, lambda: model, lambda: tensors(model),
+                      rank), model, loader, config
+    return start
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps(run, first, last, **how):
+    told, model, loader, config = run(step=first, **how)
+    optimizer = make_optimizer(model, config)
+    with told:
+        for step in range(first, last):
+            told.before(step)
+            batch = next(loader)
+            loss, norm = train_step(model, optimizer, batch, step, config)
+            told.after(step + 1, 0.5 * step, loss, norm, optimizer.param_groups,
+                       1.5 if step % 2 else None, batch)
+    return told
+
+
+def test_what_is_recorded(run, tmp_path):
+    steps(run, 0, 4)
+    found = rows(tmp_path)
+    assert [row["step"] for row in found if "loss" in row] == [1, 2, 3, 4]
+    first = next(row for row in found if "loss" in row)
+    assert first["tokens"] == 8 * 16 and first["seconds"] == 0 and first["grad_norm"] > 0
+    assert "environment" in found[0] and found[0]["parameters"] > 0
+    assert [row["step"] for row in found if "val_bits_per_byte" in row] == [2, 4]
+    [look] = [row for row in found if "update_ratio" in row and row["step"] == 4]
+    assert look["update_ratio"]["embed"] > 0 and isinstance(look["sample"], str)
+    assert set(look["activation_scale"]) == {"embed", "blocks.0", "logits"}
+    assert (tmp_path / "loss.png").exists()
+
+
+def test_other_ranks_write_nothing(run, tmp_path):
+    told = steps(run, 0, 2, rank=1)
+    assert not (tmp_path / "metrics.jsonl").exists() and told.earlier == {}
+    told.finished(2, 1.0)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_spikes_are_known_after_a_break(run, tmp_path):
+    """They stand out of the losses before them, also of those before the run went on."""
+    steps(run, 0, 2)
+    told, *_ = run(step=2)
+    assert told.spikes.recent == [row["loss"] for row in rows(tmp_path) if "loss" in row]
+    told.__exit__(None, None, None)
+
+
+def test_the_end(run, tmp_path, capsys):
+    told = steps(run, 0, 2)
+    told.log = beside.Log(tmp_path, 2)
+    told.finished(2, 1.25)
+    last = rows(tmp_path)[-1]
+    assert last["val_bits_per_byte"] == 1.25 and set(last["baselines"]) == {
+        "uniform", "unigram", "zlib -9", "lzma -9"}
+    assert "1.25" in (tmp_path / "report.html").read_text()
+
+
+def test_a_picture_that_fails_stops_nothing(run, monkeypatch, capsys):
+    def fails(metrics, path):
+        raise torch.OutOfMemoryError("no room")
+    monkeypatch.setattr(beside, "draw", fails)
+    steps(run, 0, 2)
+    assert "loss.png could not be drawn: no room" in capsys.readouterr().err
