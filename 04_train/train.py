@@ -33,8 +33,7 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import (Parser, Progress, StopSignal, add_options, choose_device, duration, holding,
-                     run)
+from console import Parser, Progress, add_options, choose_device, duration, holding, run
 
 import numpy as np
 import torch
@@ -44,6 +43,7 @@ from data import baselines, document_start, make_batches, reopen, token_bytes
 from engine import Engine
 from gpt import generate, make_model, random_pick
 from length import available, cut_off, plan, refuse, settled
+from locks import StopSignal
 from machine import keep_freed_memory, matmul_peak
 from metrics import Log, environment, import_wandb, read_metrics
 from optim import describe, learning_rate, make_optimizer

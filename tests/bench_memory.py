@@ -25,13 +25,14 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import StopSignal, run
+from console import run
 
 import engines
 import optim
 from budget import size
 from family import rung
 from gpt import make_model
+from locks import StopSignal
 from machine import free_memory, return_freed_memory
 from memory import moments, parameters, peak
 from presets import Config

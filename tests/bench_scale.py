@@ -23,7 +23,7 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import StopSignal
+import console  # noqa: F401, first: it makes the others be found
 
 import scale
 from bench_memory import calibrate
@@ -32,6 +32,7 @@ from engines import ENGINES, Processes
 from family import MODELS, shape
 from fsdp import TORCH_ENGINES
 from gpt import make_model
+from locks import StopSignal
 from metrics import read_metrics
 from presets import Config
 from ranks import on_ranks

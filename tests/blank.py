@@ -22,11 +22,11 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "met
                  "report", "validation", "length", "train", "runs", "starting", "sample", "evals",
                  "ranks", "ddp", "zero", "precision", "recompute", "memory", "plan", "simulate",
                  "timeline", "engines", "fsdp", "scale", "selftest", "launch", "pieces", "workers",
-                 "fast", "mapped", "formats", "picture", "chatml", "records", "download", "hub",
-                 "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
-                 "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
-                 "heads", "huggingface", "weights", "presets", "engine", "page", "timing", "curves",
-                 "ladder", "good_go", "lookup", "quant", "figures"]
+                 "fast", "mapped", "commands", "formats", "picture", "locks", "chatml", "records",
+                 "download", "hub", "corpus", "duplicates", "filters", "clean", "fim", "writing",
+                 "mixtures", "batches", "packing", "family", "ngrams", "ragged", "losses",
+                 "machine", "budget", "heads", "huggingface", "weights", "presets", "engine",
+                 "page", "timing", "curves", "ladder", "good_go", "lookup", "quant", "figures"]
 
 
 def exercises(source):
