@@ -59,12 +59,11 @@ def misplaced(folder):
 
 
 def script_file(name="__main__"):
-    """The script that is being run, if it is in a stage, its extras/, a mine/, or beside this file.
-    """
+    """The script that is being run, if it is of this course or in a mine/, otherwise None."""
     file = getattr(sys.modules.get(name), "__file__", None) or ""
     folder = Path(file).resolve().parent
     ours = folder.name == "mine" or folder in (*map(Path, stages), Path(__file__).resolve().parent)
-    return file if ours else None
+    return file if file and ours else None
 
 
 def adopt_script():

@@ -27,7 +27,7 @@ sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
          "scale", "zero"}
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 325, "console": 318},
+LIMITS = {"01_tokenizer": {"bpe": 325, "console": 317},
           "02_data": {"data": 400, "conversations": 178},
           "03_model": {"gpt": 398}, "05_sample": {"sample": 385}}
 MOST = 60  # lines of a function of the spine
