@@ -284,7 +284,7 @@ class FastTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS, workers=1):
-        """As Tokenizer.train(), with `workers`. Memory grows with the number of different pieces."""
+        """As Tokenizer.train(), by `workers` processes. Memory grows with the different pieces."""
         if vocab_size < (least := 256 + len(special_tokens)):
             raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(special_tokens)} "
                              f"special tokens need {least}")
