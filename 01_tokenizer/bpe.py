@@ -11,13 +11,11 @@ up as one id, rare ones as a few, and no text is ever unknown.
     python 01_tokenizer/bpe.py encode "hello world"
     python 01_tokenizer/bpe.py decode 104 105
 
-Reads text; writes tokenizer.json, plain JSON. Left to extras/: the same ids in less time (fast.py),
-more patterns and options of `train` (mapped.py), tokenizers from elsewhere (formats.py).
-Next: 02_data/data.py.
+Reads text; writes tokenizer.json, plain JSON. Left to extras/: these commands (commands.py), the
+same ids in less time (fast.py), tokenizers from elsewhere (formats.py). Next: 02_data/data.py.
 """
 
 import hashlib
-import itertools
 import json
 import os
 import sys
@@ -29,7 +27,7 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import Parser, escaped, has_colours, read_text, run, track, write_safely
+from console import read_text, run, track, write_safely
 
 import regex
 
@@ -52,7 +50,7 @@ SPECIAL_TOKENS = ("<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_star
                   "<|output_start|>", "<|output_end|>")
 
 
-# ---- the two moves ----
+# ---- training ----
 
 def count_pairs(ids, counts, weight=1):  # exercise
     """Add `weight` to counts[a, b] for every two neighbours a, b in `ids`. Returns `counts`.
@@ -80,8 +78,6 @@ def merge(ids, pair, new_id):  # exercise
             i += 1
     return merged
 
-
-# ---- training ----
 
 def train_naive(words, n_merges):  # exercise
     """Byte-pair encoding by its definition (Sennrich et al. 2016, algorithm 1), on bytes.
@@ -111,8 +107,7 @@ def train(words, n_merges):  # exercise
     A merge changes only the words that contain its pair. So keep the count of every pair, and for
     every pair the set of words in which it has been seen (some may no longer hold it). For a merge
     visit only these: take their old pairs out of the counts (count_pairs with a negative weight),
-    and add their new pairs. Delete a pair whose count reaches 0: once no other pair is left, it
-    would be merged.
+    and add their new pairs. Delete a pair whose count reaches 0: it must never be merged.
     """
     weights = list(words.values())
     rows, counts, places = {}, {}, {}  # places: {pair: the rows in which it has been seen}
@@ -172,8 +167,6 @@ def split_special(text, names):  # exercise
     return [part for part in regex.split(f"({pattern})", text) if part]
 
 
-# ---- both in one ----
-
 class Tokenizer:
     """Text to ids and back. Ids 0 to 255 are the bytes, then come the merges, then special tokens.
 
@@ -190,17 +183,17 @@ class Tokenizer:
         self.ranks = {pair: 256 + i for i, pair in enumerate(self.merges)}
         self.vocab, n_bytes = [bytes([byte]) for byte in range(256)], 0
         for a, b in self.merges:
-            if not 0 <= min(a, b) <= max(a, b) < len(self.vocab):
-                raise ValueError(f"the merge of {a} and {b} comes before one of them is made")
             self.vocab.append(self.vocab[a] + self.vocab[b])
-            if (n_bytes := n_bytes + len(self.vocab[-1])) > 1 << 26:  # only a hostile file's have
-                raise ValueError(f"the tokens hold more than {1 << 26:,} bytes")
+            n_bytes += len(self.vocab[-1])
+            if min(a, b) < 0 or n_bytes > 1 << 26:  # a hostile file's could fill the memory
+                raise ValueError(f"the merge of {a} and {b} is none that train() would return")
         self.special = {name: len(self.vocab) + i for i, name in enumerate(special_tokens)}
         if "" in self.special or len(self.special) < len(special_tokens):
             raise ValueError(f"special tokens need a name, and names must differ: {special_tokens}")
         self.vocab += [name.encode() for name in self.special]
         self.vocab_size = len(self.vocab)
-        self.pattern, self.known = PATTERNS.get(pattern, pattern), {}
+        self.known = {}
+        self.pattern = PATTERNS.get(pattern, pattern)
         compiled = regex.compile(f"(?:{self.pattern})|[\\s\\S]")
         if self.pattern.isalnum() or compiled.groups or compiled.match(""):
             raise ValueError(f"the pattern {pattern!r} is none of {', '.join(PATTERNS)}, and your "
@@ -212,17 +205,16 @@ class Tokenizer:
         """Learn from strings a vocabulary of `vocab_size` ids, special tokens included, or fewer if
         the texts are too small. ValueError if they are empty, or if `vocab_size` is too small.
         """
-        n_merges = vocab_size - 256 - len(special_tokens)
-        if n_merges < 0:
+        if vocab_size < (least := 256 + len(special_tokens)):
             raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(special_tokens)} "
-                             f"special tokens need {vocab_size - n_merges}")
+                             f"special tokens need {least}")
         find_pieces, words = cls([], pattern, special_tokens).find_pieces, Counter()
         for text in track(texts, "counting", size=lambda text: len(text) / 1e6, unit=" MB"):
             words.update(find_pieces(text))
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
-        merges = train({word.encode(): count for word, count in words.items()}, n_merges)
-        return cls(merges, pattern, special_tokens)
+        words = {word.encode(): count for word, count in words.items()}
+        return cls(train(words, vocab_size - least), pattern, special_tokens)
 
     def encode(self, text, allowed_special=()):  # exercise
         """The ids of `text`, a list of ints.
@@ -282,9 +274,8 @@ class Tokenizer:
     @classmethod
     def load(cls, path):
         """Read what save() wrote. ValueError, naming the file, if it is anything else."""
-        text = read_text(path)
         try:
-            content = json.loads(text)
+            content = json.loads(read_text(path))
             stored, kind = content.pop("hash"), content.pop("kind")
             if kind == "mapped":  # one with other ids
                 from mapped import MappedTokenizer as cls
@@ -296,8 +287,7 @@ class Tokenizer:
             raise ValueError(f"{path} is not a tokenizer.json that this version of the course "
                              f"reads ({error!r})") from None
         if stored != tokenizer.hash:
-            raise ValueError(f"{path} was changed: its hash says {stored}, its content "
-                             f"{tokenizer.hash}")
+            raise ValueError(f"{path} was changed: its hash is {tokenizer.hash}, not {stored}")
         return tokenizer
 
 
@@ -309,19 +299,6 @@ def tokenizer_class(by_hand):
     return FastTokenizer
 
 
-# ---- the command line ----
-
-def colour(tokenizer, ids):
-    """Each token's text, and its id; on a terminal in colours. Control characters are escaped."""
-    coloured, shades, shown = has_colours(), (153, 158, 223, 218, 189), []
-    for n, i in enumerate(ids):
-        text = tokenizer.vocab[i].decode("utf-8", errors="backslashreplace")
-        text = escaped(text).replace("\n", "\\n")
-        shade = f"\x1b[30;48;5;{shades[n % len(shades)]}m"
-        shown.append(f"{shade}{text}\x1b[0m\x1b[2m{i}\x1b[0m" if coloured else f"[{text}]{i}")
-    return " ".join(shown)
-
-
 def show_merges(n_merges=20):
     """Learn merges from the text at the top of this file, and print how each makes it shorter."""
     words = Counter(piece.encode() for piece in Tokenizer([]).find_pieces(__doc__))
@@ -331,57 +308,17 @@ def show_merges(n_merges=20):
         tokenizer = Tokenizer(merges[:n])
         a, b, made = (repr(tokenizer.vocab[i].decode()) for i in (*pair, 255 + n))
         print(f"id {255 + n}: {a:>8} + {b:8} = {made:10}  {len(tokenizer.encode(__doc__))} ids")
-    print("\nIts first line:\n" + colour(tokenizer, tokenizer.encode(__doc__.splitlines()[0])))
-
-
-def learn(args, train=Tokenizer.train):
-    """The command train: learn from files, save, and print how many bytes an id stands for, on the
-    first 200,000 characters.
-    """
-    folder = Path(args.tokenizer).absolute().parent
-    if not os.access(folder, os.W_OK) or Path(args.tokenizer).is_dir():
-        raise ValueError(f"{args.tokenizer} can't be written: name a file in a folder that exists")
-    texts = map(read_text, args.files)
-    first = next(filter(None, texts), "")  # files are read once: they may be pipes
-    tokenizer = train(itertools.chain([first], texts), args.vocab_size, args.pattern)
-    tokenizer.save(args.tokenizer)
-    n_ids, start = 256 + len(tokenizer.merges) + len(tokenizer.special), first[:200_000]
-    print(f"{args.tokenizer}: {n_ids} ids"
-          + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else "")
-          + f", {len(start.encode()) / len(tokenizer.encode(start)):.2f} bytes an id")
+    ids = tokenizer.encode(__doc__.splitlines()[0])
+    print("\nIts first line:\n" + " ".join(f"[{tokenizer.decode([i])}]{i}" for i in ids))
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command")
-    train = commands.add_parser("train", help="learn a vocabulary from text files",
-                                epilog="01_tokenizer/extras/mapped.py has more options.")
-    train.add_argument("files", nargs="+", help="UTF-8 text files")
-    train.add_argument("--vocab-size", type=int, default=2048,
-                       help="number of ids, special tokens included (default: 2048)")
-    train.add_argument("--pattern", default="gpt4", help="gpt2 or gpt4 (default: gpt4)")
-    commands.add_parser("decode", help="ids to text").add_argument("ids", nargs="+", type=int)
-    for name, what in (("encode", "text to ids"), ("show", "the tokens of a text and their ids")):
-        commands.add_parser(name, help=what).add_argument("text", help="- is the standard input")
-    for command in commands.choices.values():
-        command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
-                             help="the tokenizer to write or to use (default: tokenizer.json)")
-    args, others = parser.parse_known_args(argv)
-    if args.command == "train" and (others or args.pattern not in PATTERNS):
-        from mapped import learn_with_options
-        learn_with_options(parser, train, argv)
-    elif others:
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
-    elif args.command is None:
-        show_merges()
-    elif args.command == "train":
-        learn(args)
-    elif args.command == "decode":
-        print(Tokenizer.load(args.tokenizer).decode(args.ids))
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments:
+        from commands import obey
+        obey(arguments)
     else:
-        tokenizer = Tokenizer.load(args.tokenizer)
-        ids = tokenizer.encode(sys.stdin.read() if args.text == "-" else args.text)
-        print(colour(tokenizer, ids) if args.command == "show" else " ".join(map(str, ids)))
+        show_merges()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Tests of bpe.py, in the order in which it is read: the first that fails is the next exercise."""
 
-import io
 import json
-import os
 import random
 
 import pytest
@@ -282,64 +280,6 @@ def test_without_arguments_it_learns_from_its_own_text(capsys):
         "each of 20 merges makes the text shorter")
     assert lines[0].startswith("id 256:") and lengths[0] < len(bpe.__doc__.encode())
     assert lines[-1].startswith("[B]66 [y]121 ")
-
-
-def test_command_line(tmp_path, capsys, fails, monkeypatch):
-    text, made = tmp_path / "text", tmp_path / "t.json"
-    text.write_text("\ufeff" + "hello hello world, " + TEXTS[0], encoding="utf-8")
-    main(["train", str(text), "--vocab-size", "9999", "--tokenizer", str(made)])
-    assert "no pair is left for 9999" in capsys.readouterr().out
-    main(["train", str(text), "--vocab-size", "280", "--tokenizer", str(made)])
-    assert ": 280 ids, " in capsys.readouterr().out
-    assert type(Tokenizer.load(made)) is Tokenizer
-    main(["encode", "hello world", "--tokenizer", str(made)])
-    ids = capsys.readouterr().out.split()
-    monkeypatch.setattr("sys.stdin", io.StringIO("hello world"))
-    main(["encode", "-", "--tokenizer", str(made)])
-    assert capsys.readouterr().out.split() == ids, "- is the standard input"
-    main(["decode", *ids, "--tokenizer", str(made)])
-    assert capsys.readouterr().out == "hello world\n"
-    (tmp_path / "empty").write_text("")
-    main(["train", str(text), "--vocab-size", "280", "--tokenizer", str(made)])
-    alone = capsys.readouterr().out
-    main(["train", str(tmp_path / "empty"), str(text), "--vocab-size", "280", "--tokenizer",
-          str(made)])
-    assert capsys.readouterr().out == alone, "an empty file in front changes nothing"
-    reading, writing = os.pipe()
-    os.write(writing, text.read_bytes())
-    os.close(writing)
-    main(["train", f"/dev/fd/{reading}", "--vocab-size", "280", "--tokenizer", str(made)])
-    os.close(reading)
-    assert capsys.readouterr().out == alone, "a pipe can be read only once"
-
-    text.write_bytes(b"caf\xe9")
-    assert "not UTF-8" in fails(main, "train", text, "--tokenizer", made)
-    text.write_bytes(b"a\0b")
-    assert "binary" in fails(main, "train", text, "--tokenizer", made)
-    assert "No such file" in fails(main, "train", tmp_path / "none", "--tokenizer", made)
-    assert "-5" in fails(main, "decode", "--tokenizer", made, "--", "-5")
-    assert "No such file" in fails(main, "encode", "x", "--tokenizer", tmp_path / "none")
-    assert "train" in fails(main, "trian")
-    text.write_text("some text")
-    for place in (tmp_path / "no" / "t.json", tmp_path):
-        assert "can't be written" in fails(main, "train", text, "--tokenizer", place)
-    assert "pattern 'gtp4'" in fails(main, "train", text, "--tokenizer", made, "--pattern", "gtp4")
-
-
-def test_colours_only_on_a_terminal(tmp_path, capsys, monkeypatch):
-    made = str(tmp_path / "t.json")
-    Tokenizer([(104, 105)]).save(made)
-    main(["show", "hi\n\x1b[2J\u202e\\", "--tokenizer", made])
-    shown = capsys.readouterr().out
-    assert shown.startswith(r"[hi]256 [\n]10 [\x1b]27 [[]91 [2]50 [J]74"), (
-        "no colours in a pipe, and no control character is printed as it is")
-    assert "\u202e" not in shown and "[\\]92" in shown
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    main(["show", "hi", "--tokenizer", made])
-    assert capsys.readouterr().out == "\x1b[30;48;5;153mhi\x1b[0m\x1b[2m256\x1b[0m\n"
-    monkeypatch.setenv("NO_COLOR", "1")
-    main(["show", "hi", "--tokenizer", made])
-    assert capsys.readouterr().out == "[hi]256\n"
 
 
 @pytest.mark.parametrize("exercise, command", [

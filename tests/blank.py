@@ -20,12 +20,12 @@ MINE = ROOT / "mine"
 # The spine as it is read, then extras, in the order in which they build on each other.
 READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train",
                  "sample", "evals", "scale", "zero", "pieces", "workers", "fast", "mapped",
-                 "formats", "picture", "chatml", "records", "download", "hub", "corpus",
-                 "duplicates", "filters", "clean", "fim", "writing", "mixtures", "batches",
-                 "packing", "family", "ngrams", "ragged", "losses", "machine", "budget", "heads",
-                 "huggingface", "weights", "presets", "length", "beside", "metrics", "watch",
-                 "report", "page", "timing", "starting", "curves", "ladder", "export", "good_go",
-                 "lookup", "quant", "figures", "ranks", "precision", "recompute", "plan",
+                 "commands", "formats", "picture", "locks", "chatml", "records", "download", "hub",
+                 "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
+                 "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
+                 "heads", "huggingface", "weights", "presets", "length", "beside", "metrics",
+                 "watch", "report", "page", "timing", "starting", "curves", "ladder", "export",
+                 "good_go", "lookup", "quant", "figures", "ranks", "precision", "recompute", "plan",
                  "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 

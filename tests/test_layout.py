@@ -27,7 +27,7 @@ sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
          "scale", "zero"}
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 388, "console": 395},
+LIMITS = {"01_tokenizer": {"bpe": 325, "console": 336},
           "02_data": {"data": 400, "conversations": 178},
           "03_model": {"gpt": 398}, "04_train": {"optim": 285, "runs": 460, "train": 475},
           "05_sample": {"sample": 385}, "06_eval": {"evals": 150},
@@ -106,7 +106,8 @@ def test_imports(path):
 @every_file
 def test_form(path):
     text = path.read_text(encoding="utf-8")
-    if set(imports(path)) & set(STAGE) and not path.name.startswith("test_"):
+    needs_others = set(imports(path)) & set(STAGE) and path.name != "console.py"
+    if needs_others and not path.name.startswith("test_"):
         assert HEADER in text, f"{path.name} needs the lines that let stages find each other"
         top, rest = text.split(HEADER)
         assert not set(imported(ast.parse(top).body)) & CORE, f"{path.name}: the header comes first"

@@ -284,24 +284,20 @@ class FastTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS, workers=1):
-        """As Tokenizer.train(), but `workers` processes count the pieces. Texts are read once, and
-        memory grows with the number of different pieces, not with the texts.
-        """
-        n_merges = vocab_size - 256 - len(special_tokens)
-        if n_merges < 0:
+        """As Tokenizer.train(), by `workers` processes. Memory grows with the different pieces."""
+        if vocab_size < (least := 256 + len(special_tokens)):
             raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(special_tokens)} "
-                             f"special tokens need {vocab_size - n_merges}")
+                             f"special tokens need {least}")
         pattern, words = cls([], pattern, special_tokens).pattern, Counter()
         parts = (part for text in texts for part in blocks(text, pattern, 1 << 20))
         parts = track(parts, "counting", size=lambda part: len(part) / 1e6, unit=" MB")
         for counts in parallel(functools.partial(count_pieces, pattern=pattern),
                                in_batches(parts, 1 << 20), workers):
-            for piece, count in counts.items():
-                words[piece] += count
+            words.update(counts)
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
         words = {word.encode(): count for word, count in words.items()}
-        return cls(train_fast(words, n_merges), pattern, special_tokens)
+        return cls(train_fast(words, vocab_size - least), pattern, special_tokens)
 
     def encode(self, text, allowed_special=()):
         return self.encode_array(text, allowed_special).tolist()

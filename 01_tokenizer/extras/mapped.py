@@ -4,21 +4,13 @@ In bpe.py the bytes have the ids 0 to 255, and merge i makes 256 + i. Elsewhere 
 byte 33 has the id 0, and other tokenizers have [PAD] there. Here the merges still work on symbols,
 which are numbered as in bpe.py, and a table gives each symbol its id.
 
-    python 01_tokenizer/bpe.py train README.md --special "[PAD]=0" "[UNK]=1" --digits 1
+    python 01_tokenizer/bpe.py train README.md --special "[PAD]=0" "[UNK]=1"
 
-`bpe.py train` comes here for the options that it doesn't have itself:
-
-    --digits N               at most N digits in a piece (1, 2 or 3)
-    --special NAME[=ID] ...  special tokens, after all others or with these ids
-    --workers N              processes that share the work
-    --pattern                also o200k, go, or a regular expression
-
-Reads and writes nothing by itself. Next: formats.py.
+Reads and writes nothing by itself. Next: commands.py.
 """
 
 import itertools
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -29,9 +21,9 @@ sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01
 
 import console  # noqa: F401, first: it makes the others be found
 
-from bpe import SPECIAL_TOKENS, learn
+from bpe import SPECIAL_TOKENS
 from fast import FastTokenizer
-from pieces import PATTERNS, find_pattern, group_digits, piece_finder
+from pieces import find_pattern, piece_finder
 
 
 class MappedTokenizer(FastTokenizer):
@@ -49,21 +41,18 @@ class MappedTokenizer(FastTokenizer):
     kind = "mapped"
 
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None):
-        plain = FastTokenizer(merges, "gpt2", ())  # which checks the merges
-        self.merges, self.ranks, symbols = plain.merges, plain.ranks, plain.vocab
-        self.pattern = find_pattern(pattern)
-        if not isinstance(special_tokens, dict):
-            if len(set(special_tokens)) < len(special_tokens):
-                raise ValueError(f"special tokens must differ: {special_tokens}")
-            special_tokens = {name: len(symbols) + i for i, name in enumerate(special_tokens)}
-        self.special = dict(sorted(special_tokens.items(), key=lambda item: item[1]))
+        plain = FastTokenizer(merges, "gpt2", special_tokens)  # which checks merges and names
+        self.merges, self.ranks, self.pattern = plain.merges, plain.ranks, find_pattern(pattern)
+        symbols = plain.vocab[:256 + len(self.merges)]
+        special = special_tokens if isinstance(special_tokens, dict) else plain.special
+        self.special = dict(sorted(special.items(), key=lambda item: item[1]))
         taken = set(self.special.values())
         free = (i for i in itertools.count() if i not in taken)
         self.ids = list(itertools.islice(free, len(symbols)) if ids is None else ids)
 
         used = [i for i in [*self.ids, *self.special.values()] if i is not None]
-        if "" in self.special or len(set(used)) < len(used) or min(used) < 0:
-            raise ValueError("special tokens need a name, and ids must differ and not be negative: "
+        if len(set(used)) < len(used) or min(used) < 0:
+            raise ValueError("ids must differ and not be negative, those of special tokens too: "
                              f"{self.special}")
         if len(self.ids) != len(symbols) or None in self.ids[256:]:
             raise ValueError(f"{len(symbols)} symbols need an id each, not {len(self.ids)}")
@@ -96,39 +85,3 @@ class MappedTokenizer(FastTokenizer):
             return super().content() | {"kind": "bpe"}  # all in order: the same file, the same hash
         return {"kind": self.kind, "pattern": self.pattern, "special_tokens": self.special,
                 "ids": self.ids, "merges": self.merges}
-
-
-# ---- the command `bpe.py train`, with all options ----
-
-def parse_special(words):
-    """The special tokens that `words` name: a tuple, or {name: id} for words like NAME=ID."""
-    with_ids = [re.fullmatch(r"(.+)=(\d+)", word) for word in words]
-    if not any(with_ids):
-        return tuple(words)
-    if not all(with_ids) or len({match[1] for match in with_ids}) < len(words):
-        raise ValueError(f"--special {' '.join(words)}: give an id (NAME=ID) to all or to none, "
-                         "and no name twice")
-    return {match[1]: int(match[2]) for match in with_ids}
-
-
-def train_any(texts, vocab_size, pattern="gpt4", digits=None, special=SPECIAL_TOKENS, workers=1):
-    """A FastTokenizer, or a MappedTokenizer if special tokens are given as {name: id}.
-
-    digits: at most so many in a piece; None: as many as the pattern allows. workers: processes.
-    """
-    pattern = PATTERNS.get(pattern, pattern)
-    pattern = group_digits(pattern, digits) if digits else pattern
-    kind = MappedTokenizer if isinstance(special, dict) else FastTokenizer
-    return kind.train(texts, vocab_size, pattern, special, workers)
-
-
-def learn_with_options(parser, command, argv):
-    """Do what the command line `argv` asks for. parser: of bpe.py; command: its command train."""
-    add = command.add_argument
-    add("--digits", type=int, choices=(1, 2, 3), help="at most so many digits in a piece")
-    add("--special", nargs="*", metavar="NAME[=ID]", default=SPECIAL_TOKENS,
-        help="special tokens, after all others or at an id (default: the nine of a chat)")
-    add("--workers", type=int, default=1, help="processes (default: 1)")
-    args = parser.parse_args(argv)
-    special = parse_special(args.special)
-    learn(args, lambda *how: train_any(*how, args.digits, special, args.workers))

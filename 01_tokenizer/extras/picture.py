@@ -50,9 +50,7 @@ def draw(tokenizer, texts, word, path):
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    texts_of = [bytes([b]) for b in range(256)]
-    for a, b in tokenizer.merges:
-        texts_of.append(texts_of[a] + texts_of[b])
+    texts_of = FastTokenizer(tokenizer.merges).vocab
     rows = steps(tokenizer, word)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.35 * max(len(rows), 8) + 1.2),
                                          layout="constrained")

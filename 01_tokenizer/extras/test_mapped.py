@@ -1,4 +1,4 @@
-"""Tests of mapped.py: other ids, the same pieces; and what `bpe.py train` leaves to it."""
+"""Tests of mapped.py: other ids, the same pieces."""
 
 import json
 import pickle
@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from bpe import SPECIAL_TOKENS, Tokenizer, apply_merges, main
+from bpe import Tokenizer, apply_merges
 from fast import FastTokenizer
-from mapped import MappedTokenizer, parse_special, train_any
+from mapped import MappedTokenizer
 from pieces import DIGITS, PATTERNS, piece_finder
 
 TEXTS = ["the cat sat on the mat; the cat's hat isn't flat\n\n",
@@ -114,48 +114,3 @@ def test_save_and_load(tmp_path):
         path.write_text(json.dumps(bad))
         with pytest.raises(ValueError, match=f"tokenizer.json .*{what}"):
             Tokenizer.load(path)
-
-
-def test_parse_special():
-    assert parse_special([]) == () and parse_special(["a", "b"]) == ("a", "b")
-    assert parse_special(["a=0", "b=c=12"]) == {"a": 0, "b=c": 12}
-    for wrong in (["a=0", "b"], ["a=0", "a=1"]):
-        with pytest.raises(ValueError, match="--special"):
-            parse_special(wrong)
-
-
-def test_train_any():
-    assert type(train_any(TEXTS, 300)) is FastTokenizer
-    assert train_any(TEXTS, 300).hash == Tokenizer.train(TEXTS, 300).hash
-    assert train_any(TEXTS, 300, "go").pattern == PATTERNS["go"]
-    pairs = train_any(["1234 " * 9], 300, digits=2)
-    assert pairs.find_pieces("1234") == ["12", "34"] and list(pairs.special) == list(SPECIAL_TOKENS)
-
-
-def test_command_line(tmp_path, capsys, fails):
-    text, made = tmp_path / "text", tmp_path / "t.json"
-    text.write_text("hello hello world, " + TEXTS[0], encoding="utf-8")
-    train = ("train", str(text), "--tokenizer", str(made))
-    main([*train, "--vocab-size", "9999", "--digits", "1", "--special", "[PAD]=0", "[UNK]=1"])
-    assert "no pair is left for 9999" in capsys.readouterr().out
-    assert Tokenizer.load(made).special == {"[PAD]": 0, "[UNK]": 1}
-    main([*train, "--vocab-size", "280"])
-    plain = made.read_bytes()
-    main([*train, "--vocab-size", "280", "--workers", "2"])
-    assert ": 280 ids, " in capsys.readouterr().out
-    assert made.read_bytes() == plain, "many processes learn the same, to the byte"
-    for pattern in ("go", "o200k"):
-        main([*train, "--vocab-size", "280", "--pattern", pattern])
-        assert Tokenizer.load(made).pattern == PATTERNS[pattern]
-    main([*train, "--vocab-size", "280", "--special"])
-    assert Tokenizer.load(made).special == {}
-    assert "to none" in fails(main, *train, "--special", "a=0", "b")
-    assert "twice" in fails(main, *train, "--special", "a=0", "a=1")
-    assert "-3" in fails(main, *train, "--workers", -3)
-    assert "must be 1 or more" in fails(main, *train, "--workers", 0)
-    assert "below 300" in fails(main, *train, "--vocab-size", 300, "--special", "a=300")
-    assert "digits are grouped" in fails(main, *train, "--pattern", r"\w+", "--digits", 1)
-    assert "not a regular expression" in fails(main, *train, "--pattern", "[")
-    assert "did you mean --vocab-size?" in fails(main, *train, "--vocabsize", "300")
-    main(["train", "--digits", "1", str(text), "--tokenizer", str(made)])
-    assert Tokenizer.load(made).find_pieces("12") == ["1", "2"], "options may come first"
