@@ -47,54 +47,35 @@ DOCUMENT_NAMES = (*BEGIN_NAMES, "<|endoftext|>")  # the last, GPT-2's, stands be
 # ---- documents, and which of them are for validation ----
 
 def is_validation(text, share=0.05):  # exercise
-    """Whether a document belongs to the validation set: decided by its content alone.
-
-    The first 8 bytes of sha256(text as UTF-8), a big-endian number, lie between 0 and 2^64; the
-    document is validation if they are below share * 2^64. Equal ones are always in one split.
+    """Whether a document belongs to the validation set: decided by its content alone, so that equal
+    documents are always in one split. The first 8 bytes of sha256(text as UTF-8) are a big-endian
+    number between 0 and 2^64; the document is validation if it is below share * 2^64.
     """
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def json_lines(file):
-    """The texts of a .jsonl file, {"text": ...} in each line."""
-    with open(file, "rb") as lines:
-        for n, line in enumerate(lines, 1):
-            try:
-                text = json.loads(line)["text"]
-                text.encode()
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-                from records import text_of  # in whatever form it is
-                text = text_of(line, f"{file}, line {n},")
-            yield text
-
-
-def split_rule(name, files):
-    """Many documents are split by their hash; of few, each gives its tail to validation."""
-    return "tail" if len(files) < FEW and not name.startswith("jsonl:") else "hash"
-
-
-def documents(name, files):
-    """Yield ("train" or "val", text) for UTF-8 files, each a document, or of jsonl: each line."""
-    tail = split_rule(name, files) == "tail"
-    for text in json_lines(files[0]) if name.startswith("jsonl:") else map(read_text, files):
-        cut = int(len(text) * 0.9) if tail else 0 if is_validation(text) else len(text)
+def documents(files):
+    """Yield ("train" or "val", text) for UTF-8 files, each a document. Many are split by their
+    hash; of fewer than FEW, each gives its last tenth to validation.
+    """
+    for text in map(read_text, files):
+        if len(files) < FEW:
+            cut = int(len(text) * 0.9)
+        else:
+            cut = 0 if is_validation(text) else len(text)
         parts = ("train", text[:cut]), ("val", text[cut:])
         yield from ((split, part) for split, part in parts if part)
 
 
 def find_files(name):
-    """The files of python, folder:PATH or a plain jsonl:FILE.jsonl; None: corpus.py has others."""
-    kind, _, rest = name.partition(":")
-    if kind == "jsonl" and rest.endswith(".jsonl") and Path(rest).is_file():
-        with open(rest, "rb") as file:
-            return [Path(rest)] if all(line.startswith(b'{"text":') for line in file) else None
+    """The files of python or folder:PATH; None for other sources, which are extras/corpus.py's."""
     if name == "python":  # the modules of Python's own library, without their tests
         top = Path(os.__file__).parent
         others = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
         return [p for p in sorted(top.rglob("*.py")) if not others & set(p.relative_to(top).parts)]
-    if kind == "folder" and rest:
-        top = Path(rest)
+    if name.startswith("folder:") and name != "folder:":
+        top = Path(name.removeprefix("folder:"))
         return [p for p in sorted([top] if top.is_file() else top.rglob("*"))
                 if p.is_file() and p.stat().st_size  # neither empty nor hidden
                 and not any(part.startswith(".") for part in p.relative_to(top).parts)] or None
@@ -105,7 +86,7 @@ def hash_of(*values):
 
 
 def fingerprint(files):
-    """Changes when a file does, as far as its size and its time tell."""
+    """A hash that changes when the size or the time of a file does."""
     return hash_of(*((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 
 
@@ -134,11 +115,11 @@ def encode(text, tokenizer):  # exercise
 def write_folder(name, files, tokenizer, folder):
     """Encode the files of source `name` into `folder`; index.json, written last, makes it whole."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-    index = {"format": FORMAT, "source": name, "split_by": split_rule(name, files),
+    index = {"format": FORMAT, "source": name, "split_by": "tail" if len(files) < FEW else "hash",
              "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "dtype": dtype.name}
     ids, starts = ({"train": array(code), "val": array(code)} for code in "Iq")
     n_bytes, val_text = {"train": 0, "val": 0}, bytearray()
-    for split, text in track(documents(name, files), "encoding", unit=" MB",
+    for split, text in track(documents(files), "encoding", unit=" MB",
                              size=lambda document: len(document[1]) / 1e6):
         starts[split].append(len(ids[split]))
         ids[split].extend(encode(text, tokenizer))
@@ -163,7 +144,7 @@ def write_folder(name, files, tokenizer, folder):
 
 class Ids:
     """The ids of one split, (N,), mapped, not loaded: they may take more room than memory has.
-    starts: where each document begins; mask, (N,): 0 where an id is not to be learned.
+    starts: where each document begins; mask, (N,), or None: 0 where an id is not to be learned.
     """
 
     def __init__(self, ids, starts=None, mask=None):
@@ -200,7 +181,7 @@ class Dataset:
     """
 
     def __init__(self, folder, by_hand=False, check=True):
-        self.folder = Path(folder)
+        self.folder, self.parts = Path(folder), [(1.0, self)]
         try:
             self.index = json.loads(read_text(self.folder / "index.json"))
             if self.index.get("format") != FORMAT:
@@ -211,7 +192,6 @@ class Dataset:
                                  f"tokenizer {self.tokenizer.hash}")
             self.train, self.val = self._open("train", check), self._open("val", check)
             self.hash = hash_of(self.index["train"]["sha256"], self.index["val"]["sha256"])[:16]
-            self.parts = [(1.0, self)]
         except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder} is not a folder of prepared data: {error}") from None
 
@@ -234,11 +214,11 @@ class Dataset:
 # ---- batches ----
 
 class Batches:
-    """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places.
+    """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places. Target
+    t is the id after input t, or -1 where there is nothing to learn.
 
-    Target t is the id after input t, or -1 where there is nothing to learn. A batch has the same
-    rows for any number of ranks, processes that train together: of `world` of them, rank r reads
-    rows r, r + world, r + 2 world ... state_dict() resumes exactly, with any world.
+    Of `world` processes that train together, rank r reads rows r, r + world, r + 2 world ... of a
+    batch that is the same for any world; so load_state_dict() goes on exactly, with any world, too.
     """
 
     def __init__(self, data, batch_size, seq_len, seed=0, rank=0, world=1):
@@ -355,7 +335,7 @@ def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=Fal
     if not (earlier := (folder / "index.json").exists()):
         with holding(folder, "is being prepared", wait=True):
             if not (folder / "index.json").exists():
-                texts = (text for split, text in documents(name, files) if split == "train")
+                texts = (text for split, text in documents(files) if split == "train")
                 tokenizer = tokenizer or tokenizer_class(by_hand).train(texts, vocab_size)
                 write_folder(name, files, tokenizer, folder)
     data = Dataset(folder, by_hand)

@@ -31,7 +31,8 @@ import console  # noqa: F401, first: it makes the others be found
 import numpy as np
 import torch
 
-from gpt import greedy, make_cache
+from gpt import greedy
+from ragged import make_cache
 
 
 def guess(ids, n_guesses, longest=3):  # exercise
