@@ -127,8 +127,6 @@ MISTAKES = {
         ("special token taken from user text", "say(tokenizer.encode(part[\"text\"]), learned)",
          "say(tokenizer.encode(part[\"text\"], \"all\"), learned)",
          "test_render_takes_no_special_token_from_users"),
-        ("the user's part of a conversation compressed, too", "if own and i not in special]",
-         "if i not in special]", "test_encode_conversation"),
     ],
     "02_data/extras/chatml.py": [
         ("special token taken from user text in ChatML",
@@ -233,6 +231,8 @@ MISTAKES = {
          "test_in_documents_of_any_row"),
     ],
     "02_data/extras/writing.py": [
+        ("the user's part of a conversation compressed, too", "if own and i not in special]",
+         "if i not in special]", "test_encode_conversation"),
         ("validation text rearranged", "fim if split == \"train\" else 0.0", "fim",
          "test_encode_batch"),
     ],
