@@ -175,9 +175,8 @@ class Ids:
 
 class Dataset:
     """A folder of prepared data: its index, its tokenizer, and the splits train and val, as Ids.
-
-    check: read everything once and compare checksums. ValueError if something doesn't fit. hash: 16
-    hex digits that change with any id. parts: [(1.0, self)]; of a Mixture, several.
+    hash: 16 hex digits that change with any id. parts: [(1.0, self)]; of a Mixture, several.
+    check: read everything once and compare checksums. ValueError if something doesn't fit.
     """
 
     def __init__(self, folder, by_hand=False, check=True):
@@ -215,10 +214,9 @@ class Dataset:
 
 class Batches:
     """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places. Target
-    t is the id after input t, or -1 where there is nothing to learn.
-
-    Of `world` processes that train together, rank r reads rows r, r + world, r + 2 world ... of a
-    batch that is the same for any world; so load_state_dict() goes on exactly, with any world, too.
+    t is the id after input t, or -1 where there is nothing to learn. A batch is the same for any
+    number of processes that train together: of `world` of them, rank r reads its rows r, r + world,
+    r + 2 world ... So state_dict() resumes exactly, with any world.
     """
 
     def __init__(self, data, batch_size, seq_len, seed=0, rank=0, world=1):
@@ -251,7 +249,7 @@ class Batches:
     def __iter__(self):
         return self
 
-    def epochs(self):  # how often all ids have been seen
+    def epochs(self):  # how often all ids have been seen, of each source
         return [self.n * self.seq_len / len(self.ids)]
 
     def state_dict(self):
@@ -294,11 +292,9 @@ def bits_per_byte(nats, targets, sizes):  # exercise
 
 
 def unigram_nats(counts, targets):  # exercise
-    """The loss of a model that knows only how often each id occurs, (N,) float64.
-
-    counts: (V,); targets: (N,) ids. Each costs -ln of its share of all counts, one added to every
-    count so that nothing is impossible (Laplace).
-    unigram_nats([3, 1], [0, 1]) == [ln(6/4), ln(6/2)]
+    """The loss of a model that knows only how often each id occurs, (N,) float64. counts: (V,);
+    targets: (N,) ids. Each costs -ln of its share of all counts, one added to every count so that
+    nothing is impossible (Laplace). unigram_nats([3, 1], [0, 1]) == [ln(6/4), ln(6/2)]
     """
     counts = np.asarray(counts) + 1.0
     return np.log(counts.sum() / counts)[targets]
@@ -321,8 +317,8 @@ def baselines(data, ids=None, compressed=None):
 def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False, workers=None,
             say=print):
     """The one door to data: a Dataset of the sources `names`, made if it isn't there yet. Without a
-    tokenizer one is trained, to `vocab_size` ids (default: 2048). Several sources or processes, and
-    what find_files() doesn't know, are for extras/mixtures.py.
+    tokenizer one is trained, to `vocab_size` ids (default: 2048). Several sources, several worker
+    processes, and sources that find_files() doesn't know are for extras/mixtures.py.
     """
     files = find_files(names[0]) if len(names) == 1 and workers in (None, 1) else None
     if files is None:
@@ -355,8 +351,7 @@ def reopen(parts, by_hand=False, check=False):
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("source", nargs="?", default="python",
-        help="as 02_data/extras/corpus.py lists them (default: python)")
+    add("source", nargs="?", default="python", help="as corpus.py lists them (default: python)")
     add("--vocab-size", type=int, help="train a tokenizer of this size (default: 2048)")
     add("--tokenizer", metavar="FILE", help="use this one instead")
     add("--data-dir", default="data", help="where data is kept (default: data)")
