@@ -97,7 +97,8 @@ def test_encode(tokenizer):
     assert text == b"sat", "what is to be learned of a conversation, without special tokens"
 
 
-def test_encode_conversation(tokenizer):
+def test_encode_conversation():
+    tokenizer = Tokenizer([])
     ids, mask, text = encode_conversation(CHAT, tokenizer)
     assert (ids, mask) == render(CHAT, tokenizer)
     assert text == b"sat", "what is to be learned, without special tokens"
