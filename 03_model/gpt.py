@@ -203,7 +203,6 @@ class KVCache:
         shape = (config.n_layer, batch_size, config.n_kv_head, self.size, config.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
-        self.others = {}  # {name: (B, ...)}: what extras keep for each row
 
     def positions(self, T):  # exercise
         """Where T further ids stand: length, length + 1, ... (T,), on the device of self.keys."""

@@ -40,7 +40,8 @@ class RowsCache(KVCache):
         """A new cache with copies of these rows, a list; one may come more than once."""
         taken = copy.copy(self)
         taken.keys, taken.values = self.keys[:, rows], self.values[:, rows]
-        taken.others = {name: tensor[rows] for name, tensor in self.others.items()}
+        if hasattr(self, "ids"):  # which ngrams.py remembers
+            taken.ids = self.ids[rows]
         return taken
 
 

@@ -63,9 +63,9 @@ def test_remember(kind):
     cache.length = 2
     assert remember(cache, torch.tensor([[7], [8]])).tolist() == [[1, 2, 7], [4, 5, 8]]
     taken = cache.take([1, 1])
-    taken.others["ids"][0] = 9
-    assert cache.others["ids"][1, :3].tolist() == [4, 5, 8], "a row that was taken is not a copy"
-    assert taken.others["ids"][1, :3].tolist() == [4, 5, 8]
+    taken.ids[0] = 9
+    assert cache.ids[1, :3].tolist() == [4, 5, 8], "a row that was taken is not a copy"
+    assert taken.ids[1, :3].tolist() == [4, 5, 8]
 
 
 def test_remember_in_rows_of_any_length():
