@@ -319,9 +319,9 @@ def random_pick(temperature=1.0, seed=0):
 def generate(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):  # exercise
     """Yield, n_tokens times, the next id of every row, (B,): pick(logits), of (B, V).
 
-    prompts: B lists of ids; ValueError if they are empty. If they differ in length, or n_samples
-    texts are to continue each of them, or a cache holds their beginnings, yield from
-    generate_any(all six arguments) of extras/ragged.py. Else:
+    prompts: B lists of ids; ValueError if they are empty. Where they differ in length, n_samples
+    texts are to continue each of them, or a cache holds their beginnings, extras/ragged.py does it:
+    yield from its generate_any(), given all six arguments. Otherwise:
     1. ids are the prompts, or the last seq_len ids of each, (B, T). Make an empty KVCache, in the
        type and on the device of the weights, for them and n_tokens more, at most seq_len.
     2. Read the ids that it doesn't hold yet by model.hidden(). Pick from the logits of the last
