@@ -5,9 +5,8 @@ id has a mask that says whether it is learned. Special tokens mark the turns; te
 one, so that no user can write a turn in someone else's name. The format is nanochat's. Left to
 extras/: ChatML, for models from elsewhere (chatml.py). Left out: more formats, images.
 
-    python 02_data/conversations.py                   # an example, what is learned in green
-    python 02_data/conversations.py --format chatml
-    python 02_data/conversations.py jsonl:FILE        # {"messages": [{"role": "user", ...}, ...]}
+    python 02_data/conversations.py               # an example, what is learned in green
+    python 02_data/conversations.py jsonl:FILE    # {"messages": [{"role": "user", ...}, ...]}
 
 Reads a source of conversations; prints its first. Next: 03_model/gpt.py.
 """
@@ -24,7 +23,7 @@ sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01
 
 from console import Parser, escaped, has_colours, run
 
-from bpe import SPECIAL_TOKENS, Tokenizer
+from bpe import Tokenizer
 from data import BEGIN_NAMES
 
 # Special tokens, from here and elsewhere, at which a document or an answer ends.
@@ -43,12 +42,11 @@ def end_ids(tokenizer):
 
 
 def in_turns(messages):  # exercise
-    """The messages of a conversation as user, assistant, user, ...: a new list of dicts.
-
-    A leading message whose role is "system" is merged into the first user message: its content, a
-    blank line, the user's content; all strings. `messages` stays as it is. ValueError for a
-    conversation "without messages", or where turns don't alternate or the first is not the user's:
-    naming the turn, counted from 1 after merging, who spoke, and who was to.
+    """The messages of a conversation as user, assistant, user, ...: a new list of dicts. A leading
+    message whose role is "system" is merged into the first user message: its content, a blank line,
+    the user's content; all strings. `messages` stays as it is. ValueError for a conversation
+    "without messages", or where turns don't alternate or the first is not the user's: naming the
+    turn, counted from 1 after merging, who spoke, and who was to.
     """
     messages = list(messages)
     if [m["role"] for m in messages[:2]] == ["system", "user"]:
@@ -76,7 +74,6 @@ def render(messages, tokenizer):  # exercise
     tool calls have mask 1, start and end included; the output, which it only reads, has mask 0.
     Text goes through tokenizer.encode(text), so that it never becomes a special token, whatever it
     looks like; tokenizer.special, {name: id}, has their ids. ValueError for another type of part.
-    (Target t is the id at t + 1, and so its mask: Ids.labels() and Batches in data.py see to that.)
     """
     ids, mask = [], []
 
@@ -107,35 +104,18 @@ def render(messages, tokenizer):  # exercise
     return ids, mask
 
 
-def encode_conversation(messages, tokenizer):
-    """render()'s ids and mask, and the bytes of the text that the model learns to write. ValueError
-    if a special token is missing.
-    """
-    if missing := set(SPECIAL_TOKENS) - set(tokenizer.special):
-        raise ValueError(f"the tokenizer has no {min(missing)}, which conversations need")
-    ids, mask = render(messages, tokenizer)
-    special = set(tokenizer.special.values())
-    learned = [i for i, own in zip(ids, mask) if own and i not in special]
-    return ids, mask, tokenizer.decode_bytes(learned)
-
-
 def prompt_ids(messages, tokenizer):
     """The ids of a conversation so far and of the beginning of an answer, in the format for which
-    the tokenizer has special tokens. ValueError if it has them for neither.
+    the tokenizer has special tokens. ValueError if it has them for none.
     """
     if "<|assistant_start|>" in tokenizer.special:
         return render(messages, tokenizer)[0] + [tokenizer.special["<|assistant_start|>"]]
-    if "<|im_start|>" in tokenizer.special:
-        from chatml import render_chatml
-        return render_chatml(messages, tokenizer) + [
-            tokenizer.special["<|im_start|>"], *tokenizer.encode("assistant\n")]
-    raise ValueError("this tokenizer has no special tokens for a conversation; give a plain prompt")
+    from chatml import chatml_prompt
+    return chatml_prompt(messages, tokenizer)
 
 
 def coloured(ids, mask, tokenizer):
-    """The text of a conversation; what is learned in green on a terminal, elsewhere in brackets.
-    Control characters are escaped.
-    """
+    """The text of a conversation; what is learned in green on a terminal, elsewhere in brackets."""
     before, after = ("\x1b[32m", "\x1b[0m") if has_colours() else ("[", "]")
     shown = []
     for learned, span in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
@@ -151,10 +131,7 @@ EXAMPLE = [{"role": "system", "content": "Answer in one sentence."},
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", nargs="?", help="a source of conversations, as "
-                        "02_data/extras/corpus.py lists them (default: an example)")
-    parser.add_argument("--format", default="nanochat", choices=("nanochat", "chatml"),
-                        help="how turns are marked (default: nanochat)")
+    parser.add_argument("source", nargs="?", help="as corpus.py lists them (default: an example)")
     parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")
     args = parser.parse_args(argv)
     record = {"messages": EXAMPLE}
@@ -163,12 +140,8 @@ def main(argv=None):
         record = next(find_source(args.source, args.data_dir).records(), {})
     if "messages" not in record:
         raise ValueError(f"{args.source} holds texts, not conversations")
-    if args.format == "chatml":
-        from chatml import as_text
-        print(escaped(as_text(record["messages"])))
-        return
     tokenizer = Tokenizer([])  # no merges: every byte is an id of its own
-    ids, mask, _ = encode_conversation(record["messages"], tokenizer)
+    ids, mask = render(record["messages"], tokenizer)
     print(coloured(ids, mask, tokenizer))
     print(f"\n{sum(mask)} of {len(ids)} ids are learned (an id is a byte here)")
 

@@ -47,54 +47,35 @@ DOCUMENT_NAMES = (*BEGIN_NAMES, "<|endoftext|>")  # the last, GPT-2's, stands be
 # ---- documents, and which of them are for validation ----
 
 def is_validation(text, share=0.05):  # exercise
-    """Whether a document belongs to the validation set: decided by its content alone.
-
-    The first 8 bytes of sha256(text as UTF-8), a big-endian number, lie between 0 and 2^64; the
-    document is validation if they are below share * 2^64. Equal ones are always in one split.
+    """Whether a document belongs to the validation set: decided by its content alone, so that equal
+    documents are always in one split. The first 8 bytes of sha256(text as UTF-8) are a big-endian
+    number between 0 and 2^64; the document is validation if it is below share * 2^64.
     """
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def json_lines(file):
-    """The texts of a .jsonl file, {"text": ...} in each line."""
-    with open(file, "rb") as lines:
-        for n, line in enumerate(lines, 1):
-            try:
-                text = json.loads(line)["text"]
-                text.encode()
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-                from records import text_of  # in whatever form it is
-                text = text_of(line, f"{file}, line {n},")
-            yield text
-
-
-def split_rule(name, files):
-    """Many documents are split by their hash; of few, each gives its tail to validation."""
-    return "tail" if len(files) < FEW and not name.startswith("jsonl:") else "hash"
-
-
-def documents(name, files):
-    """Yield ("train" or "val", text) for UTF-8 files, each a document, or of jsonl: each line."""
-    tail = split_rule(name, files) == "tail"
-    for text in json_lines(files[0]) if name.startswith("jsonl:") else map(read_text, files):
-        cut = int(len(text) * 0.9) if tail else 0 if is_validation(text) else len(text)
+def documents(files):
+    """Yield ("train" or "val", text) for UTF-8 files, each a document. Many are split by their
+    hash; of fewer than FEW, each gives its last tenth to validation.
+    """
+    for text in map(read_text, files):
+        if len(files) < FEW:
+            cut = int(len(text) * 0.9)
+        else:
+            cut = 0 if is_validation(text) else len(text)
         parts = ("train", text[:cut]), ("val", text[cut:])
         yield from ((split, part) for split, part in parts if part)
 
 
 def find_files(name):
-    """The files of python, folder:PATH or a plain jsonl:FILE.jsonl; None: corpus.py has others."""
-    kind, _, rest = name.partition(":")
-    if kind == "jsonl" and rest.endswith(".jsonl") and Path(rest).is_file():
-        with open(rest, "rb") as file:
-            return [Path(rest)] if all(line.startswith(b'{"text":') for line in file) else None
+    """The files of python or folder:PATH; None for other sources, which are extras/corpus.py's."""
     if name == "python":  # the modules of Python's own library, without their tests
         top = Path(os.__file__).parent
         others = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
         return [p for p in sorted(top.rglob("*.py")) if not others & set(p.relative_to(top).parts)]
-    if kind == "folder" and rest:
-        top = Path(rest)
+    if name.startswith("folder:") and name != "folder:":
+        top = Path(name.removeprefix("folder:"))
         return [p for p in sorted([top] if top.is_file() else top.rglob("*"))
                 if p.is_file() and p.stat().st_size  # neither empty nor hidden
                 and not any(part.startswith(".") for part in p.relative_to(top).parts)] or None
@@ -105,7 +86,7 @@ def hash_of(*values):
 
 
 def fingerprint(files):
-    """Changes when a file does, as far as its size and its time tell."""
+    """A hash that changes when the size or the time of a file does."""
     return hash_of(*((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 
 
@@ -134,11 +115,11 @@ def encode(text, tokenizer):  # exercise
 def write_folder(name, files, tokenizer, folder):
     """Encode the files of source `name` into `folder`; index.json, written last, makes it whole."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-    index = {"format": FORMAT, "source": name, "split_by": split_rule(name, files),
+    index = {"format": FORMAT, "source": name, "split_by": "tail" if len(files) < FEW else "hash",
              "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "dtype": dtype.name}
     ids, starts = ({"train": array(code), "val": array(code)} for code in "Iq")
     n_bytes, val_text = {"train": 0, "val": 0}, bytearray()
-    for split, text in track(documents(name, files), "encoding", unit=" MB",
+    for split, text in track(documents(files), "encoding", unit=" MB",
                              size=lambda document: len(document[1]) / 1e6):
         starts[split].append(len(ids[split]))
         ids[split].extend(encode(text, tokenizer))
@@ -163,7 +144,7 @@ def write_folder(name, files, tokenizer, folder):
 
 class Ids:
     """The ids of one split, (N,), mapped, not loaded: they may take more room than memory has.
-    starts: where each document begins; mask, (N,): 0 where an id is not to be learned.
+    starts: where each document begins; mask, (N,), or None: 0 where an id is not to be learned.
     """
 
     def __init__(self, ids, starts=None, mask=None):
@@ -194,13 +175,12 @@ class Ids:
 
 class Dataset:
     """A folder of prepared data: its index, its tokenizer, and the splits train and val, as Ids.
-
-    check: read everything once and compare checksums. ValueError if something doesn't fit. hash: 16
-    hex digits that change with any id. parts: [(1.0, self)]; of a Mixture, several.
+    hash: 16 hex digits that change with any id. parts: [(1.0, self)]; of a Mixture, several.
+    check: read everything once and compare checksums. ValueError if something doesn't fit.
     """
 
     def __init__(self, folder, by_hand=False, check=True):
-        self.folder = Path(folder)
+        self.folder, self.parts = Path(folder), [(1.0, self)]
         try:
             self.index = json.loads(read_text(self.folder / "index.json"))
             if self.index.get("format") != FORMAT:
@@ -211,7 +191,6 @@ class Dataset:
                                  f"tokenizer {self.tokenizer.hash}")
             self.train, self.val = self._open("train", check), self._open("val", check)
             self.hash = hash_of(self.index["train"]["sha256"], self.index["val"]["sha256"])[:16]
-            self.parts = [(1.0, self)]
         except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder} is not a folder of prepared data: {error}") from None
 
@@ -221,8 +200,6 @@ class Dataset:
             if check and file_hash(self.folder / name) != sha256:
                 raise ValueError(f"{name} has changed since it was written; delete the folder")
             arrays[name] = np.load(self.folder / name, mmap_mode="r")
-        if check and (most := int(arrays[f"{split}.npy"].max())) >= self.index["vocab_size"]:
-            raise ValueError(f"{split}.npy holds id {most}, beyond {self.index['vocab_size']} ids")
         return Ids(*(arrays.get(f"{split}{what}.npy") for what in ("", "-starts", "-mask")))
 
     def __str__(self):
@@ -234,11 +211,10 @@ class Dataset:
 # ---- batches ----
 
 class Batches:
-    """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places.
-
-    Target t is the id after input t, or -1 where there is nothing to learn. A batch has the same
-    rows for any number of ranks, processes that train together: of `world` of them, rank r reads
-    rows r, r + world, r + 2 world ... state_dict() resumes exactly, with any world.
+    """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places. Target
+    t is the id after input t, or -1 where there is nothing to learn. A batch is the same for any
+    number of processes that train together: of `world` of them, rank r reads its rows r, r + world,
+    r + 2 world ... So state_dict() resumes exactly, with any world.
     """
 
     def __init__(self, data, batch_size, seq_len, seed=0, rank=0, world=1):
@@ -271,7 +247,7 @@ class Batches:
     def __iter__(self):
         return self
 
-    def epochs(self):  # how often all ids have been seen
+    def epochs(self):  # how often all ids have been seen, of each source
         return [self.n * self.seq_len / len(self.ids)]
 
     def state_dict(self):
@@ -314,11 +290,9 @@ def bits_per_byte(nats, targets, sizes):  # exercise
 
 
 def unigram_nats(counts, targets):  # exercise
-    """The loss of a model that knows only how often each id occurs, (N,) float64.
-
-    counts: (V,); targets: (N,) ids. Each costs -ln of its share of all counts, one added to every
-    count so that nothing is impossible (Laplace).
-    unigram_nats([3, 1], [0, 1]) == [ln(6/4), ln(6/2)]
+    """The loss of a model that knows only how often each id occurs, (N,) float64. counts: (V,);
+    targets: (N,) ids. Each costs -ln of its share of all counts, one added to every count so that
+    nothing is impossible (Laplace). unigram_nats([3, 1], [0, 1]) == [ln(6/4), ln(6/2)]
     """
     counts = np.asarray(counts) + 1.0
     return np.log(counts.sum() / counts)[targets]
@@ -330,8 +304,8 @@ def baselines(data, ids=None, compressed=None):
     """
     if ids is None:
         ids, compressed = data.val.labels(0, len(data.val)), data.index["val"]
-    sizes, V = token_bytes(data.tokenizer), data.index["vocab_size"]
-    ids = ids[ids >= 0]
+    sizes, ids = token_bytes(data.tokenizer), ids[ids >= 0]
+    V = len(sizes)
     return {"uniform": bits_per_byte(np.full(len(ids), math.log(V)), ids, sizes),
             "unigram": bits_per_byte(unigram_nats(data.train.counts(V), ids), ids, sizes),
             "zlib -9": float(8 * compressed["zlib"] / sizes[ids].sum()),
@@ -341,8 +315,8 @@ def baselines(data, ids=None, compressed=None):
 def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False, workers=None,
             say=print):
     """The one door to data: a Dataset of the sources `names`, made if it isn't there yet. Without a
-    tokenizer one is trained, to `vocab_size` ids (default: 2048). Several sources or processes, and
-    what find_files() doesn't know, are for extras/mixtures.py.
+    tokenizer one is trained, to `vocab_size` ids (default: 2048). Several sources, several worker
+    processes, and sources that find_files() doesn't know are for extras/mixtures.py.
     """
     files = find_files(names[0]) if len(names) == 1 and workers in (None, 1) else None
     if files is None:
@@ -355,7 +329,7 @@ def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=Fal
     if not (earlier := (folder / "index.json").exists()):
         with holding(folder, "is being prepared", wait=True):
             if not (folder / "index.json").exists():
-                texts = (text for split, text in documents(name, files) if split == "train")
+                texts = (text for split, text in documents(files) if split == "train")
                 tokenizer = tokenizer or tokenizer_class(by_hand).train(texts, vocab_size)
                 write_folder(name, files, tokenizer, folder)
     data = Dataset(folder, by_hand)
@@ -375,8 +349,7 @@ def reopen(parts, by_hand=False, check=False):
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("source", nargs="?", default="python",
-        help="as 02_data/extras/corpus.py lists them (default: python)")
+    add("source", nargs="?", default="python", help="as corpus.py lists them (default: python)")
     add("--vocab-size", type=int, help="train a tokenizer of this size (default: 2048)")
     add("--tokenizer", metavar="FILE", help="use this one instead")
     add("--data-dir", default="data", help="where data is kept (default: data)")

@@ -7,8 +7,7 @@ import json
 import pytest
 
 from bpe import Tokenizer
-from conversations import (EXAMPLE, begin_ids, encode_conversation, end_ids, in_turns, main,
-                           prompt_ids, render)
+from conversations import EXAMPLE, begin_ids, end_ids, in_turns, main, prompt_ids, render
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
                    (("user", "Hi"), ("assistant", "Ho")))
@@ -107,14 +106,6 @@ def test_where_texts_begin_and_end(tokenizer):
     assert end_ids(other) == {other.special["<|endoftext|>"], other.special["<|im_end|>"]}
 
 
-def test_encode_conversation(tokenizer):
-    ids, mask, text = encode_conversation([USER, ASSISTANT], tokenizer)
-    assert (ids, mask) == render([USER, ASSISTANT], tokenizer)
-    assert text == b"Ho", "what is to be learned, without special tokens"
-    with pytest.raises(ValueError, match="no <.assistant_end.>, which conversations need"):
-        encode_conversation([USER], Tokenizer([], special_tokens=["<|bos|>"]))
-
-
 def test_prompt_ids(tokenizer):
     assert tokenizer.decode(prompt_ids([USER], tokenizer)) == (
         "<|bos|><|user_start|>Hi<|user_end|><|assistant_start|>")
@@ -130,8 +121,6 @@ def test_command_line(capsys):
     out = capsys.readouterr().out
     assert f"[{EXAMPLE[-1]['content']}<|assistant_end|>]" in out
     assert "Answer in one sentence.\n\nIs <|assistant_start|> a word?<|user_end|>" in out
-    main(["--format", "chatml"])
-    assert "<|im_start|>system\nAnswer in one sentence.<|im_end|>\n" in capsys.readouterr().out
 
 
 def test_command_line_with_a_source(tmp_path, capsys, fails):
@@ -142,8 +131,7 @@ def test_command_line_with_a_source(tmp_path, capsys, fails):
     assert "<|user_start|>Hi" in out and "[Ho<|assistant_end|>]" in out
     assert "3 of 9 ids are learned" in out
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "\x1b[2J"}, ASSISTANT]}))
-    for words in ([], ["--format", "chatml"]):
-        main([f"jsonl:{path}", *words])
-        assert "\\x1b[2J" in capsys.readouterr().out, "control characters are escaped"
+    main([f"jsonl:{path}"])
+    assert "\\x1b[2J" in capsys.readouterr().out, "control characters are escaped"
     path.write_text(json.dumps({"text": "Hi"}))
     assert "holds texts, not conversations" in fails(main, f"jsonl:{path}")

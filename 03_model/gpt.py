@@ -7,11 +7,10 @@ heads, D head size, S positions seen (the cached and the T new ones), V vocabula
 
     python 03_model/gpt.py        # learns a sentence by heart, writes it, and weighs the cache
 
-Left to extras/: GPT-2 and Llama (family.py), prompts of different lengths (ragged.py), weights from
+Left to extras/: GPT-2 and Llama (family.py), texts of different lengths (ragged.py), weights from
 elsewhere (weights.py), what a model costs (budget.py). Next: 04_train/train.py.
 """
 
-import copy
 import math
 import os
 import sys
@@ -80,11 +79,11 @@ def rope_angles(positions, head_dim, base=10000.0):  # exercise
 
 
 def rotate(x, cos, sin):  # exercise
-    """Rotate each pair (x1, x2) of x by its angle: (x1 cos + x2 sin, x2 cos - x1 sin).
+    """Rotate each pair (x1, x2) of x by its angle: (x1 cos + x2 sin, x2 cos - x1 sin). Then the dot
+    product of two vectors depends only on how far apart they stand.
 
     x: (B, H, T, D), whose pair i is x[..., i] and x[..., i + D/2]; returned in its type. cos, sin:
-    float32, broadcast to (B, H, T, D/2). The dot product of two rotated vectors depends only on how
-    far apart they stand. (The paper pairs neighbours and turns the other way: equivalent.)
+    float32, broadcast to (B, H, T, D/2). (The paper pairs neighbours, and turns the other way.)
     """
     x1, x2 = x.chunk(2, dim=-1)
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
@@ -202,9 +201,8 @@ class KVCache:
     def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
         self.size, self.length = size or config.seq_len, 0
         shape = (config.n_layer, batch_size, config.n_kv_head, self.size, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # (n_layer, B, G, size, D)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
-        self.others = {}  # {name: (B, ...)}: what extras keep for each row
 
     def positions(self, T):  # exercise
         """Where T further ids stand: length, length + 1, ... (T,), on the device of self.keys."""
@@ -224,19 +222,6 @@ class KVCache:
 
     def advance(self, T):
         self.length += T
-
-    def read(self, model, rows):
-        """Read the new ids of B lists. Returns what the model makes of the last of each, (B, C)."""
-        self.length = min(self.length, min(map(len, rows)) - 1)  # the last is always read
-        ids = torch.tensor([row[self.length:] for row in rows], device=self.keys.device)
-        return model.hidden(ids, self)[:, -1]
-
-    def take(self, rows):
-        """A new cache with copies of these rows, a list; one may come more than once."""
-        taken = copy.copy(self)
-        taken.keys, taken.values = self.keys[:, rows], self.values[:, rows]
-        taken.others = {name: tensor[rows] for name, tensor in self.others.items()}
-        return taken
 
 
 class GPT(nn.Module):
@@ -293,10 +278,9 @@ class GPT(nn.Module):
         return self.logits(self.hidden(ids, cache, positions, mask))
 
     def loss(self, ids, targets, positions=None, mask=None):  # exercise
-        """The loss of every target, -log p(target) in nats, 0 for negative ones: (B, T) float32.
-
-        targets[b, t] is what should follow ids[b, t], or negative where nothing is to be learned.
-        A new model's loss is very nearly ln(vocab_size). positions, mask: as in hidden().
+        """The loss of each target, -log p(target) in nats, (B, T) float32. positions, mask: as in
+        hidden(). targets[b, t] is what should follow ids[b, t], or negative where nothing is to be
+        learned, and the loss 0. A new model's loss is very nearly ln(vocab_size).
         """
         logits = self(ids, None, positions, mask).flatten(0, 1)  # (B T, V)
         flat = targets.flatten().clamp(min=-1)  # (B T,)
@@ -306,7 +290,7 @@ class GPT(nn.Module):
 def make_model(config, seed=0, std=0.0):
     """A new model of any family. std: of its initial matrices and embeddings; 0: by their size."""
     if config.family or std:
-        from family import FamilyGPT  # GPT-2, Llama, the first transformer, n-gram tables
+        from family import FamilyGPT
         return FamilyGPT(config, seed, std)
     return GPT(config, seed)
 
@@ -317,7 +301,7 @@ def greedy(logits):
 
 
 def apply_temperature(logits, temperature):
-    """logits / temperature; less their largest first, so that a tiny temperature can't overflow."""
+    """logits / temperature, less their largest first, so that a tiny temperature can't overflow."""
     return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
 
 
@@ -331,63 +315,56 @@ def random_pick(temperature=1.0, seed=0):
     return pick
 
 
-def make_cache(model, prompts, n_tokens):
-    """An empty cache, large enough for these prompts, lists of ids, and n_tokens more."""
-    kind, longest, weight = KVCache, max(map(len, prompts)), model.embed.weight
-    if min(map(len, prompts)) < longest:
-        from ragged import RaggedCache as kind  # rows of different lengths
-    size = min(model.config.seq_len, longest + n_tokens)
-    return kind(model.config, len(prompts), size, weight.dtype, weight.device)
-
-
 @torch.inference_mode()
 def generate(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):  # exercise
     """Yield, n_tokens times, the next id of every row, (B,): pick(logits), of (B, V).
 
-    prompts: lists of ids; ValueError if one is empty. Row i continues prompt i // n_samples, as if
-    alone. cache: it holds the beginnings of the prompts; without one, or where a prompt is longer
-    than seq_len, of which the last seq_len ids are used, it is make_cache(model, rows, n_tokens).
-    1. x = cache.read(model, rows), (B, C), reads what the cache doesn't hold yet.
-    2. A prompt is read once: after the first read, rows, x[shared] and cache.take(shared) repeat it
-       n_samples times; shared is [0, 0, 1, 1 ...].
-    3. Yield the ids, then append each to its row. Of a row that is now longer than seq_len keep the
-       last (seq_len + 1) // 2 ids, and set cache.length = 0, so that all rows are read again.
+    prompts: B lists of ids; ValueError if they are empty. Where they differ in length, n_samples
+    texts are to continue each of them, or a cache holds their beginnings, extras/ragged.py does it:
+    yield from its generate_any(), given all six arguments. Otherwise:
+    1. ids are the prompts, or the last seq_len ids of each, (B, T). Make an empty KVCache, in the
+       type and on the device of the weights, for them and n_tokens more, at most seq_len.
+    2. Read the ids that it doesn't hold yet by model.hidden(). Pick from the logits of the last
+       position, yield what was picked, and append it to ids.
+    3. When the ids have become longer than seq_len, keep the last (seq_len + 1) // 2 of each row,
+       and set cache.length = 0, so that they are read again.
     """
-    if not all(map(len, prompts)):
+    if n_samples > 1 or cache is not None or len(set(map(len, prompts))) > 1:
+        from ragged import generate_any
+        yield from generate_any(model, prompts, n_tokens, pick, n_samples, cache)
+        return
+    if not prompts[0]:
         raise ValueError("a prompt is empty: give it at least <|bos|>")
-    window, rows = model.config.seq_len, [prompt[-model.config.seq_len:] for prompt in prompts]
-    fits = cache is not None and max(map(len, prompts)) <= window
-    cache = cache if fits else make_cache(model, rows, n_tokens)
-    for step in range(n_tokens):
-        x = cache.read(model, rows)  # (B, C)
-        if step == 0 and n_samples > 1:
-            shared = [i for i in range(len(rows)) for _ in range(n_samples)]
-            rows, x, cache = [rows[i] for i in shared], x[shared], cache.take(shared)
-        next_ids = pick(model.logits(x))  # (B,)
+    window, weight = model.config.seq_len, model.embed.weight
+    ids = torch.tensor(prompts, device=weight.device)[:, -window:]  # (B, T)
+    size = min(window, ids.shape[1] + n_tokens)
+    cache = KVCache(model.config, len(prompts), size, weight.dtype, weight.device)
+    for _ in range(n_tokens):
+        x = model.hidden(ids[:, cache.length:], cache)  # (B, new, C)
+        next_ids = pick(model.logits(x[:, -1]))  # (B,)
         yield next_ids
-        rows = [[*row, i] for row, i in zip(rows, next_ids.tolist())]
-        if max(map(len, rows)) > window:
-            rows = [row[-((window + 1) // 2):] if len(row) > window else row for row in rows]
-            cache.length = 0
+        ids = torch.cat((ids, next_ids[:, None]), dim=1)
+        if ids.shape[1] > window:
+            ids, cache.length = ids[:, -((window + 1) // 2):], 0
 
 
 def main(argv=None):
     Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     text = b"A model that has read one sentence can write one sentence."
-    ids = torch.tensor([list(text)])  # (1, T): here an id is a byte
+    ids, n = torch.tensor([list(text)]), len(text) - 1  # (1, n + 1): here an id is a byte
     config = GPTConfig(256, seq_len=64, n_layer=2, n_head=4, d_model=64, d_ff=256, by_hand=True)
     model = GPT(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(61):
         loss = model.loss(ids[:, :-1], ids[:, 1:]).mean()
-        if step % 15 == 0:
-            print(f"step {step:2}  loss {loss.item():.3f}{'  (ln 256)' if step == 0 else ''}")
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    written, n = bytes([text[0], *generate(model, [[text[0]]], len(text) - 1)]), len(text) - 1
-    print(f"it writes: {written.decode(errors='replace')}\nwith a cache {n} positions were "
-          f"computed, without one {n * (n + 1) // 2:,} would be; the cache takes")
+        optimizer.zero_grad()
+        if step % 15 == 0:
+            print(f"step {step:2}  loss {loss.item():.3f}{'  (ln 256)' if step == 0 else ''}")
+    written = bytes([text[0], *generate(model, [[text[0]]], n)]).decode(errors="replace")
+    print(f"it writes: {written}\nwith a cache {n} positions were computed, without one "
+          f"{n * (n + 1) // 2:,} would be; the cache takes")
     for name, G in (("multi-head", 4), ("grouped-query", 2), ("multi-query", 1)):
         cache = KVCache(replace(config, n_kv_head=G), batch_size=1)
         print(f"{cache.keys.nbytes + cache.values.nbytes:,} bytes with {G} key/value heads: {name}")

@@ -12,7 +12,7 @@ from torch import nn
 
 import gpt
 from gpt import (GPT, MLP, Attention, Block, GPTConfig, KVCache, apply_temperature, attention,
-                 attention_fused, attention_weights, generate, greedy, main, make_cache, make_model,
+                 attention_fused, attention_weights, generate, greedy, main, make_model,
                  random_pick, rms_norm, rms_norm_fused, rope_angles, rotate, causal_mask)
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=3, n_head=4, n_kv_head=2, d_model=32, d_ff=48)
@@ -282,20 +282,6 @@ def test_cache_append():
         "other layers must stay as they are"
 
 
-def test_cache_rows_are_taken_as_copies():
-    cache = KVCache(SMALL, batch_size=2)
-    cache.append(0, randn(2, 2, 3, 8), randn(2, 2, 3, 8, seed=1))
-    cache.advance(2)
-    cache.advance(1)
-    taken = cache.take([1, 1, 0])
-    assert taken.length == cache.length == 3, "a copy holds as many positions"
-    same(taken.keys, cache.keys[:, [1, 1, 0]], "row i must be the one that rows[i] names")
-    same(taken.values, cache.values[:, [1, 1, 0]], "values belong to their keys")
-    taken.keys.zero_()
-    taken.length = 0
-    assert taken.length == 0 and cache.length == 3 and cache.keys.any(), "what is taken is a copy"
-
-
 # ---- the model ----
 
 def test_hidden():
@@ -407,25 +393,6 @@ def test_generate():
         next(generate(model, [[1], []], 1))
 
 
-def test_generate_keeps_rows_apart():
-    """Of rows of different lengths, which need another cache, here a fake one."""
-    model = types.SimpleNamespace(config=types.SimpleNamespace(seq_len=4), logits=lambda x: x)
-    read = []
-
-    class Fake:
-        def read(self, model, rows):
-            read.append([list(row) for row in rows])
-
-        def __setattr__(self, name, value):
-            read.append(f"{name} {value}")
-    found = columns(generate(model, [[1, 2, 3], [4]], 4, lambda x: torch.tensor([7, 8]), 1, Fake()))
-    assert found == [[7] * 4, [8] * 4], "what is picked is yielded"
-    assert read[:2] == [[[1, 2, 3], [4]], [[1, 2, 3, 7], [4, 8]]], "each id goes behind its own row"
-    assert read[2] == "length 0", "a row of more than seq_len ids: all are read again"
-    assert read[3:5] == [[[7, 7], [4, 8, 8]], [[7, 7, 7], [4, 8, 8, 8]]], (
-        "of the row that is too long the newer half stays, and all of the other one")
-
-
 @pytest.mark.parametrize("window", [1, 2, 5, 16])
 def test_generate_beyond_the_window(window):
     model, n = random_model(seq_len=window, n_layer=2), window + 9
@@ -445,43 +412,32 @@ def test_generate_reads_a_full_window_once():
         "up to 16 ids one at a time; then the newer 8 of 17 in one pass, and again one at a time")
 
 
-def test_samples_share_one_reading_of_the_prompt():
-    model, prompts = random_model(), [[1, 2, 3], [4, 5, 6]]
-    expected = columns(generate(model, prompts, 30))
-    seen = spied(model)
-    ids = columns(generate(model, prompts, 9, random_pick(seed=1), n_samples=3))
-    assert seen == [(2, 3)] + [(6, 1)] * 8, "two prompts are read, then six rows go on"
-    assert len({tuple(row) for row in ids}) == 6, "every row must draw for itself"
-    got = columns(generate(model, prompts, 30, n_samples=2))
-    assert got == [expected[0]] * 2 + [expected[1]] * 2, "row i continues prompt i // n_samples"
+def test_memory_is_for_what_is_written(monkeypatch):
+    made = []
 
-
-def test_a_given_cache_is_gone_on_from():
-    model, text = random_model(), random_ids(1, 7).tolist()
-    seen, cache = spied(model), KVCache(SMALL, batch_size=1)
-    text[0] += columns(generate(model, text, 3, cache=cache))[0]
-    assert cache.length == 9, "all but the last id, which nobody has asked to continue"
-    text[0] += [1, 2]
-    del seen[:]
-    found = columns(generate(model, text, 30, cache=cache))
-    assert seen[:2] == [(1, 3), (1, 1)], "what the cache holds is not read again"
-    assert found == [slowly(model, text[0], 30)], "and the result is the same as without it"
-    text[0] += found[0]
-    assert columns(generate(model, text, 5, cache=cache)) == [slowly(model, text[0], 5)], \
-        "of a text that no longer fits, the cache's beginning must not be used"
-    cache = KVCache(SMALL, batch_size=1)
-    cache.read(model, [[1, 2, 3]])
-    assert columns(generate(model, [[1, 2, 3]], 5, cache=cache)) == [slowly(model, [1, 2, 3], 5)], \
-        "where a cache holds all of a prompt, its last id is read once more"
-
-
-def test_memory_is_for_what_is_written():
+    class Noted(KVCache):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+    monkeypatch.setattr(gpt, "KVCache", Noted)
     model = random_model()
     for prompts, n, size in (([[1, 2, 3]] * 2, 5, 8), ([[1, 2, 3]], 50, 16)):
-        cache = make_cache(model, prompts, n)
-        assert type(cache) is KVCache and cache.keys.shape == (3, len(prompts), 2, size, 8), \
+        columns(generate(model, prompts, n))
+        assert made[-1].keys.shape == (3, len(prompts), 2, size, 8), \
             "room for prompt and text, but no more than the window"
-    assert make_cache(model.bfloat16(), [[1]], 1).keys.dtype == torch.bfloat16, "the weights' type"
+    columns(generate(model.bfloat16(), [[1]], 1))
+    assert made[-1].keys.dtype == torch.bfloat16, "the weights' type"
+
+
+def test_what_is_for_the_extras():
+    """Prompts that differ in length, several texts from one, and a cache: ragged.py's work."""
+    model, prompts = random_model(), [[1, 2, 3], [4]]
+    alone = [slowly(model, prompt, 5) for prompt in prompts]
+    assert columns(generate(model, prompts, 5)) == alone, "as if each prompt stood alone"
+    assert columns(generate(model, prompts[:1], 5, n_samples=2)) == alone[:1] * 2
+    from ragged import make_cache
+    cache = make_cache(model, prompts[:1], 5)
+    assert columns(generate(model, prompts[:1], 5, cache=cache)) == alone[:1] and cache.length == 7
 
 
 def test_picks():
@@ -543,7 +499,7 @@ def test_what_a_used_cache_held_is_never_seen():
     cache.keys.fill_(1e30)
     cache.values.fill_(1e30)
     rows = [[1, 2, 3], [4, 5, 6]]
-    same(cache.read(model, rows), model.hidden(torch.tensor(rows))[:, -1],
+    same(model.hidden(torch.tensor(rows), cache), model.hidden(torch.tensor(rows)),
          "what stands behind the last position is looked at")
 
 

@@ -11,18 +11,16 @@ have to end before a certain string. The loop that asks for the ids is gpt.gener
     python 05_sample/sample.py --top-k 50 --top-p 0.9 --min-p 0.02 --repetition-penalty 1.1
     python 05_sample/sample.py --weights FOLDER --chat --temperature 0 --prompt "Who wrote Faust?"
 
-Reads the newest run in runs/, or --run, or a Hugging Face folder; writes to the screen. Left to
-extras/: several ids at a step (lookup.py), weights in fewer bits (quant.py), pictures (figures.py).
-Next: 06_eval/evals.py.
+Reads the newest run, or --run, or --weights; writes to the screen. Left to extras/: several ids at
+a step (lookup.py), fewer bits (quant.py), pictures (figures.py). Next: 06_eval/evals.py.
 """
 
 import codecs
-import dataclasses
 import os
 import random
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
@@ -35,6 +33,7 @@ from console import Parser, add_options, option, run, track
 import torch
 
 from conversations import begin_ids, end_ids, prompt_ids
+from data import document_start
 from gpt import apply_temperature, generate
 from runs import ModelOptions
 
@@ -83,7 +82,7 @@ def min_p(logits, p):  # exercise
     return logits.masked_fill(probs < p * probs.amax(dim=-1, keepdim=True), float("-inf"))
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class Sampling:
     """How the ids of a text are chosen."""
 
@@ -96,13 +95,12 @@ class Sampling:
 
     def __post_init__(self):
         tiny, huge = 1e-30, 1e30  # beyond, float32 would make them 0 or infinite
-        for name, good in (("temperature", self.temperature == 0 or
-                            tiny < self.temperature < huge),
-                           ("top_k", self.top_k >= 0), ("top_p", tiny < self.top_p <= 1),
-                           ("min_p", 0 <= self.min_p <= 1),
-                           ("repetition_penalty", tiny < self.repetition_penalty < huge),
-                           ("seed", self.seed >= 0)):
-            if not good:
+        good = {"temperature": self.temperature == 0 or tiny < self.temperature < huge,
+                "top_k": self.top_k >= 0, "top_p": tiny < self.top_p <= 1,
+                "min_p": 0 <= self.min_p <= 1, "seed": self.seed >= 0,
+                "repetition_penalty": tiny < self.repetition_penalty < huge}
+        for name in good:
+            if not good[name]:
                 raise ValueError(f"{name} can't be {getattr(self, name)}")
 
 
@@ -141,31 +139,27 @@ def draw(probs, uniforms):  # exercise
 
 
 class Picker:
-    """A pick for generate(), logits (B, V) -> ids (B,), with a seed and a memory for each row.
-
-    A row's ids depend on its own sampling and past alone, whoever stands beside it.
+    """A pick for generate(), logits (B, V) -> ids (B,), with a Sampling for each of the B rows, and
+    a seed and a memory. A row's ids depend on these and its prompt alone, whoever stands beside it.
     """
 
     def __init__(self, samplings, prompts):
-        groups = {}  # rows that are chosen alike are chosen together
-        for b, sampling in enumerate(samplings):  # one a row, as the prompts, lists of ids
-            alike = dataclasses.astuple(dataclasses.replace(sampling, seed=0))
-            groups.setdefault(alike, []).append(b)
-        self.groups = [(samplings[rows[0]], rows) for rows in groups.values()]
+        self.groups = {}  # {Sampling: rows}: rows that are chosen alike are chosen together
+        for b, sampling in enumerate(samplings):
+            self.groups.setdefault(replace(sampling, seed=0), []).append(b)
         self.uniforms = [random.Random(sampling.seed) for sampling in samplings]
         self.prompts, self.seen = prompts, None
         self.logprobs = None  # of the ids picked last, (B,): the model's own, before any change
 
     def __call__(self, logits):
         if not logits.isfinite().all():
-            raise ValueError("the model predicts nothing but nan or infinity: its weights must be "
-                             "damaged")
+            raise ValueError("the model predicts nan or infinity: its weights must be damaged")
         if self.seen is None:
             self.seen = torch.zeros_like(logits, dtype=torch.bool)
             for row, prompt in zip(self.seen, self.prompts):
                 row[prompt] = True
         probs = torch.empty_like(logits)
-        for sampling, rows in self.groups:
+        for sampling, rows in self.groups.items():
             probs[rows] = distribution(logits[rows], self.seen[rows], sampling)
         ids = draw(probs, [uniform.random() for uniform in self.uniforms])[:, None]
         self.seen.scatter_(1, ids, True)
@@ -176,13 +170,10 @@ class Picker:
 # ---- showing ----
 
 class TextStream:
-    """Ids in, text out, piece by piece, never half a character: an id may end in the middle of one.
-
-    decode_bytes: a tokenizer's method of that name.
-    """
+    """Ids in, text out, never half a character, though an id may end in the middle of one."""
 
     def __init__(self, decode_bytes):
-        self.decode_bytes = decode_bytes
+        self.decode_bytes = decode_bytes  # a tokenizer's
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, ids):  # exercise
@@ -205,28 +196,20 @@ def held_back(text, stops):  # exercise
                default=0)
 
 
-@dataclass
-class Completion:
-    """A text as it is written."""
-
-    prompt: list
-    text: str = ""  # without the stop string
-    ids: list = field(default_factory=list)  # all that were generated
-    logprobs: list = field(default_factory=list)  # of each, under the model as it is
-    finish: str = ""  # "stop" or "length", when it is done
-
-
 class Writer:
-    """What comes of one row: its Completion, and what of its text may be shown already."""
+    """What is written in one row: text, without a stop string; ids and logprobs, all that were
+    generated; finish, which is "" until the row is done, then "stop" or "length".
+    """
 
     def __init__(self, prompt, tokenizer, end_ids, stops):
-        self.done, self.stream = Completion(prompt), TextStream(tokenizer.decode_bytes)
-        self.end_ids, self.stops, self.pending = end_ids, stops, ""
+        self.prompt, self.text, self.ids, self.logprobs, self.finish = prompt, "", [], [], ""
+        self.stream, self.pending = TextStream(tokenizer.decode_bytes), ""  # pending: not shown yet
+        self.end_ids, self.stops = end_ids, stops
 
     def push(self, i, logprob):
         """The text to show after another id: "" as long as it may become something else."""
-        self.done.ids.append(i)
-        self.done.logprobs.append(logprob)
+        self.ids.append(i)
+        self.logprobs.append(logprob)
         if i in self.end_ids:
             return self.end("stop")
         self.pending += self.stream.push([i])
@@ -239,98 +222,69 @@ class Writer:
 
     def end(self, finish):
         """The text that is left to show at the end."""
-        self.done.finish = finish
+        self.finish = finish
         self.pending += self.stream.end()
         return self.show(len(self.pending))
 
     def show(self, n):
-        text, self.pending = self.pending[:n], self.pending[n:]
-        self.done.text += text
-        return text
+        shown, self.pending = self.pending[:n], self.pending[n:]
+        self.text += shown
+        return shown
 
 
 # ---- writing ----
 
 def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), n_samples=1,
-           guesses=0, slide=True):
-    """Continue B prompts, lists of ids, side by side: yield (row, text, Completion) whenever a row
-    has more text, and when it is done.
+           generate=generate):
+    """Continue B prompts, lists of ids, side by side: yield (row, text, Writer) whenever a row has
+    more text, and when it is done.
 
-    Row i continues prompt i // n_samples. samplings: a Sampling for all rows, whose seed grows by 1
-    from row to row; or a list, one for each prompt, whose seed grows by 1 from sample to sample. A
-    row ends after n_tokens ids, at one of end_ids(tokenizer), or before a string of `stops`; then
-    its Completion says how it finished. guesses: up to so many ids at a step (lookup.py), for a
-    single row. What doesn't fit into the window is a ValueError, or, with `slide`, its beginning is
-    forgotten.
+    Row i continues prompt i // n_samples, until it has n_tokens ids more or one of end_ids(), or up
+    to a string of `stops`. samplings: a list, one for each row; or a Sampling for all, whose seed
+    grows by 1 from row to row. generate: gpt.generate(), or a function that yields the same.
     """
-    rows = [prompt for prompt in prompts for _ in range(n_samples)]
-    alike = ([(samplings, len(rows))] if isinstance(samplings, Sampling)
-             else [(sampling, n_samples) for sampling in samplings])
-    chosen = [dataclasses.replace(s, seed=s.seed + i) for s, n in alike for i in range(n)]
-    window, longest = model.config.seq_len, max(map(len, prompts))
-    if not slide and longest + n_tokens - 1 > window:  # the last id need not be read
-        raise ValueError(f"a prompt of {longest} ids and {n_tokens} more don't fit into the window "
-                         f"of {window}")
     if "" in stops:
         raise ValueError("a stop string is empty: every text would end before it begins")
-    if guesses and len(rows) > 1:
-        raise ValueError(f"several ids at a step are for a single text, not for {len(rows)}")
-    pick, ends = Picker(chosen, rows), end_ids(tokenizer)
+    rows = [prompt for prompt in prompts for _ in range(n_samples)]
+    if isinstance(samplings, Sampling):
+        samplings = [replace(samplings, seed=samplings.seed + i) for i in range(len(rows))]
+    pick, ends = Picker(samplings, rows), end_ids(tokenizer)
     writers = [Writer(prompt, tokenizer, ends, stops) for prompt in rows]
     steps = generate(model, prompts, n_tokens, pick, n_samples)
-    if guesses:
-        from lookup import generate_by_lookup
-        steps = generate_by_lookup(model, prompts[0], n_tokens, pick, guesses)
     if len(rows) > 1:  # shown when they are whole
-        steps = track(steps, "writing", n_tokens, lambda ids: 1, " steps")
+        steps = track(steps, "writing", n_tokens, unit=" steps")
     for ids in steps:
-        for b, (writer, i, logprob) in enumerate(zip(writers, ids.tolist(),
-                                                     pick.logprobs.tolist())):
-            if not writer.done.finish:
-                text = writer.push(i, logprob)
-                if text or writer.done.finish:
-                    yield b, text, writer.done
-        if all(writer.done.finish for writer in writers):
+        for b, (i, logprob) in enumerate(zip(ids.tolist(), pick.logprobs.tolist())):
+            if not writers[b].finish:
+                text = writers[b].push(i, logprob)
+                if text or writers[b].finish:
+                    yield b, text, writers[b]
+        if all(writer.finish for writer in writers):
             break
     for b, writer in enumerate(writers):
-        if not writer.done.finish:
-            yield b, writer.end("length"), writer.done
-
-
-def complete(*arguments, **options):
-    """stream(), all at once: a list of Completions."""
-    done = {b: completion for b, _, completion in stream(*arguments, **options)}
-    return [done[b] for b in sorted(done)]
+        if not writer.finish:
+            yield b, writer.end("length"), writer
 
 
 # ---- the command line ----
 
 def start_of(prompt, tokenizer):
-    """The ids of a prompt: <|bos|>, if the tokenizer has one, then the text. Nothing at all becomes
-    <|endoftext|>, with which GPT-2 separates documents.
+    """The ids of a prompt: <|bos|>, if the tokenizer has one, then the text. An empty one becomes
+    what opens a document: to GPT-2, <|endoftext|>. ValueError if the tokenizer has nothing of it.
     """
-    ids = begin_ids(tokenizer) + tokenizer.encode(prompt)
-    if not ids and "<|endoftext|>" in tokenizer.special:
-        ids = [tokenizer.special["<|endoftext|>"]]
-    if not ids:
-        raise ValueError("the prompt is empty, and this model knows no sign for a beginning")
-    return ids
+    return begin_ids(tokenizer) + tokenizer.encode(prompt) or document_start(tokenizer)
 
 
 @dataclass
 class Options(Sampling, ModelOptions):
-    prompt: tuple = option(("",), "what the text begins with, or several; - reads it from the "
-                                  "standard input")
+    prompt: tuple = option(("",), "what the text begins with, or several; - is the standard input")
     chat: bool = option(False, "the prompt is what a user says, and the model answers")
     tokens: int = option(200, "how many to write at most")
     samples: int = option(1, "texts for each prompt, which is read once")
     stop: tuple = option((), "strings before which a text ends")
-    slide: bool = option(True, "when the window is full, forget the oldest ids and go on; "
-                               "--no-slide refuses instead")
     weights_as: str = option("float32", "large models are fastest in int8, and a little less exact",
                              ("float32", "bfloat16", "int8"))
-    guesses: int = option(0, "up to so many ids at a step, guessed from the text so far: sooner "
-                             "if it is predictable; in float32 the result is the same")
+    guesses: int = option(0, "guess up to so many ids at a step: sooner, if text is predictable")
     logprobs: bool = option(False, "print every id with its log-probability, after the text")
 
     def __post_init__(self):
@@ -348,35 +302,32 @@ def main(argv=None):
     texts = [sys.stdin.read() if text == "-" else text for text in options.prompt]
     prompts = [prompt_ids([{"role": "user", "content": text}], tokenizer) if options.chat else
                start_of(text, tokenizer) for text in texts]
-    n_rows = len(prompts) * options.samples
+    n_rows, how = len(prompts) * options.samples, generate
     if options.weights_as != "float32" or not model.config.by_hand:
         from quant import pack
         model = pack(model, options.weights_as, rows=n_rows)
-    sampling = Sampling(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Sampling)})
-    pieces = stream(model, tokenizer, prompts, options.tokens, sampling, options.stop,
-                    options.samples, options.guesses, options.slide)
-    start, done = time.perf_counter(), dict.fromkeys(range(n_rows))  # in the order of the rows
-    if n_rows == 1 and not options.chat:
-        print(texts[0], end="", flush=True)
-    for b, text, completion in pieces:
-        done[b] = completion
+    if options.guesses:
+        from lookup import guessing
+        how = guessing(options.guesses)
+    sampling = Sampling(**{f.name: getattr(options, f.name) for f in fields(Sampling)})
+    begins = ["" if options.chat else text for text in texts for _ in range(options.samples)]
+    if n_rows == 1:  # shown as it is written; of several rows, each is shown when all are done
+        print(begins[0], end="", flush=True)
+    rows, start = {}, time.perf_counter()
+    for b, text, row in stream(model, tokenizer, prompts, options.tokens, sampling, options.stop,
+                               options.samples, how):
+        rows[b] = row
         if n_rows == 1:
             print(text, end="", flush=True)
-    seconds = time.perf_counter() - start
-    if n_rows > 1:
-        for b, completion in done.items():
-            begin = "" if options.chat else texts[b // options.samples]
-            print(f"---- {b + 1} of {n_rows}, {completion.finish} ----\n{begin}{completion.text}")
-    print()
-    if options.logprobs:
-        for b, completion in done.items():
-            if n_rows > 1:
-                print(f"---- {b + 1} of {n_rows} ----")
-            for i, logprob in zip(completion.ids, completion.logprobs):
+    speed = sum(len(row.ids) for row in rows.values()) / (time.perf_counter() - start)
+    for b, row in sorted(rows.items()):
+        print(f"---- {b + 1} of {n_rows}, {row.finish} ----\n{begins[b]}{row.text}"
+              if n_rows > 1 else "")
+        if options.logprobs:
+            for i, logprob in zip(row.ids, row.logprobs):
                 print(f"{logprob:9.4f}  {i:6}  {tokenizer.decode([i])!r}")
-    n = sum(len(completion.ids) for completion in done.values())
     print(f"{folder}{'' if step is None else f', step {step}'}, {model.embed.weight.device} "
-          f"{options.weights_as}: {n / seconds:,.1f} tokens/s, reading the prompt included",
+          f"{options.weights_as}: {speed:,.1f} tokens/s, reading the prompt included",
           file=sys.stderr)
 
 

@@ -1,6 +1,6 @@
 """Conversations in ChatML, the format of SmolLM2 and Qwen: each message between two special tokens.
 
-    python 02_data/conversations.py --format chatml
+    python 02_data/extras/chatml.py               # the example of conversations.py
 
 Used by conversations.py, for tokenizers that have these tokens. Next: records.py.
 """
@@ -14,9 +14,10 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-import console  # noqa: F401, first: it makes the others be found
+from console import Parser, run
 
 from bpe import Tokenizer
+from conversations import EXAMPLE
 
 
 def render_chatml(messages, tokenizer):  # exercise
@@ -37,7 +38,20 @@ def render_chatml(messages, tokenizer):  # exercise
     return ids
 
 
-def as_text(messages):
-    """The text of a conversation in ChatML."""
+def chatml_prompt(messages, tokenizer):
+    """The ids of a conversation so far and of the beginning of an answer."""
+    if "<|im_start|>" not in tokenizer.special:
+        raise ValueError("this tokenizer has no special tokens for a conversation; give a plain "
+                         "prompt")
+    return render_chatml(messages, tokenizer) + [
+        tokenizer.special["<|im_start|>"], *tokenizer.encode("assistant\n")]
+
+
+def main(argv=None):
+    Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     tokenizer = Tokenizer([], special_tokens=("<|im_start|>", "<|im_end|>"))
-    return tokenizer.decode(render_chatml(messages, tokenizer))
+    print(tokenizer.decode(render_chatml(EXAMPLE, tokenizer)), end="")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -125,7 +125,12 @@ def open_name(name, data_dir="data", by_hand=False, say=print):
     if base.startswith("prepared:"):
         if options:
             raise ValueError(f"{name}: prepared data takes no options, it is made already")
-        return Dataset(base.removeprefix("prepared:"), by_hand)
+        data = Dataset(base.removeprefix("prepared:"), by_hand)
+        most = max(int(split.ids.max()) for split in (data.train, data.val))
+        n_ids = data.tokenizer.vocab_size
+        if most >= n_ids:  # checksums fit, but another program has written it
+            raise ValueError(f"{base} holds id {most}, but its tokenizer has {n_ids} ids")
+        return data
     fim = options.pop("fim", ["0"])[-1]
     if not re.fullmatch(r"[\d.e-]+", fim) or not 0 <= float(fim) <= 1:
         raise ValueError(f"fim is {fim!r}, but must be a share from 0 to 1")

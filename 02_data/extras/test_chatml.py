@@ -3,7 +3,7 @@
 import pytest
 
 from bpe import Tokenizer
-from chatml import as_text, render_chatml
+from chatml import chatml_prompt, main, render_chatml
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
                    (("user", "Hi"), ("assistant", "Ho")))
@@ -29,5 +29,14 @@ def test_render_chatml():
         render_chatml([{"role": "user", "content": [{"type": "text", "text": "a"}]}], tokenizer)
 
 
-def test_as_text():
-    assert as_text([USER]) == "<|im_start|>user\nHi<|im_end|>\n"
+def test_chatml_prompt():
+    tokenizer = Tokenizer([], "gpt4", ["<|im_start|>", "<|im_end|>"])
+    assert tokenizer.decode(chatml_prompt([USER], tokenizer)) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    with pytest.raises(ValueError, match="no special tokens for a conversation"):
+        chatml_prompt([USER], Tokenizer([], "gpt4", []))
+
+
+def test_command_line(capsys):
+    main([])
+    assert "<|im_start|>system\nAnswer in one sentence.<|im_end|>\n" in capsys.readouterr().out

@@ -202,6 +202,17 @@ def test_prepared_data_is_read_by_name(source, tmp_path):
         prepare([name, f"prepared:{other.folder}"])
 
 
+def test_prepared_data_of_another_program(source, tmp_path):
+    """Checksums that fit don't help where another program has written the folder."""
+    folder = prepare([source.name], 270, tmp_path / "data", say=quiet).folder
+    small = Tokenizer([], special_tokens=["<|bos|>"])
+    small.save(folder / "tokenizer.json")
+    index = json.loads((folder / "index.json").read_text()) | {"tokenizer": small.hash}
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="holds id 261, but its tokenizer has 257 ids"):
+        prepare([f"prepared:{folder}"])
+
+
 def test_the_tokenizer_never_sees_validation_text(tmp_path):
     (tmp_path / "one").write_text("ab " * 300 + "yz " * 30)
     for by_hand in (False, True):

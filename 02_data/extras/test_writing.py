@@ -17,7 +17,8 @@ from corpus import find_source
 from data import Dataset, find_files
 from fast import FastTokenizer
 from fim import MIDDLE, TOKENS
-from writing import Compressors, NpyWriter, encode, encode_batch, write_folder
+from writing import (Compressors, NpyWriter, encode, encode_batch, encode_conversation,
+                     write_folder)
 
 CHAT = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]
 
@@ -94,6 +95,15 @@ def test_encode(tokenizer):
     ids, mask, text = encode({"messages": CHAT}, tokenizer)
     assert (list(ids), mask) == render(CHAT, tokenizer)
     assert text == b"sat", "what is to be learned of a conversation, without special tokens"
+
+
+def test_encode_conversation():
+    tokenizer = Tokenizer([])
+    ids, mask, text = encode_conversation(CHAT, tokenizer)
+    assert (ids, mask) == render(CHAT, tokenizer)
+    assert text == b"sat", "what is to be learned, without special tokens"
+    with pytest.raises(ValueError, match="no <.assistant_end.>, which conversations need"):
+        encode_conversation(CHAT[:1], Tokenizer([], special_tokens=["<|bos|>"]))
 
 
 def test_encode_fills_in_the_middle():

@@ -28,6 +28,8 @@ from console import file_hash, track, write_safely
 import numpy as np
 
 import data
+from bpe import SPECIAL_TOKENS
+from conversations import render
 from corpus import content
 from data import FORMAT, document_start
 from workers import in_batches, parallel
@@ -35,12 +37,23 @@ from workers import in_batches, parallel
 
 # ---- one document ----
 
+def encode_conversation(messages, tokenizer):
+    """render()'s ids and mask, and the bytes of the text that the model learns to write. ValueError
+    if a special token is missing.
+    """
+    if missing := set(SPECIAL_TOKENS) - set(tokenizer.special):
+        raise ValueError(f"the tokenizer has no {min(missing)}, which conversations need")
+    ids, mask = render(messages, tokenizer)
+    special = set(tokenizer.special.values())
+    learned = [i for i, own in zip(ids, mask) if own and i not in special]
+    return ids, mask, tokenizer.decode_bytes(learned)
+
+
 def encode(record, tokenizer, fim=0.0):
     """A document as (ids, mask, text). mask: which ids are to be learned, None for all; text: the
     bytes to be learned. With probability `fim` a text is rearranged.
     """
     if "messages" in record:
-        from conversations import encode_conversation
         return encode_conversation(record["messages"], tokenizer)
     text = record["text"]
     if fim:

@@ -59,13 +59,12 @@ class NGrams(nn.Module):
 
 
 def remember(cache, ids):
-    """Keep ids, (B, T), in cache.others at cache.positions(T), as their keys are kept. Returns all
+    """Keep ids, (B, T), in cache.ids at cache.positions(T), as their keys are kept. Returns all
     up to the last new one of the longest row, (B, S); in shorter rows, positions after the last id
     hold garbage.
     """
     T, rows = ids.shape[1], torch.arange(len(ids), device=ids.device)[:, None]
-    if "ids" not in cache.others:
-        cache.others["ids"] = torch.zeros(len(ids), cache.size, dtype=torch.int64,
-                                          device=ids.device)
-    cache.others["ids"][rows, cache.positions(T)] = ids
-    return cache.others["ids"][:, :cache.length + T]
+    if not hasattr(cache, "ids"):
+        cache.ids = torch.zeros(len(ids), cache.size, dtype=torch.int64, device=ids.device)
+    cache.ids[rows, cache.positions(T)] = ids
+    return cache.ids[:, :cache.length + T]

@@ -1,12 +1,14 @@
-"""A cache for rows of different lengths: prompts of any lengths are continued side by side.
+"""Texts of different lengths side by side, several from each prompt, and texts that go on later.
 
-gpt.KVCache has one length for all rows. Here every row has its own; each is continued as if it were
-alone, because it stands at its own positions, and a mask hides what is behind its end. It serves
-GPT and FamilyGPT alike: gpt.generate() takes it where prompts differ in length.
+gpt.KVCache has one length for all rows. In a RaggedCache every row has its own; each is continued
+as if it were alone, because it stands at its own positions, and a mask hides what is behind its
+end. Caches here read lists of ids, of which they may hold the beginnings already, and their rows
+can be repeated. All of it serves GPT and FamilyGPT alike.
 
-Reads and writes nothing. Next: losses.py.
+Used by gpt.generate(), for what it can't do by itself. Next: losses.py.
 """
 
+import copy
 import os
 import sys
 from pathlib import Path
@@ -20,10 +22,30 @@ import console  # noqa: F401, first: it makes the others be found
 
 import torch
 
-from gpt import KVCache, causal_mask
+from gpt import KVCache, causal_mask, greedy
 
 
-class RaggedCache(KVCache):
+# ---- caches ----
+
+class RowsCache(KVCache):
+    """A KVCache that reads lists of ids, and of which rows can be taken."""
+
+    def read(self, model, rows):
+        """Read the new ids of B lists. Returns what the model makes of the last of each, (B, C)."""
+        self.length = min(self.length, min(map(len, rows)) - 1)  # the last is always read
+        ids = torch.tensor([row[self.length:] for row in rows], device=self.keys.device)
+        return model.hidden(ids, self)[:, -1]
+
+    def take(self, rows):
+        """A new cache with copies of these rows, a list; one may come more than once."""
+        taken = copy.copy(self)
+        taken.keys, taken.values = self.keys[:, rows], self.values[:, rows]
+        if hasattr(self, "ids"):  # which ngrams.py remembers
+            taken.ids = self.ids[rows]
+        return taken
+
+
+class RaggedCache(RowsCache):
     """A KVCache with a length for each row: lengths[b] positions of row b are filled.
 
     Lowering lengths[b] takes positions back. That is also how what a short prompt was filled up
@@ -74,7 +96,7 @@ class RaggedCache(KVCache):
         self.lengths = [n + T for n in self.lengths]
 
     def read(self, model, rows):
-        """As in gpt.py, of rows of any lengths: in one pass, padded at their ends."""
+        """The same, of rows of any lengths: in one pass, padded at their ends."""
         self.lengths = [min(n, len(row) - 1) for row, n in zip(rows, self.lengths)]
         new = [row[n:] for row, n in zip(rows, self.lengths)]  # the last id is always read
         if self.length + max(map(len, new)) > self.size:  # the padding behind the longest row
@@ -90,3 +112,39 @@ class RaggedCache(KVCache):
         taken = super().take(rows)
         taken.lengths = [self.lengths[b] for b in rows]
         return taken
+
+
+def make_cache(model, prompts, n_tokens):
+    """An empty cache, large enough for these prompts, lists of ids, and n_tokens more."""
+    longest, weight = max(map(len, prompts)), model.embed.weight
+    kind = RaggedCache if min(map(len, prompts)) < longest else RowsCache
+    size = min(model.config.seq_len, longest + n_tokens)
+    return kind(model.config, len(prompts), size, weight.dtype, weight.device)
+
+
+# ---- writing ----
+
+@torch.inference_mode()
+def generate_any(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):
+    """gpt.generate(), for prompts of any lengths. Row i continues prompt i // n_samples, as if it
+    were alone.
+
+    A prompt is read once, then its row is repeated n_samples times. cache: one of these here, which
+    holds the beginnings of the prompts; it is used unless one of them is longer than seq_len.
+    """
+    if not all(map(len, prompts)):
+        raise ValueError("a prompt is empty: give it at least <|bos|>")
+    window, rows = model.config.seq_len, [prompt[-model.config.seq_len:] for prompt in prompts]
+    if cache is None or max(map(len, prompts)) > window:
+        cache = make_cache(model, rows, n_tokens)
+    for step in range(n_tokens):
+        x = cache.read(model, rows)  # (B, C)
+        if step == 0 and n_samples > 1:
+            shared = [i for i in range(len(rows)) for _ in range(n_samples)]
+            rows, x, cache = [rows[i] for i in shared], x[shared], cache.take(shared)
+        next_ids = pick(model.logits(x))  # (B,)
+        yield next_ids
+        rows = [[*row, i] for row, i in zip(rows, next_ids.tolist())]
+        if max(map(len, rows)) > window:
+            rows = [row[-((window + 1) // 2):] if len(row) > window else row for row in rows]
+            cache.length = 0

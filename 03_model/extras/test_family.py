@@ -12,6 +12,7 @@ from family import (ACTIVATIONS, FAMILIES, MODELS, MODERN, FamilyBlock, FamilyCo
                     FamilyGPT, FamilyMLP, Norm, family_of, main, model_config, n_parameters,
                     shape, sinusoids, word)
 from gpt import GPT, GPTConfig, KVCache, generate, make_model, rms_norm, rope_angles, causal_mask
+from ragged import RowsCache
 
 SMALL = dict(vocab_size=61, seq_len=16, n_layer=3, n_head=4, n_kv_head=2, d_model=32, d_ff=48)
 KINDS = FAMILIES | {"n-grams": {"ngrams": 3, "ngram_rows": 40},
@@ -172,7 +173,7 @@ def test_cached_equals_uncached(kind):
             got += [model(ids[:, t:t + 1], cache) for t in range(first, 16)]
             same(torch.cat(got, 1), expected, f"a prompt of {first}")
         for sizes in ((3, 5, 8), (1, 7, 8), (15, 1)):  # prompts that come in chunks
-            cache = KVCache(model.config, batch_size=2)
+            cache = RowsCache(model.config, batch_size=2)
             got = torch.cat([model(part, cache) for part in ids.split(sizes, 1)], 1)
             same(got, expected, f"chunks of {sizes}")
         cache.length = 5

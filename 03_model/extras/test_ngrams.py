@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from family import model_config
-from gpt import KVCache, make_model
+from gpt import make_model
 from ngrams import PRIME, NGrams, hash_ngrams, remember
-from ragged import RaggedCache
+from ragged import RaggedCache, RowsCache
 
 SMALL = model_config(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=2, d_model=16,
                      d_ff=32, ngrams=4, ngram_rows=50)
@@ -55,7 +55,7 @@ def test_ngrams_adds_up_what_the_tables_say():
     torch.testing.assert_close(tables(ids)[0, 3], expected)
 
 
-@pytest.mark.parametrize("kind", [KVCache, RaggedCache])
+@pytest.mark.parametrize("kind", [RowsCache, RaggedCache])
 def test_remember(kind):
     """Ids stand where their keys do."""
     cache = kind(SMALL, 2, 6)
@@ -63,9 +63,9 @@ def test_remember(kind):
     cache.length = 2
     assert remember(cache, torch.tensor([[7], [8]])).tolist() == [[1, 2, 7], [4, 5, 8]]
     taken = cache.take([1, 1])
-    taken.others["ids"][0] = 9
-    assert cache.others["ids"][1, :3].tolist() == [4, 5, 8], "a row that was taken is not a copy"
-    assert taken.others["ids"][1, :3].tolist() == [4, 5, 8]
+    taken.ids[0] = 9
+    assert cache.ids[1, :3].tolist() == [4, 5, 8], "a row that was taken is not a copy"
+    assert taken.ids[1, :3].tolist() == [4, 5, 8]
 
 
 def test_remember_in_rows_of_any_length():

@@ -1,11 +1,13 @@
 """Tests of ragged.py: the cache, then rows of different lengths side by side, of any family."""
 
+import types
+
 import pytest
 import torch
 
 from family import FAMILIES, FamilyGPT, model_config
-from gpt import GPT, KVCache, generate, make_cache, make_model, random_pick
-from ragged import RaggedCache
+from gpt import GPT, KVCache, generate, make_model, random_pick
+from ragged import RaggedCache, RowsCache, generate_any, make_cache
 
 SMALL = dict(vocab_size=61, seq_len=16, n_layer=3, n_head=4, n_kv_head=2, d_model=32, d_ff=48)
 KINDS = {**FAMILIES, "multi-head": {"n_kv_head": 4}, "multi-query": {"n_kv_head": 1},
@@ -54,6 +56,13 @@ def slowly(model, prompt, n_tokens):
     return row[len(prompt):]
 
 
+def spied(model):
+    """A list to which the shape of all ids that the model reads is appended."""
+    seen, hidden = [], model.hidden
+    model.hidden = lambda ids, *others: seen.append(tuple(ids.shape)) or hidden(ids, *others)
+    return seen
+
+
 # ---- the cache ----
 
 def test_positions():
@@ -88,6 +97,20 @@ def test_append():
         same(got[1, :, :3], torch.cat((old[1, :, :1], new[1]), 1), "in the second row behind one")
     half = RaggedCache(CONFIG, 2, dtype=torch.bfloat16)
     assert half.append(0, k, v)[0].dtype == torch.bfloat16, "in the cache's type"
+
+
+def test_rows_are_taken_as_copies():
+    cache = RowsCache(CONFIG, batch_size=2)
+    cache.append(0, randn(2, 2, 3, 8), randn(2, 2, 3, 8, seed=1))
+    cache.advance(2)
+    cache.advance(1)
+    taken = cache.take([1, 1, 0])
+    assert taken.length == cache.length == 3, "a copy holds as many positions"
+    same(taken.keys, cache.keys[:, [1, 1, 0]], "row i must be the one that rows[i] names")
+    same(taken.values, cache.values[:, [1, 1, 0]], "values belong to their keys")
+    taken.keys.zero_()
+    taken.length = 0
+    assert taken.length == 0 and cache.length == 3 and cache.keys.any(), "what is taken is a copy"
 
 
 def test_lengths():
@@ -176,6 +199,33 @@ def test_what_does_not_fit_is_refused():
 # ---- writing ----
 
 @every_kind
+def test_equal_rows_are_written_as_gpt_writes_them(kind):
+    model, prompts = random_model(kind), random_ids(2, 5).tolist()
+    for n in (0, 1, 30):
+        found, expected = (list(how(model, prompts, n)) for how in (generate_any, generate))
+        assert len(found) == n and all(map(torch.equal, found, expected))
+
+
+def test_rows_are_kept_apart():
+    """Whatever the cache does: here a fake one."""
+    model = types.SimpleNamespace(config=types.SimpleNamespace(seq_len=4), logits=lambda x: x)
+    read = []
+
+    class Fake:
+        def read(self, model, rows):
+            read.append([list(row) for row in rows])
+
+        def __setattr__(self, name, value):
+            read.append(f"{name} {value}")
+    found = columns(generate(model, [[1, 2, 3], [4]], 4, lambda x: torch.tensor([7, 8]), 1, Fake()))
+    assert found == [[7] * 4, [8] * 4], "what is picked is yielded"
+    assert read[:2] == [[[1, 2, 3], [4]], [[1, 2, 3, 7], [4, 8]]], "each id goes behind its own row"
+    assert read[2] == "length 0", "a row of more than seq_len ids: all are read again"
+    assert read[3:5] == [[[7, 7], [4, 8, 8]], [[7, 7, 7], [4, 8, 8, 8]]], (
+        "of the row that is too long the newer half stays, and all of the other one")
+
+
+@every_kind
 def test_prompts_of_any_length(kind):
     """Side by side each says what it says alone, also when its window is full before the others'.
     """
@@ -203,20 +253,43 @@ def test_small_windows(window):
 
 def test_memory_is_for_what_is_written():
     model = random_model()
-    for prompts, n, size in (([[1, 2, 3], [4]], 5, 8), ([[1] * 3, [1] * 9], 50, 16)):
+    for prompts, n, size, kind in (([[1, 2, 3], [4]], 5, 8, RaggedCache),
+                                   ([[1] * 3, [1] * 9], 50, 16, RaggedCache),
+                                   ([[1, 2, 3]] * 2, 5, 8, RowsCache)):
         cache = make_cache(model, prompts, n)
-        assert type(cache) is RaggedCache and cache.keys.shape == (3, 2, 2, size, 8)
+        assert type(cache) is kind and cache.keys.shape == (3, 2, 2, size, 8)
+    assert make_cache(model.bfloat16(), [[1]], 1).keys.dtype == torch.bfloat16, "the weights' type"
 
 
-def test_samples_share_one_reading_of_the_prompt():
-    model, seen, hidden = random_model(), [], GPT.hidden
-    model.hidden = lambda ids, cache: seen.append(ids.shape) or hidden(model, ids, cache)
-    ids = columns(generate(model, [[1, 2, 3], [4]], 9, random_pick(seed=1), n_samples=3))
+@pytest.mark.parametrize("prompts", [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3], [4]]])
+def test_samples_share_one_reading_of_the_prompt(prompts):
+    model = random_model()
+    expected = columns(generate(model, prompts, 30))
+    seen = spied(model)
+    ids = columns(generate(model, prompts, 9, random_pick(seed=1), n_samples=3))
     assert seen == [(2, 3)] + [(6, 1)] * 8, "two prompts are read, then six rows go on"
     assert len({tuple(row) for row in ids}) == 6, "and every row draws for itself"
-    expected = columns(generate(model, [[1, 2, 3], [4]], 9))
-    got = columns(generate(model, [[1, 2, 3], [4]], 9, n_samples=2))
+    got = columns(generate(model, prompts, 30, n_samples=2))
     assert got == [expected[0]] * 2 + [expected[1]] * 2, "row i continues prompt i // n_samples"
+
+
+def test_a_cache_of_one_text_is_gone_on_from():
+    model, text = random_model(), random_ids(1, 7).tolist()
+    seen, cache = spied(model), RowsCache(CONFIG, batch_size=1)
+    text[0] += columns(generate(model, text, 3, cache=cache))[0]
+    assert cache.length == 9, "all but the last id, which nobody has asked to continue"
+    text[0] += [1, 2]
+    del seen[:]
+    found = columns(generate(model, text, 30, cache=cache))
+    assert seen[:2] == [(1, 3), (1, 1)], "what the cache holds is not read again"
+    assert found == [slowly(model, text[0], 30)], "and the result is the same as without it"
+    text[0] += found[0]
+    assert columns(generate(model, text, 5, cache=cache)) == [slowly(model, text[0], 5)], \
+        "of a text that no longer fits, the cache's beginning must not be used"
+    cache = RowsCache(CONFIG, batch_size=1)
+    cache.read(model, [[1, 2, 3]])
+    assert columns(generate(model, [[1, 2, 3]], 5, cache=cache)) == [slowly(model, [1, 2, 3], 5)], \
+        "where a cache holds all of a prompt, its last id is read once more"
 
 
 @every_kind

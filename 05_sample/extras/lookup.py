@@ -31,7 +31,8 @@ import console  # noqa: F401, first: it makes the others be found
 import numpy as np
 import torch
 
-from gpt import greedy, make_cache
+from gpt import greedy
+from ragged import make_cache
 
 
 def guess(ids, n_guesses, longest=3):  # exercise
@@ -94,3 +95,13 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):  # ex
             guesses = guess(row[:end], room)
             ids = torch.tensor([[row[end - 1], *guesses]], device=cache.keys.device)
             x = model.hidden(ids, cache)[0]  # (1 + guesses, C)
+
+
+def guessing(n_guesses):
+    """generate_by_lookup() in place of gpt.generate(), for sample.stream()."""
+    def generate(model, prompts, n_tokens, pick, n_samples):
+        if len(prompts) * n_samples > 1:
+            raise ValueError("several ids at a step are for a single text, not for "
+                             f"{len(prompts) * n_samples}")
+        return generate_by_lookup(model, prompts[0], n_tokens, pick, n_guesses)
+    return generate
