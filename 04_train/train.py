@@ -16,7 +16,6 @@ extras/presets.py's. Next: 05_sample/sample.py.
 
 import contextlib
 import dataclasses
-import functools
 import importlib
 import math
 import os

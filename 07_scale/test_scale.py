@@ -6,11 +6,9 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from datetime import timedelta
 
 import numpy as np
 import pytest

@@ -27,7 +27,7 @@ sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
          "scale", "zero"}
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 325, "console": 336},
+LIMITS = {"01_tokenizer": {"bpe": 325, "console": 337},
           "02_data": {"data": 372, "conversations": 150},
           "03_model": {"gpt": 374}, "04_train": {"optim": 285, "runs": 460, "train": 475},
           "05_sample": {"sample": 335}, "06_eval": {"evals": 150},

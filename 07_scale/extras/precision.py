@@ -13,7 +13,6 @@ Left out: weights in 16 bits, 8-bit formats, scales that differ from tensor to t
 Reads and writes nothing; scale.py trains with it. Next: recompute.py.
 """
 
-import math
 import os
 import sys
 from pathlib import Path
