@@ -176,9 +176,32 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} ({hint}--help lists the options)")
 
 
-def option(default, help, choices=None):
-    """A dataclass field that is also a command-line option: its default and help, stated once."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def option(default, help, choices=None, least=None, most=2**31 - 1):
+    """A dataclass field that is also a command-line option: default, help and what it may be are
+    stated once.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices,
+                                                        "least": least, "most": most})
+
+
+def check_options(options):
+    """ValueError unless every option of a dataclass has a value of its type, and one that it may
+    have.
+    """
+    for field in dataclasses.fields(options):
+        value, how, number = getattr(options, field.name), field.metadata, (int, float)
+        if not how:  # not an option
+            continue
+        kind = number if field.type is float else field.type
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise ValueError(f"{field.name} is {value!r}, but must be of type "
+                             f"{field.type.__name__}")
+        if how["choices"] and value not in how["choices"]:
+            raise ValueError(f"{field.name} is {value!r}, but must be one of "
+                             f"{', '.join(how['choices'])}")
+        if how["least"] is not None and not how["least"] <= value <= how["most"]:  # nor nan
+            raise ValueError(f"{field.name} is {value}, but must be a number from "
+                             f"{how['least']:g} to {how['most']:g}")
 
 
 def add_options(parser, config_class):

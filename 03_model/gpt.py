@@ -22,7 +22,7 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import Parser, option, run
+from console import Parser, check_options, option, run
 
 import torch
 import torch.nn.functional as F
@@ -35,20 +35,18 @@ SOFTCAP = 15.0  # logits are squashed smoothly into (-15, 15)
 class GPTConfig:
     """The shape of a model. family: None, or another recipe, a FamilyConfig of extras/family.py."""
 
-    vocab_size: int = option(2048, "ids, special tokens included")
-    seq_len: int = option(128, "tokens in a window")
-    n_layer: int = option(3, "blocks")
-    n_head: int = option(2, "query heads")
-    n_kv_head: int = option(2, "key/value heads: n_head is multi-head attention, 1 multi-query")
-    d_model: int = option(128, "width of the residual stream")
-    d_ff: int = option(512, "width of the MLP")
+    vocab_size: int = option(2048, "ids, special tokens included", least=1)
+    seq_len: int = option(128, "tokens in a window", least=1)
+    n_layer: int = option(3, "blocks", least=1)
+    n_head: int = option(2, "query heads", least=1)
+    n_kv_head: int = option(2, "key/value heads: n_head is multi-head, 1 multi-query", least=1)
+    d_model: int = option(128, "width of the residual stream", least=1)
+    d_ff: int = option(512, "width of the MLP", least=1)
     by_hand: bool = option(False, "run the versions that are written to be read, not the fast ones")
     family: object = None
 
     def __post_init__(self):
-        for name in ("vocab_size", "seq_len", "n_layer", "n_head", "n_kv_head", "d_model", "d_ff"):
-            if type(size := getattr(self, name)) is not int or not 0 < size < 2**31:
-                raise ValueError(f"{name} is {size!r}, but must be a whole number, 1 to 2^31 - 1")
+        check_options(self)
         if self.d_model % self.n_head or self.n_head % self.n_kv_head:
             raise ValueError(f"d_model {self.d_model} must be a multiple of n_head {self.n_head}, "
                              f"and that of n_kv_head {self.n_kv_head}")

@@ -24,7 +24,6 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
@@ -32,8 +31,7 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import (Parser, by_hand, choose_device, file_hash, option, read_text, run,
-                     write_safely)
+from console import Parser, file_hash, read_text, run, write_safely
 
 import numpy as np
 import torch
@@ -263,8 +261,14 @@ def write_config(folder, config, data):
     data.tokenizer.save(folder / "tokenizer.json")
     where = [(share, os.path.relpath(part.folder.resolve(), Path(folder).resolve()))
              for share, part in data.parts]
-    content = config.to_json() | {"data_hash": data.hash, "data_folders": where}
+    content = as_json(config) | {"data_hash": data.hash, "data_folders": where}
     write_safely(folder / "config.json", json.dumps(content, indent=1))
+
+
+def as_json(config):
+    """The fields of a Config; what only another family has stands together, under `family`."""
+    content = dataclasses.asdict(config)
+    return {name: content[name] for name in content if name not in (content["family"] or {})}
 
 
 def read_run(folder):
@@ -283,20 +287,10 @@ def read_run(folder):
 
 
 def config_from(content):
-    """The Config of these fields, or presets.FullConfig if it has more than Config. TypeError,
-    ValueError for what is none.
-    """
+    """The Config of these fields, or presets.FullConfig if it has more than Config."""
     from train import Config as kind  # which imports this file
     if content.keys() - {field.name for field in dataclasses.fields(kind)}:
         from presets import FullConfig as kind
-    types = {int: int, float: (int, float), bool: bool, str: str, tuple: list}
-    for field in dataclasses.fields(kind):
-        value = content.get(field.name)
-        fits = isinstance(value, types.get(field.type, object))
-        if value is not None and (not fits or isinstance(value, bool) != (field.type is bool)):
-            raise ValueError(f"{field.name} is {value!r}")
-    if not all(isinstance(name, str) for name in content["data"]):
-        raise ValueError(f"data is {content['data']!r}")
     return kind(**content | {"family": None})  # which FullConfig finds out by itself
 
 
@@ -363,6 +357,51 @@ def run_data(folder, by_hand=False, data_dir=None):
     return data
 
 
+# ---- which run is meant ----
+
+WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
+
+# What may change when a run goes on: how long it is (which moves the cool-down), how often it
+# reports, what it keeps, how much memory it takes, and where; never what it is.
+MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "save_every", "keep", "device", "compile",
+              "data_dir", "wandb", "by_hand"}
+
+
+def resumed(folder, given):
+    """The config of a run that goes on, with what the user gave. ValueError if that would make it
+    another run.
+    """
+    config = read_config(folder)
+    new = dataclasses.replace(config, **ways(given) | given)
+    for key in given.keys() - MAY_CHANGE:
+        if getattr(new, key) != getattr(config, key):
+            raise ValueError(f"{folder} was started with {key} {getattr(config, key)}, not "
+                             f"{getattr(new, key)}; that is another run: give it another --name")
+    return new
+
+
+def ways(given):
+    """No length at all, to be filled in, if the user says in any way how long a run is."""
+    return dict.fromkeys(WAYS, 0) if {*WAYS} & {*given} else {}
+
+
+def choose_run(words, given, preset, kind):
+    """(folder, config) of the run to go on with, or (None, config) of a new one."""
+    name = words.name or words.preset
+    if Path(name).name != name or name == "..":
+        raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
+    if words.resume and (folder := find_run(words.runs_dir, name)):
+        return folder, resumed(folder, given)
+    if words.resume and words.name:
+        raise ValueError(f"there is no run {name!r} in {words.runs_dir}/ to resume")
+    if words.resume:
+        print("nothing to resume: a new run")
+    if given.get("init", preset.get("init")) is not None:
+        from starting import adopt  # the shape of a model from elsewhere
+        preset = adopt(words.preset, preset, given)
+    return None, kind(**preset | ways(given) | given)
+
+
 # ---- going on ----
 
 def restore_weights(folder, config, data, model):
@@ -390,48 +429,6 @@ def restore_state(state, **parts):
         for name, part in parts.items():
             part.load_state_dict(state.pop(name))  # which then is not kept twice
         torch.set_rng_state(state["rng"])
-
-
-# ---- options that name a run ----
-
-@dataclass
-class RunOptions:
-    """Options of every command that works with a run."""
-
-    run: str = option("", "a run's name; without one, the run that saved last")
-    checkpoint: str = option("newest", "which one of it: newest, best (it had the fewest "
-                                       "validation bits per byte), or a step")
-    runs_dir: str = option("runs", "where runs are kept")
-    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
-    by_hand: bool = option(None, "run the versions that are written to be read (default: where a "
-                                 "file of them is your own)")
-
-    def plain(self):
-        """Whether the plain versions are to run."""
-        return by_hand() if self.by_hand is None else self.by_hand
-
-    def load(self):
-        """(folder, model, tokenizer, config, step) of the run that is meant."""
-        folder = newest_run(self.runs_dir, self.run)
-        return folder, *load_run(folder, choose_device(self.device), self.checkpoint, self.plain())
-
-
-@dataclass
-class ModelOptions(RunOptions):
-    """Options of a command that works with any model, from here or elsewhere."""
-
-    weights: str = option("", "a Hugging Face folder, read instead of a run")
-
-    def load(self):
-        """(folder, model, tokenizer, config, step); of a Hugging Face folder step is None."""
-        if not self.weights:
-            return super().load()
-        if self.run or self.checkpoint != "newest":
-            of_a_run = f"--run {self.run}" if self.run else f"--checkpoint {self.checkpoint}"
-            raise ValueError(f"{of_a_run} and --weights {self.weights}: give one of them")
-        from weights import open_model
-        model, tokenizer = open_model(self.weights, choose_device(self.device), self.plain())
-        return self.weights, model, tokenizer, model.config, None
 
 
 # ---- the command line ----

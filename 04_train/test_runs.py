@@ -14,8 +14,8 @@ import torch
 import runs
 from bpe import Tokenizer
 from gpt import GPT
-from runs import (ModelOptions, all_checkpoints, best_checkpoint, find_checkpoint, find_run, load,
-                  load_run, load_state, load_weights, main, newest_checkpoint, newest_run,
+from runs import (all_checkpoints, as_json, best_checkpoint, choose_run, find_checkpoint, find_run,
+                  load, load_run, load_state, load_weights, main, newest_checkpoint, newest_run,
                   save_checkpoint, step_of, tensors)
 from train import Config
 
@@ -226,7 +226,7 @@ def test_a_run_that_goes_on_while_it_is_read(tmp_path, monkeypatch):
     """The checkpoint that was to be read is gone: there are newer ones in its stead."""
     config, tokenizer = Config(n_layer=1, d_model=16, d_ff=16, seq_len=32), Tokenizer([])
     (tmp_path / "config.json").write_text(
-        json.dumps(config.to_json() | {"data_hash": "", "data_folders": []}))
+        json.dumps(as_json(config) | {"data_hash": "", "data_folders": []}))
     tokenizer.save(tmp_path / "tokenizer.json")
     model = GPT(config.gpt(tokenizer.vocab_size))
     save_checkpoint(tmp_path, 1, tensors(model), {})
@@ -266,7 +266,7 @@ def test_the_best_one_is_looked_for_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize("changed", [{"steps": 6.5}, {"by_hand": "no"}, {"data": [1]}, {"data": 1},
                                      {"data_dir": 5}, {"data_folders": [5]}, {"family": 3}])
 def test_a_config_that_was_changed(tmp_path, changed):
-    content = Config().to_json() | {"data_hash": "", "data_folders": []} | changed
+    content = as_json(Config()) | {"data_hash": "", "data_folders": []} | changed
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="config.json is not the config of a run"):
         runs.read_config(tmp_path)
@@ -303,7 +303,7 @@ def test_list_and_load(tmp_path, capsys):
     config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     folder = runs.start_run(tmp_path / "runs", "one")
     (folder / "config.json").write_text(json.dumps(
-        config.to_json() | {"data_hash": "", "data_folders": []}))
+        as_json(config) | {"data_hash": "", "data_folders": []}))
     tokenizer.save(folder / "tokenizer.json")
     for step, val in ((5, 1.0), (7, 2.0)):
         model = GPT(config.gpt(tokenizer.vocab_size), seed=step)
@@ -313,8 +313,6 @@ def test_list_and_load(tmp_path, capsys):
     assert load_run(folder)[3] == 7 and load_run(folder, which="best")[3] == 5
     with pytest.raises(ValueError, match="no checkpoint '6'; it has: newest, best, 5, 7"):
         load_run(folder, which="6")
-    with pytest.raises(ValueError, match="--checkpoint best and --weights x: give one of them"):
-        ModelOptions(weights="x", checkpoint="best").load()
 
 
 def test_find_run(tmp_path):
@@ -331,5 +329,35 @@ def test_a_config_with_more_fields(tmp_path):
     from presets import ALL, FullConfig
     for config in (FullConfig(**ALL["scratch"]), FullConfig(z_loss=0.1), Config(steps=3)):
         (tmp_path / "config.json").write_text(json.dumps(
-            config.to_json() | {"data_hash": "", "data_folders": []}))
+            as_json(config) | {"data_hash": "", "data_folders": []}))
         assert runs.read_config(tmp_path) == config
+
+
+# ---- which run is meant ----
+
+class Words:
+    """The options that name a run."""
+
+    def __init__(self, runs_dir, name=None, resume=False):
+        self.runs_dir, self.name, self.resume, self.preset = runs_dir, name, resume, "nano"
+
+
+def test_which_run_is_meant(tmp_path, capsys):
+    assert choose_run(Words(tmp_path), {"steps": 7}, {}, Config) == (None, Config(steps=7))
+    assert choose_run(Words(tmp_path, resume=True), {}, {}, Config)[0] is None
+    assert "nothing to resume" in capsys.readouterr().out
+    for name in ("a-b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(
+            as_json(Config(steps=5)) | {"data_hash": "", "data_folders": []}))
+    again = Words(tmp_path, "a", resume=True)
+    assert choose_run(again, {}, {}, Config) == (tmp_path / "a", Config(steps=5))
+    assert choose_run(again, {"steps": 9, "keep": 3}, {}, Config)[1] == Config(steps=9, keep=3)
+    assert choose_run(again, {"flops": 1e9}, {}, Config)[1] == Config(steps=0, flops=1e9)
+    with pytest.raises(ValueError, match="a was started with lr 0.006, not 0.1; that is another"):
+        choose_run(again, {"lr": 0.1}, {}, Config)
+    for name, resume, message in (("a/b", False, "'a/b' is not one of a folder"),
+                                  ("..", False, "'..' is not one of a folder"),
+                                  ("c", True, "there is no run 'c' in")):
+        with pytest.raises(ValueError, match=message):
+            choose_run(Words(tmp_path, name, resume), {}, {}, Config)

@@ -22,7 +22,7 @@ from gpt import GPT, GPTConfig
 from optim import learning_rate, make_optimizer
 from runs import (best_checkpoint, load, load_run, newest_checkpoint, read_config, read_run,
                   run_data, save_checkpoint, start_run, step_of, tensors, write_config)
-from train import (PRESETS, Config, choose_run, evaluate, main, read_command_line, score, table,
+from train import (PRESETS, Config, evaluate, main, read_command_line, score, table,
                    train, train_step)
 from weights import export
 
@@ -661,35 +661,7 @@ def test_training_memory_is_what_a_step_takes(optimizer, micro_batch, dtype):
     assert sum(expected.values()) == pytest.approx(max(used), rel=0.03)
 
 
-# ---- which run is meant ----
-
-class Words:
-    """The options that name a run."""
-
-    def __init__(self, runs_dir, name=None, resume=False):
-        self.runs_dir, self.name, self.resume, self.preset = runs_dir, name, resume, "nano"
-
-
-def test_which_run_is_meant(tmp_path, capsys):
-    assert choose_run(Words(tmp_path), {"steps": 7}, {}, Config) == (None, Config(steps=7))
-    assert choose_run(Words(tmp_path, resume=True), {}, {}, Config)[0] is None
-    assert "nothing to resume" in capsys.readouterr().out
-    for name in ("a-b", "a"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(
-            Config(steps=5).to_json() | {"data_hash": "", "data_folders": []}))
-    again = Words(tmp_path, "a", resume=True)
-    assert choose_run(again, {}, {}, Config) == (tmp_path / "a", Config(steps=5))
-    assert choose_run(again, {"steps": 9, "keep": 3}, {}, Config)[1] == Config(steps=9, keep=3)
-    assert choose_run(again, {"flops": 1e9}, {}, Config)[1] == Config(steps=0, flops=1e9)
-    with pytest.raises(ValueError, match="a was started with lr 0.006, not 0.1; that is another"):
-        choose_run(again, {"lr": 0.1}, {}, Config)
-    for name, resume, message in (("a/b", False, "'a/b' is not one of a folder"),
-                                  ("..", False, "'..' is not one of a folder"),
-                                  ("c", True, "there is no run 'c' in")):
-        with pytest.raises(ValueError, match=message):
-            choose_run(Words(tmp_path, name, resume), {}, {}, Config)
-
+# ---- the command line ----
 
 def test_a_readers_file_runs_by_hand(monkeypatch):
     monkeypatch.setattr(module, "by_hand", lambda: True)

@@ -1,7 +1,7 @@
 """Train a model: the main job. From a text and nothing else to a model that writes.
 
-First what a run is: a Config, and presets that fill it in. Then one training step, an evaluation,
-and the loop: a step, and what came of it. In one process; 07_scale/scale.py has the loop for many.
+What a run is: a Config, and presets that fill it in; a training step; an evaluation; the loop: a
+step, and what came of it. All in one process; 07_scale/scale.py has the loop for many.
 
     python 04_train/train.py --preset tiny
     python 04_train/train.py --preset tiny --resume
@@ -9,14 +9,12 @@ and the loop: a step, and what came of it. In one process; 07_scale/scale.py has
     python 04_train/train.py --preset 1b --plan
 
 Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.json,
-metrics.jsonl, checkpoints/step-000500/, loss.png, report.html. What makes a run safe is runs.py's,
-how gradients become steps optim.py's; more presets and other families of models are
-extras/presets.py's. Next: 05_sample/sample.py.
+metrics.jsonl, checkpoints/step-000500/, loss.png, report.html. Next: 05_sample/sample.py.
 """
 
 import contextlib
 import dataclasses
-import importlib
+import importlib.util
 import math
 import os
 import sys
@@ -43,56 +41,46 @@ import torch.nn.functional as F
 from data import baselines, bits_per_byte, document_start, make_batches, prepare, token_bytes
 from gpt import GPTConfig, generate, make_model, random_pick
 from optim import SCHEDULES, clip, describe, learning_rate, make_optimizer
-from runs import (find_run, newest_checkpoint, read_config, restore_state, restore_weights,
-                  run_data, save_checkpoint, start_run, step_of, tensors, write_config)
-
-WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
-
-# What may change when a run goes on: how long it is (which moves the cool-down), how often it
-# reports, what it keeps, how much memory it takes, and where; never what it is.
-MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "save_every", "keep", "device", "compile",
-              "data_dir", "wandb", "by_hand"}
-
+from runs import (WAYS, choose_run, newest_checkpoint, restore_state, restore_weights, run_data,
+                  save_checkpoint, start_run, step_of, tensors, write_config)
 
 # ---- what a run is ----
 
 @dataclass(frozen=True)
 class Config(GPTConfig):
-    """A run, whole: the shape of the model and how it is trained. The same config on the same
-    machine gives the same weights, bit for bit.
-    """
+    """A run, whole. The same config gives the same weights, bit for bit, on the same machine."""
 
     data: tuple = option(("python",), "sources (02_data/extras/corpus.py lists them); "
                                       "of several, NAME:0.3 gives each its share of the windows")
     sampling: str = option("random", "windows from random places, the text cut every seq_len ids "
                            "(stream), or windows that begin with a document (bestfit)",
                            ("random", "stream", "bestfit"))
-    batch_size: int = option(8, "windows in a step, over all micro-batches and processes")
-    micro_batch: int = option(8, "windows at once; less takes less memory, gradients are the same")
-    steps: int = option(350, "optimizer steps; 0: let flops or tokens_per_param say")
-    flops: float = option(0.0, "instead of steps: spend so many FLOPs")
+    batch_size: int = option(8, "windows in a step, over all micro-batches and processes", least=1)
+    micro_batch: int = option(8, "windows at once: fewer take less memory", least=1)
+    steps: int = option(350, "optimizer steps; 0: let flops or tokens_per_param say", least=0)
+    flops: float = option(0.0, "instead of steps: spend so many FLOPs", least=0, most=1e60)
     tokens_per_param: float = option(0.0, "instead of steps: so many tokens for each parameter "
-                                     "outside the embedding table; 20 is Chinchilla's")
+                                     "outside the embedding table; 20 is Chinchilla's", least=0)
     optimizer: str = option("adamw", "of the matrices inside the blocks; AdamW moves the others",
                             ("adamw", "muon"))
-    lr: float = option(6e-3, "peak learning rate of what AdamW moves")
-    muon_lr: float = option(0.02, "peak learning rate of the matrices that Muon moves")
-    momentum: float = option(0.95, "Muon's: how much of the average of the gradients stays")
-    beta2: float = option(0.95, "AdamW's: how much of the average of their squares stays")
+    lr: float = option(6e-3, "peak learning rate of what AdamW moves", least=1e-15)
+    muon_lr: float = option(0.02, "peak learning rate of the matrices that Muon moves", least=1e-15)
+    momentum: float = option(0.95, "Muon's: of the old in its average", least=0, most=0.9999)
+    beta2: float = option(0.95, "AdamW's: of old squares in theirs", least=0, most=0.9999)
     schedule: str = option("wsd", "how the learning rate falls after its warm-up: level and then "
                            "straight down, straight or curved all the way, or for ever slower",
                            SCHEDULES)
-    warmup: int = option(100, "steps over which the learning rate rises from 0")
-    cooldown: float = option(0.5, "wsd: share of the steps over which it falls again")
-    min_lr_share: float = option(0.0, "share of the peak to which it falls; inverse-sqrt has none")
-    weight_decay: float = option(0.1, "of the matrices inside the blocks; the others have none")
-    grad_clip: float = option(1.0, "largest norm of the gradients")
+    warmup: int = option(100, "steps over which the learning rate rises from 0", least=0)
+    cooldown: float = option(0.5, "wsd: share of the steps over which it falls", least=0, most=1)
+    min_lr_share: float = option(0.0, "share of the peak to which it falls", least=0, most=1)
+    weight_decay: float = option(0.1, "of the matrices inside the blocks alone", least=0)
+    grad_clip: float = option(1.0, "largest norm of the gradients", least=1e-15)
     init: str = option("", "a Hugging Face folder: begin with its shape, weights and tokenizer")
-    eval_every: int = option(100, "steps between evaluations on eval_tokens tokens")
-    eval_tokens: int = option(10_000, "validation tokens in an evaluation; the last one takes all")
-    save_every: int = option(200, "steps between checkpoints; each is evaluated, too")
-    keep: int = option(2, "newest checkpoints kept, beside the best one")
-    seed: int = option(0, "of the weights and of the order of the data")
+    eval_every: int = option(100, "steps between evaluations on eval_tokens tokens", least=1)
+    eval_tokens: int = option(10_000, "tokens of an evaluation; the last one takes all", least=2)
+    save_every: int = option(200, "steps between checkpoints; each is evaluated, too", least=1)
+    keep: int = option(2, "newest checkpoints kept, beside the best one", least=1)
+    seed: int = option(0, "of the weights and of the order of the data", least=0)
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
     dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
                         ("float32", "bfloat16", "float16"))
@@ -100,23 +88,11 @@ class Config(GPTConfig):
     data_dir: str = option("data", "where downloads and prepared data are kept")
 
     def __post_init__(self):
-        super().__post_init__()
         names = (self.data,) if isinstance(self.data, str) else tuple(self.data)
         object.__setattr__(self, "data", names)
-        for least, most, names in (
-                (1, 2**31, "batch_size micro_batch eval_every save_every keep"),
-                (2, 2**60, "eval_tokens"), (0, 1, "cooldown min_lr_share"),
-                (0, 0.9999999, "momentum beta2"), (1e-15, 1e9, "lr muon_lr grad_clip"),
-                (0, 1e60, "steps flops tokens_per_param warmup seed weight_decay")):
-            for name in names.split():
-                if not least <= getattr(self, name) <= most:  # which is so for nan, too
-                    raise ValueError(f"{name} is {getattr(self, name)}, but must be a number from "
-                                     f"{least:g} to {most:g}")
-        for field in dataclasses.fields(self):
-            known, value = field.metadata.get("choices"), getattr(self, field.name)
-            if known and value not in known:
-                raise ValueError(f"{field.name} is {value!r}, but must be one of "
-                                 f"{', '.join(known)}")
+        super().__post_init__()
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"data is {names}, but must be names of sources")
         if not any(getattr(self, way) for way in WAYS):
             raise ValueError("steps is 0, but must be at least 1, or flops or tokens_per_param say "
                              "how many")
@@ -134,9 +110,6 @@ class Config(GPTConfig):
     def objective(self, model):
         """What training makes small: a function of (inputs, targets) that gives (B, T) nats."""
         return torch.compile(model.loss) if self.compile else model.loss
-
-    def to_json(self):
-        return dataclasses.asdict(self)
 
 
 # ---- presets: one ladder, from minutes on a laptop to a billion parameters ----
@@ -208,8 +181,7 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
         watch = extra("watch")
         where = watch.first_bad(model, inputs, targets, config) if watch else "unknown"
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
-                         f"{where}. Stopped before it could spoil a checkpoint. A new run with a "
-                         "lower --lr may help")
+                         f"{where}. Stopped before it is saved; perhaps --lr is too high")
     for group in optimizer.param_groups:
         group["lr"] = group["scale"] * learning_rate(step, config)
     optimizer.step()
@@ -225,13 +197,12 @@ def score(model, ids, spans=None, batch_size=32, rank=0, world=1):  # exercise
     1, 2, ... N - 1; 0 where no window scores them.
 
     ids: (N,), an array or Ids: only slices of it are read. spans: [(start, skip), ...], a window
-    each: it reads T = seq_len ids from `start` on and predicts the id after each, of which the
-    first `skip` are left out. The last window may stick out over the end, and is filled up with any
-    id. By default windows lie side by side, none is left out: (0, 0), (T, 0), (2 T, 0) ... up to
-    the last with something to predict. model.loss() gets `batch_size` windows at a time.
-    Process `rank` of `world` does spans rank, rank + world ...; the sum over them is the result.
-    All must call the model equally often, since it may be divided over them: one that has too few
-    windows takes the first one again, and leaves it out.
+    each, which reads T = seq_len ids from `start` on and predicts the id after each; the first
+    `skip` predictions are left out. A window that sticks out over the end is filled up with any id.
+    By default windows lie side by side: (0, 0), (T, 0), (2 T, 0) ..., the last with something to
+    predict. model.loss() gets `batch_size` windows at a time. Process `rank` of `world` does spans
+    rank, rank + world ...: results add up. All must call the model equally often, since it may be
+    divided over them: one with too few windows takes the first again, and leaves it out.
     """
     T, device, nats = model.config.seq_len, model.embed.weight.device, np.zeros(len(ids) - 1)
     spans = [(start, 0) for start in range(0, len(nats), T)] if spans is None else spans
@@ -277,12 +248,7 @@ def sample(model, tokenizer, n_tokens=64):
 
 def extra(name):
     """A module of extras/, or None where that was not copied."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        return None
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 def train(config, folder, data):
@@ -336,10 +302,10 @@ def train(config, folder, data):
 
 def pace(step, made, seconds, mean, loader, config):
     """How it goes, in a line: of the steps so far `made` took `seconds`."""
-    epochs, rate = ", ".join(f"{n:.2f}" for n in loader.epochs()), made / seconds
-    return (f"step {step}/{config.steps}  loss {mean:.3f}  epoch {epochs}  "
-            f"{rate * config.batch_size * config.seq_len:,.0f} tokens/s  "
-            f"{duration((config.steps - step) / rate)} left")
+    rate, epochs = made / seconds, ", ".join(f"{n:.2f}" for n in loader.epochs())
+    tokens, left = rate * config.batch_size * config.seq_len, (config.steps - step) / rate
+    return (f"step {step}/{config.steps}  loss {mean:.3f}  epoch {epochs}  {tokens:,.0f} tokens/s  "
+            f"{duration(left)} left")
 
 
 def table(rows):
@@ -384,41 +350,6 @@ def read_command_line(argv):
     return words, given, presets[words.preset], kind
 
 
-def resumed(folder, given):
-    """The config of a run that goes on, with what the user gave. ValueError if that would make it
-    another run.
-    """
-    config = read_config(folder)
-    new = dataclasses.replace(config, **ways(given) | given)
-    for key in given.keys() - MAY_CHANGE:
-        if getattr(new, key) != getattr(config, key):
-            raise ValueError(f"{folder} was started with {key} {getattr(config, key)}, not "
-                             f"{getattr(new, key)}; that is another run: give it another --name")
-    return new
-
-
-def ways(given):
-    """No length at all, to be filled in, if the user says in any way how long a run is."""
-    return dict.fromkeys(WAYS, 0) if {*WAYS} & {*given} else {}
-
-
-def choose_run(words, given, preset, kind):
-    """(folder, config) of the run to go on with, or (None, config) of a new one."""
-    name = words.name or words.preset
-    if Path(name).name != name or name == "..":
-        raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
-    if words.resume and (folder := find_run(words.runs_dir, name)):
-        return folder, resumed(folder, given)
-    if words.resume and words.name:
-        raise ValueError(f"there is no run {name!r} in {words.runs_dir}/ to resume")
-    if words.resume:
-        print("nothing to resume: a new run")
-    if given.get("init", preset.get("init")) is not None:
-        from starting import adopt  # the shape of a model from elsewhere
-        preset = adopt(words.preset, preset, given)
-    return None, kind(**preset | ways(given) | given)
-
-
 def check(config):
     """ValueError if one process can't train it."""
     choose_device(config.device)
@@ -438,9 +369,8 @@ def opened(argv, world=1, check=check, memory=None):
     (folder, config), length = choose_run(words, *meant), extra("length")
     check(config)
     if words.plan or words.profile:
-        from length import show_plan
         from timing import show_profile
-        show_plan(config, world, memory) if words.plan else show_profile(config)
+        length.show_plan(config, world, memory) if words.plan else show_profile(config)
         yield None
         return
     with contextlib.ExitStack() as held:

@@ -28,14 +28,14 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import Parser, add_options, option, run, track
+from console import Parser, add_options, by_hand, choose_device, option, run, track
 
 import torch
 
 from conversations import begin_ids, end_ids, prompt_ids
 from data import document_start
 from gpt import apply_temperature, generate
-from runs import ModelOptions
+from runs import load_run, newest_run
 
 
 # ---- choosing: what of a distribution is kept ----
@@ -264,6 +264,48 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
     for b, writer in enumerate(writers):
         if not writer.finish:
             yield b, writer.end("length"), writer
+
+
+# ---- options that name a model ----
+
+@dataclass
+class RunOptions:
+    """Options of every command that works with a run."""
+
+    run: str = option("", "a run's name; without one, the run that saved last")
+    checkpoint: str = option("newest", "which one of it: newest, best (it had the fewest "
+                                       "validation bits per byte), or a step")
+    runs_dir: str = option("runs", "where runs are kept")
+    device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
+    by_hand: bool = option(None, "run the versions that are written to be read (default: where a "
+                                 "file of them is your own)")
+
+    def plain(self):
+        """Whether the plain versions are to run."""
+        return by_hand() if self.by_hand is None else self.by_hand
+
+    def load(self):
+        """(folder, model, tokenizer, config, step) of the run that is meant."""
+        folder = newest_run(self.runs_dir, self.run)
+        return folder, *load_run(folder, choose_device(self.device), self.checkpoint, self.plain())
+
+
+@dataclass
+class ModelOptions(RunOptions):
+    """Options of a command that works with any model, from here or elsewhere."""
+
+    weights: str = option("", "a Hugging Face folder, read instead of a run")
+
+    def load(self):
+        """(folder, model, tokenizer, config, step); of a Hugging Face folder step is None."""
+        if not self.weights:
+            return super().load()
+        if self.run or self.checkpoint != "newest":
+            of_a_run = f"--run {self.run}" if self.run else f"--checkpoint {self.checkpoint}"
+            raise ValueError(f"{of_a_run} and --weights {self.weights}: give one of them")
+        from weights import open_model
+        model, tokenizer = open_model(self.weights, choose_device(self.device), self.plain())
+        return self.weights, model, tokenizer, model.config, None
 
 
 # ---- the command line ----

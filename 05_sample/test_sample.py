@@ -11,7 +11,7 @@ import torch
 
 from bpe import Tokenizer
 from gpt import GPT, GPTConfig
-from runs import save_checkpoint, start_run, tensors
+from runs import as_json, save_checkpoint, start_run, tensors
 from sample import (Picker, Sampling, TextStream, Writer, distribution, draw, held_back, main,
                     min_p, penalise, start_of, stream, top_k, top_p)
 from train import Config
@@ -306,7 +306,7 @@ def runs(tmp_path):
     for name in ("old", "new"):
         folder = start_run(tmp_path, name)
         (folder / "config.json").write_text(json.dumps(
-            config.to_json() | {"data_hash": "", "data_folders": []}))
+            as_json(config) | {"data_hash": "", "data_folders": []}))
         tokenizer.save(folder / "tokenizer.json")
         save_checkpoint(folder, 7, tensors(GPT(config.gpt(tokenizer.vocab_size))), {})
         time.sleep(0.01)

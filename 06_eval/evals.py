@@ -28,7 +28,8 @@ from console import Parser, add_options, option, read_text, run
 import numpy as np
 
 from data import baselines, bits_per_byte, document_start, token_bytes
-from runs import RunOptions, run_data
+from runs import run_data
+from sample import RunOptions
 from train import score, table
 
 

@@ -179,8 +179,8 @@ def test_equals_one_process(stage, optimizer, config, world):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_equals_data_parallel_bit_for_bit(optimizer):
-    """Two ranks add the same two numbers, in whatever order: ZeRO-1 is data parallel, to the last bit. The
-    norms differ in what is rounded when, so nothing is clipped.
+    """Two ranks add the same two numbers, in whatever order: ZeRO-1 is data parallel, to the last
+    bit. The norms differ in what is rounded when, so nothing is clipped.
     """
     def work(rank):
         one, other = random_model(SMALL), random_model(SMALL)

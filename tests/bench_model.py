@@ -31,9 +31,8 @@ from machine import keep_freed_memory, matmul_peak
 from optim import make_optimizer
 from presets import FullConfig as Config
 from quant import pack
-from runs import ModelOptions
 from train import train_step
-from sample import start_of
+from sample import ModelOptions, start_of
 from weights import read_model
 
 # Six layers of a GPT-2 that a laptop can train.

@@ -25,8 +25,8 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
                  "heads", "huggingface", "weights", "presets", "length", "beside", "metrics",
                  "watch", "report", "page", "timing", "starting", "curves", "ladder", "export",
-                 "good_go", "lookup", "quant", "figures", "ranks", "precision", "recompute", "plan",
-                 "simulate", "timeline", "fsdp", "selftest", "launch"]
+                 "good_go", "export", "lookup", "quant", "figures", "ranks", "precision",
+                 "recompute", "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 
 def exercises(source):

@@ -19,7 +19,7 @@ from bpe import Tokenizer
 from console import by_hand
 from gpt import make_model
 from train import Config
-from runs import save_checkpoint, start_run, tensors
+from runs import as_json, save_checkpoint, start_run, tensors
 
 # Each file of the spine, and a command of its own that needs its exercises.
 SPINE = {"bpe": ("01_tokenizer", ["show", "spam"]), "data": ("02_data", ["folder:texts"]),
@@ -45,7 +45,7 @@ def course(tmp_path):
     tokenizer.save(course / "tokenizer.json")
     run = start_run(course / "runs", "tiny")
     (run / "config.json").write_text(json.dumps(
-        config.to_json() | {"data_hash": "", "data_folders": []}))
+        as_json(config) | {"data_hash": "", "data_folders": []}))
     tokenizer.save(run / "tokenizer.json")
     save_checkpoint(run, 7, tensors(make_model(config.gpt(tokenizer.vocab_size))), {})
     return course

@@ -22,7 +22,7 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import Parser, option, run
+from console import Parser, check_options, option, run
 
 import torch
 import torch.nn.functional as F
@@ -46,31 +46,21 @@ class FamilyConfig:
 
     positions: str = option("rope", "position encoding: vectors added to the embeddings, or RoPE, "
                             "which rotates queries and keys", ("learned", "sinusoidal", "rope"))
-    rope_base: float = option(10000.0, "RoPE: how slow the slowest pair turns")
+    rope_base: float = option(10000.0, "RoPE: how slow the slowest pair turns", least=1e-9)
     norm: str = option("rmsnorm", "LayerNorm also takes the mean away", ("layernorm", "rmsnorm"))
-    norm_eps: float = option(1e-6, "keeps the norm of zeros finite")
+    norm_eps: float = option(1e-6, "keeps the norm of zeros finite", least=1e-30)
     gains: bool = option(False, "norms have parameters")
     embed_norm: bool = option(True, "a norm after the embedding")
     qk_norm: bool = option(True, "a norm, without parameters, on every query and key")
     activation: str = option("relu2", "the MLP's", tuple(ACTIVATIONS))
     bias: bool = option(False, "matrices and LayerNorms add a vector")
     tied: bool = option(False, "the head is the embedding table")
-    softcap: float = option(15.0, "no logit is further from 0 than this; 0: no cap")
-    ngrams: int = option(0, "also look up the last 2, 3, ... so many ids together; 0: don't")
-    ngram_rows: int = option(8192, "rows for the n-grams of each length, found by hashing")
+    softcap: float = option(15.0, "no logit is further from 0 than this; 0: no cap", least=0)
+    ngrams: int = option(0, "also look up the last 2, 3, ... so many ids together", least=0)
+    ngram_rows: int = option(8192, "rows for the n-grams of each length, found by hashing", least=1)
 
     def __post_init__(self):
-        for field in fields(FamilyConfig):
-            value, kind = getattr(self, field.name), field.type
-            if type(value) is not kind and not (kind is float and type(value) is int):
-                raise ValueError(f"{field.name} is {value!r}, but must be of type {kind.__name__}")
-            if field.metadata["choices"] and value not in field.metadata["choices"]:
-                raise ValueError(f"{field.name} is {value!r}, but must be one of "
-                                 f"{', '.join(field.metadata['choices'])}")
-            optional = field.name in ("softcap", "ngrams")  # 0 for none
-            if kind in (int, float) and not (0 < value < 2**31 or value == 0 and optional):
-                raise ValueError(f"{field.name} is {value}, but must be positive"
-                                 f"{', or 0 for none' if optional else ', and not huge'}")
+        check_options(self)
         if self.ngrams == 1:
             raise ValueError("ngrams is 1, but must be 2 or more: one id has its own embedding")
 

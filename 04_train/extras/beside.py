@@ -26,6 +26,7 @@ from length import cut_off
 from metrics import Log, environment, read_metrics
 from page import page
 from report import draw
+from runs import as_json
 from train import sample
 from watch import Spikes, activation_scales, snapshot, update_ratios
 
@@ -43,7 +44,7 @@ class Beside:
         self.spikes, self.earlier = Spikes(), {}
         if not self.leads:
             return
-        self.log = Log(folder, step, config.to_json(), getattr(config, "wandb", False))
+        self.log = Log(folder, step, as_json(config), getattr(config, "wandb", False))
         for row in read_metrics(folder / "metrics.jsonl"):
             if row.get("loss") is not None:
                 self.spikes.seen(row["loss"])

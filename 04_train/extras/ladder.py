@@ -15,7 +15,7 @@ believes that every token is new.
     python 04_train/extras/ladder.py --flops 2e12 5e12 1.25e13 --optimizer adamw --runs-dir adamw
 
 Every other option is train.py's. Writes a run folder for each point, and ladder.png beside them;
-what is finished is not trained again. Next: export.py.
+what is finished is not trained again. Next: 05_sample/sample.py.
 """
 
 import itertools
@@ -40,8 +40,8 @@ from bpe import Tokenizer
 from budget import count_parameters, flops_per_token
 from curves import COLOURS, apart, label, picture
 from metrics import read_metrics
-from runs import find_run, read_config
-from train import LADDER, Config, resumed
+from runs import find_run, read_config, resumed
+from train import LADDER, Config
 
 RUNGS = list(LADDER)[:4]
 # What losses must share to be compared, and small budgets to have steps. Options come after this.

@@ -11,6 +11,7 @@ from bpe import Tokenizer
 from family import n_parameters
 from ladder import (LEAST, RUNGS, Law, Point, best_split, bootstrap, count, descend, draw, fit,
                     main, middle, misfit, predicted, read_point, report, residuals, same_text)
+from runs import as_json
 from train import PRESETS, Config
 
 PAPER = Law(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
@@ -162,7 +163,7 @@ def fake_training(monkeypatch):
             if key in ladder.SHARED} | {
             "data": (options["--data"],), "steps": round(float(options["--flops"]) / 1e10)})
         (folder / "config.json").write_text(json.dumps(
-            config.to_json() | {"data_hash": "", "data_folders": []}))
+            as_json(config) | {"data_hash": "", "data_folders": []}))
         TOKENIZER.save(folder / "tokenizer.json")
         n = n_parameters(config.gpt(TOKENIZER.vocab_size))
         bits = predicted(n, config.steps * config.batch_size * config.seq_len, PAPER)

@@ -9,7 +9,8 @@ from budget import flops_per_token, training_memory
 from length import (announce, largest_tensor, memory_needed, outside_table, plan, planned_steps,
                     refuse, show_plan, windows_at_once)
 from presets import FullConfig
-from train import Config, choose_run
+from runs import choose_run
+from train import Config
 
 # 20 layers of width 1280: 20 * 12 * 1280^2 in the blocks, 1280 * 53,248 in each table
 BIG = Config(vocab_size=53248, n_layer=20, n_head=10, n_kv_head=10, d_model=1280, d_ff=5120,

@@ -8,7 +8,8 @@ import pytest
 from family import FamilyConfig, n_parameters
 from gpt import GPTConfig
 from presets import ALL, FullConfig, main
-from train import LADDER, MAY_CHANGE, PRESETS, Config, rung
+from runs import MAY_CHANGE, as_json
+from train import LADDER, PRESETS, Config, rung
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -19,7 +20,7 @@ def test_presets_can_be_built(name):
     assert type(shape) is GPTConfig
     assert shape == dataclasses.replace(shape, n_layer=config.n_layer, d_model=config.d_model)
     assert n_parameters(shape) > 0
-    json.dumps(config.to_json())
+    json.dumps(as_json(config))
 
 
 def test_ladder():

@@ -31,8 +31,7 @@ import numpy as np
 import torch
 
 from gpt import apply_temperature, attention_weights, causal_mask
-from runs import ModelOptions
-from sample import min_p, start_of, top_k, top_p
+from sample import ModelOptions, min_p, start_of, top_k, top_p
 
 MOST = 40  # tokens that a picture can name
 N_BARS = 30

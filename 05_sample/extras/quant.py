@@ -41,7 +41,8 @@ from torch import nn
 from budget import cache_bytes
 from data import bits_per_byte, token_bytes
 from gpt import generate
-from runs import ModelOptions, run_data
+from runs import run_data
+from sample import ModelOptions
 from train import score
 
 KINDS = ("float32", "bfloat16", "int8")

@@ -13,7 +13,7 @@ from figures import (choices, draw_attention, draw_choices, entropies, label, lo
                      read, recorded, sharpest)
 from gpt import GPT, GPTConfig
 from train import Config
-from runs import save_checkpoint, start_run, tensors
+from runs import as_json, save_checkpoint, start_run, tensors
 
 
 def lively(config):
@@ -132,7 +132,7 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     tokenizer.save(folder / "tokenizer.json")
     config = Config(tokenizer.vocab_size, 16, n_layer=2, d_model=32, d_ff=64)
     (folder / "config.json").write_text(json.dumps(
-        config.to_json() | {"data_hash": "", "data_folders": []}))
+        as_json(config) | {"data_hash": "", "data_folders": []}))
     save_checkpoint(folder, 1, tensors(lively(config.gpt(tokenizer.vocab_size))), {})
     where = ("--runs-dir", str(tmp_path), "--device", "cpu")
     main([*where, "--prompt", "def spam(eggs):\\n"])

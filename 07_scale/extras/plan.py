@@ -33,9 +33,9 @@ from curves import COLOURS, INK, picture
 from family import family_of
 from length import holes, outside_table, planned_steps, windows_at_once
 from presets import ALL as PRESETS, FullConfig as Config
+from runs import WAYS
+from runs import ways as no_length
 from scale import BUCKET_BYTES
-from train import WAYS
-from train import ways as no_length
 
 
 # ---- tables: hardware, what engines divide and send, how quick CPU cores are ----

@@ -1,9 +1,9 @@
 """A run's model as a Hugging Face folder, which transformers loads, and so do many others.
 
-    python 04_train/extras/export.py FOLDER --run tiny
+    python 05_sample/extras/export.py FOLDER --run tiny
 
 Left out: its form, which is 03_model/extras/weights.py's. Reads a run; writes FOLDER. Next:
-05_sample/sample.py.
+lookup.py.
 """
 
 import os
@@ -17,7 +17,7 @@ sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01
 
 from console import Parser, add_options, run
 
-from runs import RunOptions
+from sample import RunOptions
 from weights import export
 
 

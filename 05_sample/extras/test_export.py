@@ -8,7 +8,8 @@ import torch
 from bpe import Tokenizer
 from export import main
 from gpt import GPT
-from runs import ModelOptions, save_checkpoint, start_run, tensors
+from runs import as_json, save_checkpoint, start_run, tensors
+from sample import ModelOptions
 from train import Config
 
 
@@ -18,7 +19,7 @@ def test_export(tmp_path, capsys, fails):
     config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     folder = start_run(tmp_path / "runs", "one")
     (folder / "config.json").write_text(json.dumps(
-        config.to_json() | {"data_hash": "", "data_folders": []}))
+        as_json(config) | {"data_hash": "", "data_folders": []}))
     tokenizer.save(folder / "tokenizer.json")
     for step, val in ((5, 1.0), (7, 2.0)):
         model = GPT(config.gpt(tokenizer.vocab_size), seed=step)
@@ -30,6 +31,8 @@ def test_export(tmp_path, capsys, fails):
     assert "one, step 7" in capsys.readouterr().out
     assert "no run 'two'" in fails(main, tmp_path / "x", "--run", "two", *runs_dir)
     assert "where to export to" in fails(main, "")
+    with pytest.raises(ValueError, match="--checkpoint best and --weights x: give one of them"):
+        ModelOptions(weights="x", checkpoint="best").load()
     _, found, vocabulary, shape, step = ModelOptions(weights=str(tmp_path / "out")).load()
     assert step is None and vocabulary.hash == tokenizer.hash
     assert (shape.n_layer, shape.d_model, shape.seq_len) == (1, 16, 32)
