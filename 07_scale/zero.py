@@ -2,9 +2,9 @@
 
 In data parallel every rank holds the same AdamW averages and computes the same step. It is enough
 that each does so for its own section of the weights and then tells the others (Rajbhandari et al.
-2019, sections 3 and 5). The weights of a bucket lie in one flat tensor, cut in a section for each rank.
-Its gradients are reduce-scattered, so that each rank has the sums of its section; the rank's own
-optimizer, which is that of stage 4, moves it; an all-gather puts the sections together again.
+2019, sections 3 and 5). The weights of a bucket lie in one flat tensor, cut in a section for each
+rank. Its gradients are reduce-scattered, so that each rank has the sums of its section; the rank's
+own optimizer, which is that of stage 4, moves it; an all-gather puts the sections together again.
 AdamW treats each number by itself, so its buckets are cut anywhere. Muon treats a matrix as a
 matrix, so matrices are dealt out whole.
 
