@@ -4,8 +4,8 @@ Every number here is a short formula for the whole family tree, and test_budget.
 the real module: parameters counted, FLOPs counted by PyTorch, activations caught as autograd saves
 them, memory as PyTorch takes it (Muon's: beside length.py). Left out: time and money.
 
-    python 03_model/extras/budget.py --model gpt2-xl llama-7b 1b
-    python 03_model/extras/budget.py --model small --n-kv-head 1 --batch-size 4
+    python 03_model/extras/budget.py --model gpt2-xl llama-7b smollm2-135m
+    python 03_model/extras/budget.py --model gpt2 --n-kv-head 1 --batch-size 4
 
 Prints a column for each model. Next: heads.py.
 """
