@@ -243,6 +243,7 @@ def sample(model, tokenizer, n_tokens=64):
 #   beside     what is recorded and drawn, by way of metrics, watch, report and page
 #   watch      where a NaN began
 #   length     before the first step: the plan, and whether it fits into memory
+# They call budget and machine. console.py calls locks; bpe.py, unless by hand, fast and its pieces.
 # When asked for: starting (--init), timing (--profile), losses (--label-smoothing, --z-loss),
 # presets (other presets and families of models); and what data.py and gpt.py name.
 

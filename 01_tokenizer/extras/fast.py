@@ -27,8 +27,6 @@ import numpy as np
 
 from bpe import SPECIAL_TOKENS, Tokenizer, split_special
 from pieces import PATTERNS, blocks, count_pieces, cut, is_cuttable, piece_finder, uncut
-from workers import in_batches, parallel
-
 
 # ---- training ----
 
@@ -291,9 +289,13 @@ class FastTokenizer(Tokenizer):
         pattern, words = cls([], pattern, special_tokens).pattern, Counter()
         parts = (part for text in texts for part in blocks(text, pattern, 1 << 20))
         parts = track(parts, "counting", size=lambda part: len(part) / 1e6, unit=" MB")
-        for counts in parallel(functools.partial(count_pieces, pattern=pattern),
-                               in_batches(parts, 1 << 20), workers):
-            words.update(counts)
+        if workers == 1:
+            words = count_pieces(parts, pattern)
+        else:
+            from workers import in_batches, parallel
+            for counts in parallel(functools.partial(count_pieces, pattern=pattern),
+                                   in_batches(parts, 1 << 20), workers):
+                words.update(counts)
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
         words = {word.encode(): count for word, count in words.items()}
@@ -324,6 +326,10 @@ class FastTokenizer(Tokenizer):
         """The ids of every text in turn, as encode_array() gives them; `workers` processes share
         the work. Texts are taken as they are needed, a few megabytes ahead.
         """
+        if workers == 1:
+            yield from map(self.encode_array, texts)
+            return
+        from workers import in_batches, parallel
         for batch in parallel(self._encode_batch, in_batches(texts, 1 << 20), workers):
             yield from batch
 

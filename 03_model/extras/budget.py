@@ -4,8 +4,8 @@ Every number here is a short formula for the whole family tree, and test_budget.
 the real module: parameters counted, FLOPs counted by PyTorch, activations caught as autograd saves
 them, memory as PyTorch takes it (Muon's: beside length.py). Left out: time and money.
 
-    python 03_model/extras/budget.py --model gpt2-xl llama-7b 1b
-    python 03_model/extras/budget.py --model small --n-kv-head 1 --batch-size 4
+    python 03_model/extras/budget.py --model gpt2-xl llama-7b smollm2-135m
+    python 03_model/extras/budget.py --model gpt2 --n-kv-head 1 --batch-size 4
 
 Prints a column for each model. Next: heads.py.
 """
@@ -15,6 +15,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
 here = Path(__file__).resolve().parent
@@ -22,9 +23,18 @@ root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
 from console import Parser, add_options, run
-from family import MODELS, FamilyConfig, family_of, model_config
 from gpt import GPTConfig
 from machine import matmul_peak
+
+# What a FamilyConfig says of today's recipe: a run of it needs nothing else of family.py.
+MODERN = SimpleNamespace(positions="rope", norm="rmsnorm", gains=False, embed_norm=True,
+                         qk_norm=True, activation="relu2", bias=False, tied=False, softcap=15.0,
+                         ngrams=0, ngram_rows=8192)
+
+
+def family_of(config):
+    """The FamilyConfig of a GPTConfig, or, of today's recipe, as much of it as is asked here."""
+    return config.family or MODERN
 
 
 def count_parameters(config):  # exercise
@@ -59,8 +69,10 @@ def multiplied_by(config):
     """{"attention": n, "mlp": n, "head": n}: numbers in the matrices by which is multiplied, which
     a head also is if it is the embedding table.
     """
-    family = dataclasses.replace(family_of(config), bias=False, tied=False)
-    counts = count_parameters(dataclasses.replace(config, family=family))
+    if config.family:
+        family = dataclasses.replace(config.family, bias=False, tied=False)
+        config = dataclasses.replace(config, family=family)
+    counts = count_parameters(config)
     return {name: counts[name] for name in ("attention", "mlp", "head")}
 
 
@@ -221,6 +233,7 @@ def column(config, batch_size, peak):
 
 
 def main(argv=None):
+    from family import MODELS, FamilyConfig, model_config
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", choices=MODELS, metavar="NAME",
                         help="rows of family.py's MODELS, which the other options change (default: "

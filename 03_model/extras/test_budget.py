@@ -9,9 +9,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+import budget
 from budget import (activation_bytes, cache_bytes, column, count_parameters, flops_per_token, main,
                     muon_bytes, muon_groups, recomputed_bytes, size, training_memory)
-from family import FAMILIES, MODELS, Norm, family_of, model_config, n_parameters
+from family import FAMILIES, MODELS, MODERN, Norm, family_of, model_config, n_parameters
 from gpt import GPTConfig, KVCache, make_model
 
 SHAPES = {"gqa": GPTConfig(300, 32, 3, 4, 2, 64, 160), "mha": GPTConfig(300, 48, 1, 4, 4, 64, 96),
@@ -57,6 +58,15 @@ def largest_use(profile):
             used += event.nbytes()
             most = max(most, used)
     return most
+
+
+def test_todays_recipe():
+    """Said twice, so that who counts it need not load the family tree."""
+    assert vars(budget.MODERN) == {name: getattr(MODERN, name) for name in vars(budget.MODERN)}
+    for config in SHAPES.values():
+        same = dataclasses.replace(config, family=MODERN)
+        for count in (count_parameters, flops_per_token, partial(training_memory, batch_size=3)):
+            assert count(config) == count(same)
 
 
 @every_config
