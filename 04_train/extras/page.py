@@ -59,8 +59,8 @@ def results(metrics, config):
     found = {}
     scores = [row for row in metrics if row.get(BITS) is not None]
     if scores:
-        found["bits per byte"] = f"{scores[-1][BITS]:.3f}"
-        found["bits per byte"] += "" if "baselines" in scores[-1] else " so far"
+        so_far = "" if "baselines" in scores[-1] else " so far"
+        found["bits per byte"] = f"{scores[-1][BITS]:.3f}{so_far}"
     losses, tokens, seconds, parameters = (
         column(metrics, key)[0] for key in ("loss", "tokens", "seconds", "parameters"))
     if len(losses):
@@ -94,10 +94,7 @@ def differing(runs):
 
 def text(value):
     """Any value as HTML that shows it and does nothing else."""
-    if isinstance(value, list):
-        value = " ".join(map(str, value))
-    value = f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
-    return html.escape(value)
+    return html.escape("-" if value is None else str(value))
 
 
 def section(title, content, kind="wide"):
