@@ -128,10 +128,10 @@ def draw_validation(axes, runs):
         axes.plot(*column([row for row in metrics if row not in ends], "step", BITS), ".-",
                   color=color)
         axes.plot(*column(ends, "step", BITS), "*", color=color, ms=9)
-    if len(runs) == 1 and ends:  # several may have been measured on several texts
-        others = numbers(ends[-1]["baselines"])
-        for i, name in enumerate(sorted(others, key=others.get, reverse=True), 1):
-            axes.axhline(others[name], color=f"C{i}", lw=1, ls="--", label=name)
+    # Several runs may have been measured on several texts.
+    others = numbers(ends[-1]["baselines"]) if len(runs) == 1 and ends else {}
+    for i, name in enumerate(sorted(others, key=others.get, reverse=True), 1):
+        axes.axhline(others[name], color=f"C{i}", lw=1, ls="--", label=name)
         axes.legend(bbox_to_anchor=(1, 0.5))
 
 

@@ -194,7 +194,7 @@ def test_same_text(fake_training, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_goes_on_where_it_was_stopped(fake_training, tmp_path, capsys, fails):
+def test_it_goes_on_where_it_was_stopped(fake_training, tmp_path, capsys, fails, monkeypatch):
     arguments = ["--data", "x", "--flops", "3e12", "1e12", "--runs-dir", str(tmp_path)]
     main(arguments)
     assert "stopped; the same command goes on" in capsys.readouterr().out
@@ -208,6 +208,9 @@ def test_it_goes_on_where_it_was_stopped(fake_training, tmp_path, capsys, fails)
     main(arguments)
     assert len(fake_training) == 9, "nothing is left to train"
     assert "data ('x',), not ('y',)" in fails(main, "--data", "y", *arguments[2:])
+    for alpha in (-0.1, 6.0):
+        monkeypatch.setattr(ladder, "fit", lambda rows: PAPER._replace(alpha=alpha))
+        assert "no law fits these 8 points" in fails(main, *arguments)
 
 
 def test_wrong_input_gets_one_line(fake_training, tmp_path, fails):
