@@ -38,7 +38,7 @@ import torch.nn.functional as F
 import train
 from bpe import Tokenizer
 from budget import count_parameters, flops_per_token
-from curves import COLOURS, apart, label, picture
+from curves import COLOURS, INK, picture
 from metrics import read_metrics
 from runs import find_run, read_config, resumed
 from train import LADDER, Config
@@ -243,39 +243,25 @@ def climb(rungs, budgets, runs_dir, options):
 
 # ---- what came of it ----
 
-def count(n):
-    """A number as a person says it: 1.23M."""
-    for unit in ("", "k", "M", "B"):
-        if n < 999.5:
-            break
-        n /= 1000
-    else:
-        unit = "T"
-    return f"{n:.3g}{unit}"
-
-
 def report(points, law, ranges):
     """Lines that show the points, the law, how far it can be trusted, and what it recommends.
 
     points: {(rung, budget): Point}; ranges: {"alpha": (low, high), ...}.
     """
-    yield (f"{'rung':10}{'N':>8}{'D':>8}{'FLOPs':>10}{'6 N D':>10}{'loss':>9}{'the law':>9}")
+    yield f"{'rung':10}{'N':>9}{'D':>9}{'FLOPs':>10}{'6 N D':>10}{'loss':>9}{'the law':>9}"
     for (rung, _), p in points.items():
-        yield (f"{rung:10}{count(p.n):>8}{count(p.d):>8}{p.flops:10.2g}{6 * p.n * p.d:10.2g}"
+        yield (f"{rung:10}{p.n:9.3g}{p.d:9.3g}{p.flops:10.2g}{6 * p.n * p.d:10.2g}"
                f"{p.loss:9.4f}{predicted(p.n, p.d, law):9.4f}")
     yield (f"\nL = {law.E:.3f} + {law.A:.3g} / N^{law.alpha:.3g} + {law.B:.3g} / D^{law.beta:.3g} "
            "bits per byte")
     yield (f"through other draws of these {len(points)} points, four times in five: " + ", ".join(
         f"{name} {low:.2g} to {high:.2g}" for name, (low, high) in ranges.items()))
-    if min(law.alpha, law.beta) <= 0:
-        yield "By this law more is worse, so it is none: give more budgets, or larger ones."
-        return
     sizes = [p.n for p in points.values()]
-    yield f"\n{'budget':10}{'best N':>8}{'D':>8}{'D / N':>8}{'loss':>9}   where 6 N D is the budget"
+    yield f"\n{'budget':10}{'best N':>9}{'D':>9}{'D / N':>8}{'loss':>9}   where 6 N D is the budget"
     for budget in sorted({budget for _, budget in points}):
         n, d = best_split(budget, law)
         outside = "" if min(sizes) <= n <= max(sizes) else "   outside the rungs: a guess"
-        yield (f"{budget:<10.2g}{count(n):>8}{count(d):>8}{d / n:8.3g}{predicted(n, d, law):9.4f}"
+        yield (f"{budget:<10.2g}{n:9.3g}{d:9.3g}{d / n:8.3g}{predicted(n, d, law):9.4f}"
                + outside)
     yield f"the best N grows as the budget to the {law.beta / (law.alpha + law.beta):.2f}"
 
@@ -286,27 +272,22 @@ def draw(points, law, ranges, path):
     all_flops = [6 * p.n * p.d for p in points.values()]
     low, high = min(all_flops) / 1.5, max(all_flops) * 1.5
     flops = torch.logspace(math.log10(low), math.log10(high), 100, dtype=torch.float64)
-    lines = []  # (what it is called, its losses, its colour)
     for rung, colour in zip(dict.fromkeys(rung for rung, _ in points), COLOURS):
         own = [p for (name, _), p in points.items() if name == rung]
-        axes.plot([6 * p.n * p.d for p in own], [p.loss for p in own], "o", color=colour, ms=6)
         n = own[0].n
-        lines.append((f"{rung}, {count(n)}", predicted(n, flops / (6 * n), law), colour))
-    if min(law.alpha, law.beta) > 0:
-        lines.append(("the best N", predicted(*best_split(flops, law), law), "0.3"))
-    bottom, top = axes.get_ylim()
-    places = apart([float(losses[-1]) for _, losses, _ in lines], (top - bottom) / 18)
-    for (name, losses, colour), place in zip(lines, places):
-        axes.plot(flops, losses, color=colour, lw=1.2, ls="--" if name == "the best N" else "-")
-        label(axes, high, place, f"  {name}", colour)
-    axes.set(xscale="log", xlim=(low, high), xlabel="6 N D, FLOPs")
-    axes.set(ylabel="validation bits per byte")
+        axes.plot([6 * p.n * p.d for p in own], [p.loss for p in own], "o", color=colour, ms=6)
+        axes.plot(flops, predicted(n, flops / (6 * n), law), color=colour, lw=1.2,
+                  label=f"{rung}, {n / 1e6:,.3g}M")
+    axes.plot(flops, predicted(*best_split(flops, law), law), color=INK, lw=1.2, ls="--",
+              label="the best N")
+    said = ", ".join(f"{name} {a:.2g} to {b:.2g}" for name, (a, b) in ranges.items())
+    axes.set(xscale="log", xlim=(low, high), xlabel="6 N D, FLOPs",
+             ylabel="validation bits per byte")
     axes.set_title(f"L = {law.E:.2f} + {law.A:.3g} / N$^{{{law.alpha:.2f}}}$ + "
-                   f"{law.B:.3g} / D$^{{{law.beta:.2f}}}$", loc="left", fontsize=11)
-    axes.set_title(f"{len(points)} runs; " + ", ".join(
-        f"{name} {a:.2g} to {b:.2g}" for name, (a, b) in ranges.items()), loc="right", fontsize=9,
-        color="0.4")
+                   f"{law.B:.3g} / D$^{{{law.beta:.2f}}}$;  {len(points)} runs: {said}", loc="left",
+                   fontsize=10)
     axes.grid(axis="y", color="0.92")
+    axes.legend(loc="upper right", frameon=False)
     figure.savefig(path, dpi=120)
 
 
@@ -330,7 +311,8 @@ def main(argv=None):
     points = {key: read_point(folder) for key, folder in folders.items()}
     rows = [point[:3] for point in points.values()]
     law = fit(rows)
-    if max(law.alpha, law.beta) > 5:  # a power that high is a cliff: it fits one point, not a law
+    # Below 0 more would be worse; a power above 5 is a cliff: it fits one point, and is no law.
+    if not all(0 < power < 5 for power in (law.alpha, law.beta)):
         raise ValueError(f"no law fits these {len(rows)} points (alpha {law.alpha:.3g}, beta "
                          f"{law.beta:.3g}): give more budgets, or larger ones")
     others = bootstrap(rows, law)

@@ -21,12 +21,10 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import duration, write_safely
+from console import duration, read_text, write_safely
 from metrics import read_metrics
 from report import BITS, column, evenly, numbers, picture, smooth
 
-COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f",
-          "#bcbd22", "#17becf")  # matplotlib's C0 to C9, in which picture() draws
 STYLE = """
 :root { color-scheme: light dark; --soft: #8883; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
@@ -56,27 +54,15 @@ i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin
 
 # ---- what there is to say of a run ----
 
-def read_config(folder):
-    """What config.json of a run's folder says, {} if there is none; it need not be one of today's.
-    """
-    path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not the config of a run, but a {type(config).__name__}")
-    return config
-
-
 def results(metrics, config):
     """What came of a run, {name: text}; of one that is not at its end, so far."""
     found = {}
     scores = [row for row in metrics if row.get(BITS) is not None]
     if scores:
-        found["bits per byte"] = f"{scores[-1][BITS]:.3f}"
-        found["bits per byte"] += "" if "baselines" in scores[-1] else " so far"
-    losses, tokens, seconds = (column(metrics, key)[0] for key in ("loss", "tokens", "seconds"))
+        so_far = "" if "baselines" in scores[-1] else " so far"
+        found["bits per byte"] = f"{scores[-1][BITS]:.3f}{so_far}"
+    losses, tokens, seconds, parameters = (
+        column(metrics, key)[0] for key in ("loss", "tokens", "seconds", "parameters"))
     if len(losses):
         found["training loss"] = f"{smooth(losses)[-1]:.3f}"
     step = max((row["step"] for row in metrics), default=0)
@@ -88,16 +74,14 @@ def results(metrics, config):
         found["time in steps"] = duration(seconds[-1])
     if len(tokens) and len(seconds) and seconds[-1]:
         found["tokens a second"] = f"{tokens[-1] / seconds[-1]:,.0f}"
-    parameters = column(metrics, "parameters")[0]
     if len(parameters):
         found["parameters"] = f"{parameters[-1]:,.0f}"
-    spikes = sum(bool(row.get("spike")) for row in metrics)
-    return found | ({"spikes": f"{spikes:,}"} if spikes else {})
+    return found
 
 
-def environments(metrics):
-    """On what a run ran, each time that it started or went on; [{}] if it has not said."""
-    return [row["environment"] for row in metrics if row.get("environment")] or [{}]
+def environment(metrics):
+    """On what a run ran when it last started or went on; {} if it has not said."""
+    return next((row["environment"] for row in metrics[::-1] if row.get("environment")), {})
 
 
 def differing(runs):
@@ -110,10 +94,7 @@ def differing(runs):
 
 def text(value):
     """Any value as HTML that shows it and does nothing else."""
-    if isinstance(value, list):
-        value = " ".join(map(str, value))
-    value = f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
-    return html.escape(value)
+    return html.escape("-" if value is None else str(value))
 
 
 def section(title, content, kind="wide"):
@@ -158,26 +139,25 @@ def one(metrics, config):
     """What a page says of a single run, beneath its name."""
     ends = [row for row in metrics if "baselines" in row]
     others = numbers(ends[-1]["baselines"] | {"this model": ends[-1].get(BITS)}) if ends else {}
-    starts = [row["step"] for row in metrics if "environment" in row]
-    went_on = ", ".join(f"{step:,}" for step in starts[1:])
     cards = "".join(f"<div><b>{text(value)}</b><span>{name}</span></div>"
                     for name, value in results(metrics, config).items())
     return (f"<div class=cards>{cards}</div>{curves([metrics])}"
             + section("Bits per byte of the validation text", bars(others), "bars")
             + section("What it wrote", samples(metrics, 6), "samples")
             + section("Config", table({k: [v] for k, v in config.items()}), "columns")
-            + section("Where it ran", table({k: [v] for k, v in environments(metrics)[-1].items()})
-                      + (f"<p>It went on after step {went_on}.</p>" if went_on else "")))
+            + section("Where it ran", table({k: [v] for k, v in environment(metrics).items()})))
 
 
 def several(runs):
     """What a page says of {name: (metrics, config)}, beneath the title."""
+    from matplotlib.colors import to_hex
+
     metrics, configs = zip(*runs.values())
-    heads = [f"<i style='background:{COLORS[i % len(COLORS)]}'></i>{text(name)}"
-             for i, name in enumerate(runs)]
+    heads = [f"<i style='background:{to_hex(f'C{i}')}'></i>{text(name)}"
+             for i, name in enumerate(runs)]  # in the colours of the curves
     found = [results(*run) for run in runs.values()]
     names = dict.fromkeys(name for each in found for name in each)
-    different = differing(configs) | differing([environments(rows)[-1] for rows in metrics])
+    different = differing(configs) | differing(list(map(environment, metrics)))
     wrote = [samples(rows, 3) for rows in metrics]
     columns = "".join(f"<div><b>{head}</b>{each}</div>" for head, each in zip(heads, wrote))
     return (f"{' &emsp; '.join(heads)}{curves(metrics)}"
@@ -189,13 +169,15 @@ def several(runs):
 def page(folders, path):
     """Write the page of the runs in `folders`. ValueError if one is no run, or none has begun."""
     folders = [Path(folder) for folder in folders]
-    for folder in folders:
-        if not (folder / "metrics.jsonl").exists():
-            raise ValueError(f"{folder} is not a run: it has no metrics.jsonl")
     names = [folder.resolve().name for folder in folders]
     names = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
-    runs = {name: (read_metrics(folder / "metrics.jsonl"), read_config(folder))
-            for name, folder in zip(names, folders)}
+    runs = {}
+    for name, folder in zip(names, folders):
+        if not (folder / "metrics.jsonl").exists():
+            raise ValueError(f"{folder} is not a run: it has no metrics.jsonl")
+        config = folder / "config.json"  # of any version, or none: it is only shown
+        config = json.loads(read_text(config)) if config.exists() else {}
+        runs[name] = read_metrics(folder / "metrics.jsonl"), config
     title = text(", ".join(runs))
     body = one(*runs[names[0]]) if len(runs) == 1 else several(runs)
     write_safely(path, (

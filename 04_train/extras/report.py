@@ -29,10 +29,11 @@ import numpy as np
 from metrics import read_metrics
 
 BITS = "val_bits_per_byte"
-WIDTH = 11  # inches
 STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.xmargin": 0.02, "axes.spines.top": False,
-         "axes.spines.right": False, "text.parse_math": False,  # a "$" in a name is a "$"
-         "svg.fonttype": "none", "svg.hashsalt": "report"}  # the same curves give the same bytes
+         "axes.spines.right": False, "legend.loc": "center left", "legend.fontsize": 8,
+         "legend.frameon": False, "text.parse_math": False,  # a "$" in a name is a "$"
+         "path.simplify_threshold": 0.5, "svg.fonttype": "none",
+         "svg.hashsalt": "report"}  # the same curves give the same bytes
 
 
 # ---- curves ----
@@ -76,30 +77,6 @@ def throughput(steps, tokens, seconds, most=100):  # exercise
     return np.array(rates, float).reshape(-1, 2).T
 
 
-def thin(x, y, most=400):
-    """A curve of at most `most` points that looks like that of all: its ends, and of each stretch
-    the lowest and the highest, so that no spike is lost.
-    """
-    if len(x) <= most:
-        return x, y
-    stretches = np.array_split(np.arange(len(x)), (most - 2) // 2)
-    kept = np.unique([0, len(x) - 1, *(s[y[s].argmin()] for s in stretches),
-                      *(s[y[s].argmax()] for s in stretches)])
-    return x[kept], y[kept]
-
-
-def spread(places, gap, top):
-    """Places of labels, rising, moved apart until no two are nearer than `gap`: first up, and what
-    is then above `top` down again.
-    """
-    moved = []
-    for place in places:
-        moved.append(max(place, moved[-1] + gap) if moved else place)
-    for i in reversed(range(len(moved))):
-        moved[i] = min(moved[i], top if i == len(moved) - 1 else moved[i + 1] - gap)
-    return moved
-
-
 def numbers(values):
     """{name: number} of a row's field, which may be missing, without what is no number."""
     return {name: value for name, value in (values or {}).items()
@@ -114,22 +91,24 @@ def evenly(items, most):
 
 # ---- panels: each draws its curve of [(colour, metrics)], one run or several ----
 
-def draw_smoothed(axes, runs, *keys, size=1):
-    """Smoothed curves of keys[1] over keys[0] / size; of a run that is alone, what they smooth too.
-    """
+def logarithmic(axes):
+    """Powers of ten, and two and five times them, as plain numbers at the left of a panel."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log", subs=[])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def draw_smoothed(axes, runs, *keys):
+    """Smoothed curves of keys[1] over keys[0]; of a run that is alone, what they smooth too."""
     for color, metrics in runs:
         x, y = column(metrics, *keys)
         steps = max(10, len(y) / 100)
-        calm = smooth(y.tolist(), 1 - 1 / steps)  # a list is read faster than an array
-        axes.plot(*thin(x / size, calm), color=color)
+        axes.plot(x, smooth(y.tolist(), 1 - 1 / steps), color=color)  # a list is read faster
         if len(runs) == 1 and len(x):
-            axes.plot(*thin(x / size, y, 1000), color=color, alpha=0.3, lw=0.7)
-            # One wild step must not flatten all others.
-            ends = np.percentile(y, [0.5, 99.5])
-            low, high = min(calm.min(), ends[0]), max(calm.max(), ends[1])
-            room = 0.05 * (high - low)
-            if axes.get_yscale() == "linear" and room:
-                axes.set_ylim(low - room, high + room)
+            y = y.clip(max=np.percentile(y, 99.5))  # one wild step must not flatten all others
+            axes.plot(x, y, color=color, alpha=0.3, lw=0.7)
 
 
 def draw_loss(axes, runs):
@@ -138,49 +117,34 @@ def draw_loss(axes, runs):
     x, y = column([row for row in runs[0][1] if row.get("spike")], "step", "loss")
     if len(runs) == 1 and len(x):
         axes.plot(x, y.clip(max=axes.get_ylim()[1]), "v", color="C3", ms=5, clip_on=False)
-        axes.set_title(f"training loss, nats a token; {len(x)} spike{'s' * (len(x) > 1)}")
-
-
-def label(axes, places, colors={}):
-    """Names at the right of a panel, each where it is in {name: y} or as near as there is room;
-    of many, some.
-    """
-    bottom, _ = axes.get_ylim()
-    to_share = axes.transData + axes.transAxes.inverted()
-    names = evenly(sorted(places, key=places.get), 9)
-    shares = [to_share.transform((1, max(places[name], bottom)))[1] for name in names]
-    line = 0.14 * axes.figure.dpi / axes.bbox.height  # of text, 0.14 inches
-    for name, share in zip(names, spread(shares, line, 1.0)):
-        axes.annotate(name, (1, share), (4, 0), xycoords="axes fraction", va="center", fontsize=8,
-                      textcoords="offset points", color=colors.get(name, "0.5"))
+        axes.set_title(f"training loss, nats a token; spikes: {len(x)}")
 
 
 def draw_validation(axes, runs):
     """A line for the evaluations on a part of the text; a star for the last one, on all of it."""
     axes.set(title="validation, bits a byte")
-    others = {}
     for color, metrics in runs:
-        x, y = column([row for row in metrics if "baselines" not in row], "step", BITS)
-        axes.plot(*thin(x, y), "o-" if len(x) < 30 else "-", color=color, ms=3)
-        for row in metrics:
-            if "baselines" in row:
-                axes.plot(*column([row], "step", BITS), "*", color=color, ms=9)
-                others |= numbers(row["baselines"])
-    if len(runs) == 1:  # several may have been measured on several texts
-        for place in others.values():
-            axes.axhline(place, color="0.6", lw=0.8, ls="--")
-        label(axes, others)
+        ends = [row for row in metrics if "baselines" in row]
+        axes.plot(*column([row for row in metrics if row not in ends], "step", BITS), ".-",
+                  color=color)
+        axes.plot(*column(ends, "step", BITS), "*", color=color, ms=9)
+    # Several runs may have been measured on several texts.
+    others = numbers(ends[-1]["baselines"]) if len(runs) == 1 and ends else {}
+    for i, name in enumerate(sorted(others, key=others.get, reverse=True), 1):
+        axes.axhline(others[name], color=f"C{i}", lw=1, ls="--", label=name)
+        axes.legend(bbox_to_anchor=(1, 0.5))
 
 
 def draw_rate(axes, runs):
     axes.set(title="learning rate")
     for color, metrics in runs:
-        axes.plot(*thin(*column(metrics, "step", "lr")), color=color)
+        axes.plot(*column(metrics, "step", "lr"), color=color)
     axes.set_ylim(0)
 
 
 def draw_norm(axes, runs):
-    axes.set(title="gradient norm", yscale="log")
+    axes.set(title="gradient norm")
+    logarithmic(axes)
     draw_smoothed(axes, runs, "step", "grad_norm")
 
 
@@ -192,62 +156,39 @@ def draw_throughput(axes, runs):
 
 
 def draw_over_time(axes, runs):
-    most = max(column(metrics, "seconds").max(initial=0) for _, metrics in runs)
-    size, unit = next(unit for unit in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
-                      if most >= 2 * unit[0] or unit[0] == 1)
-    axes.set(title=f"training loss over {unit}")
-    draw_smoothed(axes, runs, "seconds", "loss", size=size)
+    axes.set(title="training loss over seconds")
+    draw_smoothed(axes, runs, "seconds", "loss")
 
 
 def draw_parts(axes, runs, key):
-    """Of rows of {part of the model: number} a curve for each part, from the first, dark, to the
-    last, light; of several runs the median over the parts.
+    """Of rows of {part of the model: number} of one run a curve for each part, from the first,
+    dark, to the last, light.
     """
     import matplotlib
 
-    axes.set(title=key.replace("_", " "), yscale="log")
-    for color, metrics in runs:
-        rows = [(row["step"], found) for row in metrics if (found := numbers(row.get(key)))]
-        if len(runs) > 1:
-            rows = [(step, {"median": np.median([*found.values()])}) for step, found in rows]
-        parts = list(dict.fromkeys(part for _, found in rows for part in found))
-        shades = matplotlib.colormaps["viridis"](np.linspace(0.3, 0.9, len(parts)))
-        for part, shade in zip(parts, shades):
-            x, y = np.array([(step, found[part]) for step, found in rows if part in found]).T
-            axes.plot(*thin(x, y), color=shade if len(runs) == 1 else color)
-    if len(runs) == 1 and rows:
-        label(axes, rows[-1][1], dict(zip(parts, shades)))
+    axes.set(title=key.replace("_", " "))
+    logarithmic(axes)
+    [(_, metrics)] = runs
+    rows = [{"step": row["step"]} | numbers(row.get(key)) for row in metrics]
+    parts = list(dict.fromkeys(part for row in rows for part in row if part != "step"))
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.3, 0.9, len(parts)))
+    for part, shade in zip(parts, shades):
+        axes.plot(*column(rows, "step", part), color=shade, label=part)
+    axes.legend(handles=evenly(axes.lines, 9)[::-1], bbox_to_anchor=(1, 0.5))
 
 
-# Rows of panels, and their height in inches: the room that names need at the right of one, what
-# draws it, and the keys it needs; where no row has one of them it is left out.
+# Rows of panels: their height in inches, the room between them, what draws each, and the keys it
+# needs; where no row of the metrics has one of them it is left out. The last row is one run's.
 PANELS = (
-    (3.3, ((0, draw_loss, "loss"), (0.7, draw_validation, BITS))),
-    (2.0, ((0, draw_rate, "lr"), (0, draw_norm, "grad_norm"),
-           (0, draw_throughput, "tokens", "seconds"), (0, draw_over_time, "loss", "seconds"))),
-    (2.4, ((1.2, functools.partial(draw_parts, key="update_ratio"), "update_ratio"),
-           (0.7, functools.partial(draw_parts, key="activation_scale"), "activation_scale"))),
+    (3.3, 0.15, ((draw_loss, "loss"), (draw_validation, BITS))),
+    (2.0, 0.3, ((draw_rate, "lr"), (draw_norm, "grad_norm"),
+                (draw_throughput, "tokens", "seconds"), (draw_over_time, "loss", "seconds"))),
+    (2.4, 0.5, ((functools.partial(draw_parts, key="update_ratio"), "update_ratio"),
+                (functools.partial(draw_parts, key="activation_scale"), "activation_scale"))),
 )
 
 
 # ---- pictures ----
-
-def ticks(axes):
-    """Few and plain numbers at the axes; a logarithmic one has those that fit its range."""
-    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
-
-    low, high = axes.get_ylim()
-    inches = axes.bbox.width / axes.figure.dpi
-    axes.locator_params(axis="x", nbins=int(2 * inches))
-    if axes.get_yscale() == "log":
-        digits = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 3) if high < 1e3 * low else (1,)
-        axes.yaxis.set_major_locator(LogLocator(subs=digits))
-        axes.yaxis.set_minor_locator(NullLocator())
-    else:
-        axes.locator_params(axis="y", nbins=6)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k
-    axes.yaxis.set_major_formatter(EngFormatter(sep="") if high > 1e4 else "{x:g}")
-
 
 def picture(runs, format):
     """The bytes of a picture, "png" or "svg", of what `runs`, a list of metrics, have recorded.
@@ -256,27 +197,25 @@ def picture(runs, format):
     """
     import matplotlib
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
+    from matplotlib.ticker import EngFormatter
 
     known = {key for metrics in runs for row in metrics for key in row}
-    rows = [(height, [(room if len(runs) == 1 else 0, draw) for room, draw, *keys in panels
-                      if known >= set(keys)]) for height, panels in PANELS]
-    rows = [(height, panels) for height, panels in rows if panels]
+    rows = [(height, room, [draw for draw, *keys in panels if known >= set(keys)])
+            for height, room, panels in (PANELS if len(runs) == 1 else PANELS[:-1])]
+    rows = [row for row in rows if row[-1]]
     if not rows:
         raise ValueError("nothing to draw yet: no step was recorded")
-    top = height = sum(height for height, _ in rows)
-    file = io.BytesIO()
+    heights, file = [height for height, *_ in rows], io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height))
-        # Places are in inches. A layout engine would look for better ones, in twice the time.
-        for of_row, panels in rows:
-            top, left = top - of_row, 0.0
-            width = (WIDTH - sum(room for room, _ in panels)) / len(panels) - 0.72
-            for room, draw in panels:
-                axes = figure.add_axes(((left + 0.62) / WIDTH, (top + 0.4) / height,
-                                        width / WIDTH, (of_row - 0.7) / height))
+        figure = Figure(figsize=(11, sum(heights)))
+        parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, (height, room, panels) in zip(parts, rows):
+            # Places are given: a layout engine would take as long as all the drawing.
+            part.subplots_adjust(left=0.06, right=0.87 if len(runs) == 1 else 0.98, wspace=room,
+                                 bottom=0.4 / height, top=1 - 0.3 / height)
+            for axes, draw in zip(part.subplots(1, len(panels), squeeze=False)[0], panels):
                 draw(axes, [(f"C{i}", metrics) for i, metrics in enumerate(runs)])
-                ticks(axes)
-                left += 0.72 + width + room
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k
         how = {"dpi": 110} if format == "png" else {"transparent": True, "metadata": {"Date": None}}
         figure.savefig(file, format=format, **how)
     return file.getvalue()

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from page import differing, page, read_config, results, text
+from page import differing, page, results, text
 
 EVIL = "<script>alert('1')</script>&amp;\"'\u001b\ud800"
 
@@ -15,8 +15,6 @@ def run_of(folder, n=30, done=True, **config):
     rows = [{"step": 0, "environment": {"python": "3.11", "date": folder.name}}]
     for i in range(1, n + 1):
         rows.append({"step": i, "tokens": 64 * i, "loss": 2 + 5 / i, "lr": 0.01, "seconds": 2 * i})
-        if i == 10:
-            rows.append({"step": i, "environment": rows[0]["environment"]})
         if i % 5 == 0:
             rows.append({"step": i, "val_bits_per_byte": 1 + 1 / i})
             rows.append({"step": i, "sample": f"written after {i}"})
@@ -63,11 +61,11 @@ class Page(HTMLParser):
 # ---- what there is to say ----
 
 def test_results():
-    rows = [{"step": 3, "tokens": 3000, "loss": 2.0, "seconds": 60.0, "spike": True},
+    rows = [{"step": 3, "tokens": 3000, "loss": 2.0, "seconds": 60.0},
             {"step": 3, "val_bits_per_byte": 2.0}]
     assert results(rows, {"steps": 10}) == {
         "bits per byte": "2.000 so far", "training loss": "2.000", "steps": "3 of 10",
-        "tokens": "3,000", "time in steps": "1:00", "tokens a second": "50", "spikes": "1"}
+        "tokens": "3,000", "time in steps": "1:00", "tokens a second": "50"}
     found = results([*rows, {"step": 3, "val_bits_per_byte": 1.5, "baselines": {}},
                      {"step": 0, "parameters": 1_234}], {"steps": 3})
     assert (found["bits per byte"], found["steps"], found["parameters"]) == ("1.500", "3", "1,234")
@@ -82,16 +80,8 @@ def test_differing():
 
 def test_text():
     assert text(EVIL).startswith("&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;&amp;amp;&quot;")
-    assert [text(v) for v in (1e-6, 0.006, 12345678, ["a", "<b>"], None, True)] == [
-        "1e-06", "0.006", "12345678", "a &lt;b&gt;", "-", "True"]
-
-
-def test_read_config(tmp_path):
-    assert read_config(tmp_path) == {}, "an older run may have none"
-    for content in ("nonsense", "[1]"):
-        (tmp_path / "config.json").write_text(content)
-        with pytest.raises(ValueError, match="config.json is n"):
-            read_config(tmp_path)
+    assert [text(v) for v in (1e-6, 0.006, 12345678, "<b>", None, True)] == [
+        "1e-06", "0.006", "12345678", "&lt;b&gt;", "-", "True"]
 
 
 # ---- the page ----
@@ -102,11 +92,10 @@ def test_page_of_one_run(tmp_path):
     found = Page(tmp_path / "page.html")
     assert found.tags.count("svg") == 1 and "script" not in found.tags
     for word in ("tiny", "1.250", "1,920", "1:00", "written after 5", "written after 30",
-                 "validation, bits a byte", "learning rate", "tokens a second",
-                 "It went on after step 10."):
+                 "validation, bits a byte", "learning rate", "tokens a second"):
         assert word in found.texts, f"{word!r} is missing"
     for row in (["zlib -9", "2.500"], ["this model", "1.250"], ["lr", "0.006"],
-                ["data", "python gsm8k"], ["python", "3.11"]):
+                ["data", "['python', 'gsm8k']"], ["python", "3.11"]):
         assert row in found.rows, f"{row} is missing"
     assert found.rows.index(["zlib -9", "2.500"]) < found.rows.index(["this model", "1.250"])
 

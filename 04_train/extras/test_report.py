@@ -5,11 +5,9 @@ import json
 import math
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
-from report import (column, draw, evenly, main, numbers, picture, smooth, spread, thin,
-                    throughput)
+from report import column, draw, evenly, main, numbers, picture, smooth, throughput
 
 
 def rows(n, evaluate=10):
@@ -63,25 +61,6 @@ def test_column():
     assert column(metrics, "nothing").shape == (1, 0)
 
 
-def test_thin():
-    x = np.arange(10_000.0)
-    y = np.sin(x / 500)
-    y[[4321, 8765]] = 9, -9
-    few, found = thin(x, y, 100)
-    assert len(few) <= 100 and (np.diff(few) > 0).all()
-    assert (few[0], few[-1]) == (0, 9999) and (found == y[few.astype(int)]).all()
-    assert found.max() == 9 and found.min() == -9, "no spike is lost"
-    assert np.abs(np.interp(x, few, found) - y)[:4000].max() < 0.2, "the curve looks as it did"
-    assert len(thin(x[:100], y[:100], 100)[0]) == 100, "few enough stay as they are"
-
-
-def test_spread():
-    assert spread([1, 5, 9], 1, 10) == [1, 5, 9], "those with room stay"
-    assert spread([1, 1.5, 5], 1, 10) == [1, 2, 5]
-    assert spread([9, 9, 9.5], 1, 10) == [8, 9, 10], "what is pushed over the top comes down"
-    assert spread([], 1, 10) == []
-
-
 def test_evenly():
     assert evenly(list(range(11)), 3) == [0, 5, 10] and evenly([1, 2], 3) == [1, 2]
     assert evenly([], 3) == []
@@ -96,7 +75,7 @@ def test_numbers():
 
 def test_picture_shows_what_there_is():
     everything = words(picture([rows(40)], "svg"))
-    for title in ("training loss, nats a token; 1 spike", "validation, bits a byte",
+    for title in ("training loss, nats a token; spikes: 1", "validation, bits a byte",
                   "learning rate", "gradient norm", "tokens a second",
                   "training loss over seconds", "update ratio", "activation scale",
                   "uniform", "head", "logits"):
@@ -105,7 +84,8 @@ def test_picture_shows_what_there_is():
     assert "training loss, nats a token" in first, "a run in its first step"
     assert not {"validation, bits a byte", "learning rate", "update ratio"} & set(first)
     both = words(picture([rows(40), rows(20)], "svg"))
-    assert "update ratio" in both and "uniform" not in both, "yardsticks are one run's"
+    assert "learning rate" in both and not {"update ratio", "uniform"} & set(both), (
+        "parts and yardsticks are one run's")
     with pytest.raises(ValueError, match="nothing to draw"):
         picture([[], [{"step": 0, "environment": {}}]], "svg")
 

@@ -32,7 +32,7 @@ from console import Parser, run
 import torch
 import torch.distributed as dist
 
-from curves import COLOURS, INK, apart, label, picture
+from curves import COLOURS, INK, label, picture
 from scale import BucketedSum, sum_gradients_naive
 from gpt import GPT, GPTConfig, make_model
 from plan import CLUSTERS, TRAFFIC, VOLUME
@@ -221,23 +221,15 @@ def print_scaling(curves):
 
 
 def draw_scaling(curves, marks, title, path):
-    """A line for each engine, weak scaling and strong, labelled where it ends; one label for those
-    that end together. marks: {"weak": {words: how many GPUs}, "strong": {...}}.
+    """A line for each engine, weak scaling and strong; those that lie on each other are dashed.
+    marks: {"weak": {words: how many GPUs}, "strong": {...}}.
     """
     figure, panels = picture(11, 4.4, 2, sharey=True)
     said = {"weak": "more GPUs, more windows", "strong": "more GPUs, the same batch"}
     for axes, (kind, lines) in zip(panels, curves.items()):
-        ends = {}
-        for engine, line in lines.items():
-            ends.setdefault(round(line[-1], 2), []).append(engine)
-        places = dict(zip(ends, apart(list(ends), 0.055)))
-        for engine, colour in zip(reversed(ENGINES), [*COLOURS, INK]):
-            line = lines[engine]
-            axes.plot(WORLDS, line, color=colour, lw=1.8)
-            together = ends[round(line[-1], 2)]
-            if engine == together[0]:
-                label(axes, WORLDS[-1], places[round(line[-1], 2)], "  " + ", ".join(together),
-                      colour)
+        for engine, colour in zip(ENGINES, [INK, *COLOURS]):
+            axes.plot(WORLDS, lines[engine], color=colour, lw=1.8, label=engine,
+                      ls="--" if engine == "zero2" else "-")
         for words, world in marks[kind].items():
             axes.axvline(world, color="0.6", lw=0.8, ls=":")
             label(axes, world, 0.04, f" {words} ", "0.5", ha="right")
@@ -249,6 +241,7 @@ def draw_scaling(curves, marks, title, path):
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
         axes.grid(axis="y", color="0.92")
         axes.set_title(said[kind], loc="left", fontsize=11)
+    panels[0].legend(loc="center left", frameon=False)
     panels[0].set_ylabel("time computing / time of a step")
     panels[1].spines["left"].set_visible(False)
     panels[1].tick_params(axis="y", length=0)
