@@ -172,6 +172,15 @@ def test_score_of_spans():
     assert (found[24:43] == 0).all() and (found[43:56] > 0).all() and (found[56:] == 0).all()
 
 
+def test_evaluate_spoiled_weights():
+    """The last step before an evaluation can spoil them: then they are not saved."""
+    model = random_model().eval()
+    with torch.no_grad():
+        model.head.weight.fill_(math.nan)
+    with pytest.raises(ValueError, match="costs nan bits per byte: the weights are spoiled"):
+        evaluate(model, Ids(random_ids(50).numpy()), [1] * 61)
+
+
 def test_evaluate_on_a_part():
     """Windows spread evenly: here every third of the seven, and what they score counts, alone."""
     model, ids, sizes = random_model().eval(), Ids(random_ids(7 * 16 + 1).numpy()), [1] * 61

@@ -220,7 +220,8 @@ def score(model, ids, spans=None, batch_size=32, rank=0, world=1):  # exercise
 
 def evaluate(model, ids, sizes, max_tokens=None, rank=0, world=1, total=lambda nats: nats):
     """Bits per byte of Ids; with max_tokens, on windows spread evenly over them that have about so
-    many targets. sizes: token_bytes(). total(array): its sum over all processes.
+    many targets. sizes: token_bytes(). total(array): its sum over all processes. ValueError if it
+    is not finite.
     """
     n, T = len(ids) - 1, model.config.seq_len
     starts = range(0, n, T * -(-(n + 1) // max_tokens) if max_tokens else T)
@@ -228,7 +229,11 @@ def evaluate(model, ids, sizes, max_tokens=None, rank=0, world=1, total=lambda n
     targets = np.concatenate([ids.labels(i + 1, min(T, n - i)) for i in starts])
     if max_tokens and not (targets >= 0).any():  # of conversations too little was taken
         return evaluate(model, ids, sizes, None, rank, world, total)
-    return bits_per_byte(np.concatenate([nats[i:i + T] for i in starts]), targets, sizes)
+    bits = bits_per_byte(np.concatenate([nats[i:i + T] for i in starts]), targets, sizes)
+    if not math.isfinite(bits):
+        raise ValueError(f"the validation text costs {bits} bits per byte: the weights are spoiled "
+                         "and not saved. A new run with a lower --lr may help")
+    return bits
 
 
 def sample(model, tokenizer, n_tokens=64):

@@ -175,8 +175,11 @@ def page(folders, path):
     for name, folder in zip(names, folders):
         if not (folder / "metrics.jsonl").exists():
             raise ValueError(f"{folder} is not a run: it has no metrics.jsonl")
-        config = folder / "config.json"  # of any version, or none: it is only shown
-        config = json.loads(read_text(config)) if config.exists() else {}
+        path_of_config = folder / "config.json"  # of any version, or none: it is only shown
+        try:
+            config = dict(json.loads(read_text(path_of_config)) if path_of_config.exists() else {})
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path_of_config} is not the config of a run: {error}") from None
         runs[name] = read_metrics(folder / "metrics.jsonl"), config
     title = text(", ".join(runs))
     body = one(*runs[names[0]]) if len(runs) == 1 else several(runs)

@@ -153,3 +153,12 @@ def test_page_of_a_run_that_has_just_begun(tmp_path):
     with pytest.raises(ValueError, match="not a run"):
         page([tmp_path], tmp_path / "none.html")
     assert not (tmp_path / "none.html").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "7"])
+def test_a_config_that_is_none(tmp_path, content):
+    folder = tmp_path / "a"
+    run_of(folder)
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="a/config.json is not the config of a run"):
+        page([folder], tmp_path / "page.html")
