@@ -24,7 +24,6 @@ from runs import newest_checkpoint
 from scale import (BucketedSum, DataParallel, InTurn, agree, broadcast_weights, main, make_buckets,
                    sum_gradients_naive, train_step)
 from train import Config
-from zero import Zero
 
 # ---- sums of gradients: two processes each, forked, that talk over gloo ----
 
@@ -173,13 +172,12 @@ def test_all_ranks_hear_of_a_stop():
     assert on_ranks(work) == [[False, True, False]] * 2
 
 
-@pytest.mark.parametrize("engine", ["ddp", "zero2"])
-def test_a_step_that_overflows_is_skipped_by_all(engine):
+def test_a_step_that_overflows_is_skipped_by_all():
     """On one rank a gradient is inf: no rank moves, and all halve the scale of the loss."""
     def work(rank):
         config, scaler = Config(**SMALL, warmup=0), LossScaler(factor=8.0)
         model = GPT(GPTConfig(**SMALL))
-        made = scale.make_engine(engine, model, config)
+        made = DataParallel(model, config)
         loss, steps = made.loss, []
         for step in range(3):
             bad = step == 1 and rank == 1
@@ -206,7 +204,7 @@ def test_a_scaled_loss_has_the_same_gradients():
         results = []
         for scaler in (None, LossScaler(factor=2.0**10)):
             model, config = GPT(GPTConfig(**SMALL)), Config(**SMALL, grad_clip=0.1)
-            norms = [train_step(Zero(model, config, 1), windows(2, rank), 0, config, scaler)[1]]
+            norms = [train_step(DataParallel(model, config), windows(2, rank), 0, config, scaler)[1]]
             results.append((norms, [p.tolist() for p in model.parameters()]))
         assert results[0] == results[1] and norms[0] > 0.1
     on_ranks(work)
@@ -327,6 +325,7 @@ print(*(open(f"{{tasks}}/{{task}}/comm").read().strip() for task in os.listdir(t
     assert "gloo" not in done.stdout.splitlines()[-1], done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_without_torchrun_one_process_trains(arguments, tmp_path, fork):
     process = fork(lambda: main(["--recompute", "hand", *map(str, arguments), "--steps", "2"]))
     process.join()
@@ -367,6 +366,7 @@ def assert_same_curve(one, two, tolerance=1e-5):
         assert two[step, key] == pytest.approx(one[step, key], abs=tolerance), f"{key}, {step}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer, engine, recompute", [
     ("muon", "zero1", "hand"), ("muon", "zero2", "none"), ("adamw", "zero2", "none"),
     ("muon", "torch-ddp", "none"), ("adamw", "fsdp2", "torch")])
@@ -386,6 +386,7 @@ def test_engines_train_what_one_process_trains(alone, ranks, optimizer, engine, 
     assert_same_curve(whole, folder)
 
 
+@pytest.mark.slow
 def test_one_checkpoint_for_all_engines(alone, ranks):
     """Begun by one process, gone on with by two, whose ranks have divided all."""
     words, whole = alone("adamw")
@@ -397,6 +398,7 @@ def test_one_checkpoint_for_all_engines(alone, ranks):
     assert two["val_bits_per_byte"] == pytest.approx(one["val_bits_per_byte"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_float16_with_a_scaled_loss(alone, ranks):
     words, whole = alone("muon")
     words = [*words, "--name", "half", "--steps", "8", "--dtype", "float16"]
@@ -407,6 +409,7 @@ def test_float16_with_a_scaled_loss(alone, ranks):
     assert state["scaler"]["good"] > 0, "what the scaler has learned is remembered"
 
 
+@pytest.mark.slow
 def test_what_an_engine_can_not_do(alone, ranks):
     words, _ = alone("muon")
     for changes, expected in ((["--engine", "fsdp2"], "Muon needs whole matrices"),
@@ -419,6 +422,7 @@ def test_what_an_engine_can_not_do(alone, ranks):
 
 # ---- what can happen ----
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_others(alone, ranks, tmp_path, monkeypatch):
     """Within seconds; and a restart ends as if nothing had happened."""
     words, whole = alone("muon")

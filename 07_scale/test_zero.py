@@ -2,14 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
-from scale import DataParallel
+from scale import DataParallel, train_step
 from family import FAMILIES, model_config
 from gpt import GPT, GPTConfig, make_model
 from optim import make_optimizer
+from precision import LossScaler
 from ranks import on_ranks
 from train import Config
 from zero import Zero, cut_anywhere, deal_whole, sum_sections
@@ -209,6 +211,29 @@ def test_clip(stage):
         if rank == 0:
             next(iter(sharded.pieces)).grad.fill_(math.nan)
         assert math.isnan(sharded.clip(1.0)), "all ranks must know"
+    on_ranks(work)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_step_that_overflows_is_skipped_by_all(stage):
+    """A gradient of one rank is inf, so that other ranks' sections are finite: none moves."""
+    def work(rank):
+        config, scaler = Config(**SHAPE, warmup=0), LossScaler(factor=8.0)
+        model = GPT(SMALL)
+        engine = Zero(model, config, stage, BUCKET)
+        loss, ids = engine.loss, np.random.default_rng(rank).integers(0, 61, (2, 9))
+        bad = rank == 1
+
+        def overflows(x, y):
+            nats = loss(x, y)
+            if bad:
+                nats.register_hook(lambda gradient: gradient * float("inf"))
+            return nats
+        for bad, factor in ((rank == 1, 4.0), (False, 4.0)):
+            engine.loss, before = overflows, model.head.weight.detach().clone()
+            train_step(engine, (ids[:, :-1], ids[:, 1:]), 0, config, scaler)
+            assert scaler.factor == factor
+            assert torch.equal(before, model.head.weight) == (scaler.good == 0)
     on_ranks(work)
 
 
