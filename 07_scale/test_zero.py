@@ -281,7 +281,7 @@ def test_each_rank_remembers_its_half(optimizer):
         sharded = sharded_optimizer(model, optimizer, 1)
         train_sharded(model, sharded, batches(SMALL, 0, 1), rank, 2)
         assert not sharded.plain.state
-        return n_bytes(sharded.own.state)
+        return n_bytes(sharded.optimizer.state)
     found, whole = on_ranks(work), n_bytes(plain.state)
     assert sum(found) == whole, "something is remembered twice, or nowhere"
     assert max(found) < 0.55 * whole, f"{found} of {whole} bytes"
