@@ -156,9 +156,9 @@ def orthogonalize_parts(matrices, parts):
 class Optimizer(torch.optim.Optimizer):
     """Groups of parameters of two kinds, in one state_dict.
 
-    A group is a dict of "params", "kind", "lr", "scale" and "weight_decay"; of the kind "adamw" also
-    of "betas" and "eps", of "muon" of "momentum". parts: {matrix: how many rows each of its parts
-    has}, for matrices that are several in one.
+    A group is a dict of "params", "kind", "lr", "scale" and "weight_decay"; of the kind "adamw"
+    also of "betas" and "eps", of "muon" of "momentum". parts: {matrix: how many rows each of its
+    parts has}, for matrices that are several in one.
     """
 
     def __init__(self, groups, parts, by_hand=False):
