@@ -2,9 +2,9 @@
 
 Every process (rank) holds all the weights and runs its own windows of a batch forward and backward;
 the gradients are summed over the ranks; then every rank makes the same step, so weights that were
-equal stay equal. First the gradients are summed the naive way, one after the other when the
-backward pass is over; then in buckets, which are sent while it is still at work on the layers below
-(Li et al. 2020, PyTorch Distributed, section 3.2). Then a step, and the loop of 04_train/train.py.
+equal stay equal. First the sums: one by one after the backward pass, then in buckets that are sent
+while it is still at work on the layers below (Li et al. 2020, PyTorch Distributed, section 3.2).
+Then a step, and the loop of 04_train/train.py.
 
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny --engine zero2 --recompute hand
@@ -13,7 +13,6 @@ backward pass is over; then in buckets, which are sent while it is still at work
 Gradients travel over NCCL between GPUs and over gloo between CPUs, so a laptop can try it all (a
 Mac with --device cpu). On each of several machines, HOST being one of them, torchrun also takes
 --nnodes 2 --rdzv-backend c10d --rdzv-id 1 --rdzv-endpoint HOST:29500.
-
 Takes train.py's options, too, and reads and writes what it does: what one engine or number of
 processes began any other goes on with. Never tried here: GPUs, two machines with a network between
 them. Next: zero.py, which divides what every rank keeps here.
@@ -239,7 +238,6 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     (>= 0) of *all* ranks' windows, total(): then gradients, and losses, need only be summed. A
     micro-batch's loss goes to engine.backward(), with last=True for the last one only; gradients
     are clipped by engine.clip(). The sum of the losses also tells whether any rank has `stop`.
-
     A loss that is not finite is a ValueError, and so is a norm, unless engine.skips.
     """
     device, dtype = engine.model.embed.weight.device, getattr(torch, config.dtype)
@@ -333,8 +331,8 @@ def train(config, folder, data, options, group):
 # ---- from the command line to a group ----
 
 def join():
-    """Join the group that torchrun has started; without torchrun, one of one process. A rank that
-    doesn't answer is given up after two minutes; in the second group, which is returned, it is not.
+    """Join the group that torchrun has started; without torchrun, one of one process. In a step, a
+    rank that does not answer is given up after two minutes. Returns a second group, for first().
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if "RANK" not in os.environ:
@@ -365,23 +363,6 @@ def first(group, work, meanwhile=lambda: None):
     return result
 
 
-def check(options, world, config):
-    """ValueError if these processes can't train a config."""
-    name, device, gpus = options.engine, choose_device(config.device), torch.cuda.device_count()
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if device == "mps":
-        raise ValueError("processes can't talk from a Mac's GPU: give --device cpu")
-    if device == "cuda" and gpus < ranks_here:
-        raise ValueError(f"{ranks_here} processes on a machine with {gpus} GPUs: give torchrun "
-                         "--nproc-per-node gpu, or --device cpu")
-    if name not in ("ddp", "zero1") and config.batch_size % world:  # they talk in each micro-batch
-        raise ValueError(f"batch_size {config.batch_size} can't be dealt evenly to {world} "
-                         f"processes, as {name} needs")
-    if name == "fsdp2" and config.optimizer == "muon":
-        raise ValueError("Muon needs whole matrices, which --engine fsdp2 doesn't have: give "
-                         "--optimizer adamw, or --engine zero2")
-
-
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0], add_help=False,
                     usage="scale.py [options], and all of train.py's, which follow")
@@ -391,7 +372,6 @@ def main(argv=None):
     parser.add_argument("--recompute", default="none", choices=("none", "hand", "torch"), help=
                         "compute a block's activations again in the backward pass, not keep them")
     parser.add_argument("--selftest", action="store_true", help="try all of this, and end")
-    argv = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(argv)
     if options.selftest:
         from selftest import selftest
@@ -405,13 +385,12 @@ def main(argv=None):
         def open_run():
             """Rank 0 opens the run. Its options count for all, who open its data's folders."""
             plan = extra("plan")
+            check = functools.partial(plan.check, options, world) if plan else lambda config: None
             memory = plan and plan.memory_of_a_rank(options.engine, options.recompute, world)
-            found = held.enter_context(
-                opened(rest, world, functools.partial(check, options, world), memory))
+            found = held.enter_context(opened(rest, world, check, memory))
             if found:
                 config, folder, data = found
                 return options, config, folder, [(share, part.folder) for share, part in data.parts]
-
         if found := first(group, open_run):
             options, config, folder, parts = found
             train(config, folder, reopen(parts, config.by_hand), options, group)
