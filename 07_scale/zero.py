@@ -18,7 +18,6 @@ Bytes a parameter on each of N ranks, in float32 with AdamW (with Muon a matrix 
 A step sends as much as an all-reduce of the gradients, which is also a reduce-scatter and an
 all-gather; ZeRO-2 sends half of that again for each further micro-batch.
 Left out: sharding the weights, which is ZeRO-3 (scale.py --engine fsdp2).
-
 Reads and writes nothing: scale.py trains with it. Next: extras/precision.py.
 """
 
@@ -138,8 +137,7 @@ class Zero(DataParallel):
 
     The weights become views of the buckets' flat tensors. self.optimizer moves this rank's pieces
     of them, {piece: parameter}; self.plain, that of a single process, says which groups there are.
-    After the last backward() of a step no parameter has a .grad, and a piece's is the sum over all
-    ranks.
+    After the last backward() of a step no parameter has a .grad; a piece's is the sum over ranks.
     """
 
     divided = True
