@@ -1,10 +1,9 @@
 """How gradients become steps: learning-rate schedules, AdamW, and Muon for matrices.
 
-A step has a length and a direction. The length follows a schedule over the run. The direction is
-either AdamW's, which treats every number by itself, or Muon's, which treats a matrix as a matrix:
-it makes all directions in which a gradient pushes equally strong. First each idea as its paper has
-it, then the Optimizer that the trainer uses: Muon batched, AdamW fused, unless it runs by hand.
-Left out: other optimizers, state that is divided over processes.
+The length of a step follows a schedule over the run. Its direction is AdamW's, which treats every
+number by itself, or Muon's, which treats a matrix as a matrix: all directions in which a gradient
+pushes become equally strong. First each idea as its paper has it, then the Optimizer that the
+trainer uses: Muon batched, AdamW fused, unless it runs by hand.
 
     python 04_train/optim.py      # draws the schedules, and what Muon does to a gradient
     python 04_train/train.py --preset tiny --optimizer muon --schedule cosine --min-lr-share 0.1
@@ -28,7 +27,6 @@ from console import Parser, run
 import torch
 from torch.optim.adamw import adamw as fused_adamw
 
-
 SCHEDULES = ("wsd", "linear", "cosine", "inverse-sqrt")
 
 
@@ -38,18 +36,16 @@ def learning_rate(step, config):  # exercise
     """The learning rate of step 0, 1, ... config.steps - 1: up over `warmup` steps, then as
     config.schedule says.
 
-    lr * min(1, rise, fall), with rise = (step + 1) / warmup, or 1 without a warm-up: the last step
-    of the warm-up is the first at the peak. fall = low + (1 - low) * left, where `low` is
-    min_lr_share and `left` goes from 1 to 0, which the step after the last would have:
+    lr * min(1, rise, fall), with rise = (step + 1) / warmup, or 1 without a warm-up, and
+    fall = low + (1 - low) * left, where `low` is min_lr_share and `left` goes from 1 to 0, which
+    the step after the last would have:
     - "wsd", level, then straight down (Hägele et al. 2024): over the last `cooldown` share of the
-      steps (steps - step) / (cooldown * steps), which is above 1 before them; with a cooldown of 0
-      always 1.
+      steps (steps - step) / (cooldown * steps), above 1 before them; always 1 if cooldown is 0.
     - "linear", straight down from the end of the warm-up: (steps - step) / (steps - warmup) from
       step `warmup` on, 1 before it, also where the warm-up is longer than the run.
     - "cosine" (Loshchilov & Hutter 2016): (1 + cos(pi * (1 - x))) / 2, with x what "linear" has.
     "inverse-sqrt" (Vaswani et al. 2017, section 5.3) has no end, and no `low`:
     fall = sqrt(max(1, warmup) / (step + 1)). With lr = (d_model * warmup)^-0.5 it is the paper's.
-
     With lr 1, warmup 2, steps 6: "linear" is 0.5, 1, 1, 0.75, 0.5, 0.25.
     """
     warmup, steps, low = config.warmup, config.steps, config.min_lr_share
@@ -66,14 +62,13 @@ def learning_rate(step, config):  # exercise
 
 
 def clip(gradients, largest, add=None):  # exercise
-    """Scale gradients by one factor, so that their norm is at most `largest`. Returns the norm that
-    they had, a float.
+    """Scale gradients by one factor, in place, so that their norm is at most `largest`. Returns the
+    norm that they had, a float (Pascanu et al. 2012, section 3.2).
 
-    The norm is that of all numbers in all tensors together, the root of the sum of their squares.
-    Where a process has only some of the gradients, add(tensor) gives the sum of that of all
-    processes: of the sum of the squares, in float64. If the norm is larger than `largest`, every
-    gradient is multiplied, in place, by largest / norm; otherwise, nan included, none changes.
-    (Pascanu et al. 2012, section 3.2.)
+    The norm is the root of the sum of the squares of all numbers in all tensors. If it is larger
+    than `largest`, every gradient is multiplied by largest / norm; otherwise, nan included, none
+    changes. Where a process has only some of the gradients, add(tensor) returns the sum of its
+    tensor over all processes: it is given the sum of the squares, in float64.
     Gradients [3] and [0, 4] with largest 1 become [0.6] and [0, 0.8]; 5 is returned.
     """
     norm = torch.nn.utils.get_total_norm(gradients)
@@ -83,7 +78,7 @@ def clip(gradients, largest, add=None):  # exercise
     return norm
 
 
-# ---- where to: a number by itself ----
+# ---- where to: AdamW and Muon ----
 
 def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
     """One step of AdamW (Loshchilov & Hutter 2017, algorithm 2). Returns (p, m, v) after it, and
@@ -92,12 +87,10 @@ def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
     p, gradient, m, v: tensors of one shape; m and v are zeros before the first step, which is
     t = 1. betas: (b1, b2).
     m and v are running averages of the gradient and of its square: m = b1 m + (1 - b1) gradient.
-    Both begin at 0, and are too small at first: m / (1 - b1^t) and v / (1 - b2^t) are not. p goes
-    by -lr * (m / (sqrt(v) + eps) + decay * p) with these two: the decay is not part of the
-    gradient, else it too would be divided by sqrt(v).
-
-    In the first step m / sqrt(v) is the gradient's sign, whatever its size: p = 1, gradient = 0.3,
-    lr = 0.1 and decay = 0.5 give 1 - 0.1 * (1 + 0.5) = 0.85.
+    They begin at 0, and are too small at first: m / (1 - b1^t) and v / (1 - b2^t) are not. With
+    these two p goes by -lr * (m / (sqrt(v) + eps) + decay * p): the decay is no part of the
+    gradient, since it would be divided by sqrt(v).
+    p = 1, gradient = 0.3, t = 1, lr = 0.1 and decay = 0.5 give 1 - 0.1 * (1 + 0.5) = 0.85.
     """
     b1, b2 = betas
     m = b1 * m + (1 - b1) * gradient
@@ -106,14 +99,12 @@ def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
     return p - lr * (m_hat / (v_hat.sqrt() + eps) + decay * p), m, v
 
 
-# ---- where to: a matrix as a matrix ----
-
 def nesterov(gradient, average, momentum):  # exercise
-    """The average of the gradients as it would be after one more gradient like this one.
+    """The average of the gradients as it would be after one more gradient like this one (Nesterov
+    1983, as Dozat 2016 writes it).
 
     First average = momentum * average + (1 - momentum) * gradient, in place. Returns the same sum
-    once more, as a new tensor: momentum * average + (1 - momentum) * gradient with the new average
-    (Nesterov 1983, as Dozat 2016 writes it).
+    once more, as a new tensor, with the new average.
     With gradient 1, average 0, momentum 0.9: average becomes 0.1, and 0.19 is returned.
     """
     average.lerp_(gradient, 1 - momentum)
@@ -129,12 +120,10 @@ def orthogonalize(G, steps=5):  # exercise
 
         A = X X'        X = a X + (b A + c A A) X        a, b, c = 3.4445, -4.7750, 2.0315
 
-    Each takes every singular value s to a s + b s^3 + c s^5 and leaves U and V alone: products of
-    matrices are all it needs. The coefficients are made to lift small ones quickly, not to settle:
-    after 5 steps what was above 0.002 |G| is between 0.68 and 1.21. Zeros stay zeros.
-    A is (m, m), so a tall G is transposed first and back at the end: the result is the same, and
-    the work is that of the short side.
-    In float32, or in bfloat16, which is enough, on GPUs, where it is quicker.
+    Each takes every singular value s to a s + b s^3 + c s^5 and leaves U and V alone. Small ones
+    rise quickly, but none settles: after 5 steps what was above 0.002 |G| is between 0.68 and 1.21.
+    A is (m, m), so a tall G is transposed first and back at the end, for the work of the short
+    side. In float32, or on GPUs in bfloat16, which is enough and quicker.
     """
     X = (G.bfloat16() if G.is_cuda else G.float()).reshape(-1, *G.shape[-2:])
     tall = X.shape[1] > X.shape[2]
@@ -148,12 +137,9 @@ def orthogonalize(G, steps=5):  # exercise
 
 
 def orthogonalize_parts(matrices, parts):
-    """Orthogonalise matrices in place, those of one shape in one call: small products one by one
-    would leave a GPU idle.
-
-    parts[i]: how many rows each part of matrices[i] has; a part is a matrix of its own. Each is
-    multiplied by sqrt(max(1, rows / columns)), so that a tall one changes what comes out of it as
-    much as a square one does (Jordan et al. 2024).
+    """Orthogonalise matrices in place, all of one shape in one call, which keeps a GPU busy.
+    parts[i]: how many rows each part of matrices[i] has; a part is a matrix of its own, and tall
+    ones are scaled, so that they change their outputs as much as square ones (Jordan et al. 2024).
     """
     shapes = {}
     for matrix, rows in zip(matrices, parts):
@@ -170,10 +156,9 @@ def orthogonalize_parts(matrices, parts):
 class Optimizer(torch.optim.Optimizer):
     """Groups of parameters of two kinds, in one state_dict.
 
-    A group is a dict of "params", "kind", "lr" and "weight_decay"; of the kind "adamw" also of
-    "betas" and "eps"; of "muon", whose params are matrices, of "momentum". For the trainer there is
-    "scale": lr = scale * learning_rate(step).
-    parts: {matrix: how many rows each of its parts has}, for matrices that are several in one.
+    A group is a dict of "params", "kind", "lr", "scale" and "weight_decay"; of the kind "adamw"
+    also of "betas" and "eps", of "muon" of "momentum". parts: {matrix: how many rows each of its
+    parts has}, for matrices that are several in one.
     """
 
     def __init__(self, groups, parts, by_hand=False):
@@ -181,9 +166,7 @@ class Optimizer(torch.optim.Optimizer):
         self.parts, self.by_hand = parts, by_hand
 
     def load_state_dict(self, state_dict):
-        """What is remembered of every parameter. What the groups are stays as it is: the config
-        has said it, and older checkpoints say less.
-        """
+        """What is remembered of every parameter; what the groups are, the config has said."""
         groups = self.param_groups
         super().load_state_dict(state_dict)
         self.param_groups = groups
@@ -198,12 +181,7 @@ class Optimizer(torch.optim.Optimizer):
             (self.muon if group["kind"] == "muon" else self.adamw)(params, group)
 
     def muon(self, params, group):
-        """Muon (Jordan et al. 2024): the look-ahead average of the gradients, orthogonalised.
-
-        Beside the forward and backward pass of a matrix (m, n) over a batch of N tokens, which take
-        6 N m n operations, five steps add at most 30 m m n, m the short side: little with the
-        batches that large models have, half as much again where N is only 10 m.
-        """
+        """Muon (Jordan et al. 2024): the look-ahead average of the gradients, orthogonalised."""
         ahead = []
         for p in params:
             if not self.state[p]:
@@ -222,10 +200,10 @@ class Optimizer(torch.optim.Optimizer):
         steps, m, v = ([self.state[p][key] for p in params]
                        for key in ("step", "exp_avg", "exp_avg_sq"))
         if self.by_hand:
-            for old, step in zip(zip(params, m, v), steps):
-                new = adamw_by_hand(old[0], old[0].grad, *old[1:], float(step.add_(1)), group["lr"],
+            for p, m_p, v_p, step in zip(params, m, v, steps):
+                new = adamw_by_hand(p, p.grad, m_p, v_p, float(step.add_(1)), group["lr"],
                                     group["betas"], group["eps"], group["weight_decay"])
-                torch._foreach_copy_(old, new)
+                torch._foreach_copy_([p, m_p, v_p], new)
             return
         fused_adamw(params, [p.grad for p in params], m, v, [], steps, fused=True, amsgrad=False,
                     beta1=group["betas"][0], beta2=group["betas"][1], lr=group["lr"],
@@ -233,8 +211,8 @@ class Optimizer(torch.optim.Optimizer):
 
 
 def make_optimizer(model, config):
-    """Two groups: the blocks' matrices, which decay, and of which config.optimizer says what moves
-    them; and all others, tables, head, biases and gains, which are AdamW's.
+    """Two groups: the blocks' matrices, which decay, and are config.optimizer's; and all others,
+    tables, head, biases and gains, which are AdamW's.
     """
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     inside = set(matrices)
@@ -264,7 +242,7 @@ def main(argv=None):
     for schedule in SCHEDULES:
         config = SimpleNamespace(schedule=schedule, lr=1.0, warmup=8, steps=64, cooldown=0.5,
                                  min_lr_share=0.0)
-        rates = [learning_rate(step, config) for step in range(config.steps)]
+        rates = [learning_rate(step, config) for step in range(64)]
         print(f"  {schedule:13}" + "".join(" ▁▂▃▄▅▆▇█"[round(8 * rate)] for rate in rates))
     print("\nSingular values of a gradient of 64 x 64, one in nine, and after each step of Muon's:")
     U, V = torch.linalg.qr(torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))).Q

@@ -3,24 +3,25 @@
     runs/tiny/config.json  tokenizer.json  metrics.jsonl  loss.png
     runs/tiny/checkpoints/step-000300/weights/head.weight.npy ...   one file for each tensor
                                       state.pt         optimizer, loop, loader, random numbers
-                                      val.json         what it was evaluated at, for "the best one"
+                                      val.json         its validation bits per byte
                                       checksums.json   the sha256 of each of these files
 
-A checkpoint is written aside, and gets its name when all of it is on the disk: a kill at any moment
-leaves whole ones. What is read is compared with its checksum first: a bit that a disk has flipped
-is noticed, and the checkpoint before it is named.
+A checkpoint is written under another name and renamed once all of it is on the disk, so a kill at
+any moment leaves only whole ones. What is read is compared with its checksum first, so a bit that
+the disk has flipped is noticed, and the checkpoint before it is named.
 
     python 04_train/runs.py             # every run, and where it stands
-    python 05_sample/sample.py --run tiny --checkpoint best
 
-train.py and 07_scale/scale.py write them, 05_sample and 06_eval read them. Next: train.py.
+train.py and 07_scale/scale.py write runs; 05_sample and 06_eval read them. Next: train.py.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import math
 import os
+import pickle
 import re
 import shutil
 import sys
@@ -36,7 +37,7 @@ from console import Parser, file_hash, read_text, run, write_safely
 import numpy as np
 import torch
 
-from bpe import Tokenizer, tokenizer_class
+from bpe import tokenizer_class
 from data import prepare, reopen
 from gpt import make_model
 
@@ -47,20 +48,16 @@ STATE = {"step", "seconds", "optimizer", "loader", "data", "rng"}  # what state.
 
 def tensors(model):
     """(name, tensor) of all that a model has learned; a tensor with two names comes once."""
-    seen = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield name, tensor.detach()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        yield name, tensor.detach()
 
 
 def save_checkpoint(folder, step, weights, state, keep=2, val=None):
-    """Write checkpoints/step-NNNNNN/. weights: (name, tensor) pairs, as tensors(model) gives them;
-    they may be made one by one. state: a dict of plain values and tensors. val: the validation bits
-    per byte, or None if it was not evaluated.
+    """Write checkpoints/step-NNNNNN/, and delete all others but the newest `keep` and the best.
 
-    The newest `keep` stay, and the best. OSError if it can't be written, ValueError if a weight is
-    not finite: that would be nothing to go on from.
+    weights: (name, tensor) pairs, as tensors(model) gives them; they may be made one by one.
+    state: a dict of plain values and tensors. val: validation bits per byte, None if not evaluated.
+    OSError if it can't be written, ValueError if a weight is not finite; the others then stay.
     """
     folder = Path(folder)
     target, aside = folder / "checkpoints" / f"step-{step:06}", folder / ".checkpoint.tmp"
@@ -84,10 +81,9 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):
         remove(target)
         os.replace(aside, target)
         for path in (target.parent, folder):
-            to_disk(path)  # its new name, before the older ones go
-    except (OSError, RuntimeError) as error:  # of a full disk torch makes a riddle
-        cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        reason = str(cause).splitlines()[0]
+            to_disk(path)  # the new name, before the older checkpoints go
+    except (OSError, RuntimeError) as error:  # torch's is a riddle, whose context is Python's
+        reason = str(error.__context__ or error).splitlines()[0]
         raise OSError(f"could not write {target}, the earlier ones are whole: {reason}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -98,7 +94,7 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):
 
 
 def to_disk(path):
-    """Return when a file's content, or the names in a folder, would survive the power going."""
+    """Return when a file's content, or the names in a folder, would survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -112,7 +108,7 @@ def remove(checkpoint):
     shutil.rmtree(aside, ignore_errors=True)
     if checkpoint.exists():
         os.replace(checkpoint, aside)
-        shutil.rmtree(aside, ignore_errors=True)  # some of it may be in a reader's hands
+        shutil.rmtree(aside, ignore_errors=True)  # another process may be reading from it
 
 
 # ---- finding one ----
@@ -129,27 +125,21 @@ def all_checkpoints(folder):
 
 
 def newest_checkpoint(folder):
-    """The folder of a run's last checkpoint, where --resume goes on, or None."""
+    """The checkpoint of the last step, where --resume goes on, or None."""
     return max(all_checkpoints(folder), default=None, key=step_of)
 
 
 def val_of(checkpoint):
-    """The validation bits per byte of a checkpoint; infinity if it was not evaluated, or if nobody
-    can say any more.
-    """
-    if damage(checkpoint, "val.json"):
-        return math.inf
-    try:
-        bits = json.loads(read_text(checkpoint / "val.json"))["val_bits_per_byte"]
-    except OSError:  # the trainer has deleted it in the meantime
-        return math.inf
-    return bits if bits is not None and math.isfinite(bits) else math.inf
+    """Its validation bits per byte; infinity if it was not evaluated, is damaged or is gone."""
+    bits = None
+    with contextlib.suppress(OSError):  # the trainer may delete it in the meantime
+        if not damage(checkpoint, "val.json"):
+            bits = json.loads(read_text(checkpoint / "val.json"))["val_bits_per_byte"]
+    return math.inf if bits is None or not math.isfinite(bits) else bits
 
 
 def best_checkpoint(folder):
-    """The folder of the checkpoint with the fewest validation bits per byte, of equals the first,
-    or None if none was evaluated.
-    """
+    """The checkpoint with the fewest validation bits per byte, of equals the first, or None."""
     while True:
         vals = {p: val_of(p) for p in all_checkpoints(folder)}
         if all(p.exists() for p in vals):  # else the trainer has deleted one in the meantime
@@ -157,9 +147,7 @@ def best_checkpoint(folder):
 
 
 def find_checkpoint(folder, which):
-    """The folder of a run's checkpoint: "newest", "best", or the one of a step, "300". ValueError,
-    naming those that there are, if it isn't there.
-    """
+    """The checkpoint "newest", "best" or of a step, "300". ValueError if it isn't there."""
     found = {"newest": newest_checkpoint(folder), "best": best_checkpoint(folder)}
     found |= {str(step_of(p)): p for p in all_checkpoints(folder)}
     if not found.get(which):
@@ -171,23 +159,20 @@ def find_checkpoint(folder, which):
 # ---- reading one ----
 
 def damage(checkpoint, part=""):
-    """What is wrong with the files of a checkpoint whose names begin with `part`, "" if all are as
-    they were written.
-    """
+    """What is wrong with a checkpoint's files whose names begin with `part`; "" if nothing is."""
     try:
         sums = json.loads(read_text(checkpoint / "checksums.json"))
         names = [name for name in sums if name.startswith(part)]
         changed = [name for name in names if file_hash(checkpoint / name) != sums[name]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError,
-            RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return str(error)
-    return f"{changed[0]} has changed" if changed else "" if names else f"it has no {part}"
+    if changed:
+        return f"{changed[0]} has changed"
+    return "" if names else f"it has no {part}"
 
 
 def check(checkpoint, part):
     """ValueError if damage() finds any. It names the whole checkpoint before this one."""
-    if (checkpoint / "model.pt").exists():
-        raise ValueError(f"{checkpoint} is of an earlier version of this course; train it anew")
     if not (found := damage(checkpoint, part)):
         return
     for other in reversed(all_checkpoints(checkpoint.parents[1])):
@@ -213,26 +198,20 @@ def load_weights(model, checkpoint):
 
 
 def load_state(checkpoint):
-    """A checkpoint's state, on the CPU. ValueError if it is damaged or lacks a part."""
+    """A checkpoint's state, on the CPU; nothing in it is executed. ValueError if it is damaged, if
+    it lacks a part, or if it is that of another step.
+    """
     check(checkpoint, "state.pt")
-    state = load(checkpoint / "state.pt")
-    if not isinstance(state, dict) or STATE - set(state):
-        raise ValueError(f"{checkpoint / 'state.pt'} is not the state of a run: it lacks "
-                         f"{', '.join(sorted(STATE - set(state)))}")
-    if state["step"] != step_of(checkpoint):
-        raise ValueError(f"{checkpoint / 'state.pt'} is the state after step {state['step']}")
-    return state
-
-
-def load(path):
-    """Tensors and plain values from a file; nothing in it is executed."""
+    path, step = checkpoint / "state.pt", step_of(checkpoint)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # bytes that are no checkpoint can make it stumble anywhere
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is damaged or no checkpoint: {first}") from None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        missing = sorted(STATE - state.keys())
+    except (pickle.UnpicklingError, AttributeError) as error:
+        raise ValueError(f"{path} is no state of a run: {str(error).splitlines()[0]}") from None
+    if missing or state["step"] != step:
+        raise ValueError(f"{path} is of step {state.get('step')}, not {step}, or lacks a part: "
+                         f"{', '.join(missing)}")
+    return state
 
 
 # ---- runs ----
@@ -242,25 +221,16 @@ def start_run(runs_dir, name):
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
     for n in itertools.count(1):
         folder = Path(runs_dir) / (name if n == 1 else f"{name}-{n}")
-        try:
+        with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
-        except FileExistsError:
-            pass
 
 
 def write_config(folder, config, data):
-    """Write config.json: the Config, and the data's hash and folders, seen from the run's; and
-    tokenizer.json. ValueError if the run has been trained with another tokenizer.
-    """
-    if newest_checkpoint(folder):
-        kept = Tokenizer.load(folder / "tokenizer.json").hash
-        if kept != data.tokenizer.hash:
-            raise ValueError(f"{folder} now has tokenizer {kept}, but was trained with "
-                             f"{data.tokenizer.hash}")
+    """Write tokenizer.json and config.json: the Config, the data's hash, and their folders."""
     data.tokenizer.save(folder / "tokenizer.json")
-    where = [(share, os.path.relpath(part.folder.resolve(), Path(folder).resolve()))
-             for share, part in data.parts]
+    where = [(share, os.path.relpath(part.folder.resolve(), folder.resolve()))
+             for share, part in data.parts]  # seen from here: both may be moved together
     content = as_json(config) | {"data_hash": data.hash, "data_folders": where}
     write_safely(folder / "config.json", json.dumps(content, indent=1))
 
@@ -272,37 +242,24 @@ def as_json(config):
 
 
 def read_run(folder):
-    """What config.json says: (Config, hash of the data, [(share, folder of data)])."""
+    """What config.json says: (Config, hash of the data, [(share, folder of the data)])."""
+    from train import Config as kind  # inside, since train.py imports this file
     path = folder / "config.json"
     try:
         content = json.loads(read_text(path))
         data_hash, where = content.pop("data_hash"), content.pop("data_folders")
         where = [(float(share), folder.resolve() / part) for share, part in where]
-        return config_from(content | (content["family"] or {})), data_hash, where
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no config.json") from None
+        content |= content.pop("family") or {}
+        if content.keys() - {field.name for field in dataclasses.fields(kind)}:
+            from presets import FullConfig as kind  # which has more fields
+        return kind(**content), data_hash, where
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not the config of a run, or of one of an earlier version, "
                          f"which is to be trained anew ({error!r})") from None
 
 
-def config_from(content):
-    """The Config of these fields, or presets.FullConfig if it has more than Config."""
-    from train import Config as kind  # which imports this file
-    if content.keys() - {field.name for field in dataclasses.fields(kind)}:
-        from presets import FullConfig as kind
-    return kind(**content | {"family": None})  # which FullConfig finds out by itself
-
-
 def read_config(folder):
     return read_run(folder)[0]
-
-
-def same_data(folder, data_hash, data):
-    """ValueError unless the data of a run are those that it was trained on."""
-    if data.hash != data_hash:
-        raise ValueError(f"{folder} was trained on data {data_hash}, but its data are now "
-                         f"{data.hash}: the source has changed")
 
 
 def find_run(runs_dir, name):
@@ -313,22 +270,18 @@ def find_run(runs_dir, name):
 
 
 def newest_run(runs_dir="runs", name=None):
-    """The folder of the run `name`, or without one of the run that saved last.
-
-    ValueError if there is none that has a checkpoint.
-    """
+    """The run `name`, or the one that saved last. ValueError if there is none with a checkpoint."""
     runs = [Path(runs_dir) / name] if name else Path(runs_dir).glob("*")
-    saved = [((folder / "checkpoints").stat().st_mtime, folder) for folder in runs
-             if newest_checkpoint(folder)]
+    saved = [folder for folder in runs if newest_checkpoint(folder)]
     if not saved:
         raise ValueError(f"there is no {f'run {name!r}' if name else 'run'} with a checkpoint in "
                          f"{runs_dir}/; train one: python 04_train/train.py --preset tiny")
-    return max(saved)[1]
+    return max(saved, key=lambda folder: (folder / "checkpoints").stat().st_mtime)
 
 
 def load_run(folder, device="cpu", which="newest", by_hand=False):
-    """(model, tokenizer, config, step) of one of a run's checkpoints, ready to be used. by_hand:
-    with the plain versions, whichever it was trained with.
+    """(model, tokenizer, config, step) of a run's checkpoint, ready to be used. which: as in
+    find_checkpoint(). by_hand: with the plain versions, whichever it was trained with.
     """
     config = dataclasses.replace(read_config(folder), by_hand=by_hand)
     tokenizer = tokenizer_class(by_hand).load(folder / "tokenizer.json")
@@ -340,12 +293,12 @@ def load_run(folder, device="cpu", which="newest", by_hand=False):
             return model.eval(), tokenizer, config, step_of(checkpoint)
         except (ValueError, OSError):
             if checkpoint.exists():
-                raise  # else the run goes on, and has newer ones in its stead
+                raise  # else the trainer has deleted it in the meantime: there are newer ones
 
 
 def run_data(folder, by_hand=False, data_dir=None):
-    """The data that a run was trained on, from where it found them, or, if they are gone, prepared
-    once more, in data_dir (default: the run's). ValueError if they are others by now.
+    """The data that a run was trained on, from their folders; if those are gone, prepared anew in
+    data_dir (default: the run's). ValueError if the source is not what it was.
     """
     config, data_hash, where = read_run(folder)
     if where and all((part / "index.json").exists() for _, part in where):
@@ -353,23 +306,29 @@ def run_data(folder, by_hand=False, data_dir=None):
     else:
         tokenizer = tokenizer_class(by_hand).load(folder / "tokenizer.json")
         data = prepare(config.data, None, data_dir or config.data_dir, tokenizer, by_hand)
-    same_data(folder, data_hash, data)
+    if data.hash != data_hash:
+        raise ValueError(f"{folder} was trained on data {data_hash}, but its data are now "
+                         f"{data.hash}: the source has changed")
     return data
 
 
-# ---- which run is meant ----
+# ---- going on ----
 
 WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
 
-# What may change when a run goes on: how long it is (which moves the cool-down), how often it
-# reports, what it keeps, how much memory it takes, and where; never what it is.
+# What may change when a run goes on: how long it is, what it reports and keeps, and where it runs.
 MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "save_every", "keep", "device", "compile",
               "data_dir", "wandb", "by_hand"}
 
 
+def ways(given):
+    """The fields to reset if the user says in one of the WAYS how long a run is."""
+    return dict.fromkeys(WAYS, 0) if {*WAYS} & {*given} else {}
+
+
 def resumed(folder, given):
-    """The config of a run that goes on, with what the user gave. ValueError if that would make it
-    another run.
+    """The config of a run that goes on with fields that a user gave. ValueError if they differ in
+    more than MAY_CHANGE.
     """
     config = read_config(folder)
     new = dataclasses.replace(config, **ways(given) | given)
@@ -380,13 +339,10 @@ def resumed(folder, given):
     return new
 
 
-def ways(given):
-    """No length at all, to be filled in, if the user says in any way how long a run is."""
-    return dict.fromkeys(WAYS, 0) if {*WAYS} & {*given} else {}
-
-
 def choose_run(words, given, preset, kind):
-    """(folder, config) of the run to go on with, or (None, config) of a new one."""
+    """(folder, config) of the run to go on with, or (None, config) of a new one. words: the options
+    name, preset, runs_dir and resume; given: fields of a `kind` of Config; preset: those not given.
+    """
     name = words.name or words.preset
     if Path(name).name != name or name == "..":
         raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
@@ -402,36 +358,28 @@ def choose_run(words, given, preset, kind):
     return None, kind(**preset | ways(given) | given)
 
 
-# ---- going on ----
-
 def restore_weights(folder, config, data, model):
-    """Bring the model to where the run's newest checkpoint left it, or to where config.init begins.
-    Returns the checkpoint's state, for restore_state(). ValueError if the data are not what the run
-    was trained on.
+    """Fill the model from the run's newest checkpoint, or from config.init. Returns the
+    checkpoint's state, for restore_state(); of a new run {"step": 0, "seconds": 0.0}.
     """
-    checkpoint = newest_checkpoint(folder)
-    if not checkpoint:
-        if config.init:
-            from starting import begin  # with the weights of a model from elsewhere
-            begin(model, config.init)
-        return {"step": 0, "seconds": 0.0}
-    state = load_state(checkpoint)
-    same_data(folder, state["data"], data)
-    load_weights(model, checkpoint)
-    return state
+    if checkpoint := newest_checkpoint(folder):
+        state = load_state(checkpoint)
+        assert state["data"] == data.hash, "these are not the run's data, as run_data() gives them"
+        load_weights(model, checkpoint)
+        return state
+    if config.init:
+        from starting import begin  # with the weights of a model from elsewhere
+        begin(model, config.init)
+    return {"step": 0, "seconds": 0.0}
 
 
 def restore_state(state, **parts):
-    """Bring parts, {name: what has load_state_dict()}, and PyTorch's random numbers to where they
-    were in a checkpoint's state; a new run's leaves them as they are.
-    """
-    if "rng" in state:
+    """Restore from a state {name: what has load_state_dict()}, and PyTorch's random numbers."""
+    if "rng" in state:  # else the run is new
         for name, part in parts.items():
             part.load_state_dict(state.pop(name))  # which then is not kept twice
         torch.set_rng_state(state["rng"])
 
-
-# ---- the command line ----
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
@@ -444,7 +392,8 @@ def main(argv=None):
                 print(f"{folder.name:20} can't be read: {error}")
                 continue
             print(f"{folder.name:20} step {step_of(checkpoint)} of {config.steps}, "
-                  f"{', '.join(config.data)}, {config.n_layer} layers of width {config.d_model}")
+                  f"{val_of(checkpoint):.3f} bits per byte, {', '.join(config.data)}, "
+                  f"{config.n_layer} layers of width {config.d_model}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train a model: the main job. From a text and nothing else to a model that writes.
 
-What a run is: a Config, and presets that fill it in; a training step; an evaluation; the loop: a
-step, and what came of it. All in one process; 07_scale/scale.py has the loop for many.
+First what a run is, a Config, and presets that fill it in; then a training step, an evaluation, and
+the loop that calls both. All in one process; 07_scale/scale.py has the loop for many.
 
     python 04_train/train.py --preset tiny
     python 04_train/train.py --preset tiny --resume
@@ -22,8 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before torch is loaded: threads with nothing to do sleep. Spinning, as they otherwise would, they
-# fight with whatever else runs for the cores, and a step may take ten times as long.
+# Before torch is loaded: idle threads sleep. Spinning, they would take the cores from others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
@@ -50,26 +49,20 @@ from runs import (WAYS, choose_run, newest_checkpoint, restore_state, restore_we
 class Config(GPTConfig):
     """A run, whole. The same config gives the same weights, bit for bit, on the same machine."""
 
-    data: tuple = option(("python",), "sources (02_data/extras/corpus.py lists them); "
-                                      "of several, NAME:0.3 gives each its share of the windows")
-    sampling: str = option("random", "windows from random places, the text cut every seq_len ids "
-                           "(stream), or windows that begin with a document (bestfit)",
-                           ("random", "stream", "bestfit"))
+    data: tuple = option(("python",), "sources; of several, NAME:0.3 gives each its share")
+    sampling: str = option("random", "windows from random places, one after the other (stream), or "
+                           "from the start of documents (bestfit)", ("random", "stream", "bestfit"))
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes", least=1)
     micro_batch: int = option(8, "windows at once: fewer take less memory", least=1)
     steps: int = option(350, "optimizer steps; 0: let flops or tokens_per_param say", least=0)
     flops: float = option(0.0, "instead of steps: spend so many FLOPs", least=0, most=1e60)
-    tokens_per_param: float = option(0.0, "instead of steps: so many tokens for each parameter "
-                                     "outside the embedding table; 20 is Chinchilla's", least=0)
-    optimizer: str = option("adamw", "of the matrices inside the blocks; AdamW moves the others",
-                            ("adamw", "muon"))
+    tokens_per_param: float = option(0.0, "instead of steps; 20 is Chinchilla's ratio", least=0)
+    optimizer: str = option("adamw", "of the matrices inside the blocks", ("adamw", "muon"))
     lr: float = option(6e-3, "peak learning rate of what AdamW moves", least=1e-15)
     muon_lr: float = option(0.02, "peak learning rate of the matrices that Muon moves", least=1e-15)
     momentum: float = option(0.95, "Muon's: of the old in its average", least=0, most=0.9999)
     beta2: float = option(0.95, "AdamW's: of old squares in theirs", least=0, most=0.9999)
-    schedule: str = option("wsd", "how the learning rate falls after its warm-up: level and then "
-                           "straight down, straight or curved all the way, or for ever slower",
-                           SCHEDULES)
+    schedule: str = option("wsd", "how the learning rate falls after its warm-up", SCHEDULES)
     warmup: int = option(100, "steps over which the learning rate rises from 0", least=0)
     cooldown: float = option(0.5, "wsd: share of the steps over which it falls", least=0, most=1)
     min_lr_share: float = option(0.0, "share of the peak to which it falls", least=0, most=1)
@@ -82,8 +75,7 @@ class Config(GPTConfig):
     keep: int = option(2, "newest checkpoints kept, beside the best one", least=1)
     seed: int = option(0, "of the weights and of the order of the data", least=0)
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
-    dtype: str = option("float32", "of matrix products; bfloat16 keeps float32 weights",
-                        ("float32", "bfloat16", "float16"))
+    dtype: str = option("float32", "of matrix products", ("float32", "bfloat16", "float16"))
     compile: bool = option(False, "with torch.compile: minutes to start, then quicker steps")
     data_dir: str = option("data", "where downloads and prepared data are kept")
 
@@ -98,9 +90,7 @@ class Config(GPTConfig):
                              "how many")
 
     def gpt(self, vocab_size):
-        """The shape of the model, with the vocabulary that the tokenizer really has. A model from
-        elsewhere keeps its own, which may be larger.
-        """
+        """The model's shape, with the tokenizer's vocabulary; one from elsewhere keeps its own."""
         shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)}
         return GPTConfig(**shape | ({} if self.init else {"vocab_size": vocab_size}))
 
@@ -120,25 +110,25 @@ def rung(depth):
     Width is 64 a layer, in heads of 64 below depth 8, of 128 from there (depth is even then).
     Vocabulary and window double with each layer from 2,048 and 128 at depth 3 to 32,768 and 1,024.
     Muon's rate is the same at every width (Jordan et al. 2024); AdamW's, of tables and head, falls
-    with the root of it, as nanochat's. Tokens in a batch are 2,048 at depth 3, then as depth^3, to
-    half a million: larger models want larger batches, this exponent is a guess. A micro-batch
-    halves as depth doubles, so that a block's activations fit. 20 tokens for each parameter outside
-    the table (Hoffmann et al. 2022). Warm-up, cool-down and rates are not tuned above tiny.
+    with its square root, as nanochat's does. Tokens in a batch grow from 2,048 as depth^3, a guess,
+    to half a million. A micro-batch halves as depth doubles. Nothing is tuned above tiny.
     """
-    width, heads = 64 * depth, depth if depth < 8 else depth // 2
-    doubled, tokens = 2 ** max(0, depth - 3), 2 ** round(math.log2(2048 * (depth / 3) ** 3))
+    width = 64 * depth
+    heads = depth if depth < 8 else depth // 2
+    doubled = 2 ** max(0, depth - 3)
     seq_len = min(1024, 128 * doubled)
+    tokens = 2 ** round(math.log2(2048 * (depth / 3) ** 3))
     batch_size = min(2**19, tokens) // seq_len
     return dict(n_layer=depth, d_model=width, n_head=heads, n_kv_head=heads, d_ff=4 * width,
                 vocab_size=min(32768, 2048 * doubled), seq_len=seq_len, optimizer="muon",
                 lr=round(0.012 * (192 / width) ** 0.5, 5), batch_size=batch_size,
                 micro_batch=min(batch_size, 2 ** int(math.log2(48 / depth))), steps=0,
-                tokens_per_param=20.0, cooldown=0.6,
+                tokens_per_param=20.0, cooldown=0.6,  # 20: Hoffmann et al. 2022
                 dtype="bfloat16" if depth >= 12 else "float32")  # from depth 12 on it is for GPUs
 
 
-LADDER = {"tiny": 3, "d4": 4, "d5": 5, "d6": 6, "d8": 8, "small": 12, "medium": 16, "461m": 20,
-          "1b": 26}
+LADDER = {"tiny": 3, "d4": 4, "d5": 5, "d6": 6, "d8": 8, "small": 12, "medium": 16,
+          "461m": 20, "1b": 26}
 PRESETS = {name: rung(depth) for name, depth in LADDER.items()}
 PRESETS["tiny"] |= dict(steps=350, tokens_per_param=0.0, warmup=20)  # two minutes on two cores
 PRESETS["461m"] |= dict(vocab_size=53248)  # without the table: 20 tokens each are 9.2 billion
@@ -158,16 +148,15 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
 
     1. Forward and backward, config.micro_batch windows at a time, so that memory is a micro-batch's
        and gradients are the batch's. The sum of the nats of each is divided by how many targets
-       (>= 0) the *whole* batch has, 1 if none: so every token weighs the same. The mean of the
-       micro-batches' means would weigh the tokens of a half-masked one double. The forward pass
+       (>= 0) the *whole* batch has, 1 if none: so every token weighs the same. The forward pass
        runs under torch.autocast(device.type, dtype), which does nothing if dtype is float32.
     2. optim.clip() all .grad to config.grad_clip, of parameters that have one.
     3. If loss or norm is not finite: ValueError, before the weights are touched.
     4. Each of optimizer.param_groups gets "lr": its "scale" times learning_rate(step, config).
        Then optimizer.step(), and optimizer.zero_grad().
     """
-    loss, device = loss or config.objective(model), model.embed.weight.device
-    dtype = getattr(torch, config.dtype)
+    loss = loss or config.objective(model)
+    device, dtype = model.embed.weight.device, getattr(torch, config.dtype)
     inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
     n_targets, mean = max(1, int((batch[1] >= 0).sum())), 0.0
     for x, y in zip(inputs.split(config.micro_batch), targets.split(config.micro_batch)):
@@ -199,14 +188,17 @@ def score(model, ids, spans=None, batch_size=32, rank=0, world=1):  # exercise
     ids: (N,), an array or Ids: only slices of it are read. spans: [(start, skip), ...], a window
     each, which reads T = seq_len ids from `start` on and predicts the id after each; the first
     `skip` predictions are left out. A window that sticks out over the end is filled up with any id.
-    By default windows lie side by side: (0, 0), (T, 0), (2 T, 0) ..., the last with something to
-    predict. model.loss() gets `batch_size` windows at a time. Process `rank` of `world` does spans
-    rank, rank + world ...: results add up. All must call the model equally often, since it may be
-    divided over them: one with too few windows takes the first again, and leaves it out.
+    By default windows lie side by side: (0, 0), (T, 0) ..., the last with something to predict.
+    model.loss() gets `batch_size` windows at a time. Process `rank` of `world` does spans rank,
+    rank + world ...: results add up. All must call the model equally often, since it may be divided
+    over them: one with too few windows takes the first again, and leaves it out.
     """
-    T, device, nats = model.config.seq_len, model.embed.weight.device, np.zeros(len(ids) - 1)
-    spans = [(start, 0) for start in range(0, len(nats), T)] if spans is None else spans
-    mine, n = spans[rank::world], -(-len(spans[::world]) // batch_size)
+    T, device = model.config.seq_len, model.embed.weight.device
+    nats = np.zeros(len(ids) - 1)
+    if spans is None:
+        spans = [(start, 0) for start in range(0, len(nats), T)]
+    mine = spans[rank::world]
+    n = -(-len(spans[::world]) // batch_size)  # batches of rank 0, which has the most spans
     for i in range(n) if rank else track(range(n), "evaluating", n, unit=" batches"):
         batch = mine[i * batch_size:(i + 1) * batch_size] or [(spans[0][0], T)]
         rows = [torch.tensor(np.asarray(ids[start:start + T + 1], np.int64)) for start, _ in batch]
@@ -219,20 +211,18 @@ def score(model, ids, spans=None, batch_size=32, rank=0, world=1):  # exercise
 
 
 def evaluate(model, ids, sizes, max_tokens=None, rank=0, world=1, total=lambda nats: nats):
-    """Bits per byte of Ids; with max_tokens, on windows spread evenly over them that have about so
-    many targets. sizes: token_bytes(). total(array): its sum over all processes. ValueError if it
-    is not finite.
+    """Bits per byte of Ids, or of about max_tokens of them, in windows that are spread evenly.
+    sizes: token_bytes(). total(array): its sum over all processes. ValueError if it is not finite.
     """
     n, T = len(ids) - 1, model.config.seq_len
     starts = range(0, n, T * -(-(n + 1) // max_tokens) if max_tokens else T)
     nats = total(score(model, ids, [(start, 0) for start in starts], rank=rank, world=world))
     targets = np.concatenate([ids.labels(i + 1, min(T, n - i)) for i in starts])
-    if max_tokens and not (targets >= 0).any():  # of conversations too little was taken
+    if max_tokens and not (targets >= 0).any():  # these windows hold nothing that is to be learned
         return evaluate(model, ids, sizes, None, rank, world, total)
     bits = bits_per_byte(np.concatenate([nats[i:i + T] for i in starts]), targets, sizes)
     if not math.isfinite(bits):
-        raise ValueError(f"the validation text costs {bits} bits per byte: the weights are spoiled "
-                         "and not saved. A new run with a lower --lr may help")
+        raise ValueError(f"the validation text costs {bits} bits per byte: the weights are spoiled")
     return bits
 
 
@@ -244,13 +234,10 @@ def sample(model, tokenizer, n_tokens=64):
 
 # ---- the loop ----
 
-# Extras that the loop calls, where they are there: a copy of the spine alone trains without them.
-#   beside     what is recorded and drawn, by way of metrics, watch, report and page
-#   watch      where a NaN began
-#   length     before the first step: the plan, and whether it fits into memory
-# They call budget and machine. console.py calls locks; bpe.py, unless by hand, fast and its pieces.
-# When asked for: starting (--init), timing (--profile), losses (--label-smoothing, --z-loss),
-# presets (other presets and families of models); and what data.py and gpt.py name.
+# Extras that are used where they are there; a copy of the spine alone trains without them: beside
+# (rows and pictures of the run, by metrics, watch, report and page), watch (where a NaN began),
+# length (the plan, and whether it fits). They call budget and machine. console.py calls locks; bpe
+# fast and its pieces. When asked for: starting (--init), timing (--profile), presets (more of it).
 
 def extra(name):
     """A module of extras/, or None where that was not copied."""
@@ -259,34 +246,32 @@ def extra(name):
 
 def train(config, folder, data):
     """Train the run in `folder` on `data`, a Dataset or a Mixture, to its end, from its newest
-    checkpoint if there is one. Returns the bits per byte of the whole validation text, or None if
-    it was asked to stop.
+    checkpoint if it has one. Returns the bits per byte of all validation text, or None if stopped.
     """
     device, sizes = choose_device(config.device), token_bytes(data.tokenizer)
-    model = config.make_model(data.tokenizer.vocab_size)
-    state = restore_weights(folder, config, data, model.to(device))
+    model = config.make_model(data.tokenizer.vocab_size).to(device)
+    start = restore_weights(folder, config, data, model)
     optimizer, loss = make_optimizer(model, config), config.objective(model)
     loader = make_batches(data, config.batch_size, config.seq_len, config.seed, config.sampling)
     torch.manual_seed(config.seed)
-    restore_state(state, optimizer=optimizer, loader=loader)
-    first, earlier = step, seconds = state["step"], state["seconds"]
+    restore_state(start, optimizer=optimizer, loader=loader)
+    step, seconds = start["step"], start["seconds"]
     print(*describe(optimizer), f"run        {folder}: steps {step} to {config.steps} of "
           f"{config.batch_size} x {config.seq_len} tokens, {device} {config.dtype}", sep="\n")
-    beside = extra("beside")
-    beside = beside and beside.Beside(config, folder, data, loader, step, lambda: model,
-                                      lambda: tensors(model))
+    beside = extra("beside") and extra("beside").Beside(
+        config, folder, data, loader, step, lambda: model, lambda: tensors(model))
     with beside or contextlib.nullcontext(), StopSignal() as stop, Progress(patience=0) as line:
         while step < config.steps and not stop.asked:
             # 1. a step
-            if beside:
-                beside.before(step)
-            start, batch = time.perf_counter(), next(loader)
+            began = time.perf_counter()
+            batch = next(loader)
             mean, norm = train_step(model, optimizer, batch, step, config, loss)
-            step, seconds = step + 1, seconds + time.perf_counter() - start
+            step += 1
+            seconds += time.perf_counter() - began
 
             # 2. what came of it
-            line.show(lambda: pace(step, step - first, seconds - earlier, mean, loader, config))
-            saves, bits = step % config.save_every == 0 or step == config.steps, None
+            line.show(lambda: pace(config, loader, start, step, seconds, mean))
+            bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:  # what is saved is also evaluated
                 bits = evaluate(model, data.val, sizes, config.eval_tokens)
             if beside:
@@ -306,12 +291,13 @@ def train(config, folder, data):
     return bits
 
 
-def pace(step, made, seconds, mean, loader, config):
-    """How it goes, in a line: of the steps so far `made` took `seconds`."""
-    rate, epochs = made / seconds, ", ".join(f"{n:.2f}" for n in loader.epochs())
-    tokens, left = rate * config.batch_size * config.seq_len, (config.steps - step) / rate
+def pace(config, loader, start, step, seconds, mean):
+    """How it goes, in a line. start: the state with which this process began."""
+    rate = (step - start["step"]) / (seconds - start["seconds"])  # steps a second
+    tokens = rate * config.batch_size * config.seq_len
+    epochs = ", ".join(f"{n:.2f}" for n in loader.epochs())
     return (f"step {step}/{config.steps}  loss {mean:.3f}  epoch {epochs}  {tokens:,.0f} tokens/s  "
-            f"{duration(left)} left")
+            f"{duration((config.steps - step) / rate)} left")
 
 
 def table(rows):
@@ -330,26 +316,30 @@ def conclude(folder, data, model, bits):
 
 # ---- the command line ----
 
+def make_parser(kind, presets=None):
+    """The options of a run: those below, and the fields of a `kind` of Config."""
+    parser = Parser(description=__doc__.splitlines()[0],
+                    epilog="python 04_train/extras/presets.py lists more presets and options")
+    add = parser.add_argument
+    add("--preset", default="tiny", choices=presets, help="the fields to begin with")
+    add("--name", help="the run's name (default: the preset's)")
+    add("--runs-dir", default="runs", help="where runs are kept (default: runs)")
+    add("--resume", action="store_true", help="go on with the run of that name")
+    add("--plan", action="store_true", help="say what it would take, and end")
+    add("--profile", action="store_true", help="say what a step spends where, and end")
+    add_options(parser, kind)
+    return parser
+
+
 def read_command_line(argv):
-    """(the options that are not Config's, those of Config's fields that were given, the fields of
-    the preset, Config). What is not known here is for extras/presets.py, which has more of each.
+    """(the options, those of them that are fields of Config, the preset's fields, Config). What is
+    not known here is for extras/presets.py, which has more presets, and a Config with more fields.
     """
-    def read(kind, known, parse):
-        parser = Parser(description=__doc__.splitlines()[0], epilog="More presets and options, of "
-                        "other families of models too: python 04_train/extras/presets.py")
-        add = parser.add_argument
-        add("--preset", default="tiny", choices=known, help="the fields to begin with")
-        add("--name", help="the run's name (default: the preset's)")
-        add("--runs-dir", default="runs", help="where runs are kept (default: runs)")
-        add("--resume", action="store_true", help="go on with the run of that name")
-        add("--plan", action="store_true", help="say what it would take, and end")
-        add("--profile", action="store_true", help="say what a step spends where, and end")
-        add_options(parser, kind)
-        return getattr(parser, parse)(argv)
-    kind, presets, (words, others) = Config, PRESETS, read(Config, None, "parse_known_args")
-    if others or words.preset not in PRESETS or hasattr(words, "init"):
+    kind, presets = Config, PRESETS
+    words, others = make_parser(kind).parse_known_args(argv)
+    if others or words.preset not in presets or hasattr(words, "init"):
         from presets import ALL as presets, FullConfig as kind
-        words = read(kind, presets, "parse_args")
+        words = make_parser(kind, presets).parse_args(argv)
     given = {name: value for name, value in vars(words).items() if hasattr(kind, name)}
     if by_hand():  # what a reader wrote is what runs
         given = {"by_hand": True} | given
@@ -360,23 +350,22 @@ def check(config):
     """ValueError if one process can't train it."""
     choose_device(config.device)
     if config.dtype == "float16":
-        raise ValueError("dtype float16 needs its loss scaled, which only 07_scale/scale.py does; "
-                         "bfloat16 needs no such thing")
+        raise ValueError("dtype float16 needs its loss scaled, which only 07_scale/scale.py does")
 
 
 @contextlib.contextmanager
 def opened(argv, world=1, check=check, memory=None):
     """(config, folder, data) of the run that a command line means, held by this process; None if
-    all was said. What can be refused is refused before a new run's folder is made.
-
+    it only asked for a plan. What can be refused is refused before a new run's folder is made.
     memory(config, shape): {part: bytes} of each of `world` processes, if they share the work.
     """
     words, *meant = read_command_line(argv)
-    (folder, config), length = choose_run(words, *meant), extra("length")
+    folder, config = choose_run(words, *meant)
     check(config)
     if words.plan or words.profile:
+        from length import show_plan
         from timing import show_profile
-        length.show_plan(config, world, memory) if words.plan else show_profile(config)
+        show_plan(config, world, memory) if words.plan else show_profile(config)
         yield None
         return
     with contextlib.ExitStack() as held:
@@ -388,8 +377,9 @@ def opened(argv, world=1, check=check, memory=None):
             tokenizer = adopted_tokenizer(folder, config)
         data = (run_data(folder, config.by_hand, config.data_dir) if newest else
                 prepare(config.data, config.vocab_size, config.data_dir, tokenizer, config.by_hand))
-        if length:
-            config = length.announce(config, data, world, memory)
+        if extra("length") or not config.steps:
+            from length import announce
+            config = announce(config, data, world, memory)
         if newest and step_of(newest) > config.steps:
             raise ValueError(f"{newest} is beyond the {config.steps} steps asked for")
         make_batches(data, config.batch_size, config.seq_len, 0, config.sampling, 0, world)

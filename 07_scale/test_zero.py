@@ -11,7 +11,7 @@ from scale import DataParallel, train_step
 from family import FAMILIES, model_config
 from gpt import GPT, GPTConfig, make_model
 from optim import make_optimizer
-from precision import LossScaler
+from precision import LossScaler, Scaled
 from ranks import on_ranks
 from train import Config
 from zero import Zero, cut_anywhere, deal_whole, sum_sections
@@ -220,7 +220,7 @@ def test_a_step_that_overflows_is_skipped_by_all(stage):
     def work(rank):
         config, scaler = Config(**SHAPE, warmup=0), LossScaler(factor=8.0)
         model = GPT(SMALL)
-        engine = Zero(model, config, stage, BUCKET)
+        engine = Scaled(Zero(model, config, stage, BUCKET), scaler)
         loss, ids = engine.loss, np.random.default_rng(rank).integers(0, 61, (2, 9))
         bad = rank == 1
 
@@ -230,8 +230,8 @@ def test_a_step_that_overflows_is_skipped_by_all(stage):
                 nats.register_hook(lambda gradient: gradient * float("inf"))
             return nats
         for bad, factor in ((rank == 1, 4.0), (False, 4.0)):
-            engine.loss, before = overflows, model.head.weight.detach().clone()
-            train_step(engine, (ids[:, :-1], ids[:, 1:]), 0, config, scaler)
+            engine.engine.loss, before = overflows, model.head.weight.detach().clone()
+            train_step(engine, (ids[:, :-1], ids[:, 1:]), 0, config)
             assert scaler.factor == factor
             assert torch.equal(before, model.head.weight) == (scaler.good == 0)
     on_ranks(work)
@@ -306,7 +306,7 @@ def test_each_rank_remembers_its_half(optimizer):
         sharded = sharded_optimizer(model, optimizer, 1)
         train_sharded(model, sharded, batches(SMALL, 0, 1), rank, 2)
         assert not sharded.plain.state
-        return n_bytes(sharded.own.state)
+        return n_bytes(sharded.optimizer.state)
     found, whole = on_ranks(work), n_bytes(plain.state)
     assert sum(found) == whole, "something is remembered twice, or nowhere"
     assert max(found) < 0.55 * whole, f"{found} of {whole} bytes"

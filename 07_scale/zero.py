@@ -2,9 +2,9 @@
 
 In data parallel every rank holds the same AdamW averages and computes the same step. It is enough
 that each does so for its own section of the weights and then tells the others (Rajbhandari et al.
-2019, sections 3 and 5). The weights of a bucket lie in one flat tensor, cut in a section for each
+2019, sections 3 and 5). The weights of a bucket lie in one flat tensor, cut into a section for each
 rank. Its gradients are reduce-scattered, so that each rank has the sums of its section; the rank's
-own optimizer, which is that of stage 4, moves it; an all-gather puts the sections together again.
+own optimizer, that of stage 4, moves it; an all-gather puts the sections together again.
 AdamW treats each number by itself, so its buckets are cut anywhere. Muon treats a matrix as a
 matrix, so matrices are dealt out whole.
 
@@ -15,15 +15,10 @@ Bytes a parameter on each of N ranks, in float32 with AdamW (with Muon a matrix 
     ZeRO-1                   4           4         8/N      gradients are sent once a step
     ZeRO-2                   4         4/N         8/N      ... and after every micro-batch
 
-The one difference is when gradients are sent: with one micro-batch a step there is none. Beside
-this there are up to two buckets of whole gradients on their way. A step sends what an all-reduce
-of the gradients does, which is also a reduce-scatter and an all-gather; ZeRO-2 sends half of that
-again for each further micro-batch.
-Left out: sharding the weights, which is ZeRO-3 (scale.py --engine fsdp2); weights that are gathered
-only when the next forward pass needs them.
-
-Reads and writes nothing: scale.py --engine zero1 and zero2 train with it. Next:
-extras/precision.py.
+A step sends as much as an all-reduce of the gradients, which is also a reduce-scatter and an
+all-gather; ZeRO-2 sends half of that again for each further micro-batch.
+Left out: sharding the weights, which is ZeRO-3 (scale.py --engine fsdp2).
+Reads and writes nothing: scale.py trains with it. Next: extras/precision.py.
 """
 
 import itertools
@@ -42,9 +37,8 @@ import console  # noqa: F401, first: it makes the others be found
 import torch
 import torch.distributed as dist
 
-from optim import Optimizer, clip, make_optimizer
-from runs import tensors
-from scale import BUCKET_BYTES, InTurn, broadcast_weights, make_buckets
+from optim import Optimizer, make_optimizer
+from scale import BUCKET_BYTES, DataParallel, InTurn, broadcast_weights, make_buckets
 
 AVERAGES = {"adamw": ("exp_avg", "exp_avg_sq"), "muon": ("average",)}  # what Optimizer remembers
 
@@ -52,7 +46,7 @@ AVERAGES = {"adamw": ("exp_avg", "exp_avg_sq"), "muon": ("average",)}  # what Op
 # ---- who has what ----
 
 def cut_anywhere(sizes, world):  # exercise
-    """Lay tensors of so many elements one after the other and cut that in `world` sections of one
+    """Lay tensors of so many elements one after the other and cut that into `world` sections of one
     length, the shortest that is enough; what is too much stays empty, at the end.
 
     Returns (starts, length): where each tensor begins, and the length of a section. Section r goes
@@ -63,8 +57,7 @@ def cut_anywhere(sizes, world):  # exercise
 
 
 def deal_whole(sizes, world):  # exercise
-    """The same for tensors that must not be cut: each lies in one section, and what a section has
-    too much stays empty, at its end.
+    """The same for tensors that must not be cut: each lies in one section, whose end may be empty.
 
     They are dealt out one by one, the largest first (of equal ones the earlier), each to the
     section that has least so far (of equal ones the lower), behind what it has. The length is that
@@ -80,10 +73,9 @@ def deal_whole(sizes, world):  # exercise
 
 
 def sum_sections(flat):  # exercise
-    """Start to add up `flat` over the ranks, such that each gets the sums of its own section.
+    """Start to add up `flat`, (world * length,), in place. Returns a work: after its wait() the
+    section of this rank, flat.chunk(world)[rank], is the sum of all ranks'; the rest is anything.
 
-    flat: (world * length,), changed in place. Returns a work: after its wait() the section of this
-    rank, flat.chunk(world)[rank], is the sum of all ranks'; the others hold anything.
     dist.reduce_scatter_single(output, input, async_op=True), whose output may be that part of its
     input, sends half of what an all-reduce does. Gloo, which tensors not on a GPU travel by, makes
     it an all-reduce of a copy: there dist.all_reduce(flat, async_op=True) is quicker.
@@ -95,25 +87,23 @@ def sum_sections(flat):  # exercise
 
 
 class Bucket:
-    """Parameters whose weights lie in one flat tensor, of which each rank has a section.
-
-    kind: of its group, "adamw" or "muon". `pieces` is what lies in this rank's section, for its
-    optimizer: {piece of the weights: parameter}. A piece has its parameter's shape if it is all of
-    it, else it is flat.
+    """Parameters of a kind, "adamw" or "muon", whose weights lie in one flat tensor, of which each
+    rank has a section. `pieces` is what lies in this rank's: {piece of the weights: parameter}. A
+    piece has its parameter's shape if it is all of it, else it is flat.
     """
 
     def __init__(self, parameters, kind):
-        self.kind, rank, self.world = kind, dist.get_rank(), dist.get_world_size()
+        rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.parameters, self.kind = parameters, kind
         lay_out = deal_whole if kind == "muon" else cut_anywhere
-        self.parameters, sizes = parameters, [p.numel() for p in parameters]
-        self.starts, self.length = lay_out(sizes, self.world)
+        self.starts, self.length = lay_out([p.numel() for p in parameters], self.world)
+        self.section = slice(rank * self.length, (rank + 1) * self.length)
         self.spans = []  # (parameter, where its piece begins and ends)
-        for parameter, start, size in zip(parameters, self.starts, sizes):
-            begin = max(start, rank * self.length)
-            end = min(start + size, (rank + 1) * self.length)
+        for parameter, start in zip(parameters, self.starts):
+            begin = max(start, self.section.start)
+            end = min(start + parameter.numel(), self.section.stop)
             if begin < end:
                 self.spans.append((parameter, begin, end))
-        self.section = slice(rank * self.length, (rank + 1) * self.length)
         self.weights = self.flat([p.detach() for p in parameters])
         for parameter, view in zip(parameters, self.views(self.weights)):
             parameter.data = view
@@ -140,40 +130,39 @@ class Bucket:
         return dist.all_gather_single(flat, flat[self.section], async_op=True)
 
 
-# ---- the optimizer ----
+# ---- the engine ----
 
-class Zero:
-    """An engine, as scale.DataParallel is one, of which every rank has a share of the optimizer's
-    state, and at stage 2 of the gradients. All its methods are for all ranks together.
+class Zero(DataParallel):
+    """Every rank has a share of the optimizer's state, and at stage 2 of the gradients.
 
-    The weights become views of the buckets' flat tensors. After the last backward() of a step no
-    parameter has a .grad, and that of each of `pieces`, {piece of this rank: parameter}, is the sum
-    over the ranks.
+    The weights become views of the buckets' flat tensors. self.optimizer moves this rank's pieces
+    of them, {piece: parameter}; self.plain, that of a single process, says which groups there are.
+    After the last backward() of a step no parameter has a .grad; a piece's is the sum over ranks.
     """
+
+    divided = True
 
     def __init__(self, model, config, stage, bucket_bytes=BUCKET_BYTES):
         broadcast_weights(model)
-        optimizer = make_optimizer(model, config)  # that of a process alone: which groups there are
         self.model, self.loss, self.stage = model, config.objective(model), stage
-        self.plain, self.param_groups = optimizer, optimizer.param_groups
+        self.plain = make_optimizer(model, config)
+        self.param_groups = self.plain.param_groups
         order = {p: i for i, p in enumerate(model.parameters())}
         self.buckets, groups = [], []
         for group in self.param_groups:
-            ordered, kind = sorted(group["params"], key=order.get), group["kind"]
-            least = bucket_bytes
-            if kind == "muon":  # few matrices can't be dealt out evenly
-                least = max(least, 2 * dist.get_world_size() * max(
-                    p.numel() * p.element_size() for p in ordered))
-            buckets = [Bucket(bucket, kind) for bucket in make_buckets(ordered, least)]
+            ordered, least = sorted(group["params"], key=order.get), bucket_bytes
+            if group["kind"] == "muon":  # few matrices can't be dealt out evenly
+                largest = max(p.numel() * p.element_size() for p in ordered)
+                least = max(least, 2 * dist.get_world_size() * largest)
+            buckets = [Bucket(bucket, group["kind"]) for bucket in make_buckets(ordered, least)]
             groups.append(group | {"params": [piece for b in buckets for piece in b.pieces]})
             self.buckets += buckets
         # A bucket is complete with the gradient of its parameter that is nearest to the input.
         self.buckets.sort(key=lambda bucket: -min(map(order.get, bucket.parameters)))
         self.pieces = {piece: p for b in self.buckets for piece, p in b.pieces.items()}
-        self.own = Optimizer(groups, {piece: optimizer.parts[p] for piece, p in self.pieces.items()
-                                      if p in optimizer.parts}, optimizer.by_hand)
-        self.numbers = {p: i for i, p in enumerate(  # as state_dict() counts
-            p for group in self.param_groups for p in group["params"])}
+        parts = {piece: self.plain.parts[p] for piece, p in self.pieces.items()
+                 if p in self.plain.parts}
+        self.optimizer = Optimizer(groups, parts, self.plain.by_hand)
         self.turns = InTurn([bucket.parameters for bucket in self.buckets], self.send)
         self.on_their_way, self.steps = deque(), 0.0
 
@@ -189,10 +178,8 @@ class Zero:
                 self.receive()
 
     def send(self, i):
-        """A bucket's gradients become a message, and are gone. At most two are on their way, else
-        ZeRO-2 would have all gradients after all where the network is slower than the processor.
-        """
-        if len(self.on_their_way) == 2:
+        """A bucket's gradients become a message, and are gone."""
+        if len(self.on_their_way) == 2:  # more would take as much memory as all gradients
             self.receive()
         bucket = self.buckets[i]
         flat = bucket.flat([p.grad for p in bucket.parameters])
@@ -201,7 +188,7 @@ class Zero:
         self.on_their_way.append((bucket, flat, sum_sections(flat)))
 
     def receive(self):
-        """The own section of the message sent first; the rest of it is gone."""
+        """Add up this rank's section of the message that was sent first; the rest is dropped."""
         bucket, flat, work = self.on_their_way.popleft()
         work.wait()
         for piece, total in zip(bucket.pieces, bucket.own(flat)):
@@ -210,53 +197,39 @@ class Zero:
     def gradients(self):
         return [piece.grad for piece in self.pieces]
 
-    def clip(self, largest):
-        """optim.clip() of all gradients together: each rank knows a part of the sum of squares."""
-        def add(square):
-            square = square.to(self.buckets[0].weights.device)  # of a rank without any, on the CPU
-            dist.all_reduce(square)
-            return square
-        return clip(self.gradients(), largest, add)
-
     # 2) weights: each rank moves its section, and tells the others
 
     def step(self):
-        for own, group in zip(self.own.param_groups, self.param_groups):
-            own.update({key: value for key, value in group.items() if key != "params"})
-        self.own.step()
+        for own, group in zip(self.optimizer.param_groups, self.param_groups):
+            own["lr"] = group["lr"]
+        self.optimizer.step()
         self.steps += 1
         for work in [bucket.gather(bucket.weights) for bucket in self.buckets]:
             work.wait()
 
-    def zero_grad(self):
-        self.own.zero_grad()
-
-    def tensors(self):
-        return tensors(self.model)
-
-    def whole(self):
-        return self.model
-
     # 3) checkpoints, which don't know how many ranks there were
 
-    def state_dict(self):
-        """On rank 0 what the Optimizer of a single process would say, on the CPU. The other ranks
-        only take part in it, and return one that remembers nothing.
-        """
-        whole = self.plain.state_dict()
+    def numbered(self):
+        """(bucket, name of an average, the numbers that state_dict() has for the parameters)."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        numbers = {p: i for i, p in enumerate(parameters)}
         for bucket in self.buckets if self.steps else []:
             for name in AVERAGES[bucket.kind]:
-                flat = torch.zeros_like(bucket.weights)
-                for piece, average in zip(bucket.pieces, bucket.own(flat)):
-                    average.copy_(self.own.state[piece][name])
-                bucket.gather(flat).wait()
-                if dist.get_rank() > 0:
-                    continue
-                for p, average in zip(bucket.parameters, bucket.views(flat)):
-                    state = whole["state"].setdefault(self.numbers[p], {})
-                    state[name] = average.to("cpu", copy=True)
-                    if bucket.kind == "adamw":
-                        state["step"] = torch.tensor(self.steps)
+                yield bucket, name, [numbers[p] for p in bucket.parameters]
+
+    def state_dict(self):
+        """On rank 0 that of a single process, on the CPU; the others only take part in it."""
+        whole = self.plain.state_dict()
+        for bucket, name, numbers in self.numbered():
+            flat = torch.zeros_like(bucket.weights)
+            for piece, average in zip(bucket.pieces, bucket.own(flat)):
+                average.copy_(self.optimizer.state[piece][name])
+            bucket.gather(flat).wait()
+            for i, average in zip(numbers, bucket.views(flat) if dist.get_rank() == 0 else []):
+                state = whole["state"].setdefault(i, {})
+                state[name] = average.to("cpu", copy=True)
+                if bucket.kind == "adamw":
+                    state["step"] = torch.tensor(self.steps)
         return whole
 
     def load_state_dict(self, whole):
@@ -264,12 +237,10 @@ class Zero:
         steps = {float(state["step"]) for state in whole["state"].values() if "step" in state}
         assert len(steps) < 2, f"the parameters of this checkpoint have made {steps} steps"
         self.steps = max(steps, default=float(len(whole["state"]) > 0))
-        for bucket in self.buckets if self.steps else []:
-            for name in AVERAGES[bucket.kind]:
-                flat = bucket.flat([whole["state"][self.numbers[p]][name]
-                                    for p in bucket.parameters])
-                for piece, average in zip(bucket.pieces, bucket.own(flat)):
-                    state = self.own.state[piece]
-                    state[name] = average.clone()
-                    if bucket.kind == "adamw":
-                        state["step"] = torch.tensor(self.steps, device=piece.device)
+        for bucket, name, numbers in self.numbered():
+            flat = bucket.flat([whole["state"][i][name] for i in numbers])
+            for piece, average in zip(bucket.pieces, bucket.own(flat)):
+                state = self.optimizer.state[piece]
+                state[name] = average.clone()
+                if bucket.kind == "adamw":
+                    state["step"] = torch.tensor(self.steps, device=piece.device)

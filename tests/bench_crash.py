@@ -35,7 +35,7 @@ import data
 import evals
 import train
 from metrics import read_metrics
-from runs import (all_checkpoints, best_checkpoint, damage, load, load_run, load_state,
+from runs import (all_checkpoints, best_checkpoint, damage, load_run, load_state,
                   newest_checkpoint, run_data, step_of, val_of)
 
 SETTINGS = ["--sampling random --optimizer adamw", "--sampling stream --optimizer muon",
@@ -116,7 +116,7 @@ def outcome(folder):
     for which, path in (("newest", newest_checkpoint(folder)), ("best", best_checkpoint(folder))):
         found[which] = {"step": step_of(path), "val": val_of(path),
                         "weights": weights(path),
-                        "state": load(path / "state.pt") | {"seconds": 0}}
+                        "state": load_state(path) | {"seconds": 0}}
     return found
 
 

@@ -54,8 +54,8 @@ NAMES = ("torch-ddp", "naive", "ddp", "zero1", "zero2")
 
 def state_bytes(engine):
     """What the optimizer of this process remembers."""
-    own = getattr(engine, "own", None) or engine.optimizer  # ZeRO's has one for its share
-    return sum(value.nbytes for state in own.state.values() for value in state.values())
+    states = engine.optimizer.state.values()
+    return sum(value.nbytes for state in states for value in state.values())
 
 
 def steps(fields, rounds):

@@ -1,7 +1,7 @@
 """What happens beside the steps of a run: it is recorded, looked at and drawn.
 
-The loops of train.py and 07_scale/scale.py call a Beside before and after each step. Nothing here
-changes what is learned: a run without it has the same weights, bit for bit.
+The loops of train.py and 07_scale/scale.py call a Beside after each step. Nothing here changes what
+is learned: a run without it has the same weights, bit for bit.
 Left out: what a row means (metrics.py), what is looked at (watch.py), how it is drawn (report.py).
 
 Writes metrics.jsonl, loss.png and report.html in a run's folder. Next: metrics.py.
@@ -41,7 +41,8 @@ class Beside:
     def __init__(self, config, folder, data, loader, step, whole, tensors, rank=0):
         self.config, self.folder, self.data, self.loader = config, folder, data, loader
         self.whole, self.tensors, self.leads = whole, tensors, rank == 0
-        self.spikes, self.earlier = Spikes(), {}
+        self.spikes = Spikes()
+        self.look_ahead(step)
         if not self.leads:
             return
         self.log = Log(folder, step, as_json(config), getattr(config, "wandb", False))
@@ -52,8 +53,9 @@ class Beside:
             count_parameters(config.gpt(data.tokenizer.vocab_size)).values()))
         self.say_what_is_cut_off()
 
-    def before(self, step):
-        """A step will come, the one after `step`."""
+    def look_ahead(self, step):
+        """After `step`: what the next one will be compared with, if that is to be looked at."""
+        self.earlier = {}
         if (step + 1) % self.config.eval_every == 0:
             self.earlier = snapshot(self.tensors(), keep=self.leads)
 
@@ -70,13 +72,13 @@ class Beside:
             self.log.record(step, val_bits_per_byte=bits)
         if step % self.config.eval_every == 0:
             model, ratios = self.whole(), update_ratios(self.earlier, self.tensors())
-            self.earlier = {}
             if self.leads:
                 ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
                 self.log.record(step, update_ratio=ratios,
                                 activation_scale=activation_scales(model, ids),
                                 sample=sample(model, self.data.tokenizer))
                 self.redraw()
+        self.look_ahead(step)
 
     def finished(self, step, bits):
         """The run is at its end. bits: bits per byte of all validation text."""

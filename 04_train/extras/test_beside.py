@@ -39,7 +39,6 @@ def steps(run, first, last, **how):
     optimizer = make_optimizer(model, config)
     with told:
         for step in range(first, last):
-            told.before(step)
             batch = next(loader)
             loss, norm = train_step(model, optimizer, batch, step, config)
             told.after(step + 1, 0.5 * step, loss, norm, optimizer.param_groups,

@@ -30,7 +30,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from family import family_of
 from gpt import make_model
-from optim import Optimizer, clip, make_optimizer
+from optim import Optimizer, make_optimizer
 from runs import tensors
 from scale import DataParallel, broadcast_weights
 
@@ -94,6 +94,8 @@ class FSDP2(DataParallel):
     while.
     """
 
+    divided = True
+
     def __init__(self, model, config):
         broadcast_weights(model)
         mesh = init_device_mesh(model.embed.weight.device.type, (dist.get_world_size(),))
@@ -109,14 +111,9 @@ class FSDP2(DataParallel):
     def gradients(self):
         return [p.grad.to_local() for p in self.model.parameters() if p.grad is not None]
 
-    def clip(self, largest):
-        def add(square):
-            dist.all_reduce(square)
-            return square
-        return clip(self.gradients(), largest, add)
-
     def tensors(self):
         """One by one: (name, whole tensor)."""
+        self.model.reshard()  # an evaluation leaves some of them whole, as if they were plain
         for name, tensor in tensors(self.model):
             yield name, full(tensor)
 

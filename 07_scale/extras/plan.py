@@ -26,7 +26,10 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-from console import Parser, add_options, duration, option, run
+from console import Parser, add_options, choose_device, duration, option, run
+
+import torch
+
 from budget import (activation_bytes, count_parameters, flops_per_token, muon_groups,
                     recomputed_bytes, size, training_memory)
 from curves import COLOURS, INK, picture
@@ -308,6 +311,23 @@ def memory_of_a_rank(engine, recompute, world):
         most = fullest(moments(config, shape, name, world, windows, recompute != "none"))
         return most | holes(config, shape, windows)
     return memory
+
+
+def check(options, world, config):
+    """ValueError if `world` processes can't train a config with scale.py's options."""
+    name, device, gpus = options.engine, choose_device(config.device), torch.cuda.device_count()
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device == "mps":
+        raise ValueError("processes can't talk from a Mac's GPU: give --device cpu")
+    if device == "cuda" and gpus < ranks_here:
+        raise ValueError(f"{ranks_here} processes on a machine with {gpus} GPUs: give torchrun "
+                         "--nproc-per-node gpu, or --device cpu")
+    if name not in ("ddp", "zero1") and config.batch_size % world:  # they talk in each micro-batch
+        raise ValueError(f"batch_size {config.batch_size} can't be dealt evenly to {world} "
+                         f"processes, as {name} needs")
+    if name == "fsdp2" and config.optimizer == "muon":
+        raise ValueError("Muon needs whole matrices, which --engine fsdp2 doesn't have: give "
+                         "--optimizer adamw, or --engine zero2")
 
 
 # ---- what is printed ----

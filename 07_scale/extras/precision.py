@@ -13,6 +13,7 @@ Left out: weights in 16 bits, 8-bit formats, scales that differ from tensor to t
 Reads and writes nothing; scale.py trains with it. Next: recompute.py.
 """
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -103,9 +104,9 @@ class LossScaler:
 
     A step: (loss * factor).backward() for every micro-batch, with the loss in float32, since 16
     bits would not hold it; sum over the ranks; unscale_() what the optimizer will read; clip; bad =
-    not isfinite(norm); update(bad), and a step unless bad. All ranks see the same norm, that of the
-    whole gradient, so their factors stay equal. A power of two changes a float's exponent alone, so
-    that unscaled gradients are what they would have been, but for those that were saved.
+    not isfinite(norm); update(bad), and a step unless bad: Scaled, below. A power of two changes a
+    float's exponent alone, so that unscaled gradients are what they would have been, but for those
+    that were saved.
 
     It begins at 65,536, too high for most models: each step skipped halves it, so the right one
     is found within a few, whereas nobody would notice gradients lost under too low a factor. That
@@ -154,6 +155,33 @@ class LossScaler:
 
     def load_state_dict(self, state):
         vars(self).update({name: state[name] for name in self.state_dict()})
+
+
+class Scaled:
+    """An engine, as scale.py's are, with a LossScaler; what is not defined here is the engine's. A
+    step with gradients that are not finite is skipped, on all ranks, since they see the same norm.
+    """
+
+    skips = True
+
+    def __init__(self, engine, scaler=None):
+        self.engine, self.scaler = engine, scaler or LossScaler()
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def backward(self, loss, last):
+        self.engine.backward(loss * self.scaler.factor, last)
+
+    def clip(self, largest):
+        self.scaler.unscale_(self.engine.gradients())
+        self.norm = self.engine.clip(largest)
+        return self.norm
+
+    def step(self):
+        self.scaler.update(not math.isfinite(self.norm))
+        if math.isfinite(self.norm):
+            self.engine.step()
 
 
 def main(argv=None):

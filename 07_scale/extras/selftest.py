@@ -6,7 +6,7 @@ a path must agree to 1e-4 bits per byte; in 16 bits to a hundredth, and on GPUs,
 not those of float32 to the last bit, to a thousandth.
 Left out: more than one machine; speed (tests/bench.py scale).
 
-    python 07_scale/scale.py --selftest
+    python 07_scale/extras/selftest.py
 
 Trains on this folder's own text, in a folder that is removed. Next: plan.py.
 """
@@ -23,7 +23,7 @@ here = Path(__file__).resolve().parent
 root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
 sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
 
-import console  # noqa: F401, first: it makes the others be found
+from console import Parser, run
 
 import torch
 
@@ -103,3 +103,12 @@ def selftest(names=tuple(PATHS)):
     if failed:
         raise SystemExit(f"{failed} of {len(names)} paths failed")
     print(f"all {len(names)} paths work")
+
+
+def main(argv=None):
+    Parser(description=__doc__.splitlines()[0]).parse_args(argv)
+    selftest()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -2,13 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from gpt import GPT, GPTConfig
 from optim import clip
-from precision import (FLOOR, FORMATS, LossScaler, autocast_linear, experiments, limits,
+from precision import (FLOOR, FORMATS, LossScaler, Scaled, autocast_linear, experiments, limits,
                        main)
+from ranks import on_ranks
+from scale import make_engine, train_step
+from train import Config
+from zero import Zero
 
 
 # ---- formats ----
@@ -234,3 +239,55 @@ def test_resumed_is_not_interrupted():
                                                           parts[0].parameters()])))
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
+
+
+# ---- the scaler, around an engine ----
+
+SHAPE = dict(vocab_size=61, seq_len=8, n_layer=1, n_head=2, n_kv_head=2, d_model=16, d_ff=32)
+
+
+def windows(n, seed):
+    ids = np.random.default_rng(seed).integers(0, 61, (n, 9))
+    return ids[:, :-1], ids[:, 1:].copy()
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero2"])
+def test_a_step_that_overflows_is_skipped_by_all(engine):
+    """On one rank a gradient is inf: no rank moves, and all halve the scale of the loss."""
+    def work(rank):
+        config, scaler = Config(**SHAPE, warmup=0), LossScaler(factor=8.0)
+        model = GPT(GPTConfig(**SHAPE))
+        made = Scaled(make_engine(engine, model, config), scaler)
+        loss, steps = made.loss, []
+        for step in range(3):
+            bad = step == 1 and rank == 1
+
+            def overflows(x, y):
+                nats = loss(x, y)
+                if bad:
+                    nats.register_hook(lambda gradient: gradient * float("inf"))
+                return nats
+            made.loss, before = overflows, model.head.weight.detach().clone()
+            _, norm, _ = train_step(made, windows(2, rank), step, config)
+            moved = not torch.equal(before, model.head.weight)
+            steps.append((moved, math.isfinite(norm), scaler.factor))
+        made.loss = lambda x, y: loss(x, y) * float("nan")
+        with pytest.raises(ValueError, match="step 4: loss nan"):
+            train_step(made, windows(2, rank), 3, config)
+        return steps
+    assert on_ranks(work) == [[(True, True, 8.0), (False, False, 4.0), (True, True, 4.0)]] * 2
+
+
+def test_a_scaled_loss_has_the_same_gradients():
+    """To the last bit: a power of two. They are unscaled before they are clipped."""
+    def work(rank):
+        results = []
+        for factor in (None, 2.0**10):
+            model, config = GPT(GPTConfig(**SHAPE)), Config(**SHAPE, grad_clip=0.1)
+            engine = Zero(model, config, 1)
+            if factor:
+                engine = Scaled(engine, LossScaler(factor))
+            norm = train_step(engine, windows(2, rank), 0, config)[1]
+            results.append((norm, [p.tolist() for p in model.parameters()]))
+        assert results[0] == results[1] and norm > 0.1
+    on_ranks(work)
