@@ -167,8 +167,8 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm, mean = clip(gradients, config.grad_clip), float(mean)
     if not math.isfinite(mean + norm):
-        watch = extra("watch")
-        where = watch.first_bad(model, inputs, targets, config) if watch else "unknown"
+        seek = extra("nonfinite")
+        where = seek.first_bad(model, inputs, targets, config) if seek else "unknown"
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                          f"{where}. Stopped before it is saved; perhaps --lr is too high")
     for group in optimizer.param_groups:
@@ -235,9 +235,9 @@ def sample(model, tokenizer, n_tokens=64):
 # ---- the loop ----
 
 # Extras that are used where they are there; a copy of the spine alone trains without them: beside
-# (rows and pictures of the run, by metrics, watch, report and page), watch (where a NaN began),
-# length (the plan, and whether it fits). They call budget and machine. console.py calls locks; bpe
-# fast and its pieces. When asked for: starting (--init), timing (--profile), presets (more of it).
+# (rows and pictures of the run, by metrics, watch, report and page), length (the plan, and whether
+# it fits). They call budget and machine. console.py calls locks; bpe fast and its pieces.
+# When asked for: starting (--init), timing (--profile), presets, nonfinite (where a NaN began).
 
 def extra(name):
     """A module of extras/, or None where that was not copied."""

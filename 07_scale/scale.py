@@ -249,8 +249,8 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     mean, stopped = map(float, total(np.array([float(mean), stop])))
     norm = engine.clip(config.grad_clip)
     if not math.isfinite(mean) or not (math.isfinite(norm) or engine.skips):
-        watch = extra("watch")
-        where = watch.first_bad(engine.whole(), inputs, targets, config) if watch else "unknown"
+        seek = extra("nonfinite")
+        where = seek.first_bad(engine.whole(), inputs, targets, config) if seek else "unknown"
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                          f"{where}. Stopped before it is saved; perhaps --lr is too high")
     for group in engine.param_groups:

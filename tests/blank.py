@@ -24,9 +24,10 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
                  "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
                  "heads", "huggingface", "weights", "presets", "length", "beside", "metrics",
-                 "watch", "report", "page", "timing", "starting", "curves", "ladder", "export",
-                 "good_go", "export", "lookup", "quant", "figures", "ranks", "precision",
-                 "recompute", "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
+                 "wandb_log", "watch", "nonfinite", "report", "page", "timing", "starting",
+                 "curves", "ladder", "export", "good_go", "export", "lookup", "quant", "figures",
+                 "ranks", "precision", "recompute", "plan", "simulate", "timeline", "fsdp",
+                 "selftest", "launch"]
 
 
 def exercises(source):

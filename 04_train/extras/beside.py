@@ -45,7 +45,11 @@ class Beside:
         self.look_ahead(step)
         if not self.leads:
             return
-        self.log = Log(folder, step, as_json(config), getattr(config, "wandb", False))
+        if getattr(config, "wandb", False):
+            from wandb_log import WandbLog
+            self.log = WandbLog(folder, step, as_json(config))
+        else:
+            self.log = Log(folder, step)
         for row in read_metrics(folder / "metrics.jsonl"):
             if row.get("loss") is not None:
                 self.spikes.seen(row["loss"])

@@ -182,6 +182,9 @@ def announce(config, data, world=1, memory=None):
     """Print the plan of a run, once it is clear that it fits. Returns its config, with the length
     as a number of steps, whichever way it was said.
     """
+    if getattr(config, "wandb", False):
+        from wandb_log import import_wandb
+        import_wandb()
     shape, free = config.gpt(data.tokenizer.vocab_size), available(config.device)
     config = dataclasses.replace(config, steps=planned_steps(config, shape), flops=0.0,
                                  tokens_per_param=0.0)

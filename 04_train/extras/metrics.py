@@ -7,22 +7,19 @@ One JSON object a line, each with its "step":
                                                      text, has {"baselines": {name: bits}} too
   {"sample": text}, {"update_ratio": {part: x}}, {"activation_scale": {part: x}}
   {"environment": {...}, "parameters": n}            whenever the run starts or goes on
-  {"wandb": id}                                      the first row, with --wandb
 A step's loss is what training makes small, label smoothing and z-loss included; evaluations have
 neither.
 Left out: any meaning of the rows; who reads them takes what it knows.
 
-Reads and writes runs/NAME/metrics.jsonl. Next: watch.py.
+Reads and writes runs/NAME/metrics.jsonl. Next: wandb_log.py.
 """
 
 import contextlib
 import datetime
-import importlib
 import json
 import math
 import os
 import platform
-import secrets
 import sys
 from pathlib import Path
 
@@ -57,49 +54,22 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def import_wandb():
-    """The module of Weights & Biases. ValueError if there is none."""
-    try:
-        return importlib.import_module("wandb")
-    except ImportError:
-        raise ValueError("wandb is not installed: pip install wandb, or leave out --wandb"
-                         ) from None
-
-
 class Log:
     """Where a run's rows go: its folder's metrics.jsonl, where each is to be seen at once.
 
     step: the one after which the run goes on. Rows of later ones, and the result of a run that
     was thought to have ended, are forgotten: they will come again.
-    With wandb=True rows go to Weights & Biases too, as a run of the folder's name with `config`, a
-    dict. Its id is kept in the first row, so that a run that goes on is one run there as well. Its
-    own WANDB_PROJECT and WANDB_MODE=offline work. ValueError if it can't start; should it fail
-    later, one line says so and the run goes on without it.
     """
 
-    def __init__(self, folder, step=0, config=None, wandb=False):
-        self.path, self.wandb = Path(folder) / "metrics.jsonl", None
+    def __init__(self, folder, step=0):
+        self.path = Path(folder) / "metrics.jsonl"
         rows = [row for row in (read_metrics(self.path) if self.path.exists() else [])
                 if row["step"] <= step and "baselines" not in row]
-        known = [row["wandb"] for row in rows if "wandb" in row]
-        if wandb and not known:
-            known = [secrets.token_hex(4)]
-            rows.insert(0, {"step": 0, "wandb": known[0]})
-        if wandb:
-            module = import_wandb()
-            try:
-                self.wandb = module.init(
-                    project=os.environ.get("WANDB_PROJECT", "text-to-text"), dir=folder,
-                    name=Path(folder).name, id=known[0], resume="allow", config=config)
-                self.wandb.define_metric("*", step_metric="step")  # rows of one step come apart
-            except Exception as error:  # of any kind: no key, no network ...
-                raise ValueError(f"wandb can't start: {' '.join(str(error).split())[:200]}. "
-                                 "WANDB_MODE=offline needs neither key nor network") from None
         write_safely(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         self.file = open(self.path, "a", encoding="utf-8")
 
     def record(self, step, **values):
-        """Append the row {"step": step, **values}."""
+        """Append the row {"step": step, **values}, and return it."""
         row = finite({"step": step} | values)
         try:
             self.file.write(json.dumps(row) + "\n")
@@ -107,17 +77,7 @@ class Log:
         except OSError as error:
             raise OSError(f"could not write {self.path}: {error.strerror}; --resume goes on from "
                           "the newest checkpoint") from None
-        self.send("log", row)
-
-    def send(self, method, *values, **named):
-        """Call a method of the wandb run, if there is one; if it can't, there is none any more."""
-        try:
-            if self.wandb:
-                getattr(self.wandb, method)(*values, **named)
-        except Exception as error:
-            self.wandb = None
-            print(f"wandb failed, the run goes on without it: {' '.join(str(error).split())[:200]}",
-                  file=sys.stderr)
+        return row
 
     def __enter__(self):
         return self
@@ -125,7 +85,6 @@ class Log:
     def __exit__(self, *error):
         with contextlib.suppress(OSError):  # of a disk that is full, which record() has named
             self.file.close()
-        self.send("finish", exit_code=int(error[0] is not None))
 
 
 def environment(device="cpu"):

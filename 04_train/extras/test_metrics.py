@@ -1,12 +1,10 @@
 """Tests of metrics.py: rows are there at once, also when something else fails."""
 
 import json
-import sys
-import types
 
 import pytest
 
-from metrics import Log, environment, finite, import_wandb, read_metrics
+from metrics import Log, environment, finite, read_metrics
 
 
 def test_read_metrics(tmp_path):
@@ -49,82 +47,6 @@ def test_what_will_come_again_is_forgotten(tmp_path):
         log.record(3, loss=0.5)
     assert read_metrics(tmp_path / "metrics.jsonl") == [
         {"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}, {"step": 3, "loss": 0.5}]
-
-
-# ---- Weights & Biases, played by a module of that name ----
-
-class Wandb(types.ModuleType):
-    """Remembers what it was told; from the row `broken` on it fails."""
-
-    def __init__(self, broken=None):
-        super().__init__("wandb")
-        self.started, self.rows, self.broken, self.code = [], [], broken, None
-
-    def init(self, **how):
-        if self.broken == 0:
-            raise RuntimeError("no API key\nconfigured")
-        self.started.append(how)
-        return self
-
-    def define_metric(self, name, step_metric):
-        assert (name, step_metric) == ("*", "step")
-
-    def log(self, row):
-        self.rows.append(row)
-        if len(self.rows) == self.broken:
-            raise OSError("connection lost")
-
-    def finish(self, exit_code):
-        self.code = exit_code
-
-
-def test_import_wandb(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
-    with pytest.raises(ValueError, match="pip install wandb"):
-        import_wandb()
-    with Log(tmp_path) as log:  # who doesn't ask for it doesn't need it
-        log.record(1, loss=1.0)
-
-
-def test_wandb_gets_every_row(monkeypatch, tmp_path):
-    fake = Wandb()
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.setenv("WANDB_PROJECT", "mine")
-    folder = tmp_path / "tiny-2"
-    folder.mkdir()
-    with Log(folder, config={"lr": 0.1}, wandb=True) as log:
-        log.record(1, loss=2.0)
-        log.record(2, loss=float("nan"))
-    with pytest.raises(KeyboardInterrupt), Log(folder, step=1, wandb=True) as log:
-        assert fake.code == 0
-        log.record(2, loss=1.5)
-        raise KeyboardInterrupt
-    assert fake.code == 1, "a run that was ended by an error is marked so"
-    assert fake.rows == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": None},
-                         {"step": 2, "loss": 1.5}]
-    first, second = fake.started
-    assert first["id"] == second["id"] and first["resume"] == "allow", "it is one run there too"
-    assert (first["name"], first["project"], first["config"]) == ("tiny-2", "mine", {"lr": 0.1})
-    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [0, 1, 2]
-
-
-def test_a_run_outlives_wandb(monkeypatch, tmp_path, capsys):
-    fake = Wandb(broken=2)
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    with Log(tmp_path, wandb=True) as log:
-        for step in range(1, 6):
-            log.record(step, loss=1.0)
-    assert len(fake.rows) == 2 and fake.code is None, "it is asked no more"
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1 + 5, "all rows are in the file"
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and "connection lost" in lines[0] and "goes on" in lines[0]
-
-
-def test_wandb_that_cannot_start(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "wandb", Wandb(broken=0))
-    with pytest.raises(ValueError, match="no API key configured.*WANDB_MODE=offline") as error:
-        Log(tmp_path, wandb=True)
-    assert "\n" not in str(error.value) and not list(tmp_path.iterdir()), "nothing was begun"
 
 
 def test_environment():

@@ -1,5 +1,5 @@
 """What to look at while a model trains: is the loss jumping, how far do the weights move, how large
-does the stream get; and if something is no longer a number, where that began.
+does the stream get.
 
 A loss curve says that something is wrong, these say where. They only look: weights, gradients and
 random numbers stay as they are, so a run that is watched is the same run, bit for bit.
@@ -7,7 +7,7 @@ Left out: what to do about it. A lower --lr, more --warmup or a smaller --grad-c
 
     python 04_train/train.py --preset tiny
 
-Reads and writes nothing: train.py calls it, metrics.jsonl holds what it says. Next: report.py.
+Reads and writes nothing: train.py calls it, metrics.jsonl holds what it says. Next: nonfinite.py.
 """
 
 import contextlib
@@ -153,49 +153,3 @@ def activation_scales(model, ids):
     with listening(model, hear):
         model(ids)
     return scales
-
-
-# ---- where it went bad ----
-
-def how_bad(tensor):
-    """What is not finite in a tensor, "3 nan and 0 inf of 4,096 numbers", or "" if all is."""
-    n_nan, n_inf = int(tensor.isnan().sum()), int(tensor.isinf().sum())
-    if n_nan + n_inf:
-        return f"{n_nan:,} nan and {n_inf:,} inf of {tensor.numel():,} numbers"
-    return ""
-
-
-def first_bad(model, inputs, targets, config):
-    """A line that names the first tensor of a step that was not finite, and how much of it.
-
-    inputs, targets: (B, T), what this process had in the step. To be called before the weights
-    have changed: all is computed once more, in the order of the step, micro-batch by micro-batch:
-    the weights, as they are; what goes into every module and comes out of it; the loss; the
-    gradients, from the last layer to the first; their norm, which can be too large for float32
-    where they aren't.
-    .grad is not read, and not touched: where the norm was inf, clipping has made nan of the infs
-    and 0 of all else.
-    """
-    found = []
-
-    def look(what, tensor):
-        if not found and (bad := how_bad(tensor)):
-            found.append(f"{what}: {bad}")
-
-    names, weights = zip(*model.named_parameters())
-    for name, weight in zip(names, weights):
-        look(f"the weight {name}", weight)
-    n_targets = max(1, int((targets >= 0).sum()))
-    dtype, micro_batch = getattr(torch, config.dtype), config.micro_batch
-    with listening(model, look):
-        for x, y in zip(inputs.split(micro_batch), targets.split(micro_batch)):
-            if not found:
-                with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
-                    nats = model.loss(x, y)
-                look("the loss", nats)
-            if not found:
-                gradients = torch.autograd.grad(nats.sum() / n_targets, weights)
-                norms = torch.stack([gradient.norm() for gradient in gradients])
-                look(f"the norm of all gradients, the largest that of {names[norms.argmax()]}",
-                     norms.norm())
-    return found[0] if found else "nothing here: done again, all that this process does is finite"

@@ -1,0 +1,66 @@
+"""Where did it begin? If a loss or a gradient is no longer a number, the first tensor that was not.
+
+A loss of nan says that something is wrong; the first layer whose output was not finite says where.
+Left out: what to do about it. A lower --lr, more --warmup or a smaller --grad-clip often help.
+
+Reads and writes nothing: train.py and scale.py call it before they stop. Next: report.py.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# The other files of the course: console.py, which is found first, puts their folders on the path.
+here = Path(__file__).resolve().parent
+root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
+sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+
+import console  # noqa: F401, first: it makes the others be found
+
+import torch
+
+from watch import listening
+
+
+def how_bad(tensor):
+    """What is not finite in a tensor, "3 nan and 0 inf of 4,096 numbers", or "" if all is."""
+    n_nan, n_inf = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    if n_nan + n_inf:
+        return f"{n_nan:,} nan and {n_inf:,} inf of {tensor.numel():,} numbers"
+    return ""
+
+
+def first_bad(model, inputs, targets, config):
+    """A line that names the first tensor of a step that was not finite, and how much of it.
+
+    inputs, targets: (B, T), what this process had in the step. To be called before the weights
+    have changed: all is computed once more, in the order of the step, micro-batch by micro-batch:
+    the weights, as they are; what goes into every module and comes out of it; the loss; the
+    gradients, from the last layer to the first; their norm, which can be too large for float32
+    where they aren't.
+    .grad is not read, and not touched: where the norm was inf, clipping has made nan of the infs
+    and 0 of all else.
+    """
+    found = []
+
+    def look(what, tensor):
+        if not found and (bad := how_bad(tensor)):
+            found.append(f"{what}: {bad}")
+
+    names, weights = zip(*model.named_parameters())
+    for name, weight in zip(names, weights):
+        look(f"the weight {name}", weight)
+    n_targets = max(1, int((targets >= 0).sum()))
+    dtype, micro_batch = getattr(torch, config.dtype), config.micro_batch
+    with listening(model, look):
+        for x, y in zip(inputs.split(micro_batch), targets.split(micro_batch)):
+            if not found:
+                with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
+                    nats = model.loss(x, y)
+                look("the loss", nats)
+            if not found:
+                gradients = torch.autograd.grad(nats.sum() / n_targets, weights)
+                norms = torch.stack([gradient.norm() for gradient in gradients])
+                look(f"the norm of all gradients, the largest that of {names[norms.argmax()]}",
+                     norms.norm())
+    return found[0] if found else "nothing here: done again, all that this process does is finite"
