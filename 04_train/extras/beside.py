@@ -2,7 +2,6 @@
 
 The loops of train.py and 07_scale/scale.py call a Beside after each step. Nothing here changes what
 is learned: a run without it has the same weights, bit for bit.
-Left out: what a row means (metrics.py), what is looked at (watch.py), how it is drawn (report.py).
 
 Writes metrics.jsonl, loss.png and report.html in a run's folder. Next: metrics.py.
 """

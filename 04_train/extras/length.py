@@ -1,8 +1,7 @@
 """How long a run is, and whether it fits: known before the first step.
 
 A run's length is a number of steps, or follows from the FLOPs that one has, or from the number of
-parameters. Its time, its memory and what it sees of the data follow from that by multiplication.
-Left out: money, and state that is divided over processes, which are 07_scale/extras/plan.py's.
+parameters. Time, memory and epochs follow. Money is 07_scale/extras/plan.py's.
 
     python 04_train/train.py --preset tiny --tokens-per-param 20 --plan
     python 04_train/train.py --preset tiny --flops 1e13
@@ -51,8 +50,7 @@ def planned_steps(config, shape):  # exercise
       outside_table(shape). About 20 make the best of a FLOP budget (Hoffmann et al. 2022, table 3).
     A part of a step is rounded up to a whole one.
 
-    20 layers of width 1280 and a vocabulary of 53,248, untied, have 461,373,440 parameters outside
-    the table. At 20 : 1 that is 9.2 billion tokens, 17,600 steps of 512 windows of 1024.
+    461,373,440 parameters outside the table, at 20 : 1, take 17,600 steps of 524,288 tokens.
     """
     if config.steps:
         return config.steps

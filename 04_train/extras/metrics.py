@@ -9,7 +9,6 @@ One JSON object a line, each with its "step":
   {"environment": {...}, "parameters": n}            whenever the run starts or goes on
 A step's loss is what training makes small, label smoothing and z-loss included; evaluations have
 neither.
-Left out: any meaning of the rows; who reads them takes what it knows.
 
 Reads and writes runs/NAME/metrics.jsonl. Next: wandb_log.py.
 """

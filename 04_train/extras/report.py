@@ -4,9 +4,7 @@
     python 04_train/extras/report.py runs/tiny runs/tiny-2 --output compare.html
 
 loss.png is drawn anew while a run goes: both losses, and in small what may explain them. What a run
-has not recorded is not drawn. report.html, page.py's, says all of it; of several runs it says what
-was different.
-Left out: anything that moves by itself; reload the picture.
+has not recorded is not drawn. The page is page.py's.
 
 Reads metrics.jsonl; of one run writes loss.png and report.html beside it. Next: page.py.
 """

@@ -3,9 +3,6 @@ does the stream get.
 
 A loss curve says that something is wrong, these say where. They only look: weights, gradients and
 random numbers stay as they are, so a run that is watched is the same run, bit for bit.
-Left out: what to do about it. A lower --lr, more --warmup or a smaller --grad-clip often help.
-
-    python 04_train/train.py --preset tiny
 
 Reads and writes nothing: train.py calls it, metrics.jsonl holds what it says. Next: nonfinite.py.
 """
@@ -80,10 +77,9 @@ def update_ratios(before, named):  # exercise
     was all zeros is left out. A group of two tensors, [3] and [4, 0], that moves to [3] and [4,
     0.5] has 0.5 / 5 = 0.1: both means are over the same 3 numbers.
 
-    Karpathy's rule of thumb is about 1e-3 a step (CS231n, "Ratio of weights:updates"). It is no
-    theorem, and small models take more: at its peak rate the tiny preset moves its matrices by
-    0.02, its embedding by 0.0025, and learns well; then the schedule takes all to 0. Compare groups
-    and runs: what is ten times off its like is worth a look.
+    Karpathy's rule of thumb is about 1e-3 a step (CS231n, "Ratio of weights:updates"). Small models
+    take more: at its peak rate the tiny preset moves its matrices by 0.02, and learns well. Compare
+    groups and runs: what is ten times off its like is worth a look.
     """
     moved, size = {}, {}
     for name, p in named:
@@ -137,11 +133,9 @@ def activation_scales(model, ids):
     """How large the stream is, {"embed", "blocks.0", "blocks.1", ..., "logits": root mean square}:
     where it goes into the first block, after each block, and of the logits.
 
-    ids: (B, T), at best the same ones every time. A stream that is far larger than what a block
-    adds can hardly be changed any more: at the end of the tiny preset it is 4.6; of a model of
-    width 128, by AdamW at a rate of 0.1, it was 25,000, though the loss still fell. Logits that
-    grow without end have diverged (Wortsman et al. 2023, section 3.1), those near the model's
-    softcap can't be told apart.
+    ids: (B, T). A residual stream that is far larger than what a block adds can hardly be changed
+    any more: at the end of the tiny preset it is 4.6, at a learning rate of 0.1 it was 25,000.
+    Logits that grow without end have diverged (Wortsman et al. 2023, section 3.1).
     """
     scales, names = {}, {"what goes into blocks.0": "embed"}
     names |= {f"what comes out of blocks.{i}": f"blocks.{i}" for i in range(len(model.blocks))}
