@@ -5,34 +5,10 @@ import math
 import pytest
 import torch
 
-from family import FAMILIES, model_config, shape
-from gpt import make_model
 from nonfinite import first_bad, how_bad
+from test_watch import NOTHING, every_family, hooks, random_ids, random_model
 from train import Config
 from watch import snapshot
-
-every_family = pytest.mark.parametrize("family", FAMILIES)
-NOTHING = "nothing here: done again, all that this process does is finite"
-
-
-def random_model(family="modern", std=0.2, **others):
-    small = shape(2, 32, 2, 1, 64, vocab_size=61, seq_len=16)
-    model = make_model(model_config(**FAMILIES[family] | small | others))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=std, generator=generator)
-    return model
-
-
-def random_ids(*shape, seed=0):
-    return torch.randint(61, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def hooks(model):
-    """How many hooks a model has, on its modules and its weights."""
-    return (sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-            + sum(len(p._backward_hooks or ()) for p in model.parameters()))
 
 
 def test_how_bad():
