@@ -16,7 +16,6 @@ a step (lookup.py), fewer bits (quant.py), pictures (figures.py). Next: 06_eval/
 """
 
 import codecs
-import os
 import random
 import sys
 import time
@@ -24,9 +23,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
-here = Path(__file__).resolve().parent
-root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
-sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+if "console" not in sys.modules:
+    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, add_options, by_hand, choose_device, option, run, track
 

@@ -12,15 +12,13 @@ Left out: shuffling documents on disk, windows of several lengths.
 Used by data.make_batches(). Next: packing.py, which shows what each sampler wastes.
 """
 
-import os
 import sys
 from bisect import bisect_right
 from pathlib import Path
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
-here = Path(__file__).resolve().parent
-root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
-sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+if "console" not in sys.modules:
+    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401
 

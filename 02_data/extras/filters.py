@@ -12,16 +12,14 @@ here the whole file is dropped.
 Used by clean.py, which counts what they drop. Next: clean.py.
 """
 
-import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
-here = Path(__file__).resolve().parent
-root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
-sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+if "console" not in sys.modules:
+    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import option
 from duplicates import ExactDuplicates, NearDuplicates, Overlap

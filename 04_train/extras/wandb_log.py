@@ -15,9 +15,8 @@ import sys
 from pathlib import Path
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
-here = Path(__file__).resolve().parent
-root = next((p for p in here.parents if (p / "01_tokenizer").is_dir()), here)
-sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, str(root / "01_tokenizer"))
+if "console" not in sys.modules:
+    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401, first: it makes the others be found
 
