@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import os
 import shutil
 import signal
@@ -15,8 +14,7 @@ import pytest
 import regex
 
 import console
-from console import (Parser, Progress, add_options, choose_device, duration, option, run, track,
-                     write_safely)
+from console import Parser, add_options, choose_device, option, run, write_safely
 
 HEADER = (console.ROOT / "01_tokenizer" / "bpe.py").read_text(encoding="utf-8")
 HEADER = HEADER[HEADER.index("import sys"):HEADER.index("import regex")]
@@ -31,9 +29,9 @@ def course(tmp_path):
     course.write(path, code) adds a file, with the header that all files have.
     """
     folder = tmp_path / "course"
-    for name in ("bpe.py", "console.py"):
-        (folder / "01_tokenizer").mkdir(parents=True, exist_ok=True)
-        shutil.copy(console.ROOT / "01_tokenizer" / name, folder / "01_tokenizer")
+    (folder / "01_tokenizer" / "extras").mkdir(parents=True)
+    for name in ("bpe.py", "console.py", "extras/process.py"):
+        shutil.copy(console.ROOT / "01_tokenizer" / name, folder / "01_tokenizer" / name)
 
     def start(*command, mine="", code=0, python=sys.executable, **how):
         done = subprocess.run([python, *map(str, command)], capture_output=True, text=True,
@@ -266,44 +264,8 @@ def test_unknown_options_name_the_nearest():
             pytest.fail("there are no abbreviations of options")
 
 
-def test_duration():
-    assert [duration(s) for s in (0, 9.4, 59.6, 754, 10800, 432000)] == [
-        "0:00", "0:09", "1:00", "12:34", "3:00:00", "5 days"]
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_is_cut_to_the_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "20")
-    terminal = Terminal()
-    with Progress(patience=0, stream=terminal) as progress:
-        progress.show("123456789 " * 3)
-    assert terminal.getvalue() == "\r123456789 123456789\x1b[K\n"
-
-
 def test_escaped():
     assert console.escaped("a\x1b[31mb\x07\nc\u202e") == "a\\x1b[31mb\\x07\nc\\u202e"
-
-
-def test_progress():
-    quiet, pipe, terminal = io.StringIO(), io.StringIO(), Terminal()
-    with Progress(stream=quiet) as progress:
-        progress.show("too early")
-    assert quiet.getvalue() == "", "quick work stays quiet"
-    for stream in (pipe, terminal):
-        with Progress(patience=0, stream=stream) as progress:
-            progress.show(lambda: "one")
-            progress.show("too soon after the other")
-    assert pipe.getvalue() == "one\n", "plain lines in a pipe"
-    assert terminal.getvalue() == "\rone\x1b[K\n", "one line that redraws on a terminal"
-
-
-def test_track(capsys):
-    assert list(track(iter("abc"), "letters")) == ["a", "b", "c"]
-    assert capsys.readouterr().err == ""
 
 
 def test_read_text_names_the_byte(tmp_path):

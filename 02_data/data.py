@@ -1,8 +1,8 @@
 """Documents -> ids on disk -> batches, and the measure of a loss: bits per byte.
 
-A trainer reads its text many times, faster than any tokenizer encodes it. So text is encoded once:
-a folder holds tokenizer.json; train.npy and val.npy, the ids of all documents; where each begins;
-and index.json: counts, checksums, and how small compressors make the validation text.
+A trainer reads its text faster than any tokenizer encodes it. So text is encoded once, to a folder:
+tokenizer.json; train.npy and val.npy, the ids of all documents; where each begins; and index.json,
+with counts, checksums, and how small compressors make the validation text.
 
     python 02_data/data.py                        # the source code of Python's own library
     python 02_data/data.py folder:PATH --vocab-size 1024
@@ -54,27 +54,45 @@ def is_validation(text, share=0.05):  # exercise
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def documents(files):
-    """Yield ("train" or "val", text) for UTF-8 files, each a document. Many are split by their
-    hash; of fewer than FEW, each gives its last tenth to validation.
-    """
-    for text in map(read_text, files):
-        if len(files) < FEW:
-            cut = int(len(text) * 0.9)
-        else:
-            cut = 0 if is_validation(text) else len(text)
+def json_lines(file):
+    """The text in each line of a .jsonl file, {"text": ...}."""
+    with open(file, "rb") as lines:
+        for n, line in enumerate(lines, 1):
+            try:
+                text = json.loads(line)["text"]
+                text.encode()
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                from records import text_of  # mends what it can, and says what is wrong
+                text = text_of(line, f"{file}, line {n},")
+            yield text
+
+
+def split_rule(name, files):
+    """Lines and many files are split by their hash; few files give their last tenth, the tail."""
+    return "tail" if len(files) < FEW and not name.startswith("jsonl:") else "hash"
+
+
+def documents(name, files):
+    """Yield ("train" or "val", text) for files, each a document, or for each line of jsonl:FILE."""
+    tail = split_rule(name, files) == "tail"
+    for text in json_lines(files[0]) if name.startswith("jsonl:") else map(read_text, files):
+        cut = int(len(text) * 0.9) if tail else 0 if is_validation(text) else len(text)
         parts = ("train", text[:cut]), ("val", text[cut:])
         yield from ((split, part) for split, part in parts if part)
 
 
 def find_files(name):
-    """The files of python or folder:PATH; None for other sources, which are extras/corpus.py's."""
+    """The files of python, folder:PATH or jsonl:FILE.jsonl; None of what only corpus.py reads."""
+    kind, _, rest = name.partition(":")
     if name == "python":  # the modules of Python's own library, without their tests
         top = Path(os.__file__).parent
         others = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
         return [p for p in sorted(top.rglob("*.py")) if not others & set(p.relative_to(top).parts)]
-    if name.startswith("folder:") and name != "folder:":
-        top = Path(name.removeprefix("folder:"))
+    if kind == "jsonl" and rest.endswith(".jsonl") and Path(rest).is_file():
+        with open(rest, "rb") as lines:
+            return [Path(rest)] if all(line.startswith(b'{"text":') for line in lines) else None
+    if kind == "folder" and rest:
+        top = Path(rest)
         return [p for p in sorted([top] if top.is_file() else top.rglob("*"))
                 if p.is_file() and p.stat().st_size  # neither empty nor hidden
                 and not any(part.startswith(".") for part in p.relative_to(top).parts)] or None
@@ -114,11 +132,11 @@ def encode(text, tokenizer):  # exercise
 def write_folder(name, files, tokenizer, folder):
     """Encode the files of source `name` into `folder`; index.json, written last, makes it whole."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-    index = {"format": FORMAT, "source": name, "split_by": "tail" if len(files) < FEW else "hash",
+    index = {"format": FORMAT, "source": name, "split_by": split_rule(name, files),
              "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "dtype": dtype.name}
     ids, starts = ({"train": array(code), "val": array(code)} for code in "Iq")
     n_bytes, val_text = {"train": 0, "val": 0}, bytearray()
-    for split, text in track(documents(files), "encoding", unit=" MB",
+    for split, text in track(documents(name, files), "encoding", unit=" MB",
                              size=lambda document: len(document[1]) / 1e6):
         starts[split].append(len(ids[split]))
         ids[split].extend(encode(text, tokenizer))
@@ -328,7 +346,7 @@ def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=Fal
     if not (earlier := (folder / "index.json").exists()):
         with holding(folder, "is being prepared", wait=True):
             if not (folder / "index.json").exists():
-                texts = (text for split, text in documents(files) if split == "train")
+                texts = (text for split, text in documents(name, files) if split == "train")
                 tokenizer = tokenizer or tokenizer_class(by_hand).train(texts, vocab_size)
                 write_folder(name, files, tokenizer, folder)
     data = Dataset(folder, by_hand)

@@ -145,19 +145,19 @@ def make_folder(path, n, text="document {0}\n"):
 
 def test_few_documents_are_split_by_their_tails(tmp_path):
     files = find_files(make_folder(tmp_path / "few", 2, "0123456789x"))
-    assert list(documents(files)) == [("train", "012345678"), ("val", "9x")] * 2, (
+    assert list(documents("folder:few", files)) == [("train", "012345678"), ("val", "9x")] * 2, (
         "of each, the first int(0.9 * length) characters are for training")
     (tmp_path / "few" / "0000.txt").write_text("a")
-    assert list(documents(files))[0] == ("val", "a"), "no empty document is yielded"
+    assert list(documents("folder:few", files))[0] == ("val", "a"), "no empty document is yielded"
 
 
 def test_many_documents_are_split_by_their_hashes(tmp_path):
     name = make_folder(tmp_path / "many", FEW)
-    before = {text: split for split, text in documents(find_files(name))}
+    before = {text: split for split, text in documents(name, find_files(name))}
     assert before == {text: "val" if is_validation(text) else "train" for text in before}
     assert len(before) == FEW and set(before.values()) == {"train", "val"}
     (tmp_path / "many" / "0000a.txt").write_text("another one")
-    after = {text: split for split, text in documents(find_files(name))}
+    after = {text: split for split, text in documents(name, find_files(name))}
     assert len(after) == FEW + 1 and after.items() > before.items(), (
         "a new document must not move the others")
 
@@ -171,7 +171,12 @@ def test_find_files(tmp_path):
         "files are sorted; hidden and empty ones are left out")
     assert find_files(f"folder:{tmp_path / '.hidden'}") == [tmp_path / ".hidden"]
     assert find_files(f"folder:{tmp_path / 'empty'}") is None
-    for name in ("folder:", f"folder:{tmp_path}/none", "gsm8k", f"jsonl:{tmp_path}", "python:0.3"):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a"}\n')
+    assert find_files(f"jsonl:{rows}") == [rows]
+    rows.write_text('{"text": "a"}\n{"messages": []}\n')
+    for name in ("folder:", f"folder:{tmp_path}/none", "gsm8k", "jsonl:a.jsonl", "python:0.3",
+                 f"jsonl:{rows}", f"jsonl:{tmp_path}", f"jsonl:{rows},field=x"):
         assert find_files(name) is None, f"{name} is for extras/corpus.py"
 
 
@@ -190,6 +195,17 @@ def test_two_processes_prepare_once(tmp_path, fork, workers):
     assert not [p for p in folder.iterdir() if p.name.endswith(".tmp")]
     texts = "".join(process.log.read_text() for process in both)
     assert any(made) or "waits for it" in texts, "both have made it"
+
+
+def test_documents_of_json_lines(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "caf\\u00e9"}\n{"text": "b", "stars": 3}\n{"text": ""}\n')
+    found = dict(map(reversed, documents(f"jsonl:{rows}", [rows])))
+    assert found == {text: "val" if is_validation(text) else "train" for text in ("café", "b")}, (
+        "lines are split by their hashes, however few there are; empty ones are left out")
+    rows.write_text('{"text": "a"}\n{"text": 3}\n')
+    with pytest.raises(ValueError, match="rows.jsonl, line 2"):
+        list(documents(f"jsonl:{rows}", [rows]))
 
 
 def test_python_is_its_library_without_tests():
@@ -238,7 +254,7 @@ def folder(tmp_path, tokenizer):
 
 def test_write_folder(folder, tokenizer):
     folder, name = folder
-    data, split_documents = Dataset(folder, by_hand=True), list(documents(find_files(name)))
+    data, split_documents = Dataset(folder, by_hand=True), list(documents(name, find_files(name)))
     for split, ids in (("train", data.train), ("val", data.val)):
         texts = [text for side, text in split_documents if side == split]
         expected, starts = [], []
@@ -395,7 +411,7 @@ def test_batches_that_cannot_be():
 def test_baselines(folder):
     folder, name = folder
     data = Dataset(folder, by_hand=True)
-    text = "".join(text for split, text in documents(find_files(name)) if split == "val")
+    text = "".join(text for split, text in documents(name, find_files(name)) if split == "val")
     ids, n = data.tokenizer.encode(text), len(text.encode())
     rows = baselines(data)
     assert list(rows) == ["uniform", "unigram", "zlib -9", "lzma -9"]
@@ -443,18 +459,15 @@ def test_what_a_readers_file_makes_is_kept_apart(tmp_path, monkeypatch):
 
 
 def test_other_sources_are_prepared_by_extras(tmp_path):
-    rows = tmp_path / "rows.jsonl"
-    texts = ["", *(f"the cat {i}" for i in range(99))]
-    rows.write_text("".join(json.dumps({"text": text, "stars": 3}) + "\n" for text in texts))
-    said = []
-    data = prepare([f"jsonl:{rows}"], 270, tmp_path / "data", by_hand=True, say=said.append)
+    """Here lines of another form; those of data.py's own become the same ids."""
+    rows, texts, made = tmp_path / "rows.jsonl", ["", *(f"the cat {i}" for i in range(99))], []
+    for key in ("content", "text"):
+        rows.write_text("".join(json.dumps({key: text, "stars": 3}) + "\n" for text in texts))
+        assert (find_files(f"jsonl:{rows}") is None) == (key == "content")
+        made.append(prepare([f"jsonl:{rows}"], 270, tmp_path / "data", by_hand=True))
     n_val = sum(map(is_validation, texts[1:]))
-    assert [data.index[split]["documents"] for split in ("train", "val")] == [99 - n_val, n_val], (
-        "each line is a document, few as they are; the empty one is left out")
-    assert str(data.folder) in said[-1]
-    rows.write_text('{"text": "a"}\n{"text": 3}\n')
-    with pytest.raises(ValueError, match="rows.jsonl, line 2"):
-        prepare([f"jsonl:{rows}"], 270, tmp_path / "data", by_hand=True)
+    assert [made[0].index[split]["documents"] for split in ("train", "val")] == [99 - n_val, n_val]
+    assert made[0].folder != made[1].folder and made[0].hash == made[1].hash
 
 
 def test_reopen(folder):

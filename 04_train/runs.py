@@ -7,8 +7,7 @@
                                       checksums.json   the sha256 of each of these files
 
 A checkpoint is written under another name and renamed once all of it is on the disk, so a kill at
-any moment leaves only whole ones. What is read is compared with its checksum first, so a bit that
-the disk has flipped is noticed, and the checkpoint before it is named.
+any moment leaves only whole ones. What is read is first compared with its checksum.
 
     python 04_train/runs.py             # every run, and where it stands
 
@@ -74,13 +73,10 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):
         sums = {p.relative_to(aside).as_posix(): file_hash(p)
                 for p in sorted(aside.rglob("*")) if p.is_file()}
         write_safely(aside / "checksums.json", json.dumps(sums, indent=1))
-        for path in [*folder.glob("metrics.jsonl"), *aside.rglob("*"), aside]:
-            to_disk(path)  # the metrics, too: of steps that won't come again
+        to_disk(*folder.glob("metrics.jsonl"), *aside.rglob("*"), aside)
         target.parent.mkdir(exist_ok=True)
-        remove(target)
         os.replace(aside, target)
-        for path in (target.parent, folder):
-            to_disk(path)  # the new name, before the older checkpoints go
+        to_disk(target.parent, folder)  # the new name, before the older checkpoints go
     except (OSError, RuntimeError) as error:  # torch's is a riddle, whose context is Python's
         reason = str(error.__context__ or error).splitlines()[0]
         raise OSError(f"could not write {target}, the earlier ones are whole: {reason}") from None
@@ -89,25 +85,18 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):
     stay = {*all_checkpoints(folder)[-keep:], best_checkpoint(folder)}
     for old in all_checkpoints(folder):
         if old not in stay and not damage(old, "val.json"):  # else it may have been the best
-            remove(old)
+            aside = folder / f".{old.name}.tmp"
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(old, aside)  # at no moment is half of it left under its name
+            shutil.rmtree(aside, ignore_errors=True)  # another process may be reading from it
 
 
-def to_disk(path):
-    """Return when a file's content, or the names in a folder, would survive a power failure."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
+def to_disk(*paths):
+    """Return when files' content, and the names in folders, would survive a power failure."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
-    finally:
         os.close(handle)
-
-
-def remove(checkpoint):
-    """Delete a checkpoint, if it is there. At no moment is half of it left under its name."""
-    aside = checkpoint.parents[1] / f".{checkpoint.name}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
-    if checkpoint.exists():
-        os.replace(checkpoint, aside)
-        shutil.rmtree(aside, ignore_errors=True)  # another process may be reading from it
 
 
 # ---- finding one ----
@@ -125,7 +114,7 @@ def all_checkpoints(folder):
 
 def newest_checkpoint(folder):
     """The checkpoint of the last step, where --resume goes on, or None."""
-    return max(all_checkpoints(folder), default=None, key=step_of)
+    return next(reversed(all_checkpoints(folder)), None)
 
 
 def val_of(checkpoint):
@@ -197,8 +186,8 @@ def load_weights(model, checkpoint):
 
 
 def load_state(checkpoint):
-    """A checkpoint's state, on the CPU; nothing in it is executed. ValueError if it is damaged, if
-    it lacks a part, or if it is that of another step.
+    """A checkpoint's state, on the CPU; nothing in it is executed. ValueError if it is damaged,
+    lacks a part, or is that of another step.
     """
     check(checkpoint, "state.pt")
     path, step = checkpoint / "state.pt", step_of(checkpoint)
@@ -326,14 +315,14 @@ def ways(given):
 
 
 def resumed(folder, given):
-    """The config of a run that goes on with fields that a user gave. ValueError if they differ in
-    more than MAY_CHANGE.
+    """The config of a run that goes on with what a user gave. ValueError if that differs in more
+    than MAY_CHANGE.
     """
-    config = read_config(folder)
-    new = dataclasses.replace(config, **ways(given) | given)
+    old = read_config(folder)
+    new = dataclasses.replace(old, **ways(given) | given)
     for key in given.keys() - MAY_CHANGE:
-        if getattr(new, key) != getattr(config, key):
-            raise ValueError(f"{folder} was started with {key} {getattr(config, key)}, not "
+        if getattr(new, key) != getattr(old, key):
+            raise ValueError(f"{folder} was started with {key} {getattr(old, key)}, not "
                              f"{getattr(new, key)}; that is another run: give it another --name")
     return new
 

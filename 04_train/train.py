@@ -29,15 +29,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import (Parser, Progress, StopSignal, add_options, by_hand, choose_device, duration,
-                     holding, option, run, track)
+from console import (Parser, StopSignal, add_options, by_hand, choose_device, holding, option, run,
+                     track)
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data import baselines, bits_per_byte, document_start, make_batches, prepare, token_bytes
-from gpt import GPTConfig, generate, make_model, random_pick
+from data import bits_per_byte, make_batches, prepare, token_bytes
+from gpt import GPTConfig, make_model
 from optim import SCHEDULES, clip, describe, learning_rate, make_optimizer
 from runs import (WAYS, choose_run, newest_checkpoint, restore_state, restore_weights, run_data,
                   save_checkpoint, start_run, step_of, tensors, write_config)
@@ -225,17 +225,17 @@ def evaluate(model, ids, sizes, max_tokens=None, rank=0, world=1, total=lambda n
     return bits
 
 
-def sample(model, tokenizer, n_tokens=64):
-    """What the model writes by itself, the same random numbers each time."""
-    ids = generate(model, [document_start(tokenizer)], n_tokens, random_pick(0.8, seed=0))
-    return tokenizer.decode([int(i) for i in ids])
+def table(rows):
+    """Lines that show {name: bits per byte}, the best last, the model's own marked."""
+    return "\n".join(f"{name:12} {bits:6.3f}{'  <--' if name == 'this model' else ''}"
+                     for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
 
 
 # ---- the loop ----
 
 # Extras that are used where they are there; a copy of the spine alone trains without them: beside
 # (rows and pictures of the run, by metrics, watch, report and page), length (the plan, and whether
-# it fits). They call budget and machine. console.py calls locks; bpe fast and its pieces.
+# it fits). They call budget and machine. console.py calls process; bpe fast and its pieces.
 # When asked for: starting (--init), timing (--profile), presets, nonfinite (where a NaN began).
 
 def extra(name):
@@ -258,8 +258,8 @@ def train(config, folder, data):
     print(*describe(optimizer), f"run        {folder}: steps {step} to {config.steps} of "
           f"{config.batch_size} x {config.seq_len} tokens, {device} {config.dtype}", sep="\n")
     beside = extra("beside") and extra("beside").Beside(
-        config, folder, data, loader, step, lambda: model, lambda: tensors(model))
-    with beside or contextlib.nullcontext(), StopSignal() as stop, Progress(patience=0) as line:
+        config, folder, data, loader, start, lambda: model, lambda: tensors(model))
+    with beside or contextlib.nullcontext(), StopSignal() as stop:
         while step < config.steps and not stop.asked:
             # 1. a step
             began = time.perf_counter()
@@ -269,12 +269,13 @@ def train(config, folder, data):
             seconds += time.perf_counter() - began
 
             # 2. what came of it
-            line.show(lambda: pace(config, loader, start, step, seconds, mean))
             bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:  # what is saved is also evaluated
                 bits = evaluate(model, data.val, sizes, config.eval_tokens)
             if beside:
                 beside.after(step, seconds, mean, norm, optimizer.param_groups, bits, batch)
+            elif bits is not None:
+                print(f"step {step}  loss {mean:.3f}  {bits:.3f} bits per byte")
             if saves or stop.asked:
                 state = {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
                          "loader": loader.state_dict(), "data": data.hash,
@@ -286,31 +287,9 @@ def train(config, folder, data):
         bits = evaluate(model, data.val, sizes)
         if beside:
             beside.finished(step, bits)
-    conclude(folder, data, model, bits)
+    print(f"{bits:.3f} bits per byte of all validation text\n"
+          f"next: python 05_sample/sample.py --run {folder.name}")
     return bits
-
-
-def pace(config, loader, start, step, seconds, mean):
-    """How it goes, in a line. start: the state with which this process began."""
-    rate = (step - start["step"]) / (seconds - start["seconds"])  # steps a second
-    tokens = rate * config.batch_size * config.seq_len
-    epochs = ", ".join(f"{n:.2f}" for n in loader.epochs())
-    return (f"step {step}/{config.steps}  loss {mean:.3f}  epoch {epochs}  {tokens:,.0f} tokens/s  "
-            f"{duration((config.steps - step) / rate)} left")
-
-
-def table(rows):
-    """Lines that show {name: bits per byte}, the best last, the model's own marked."""
-    return "\n".join(f"{name:12} {bits:6.3f}{'  <--' if name == 'this model' else ''}"
-                     for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
-
-
-def conclude(folder, data, model, bits):
-    """Print a sample, and what this model and others make of the validation text."""
-    print(f"\n---- a sample ----\n{sample(model, data.tokenizer, 200)}\n")
-    print(f"---- bits per byte of {data.index['val']['bytes']:,} bytes of validation text ----")
-    print(table(baselines(data) | {"this model": bits}))
-    print(f"\nnext: python 05_sample/sample.py --run {folder.name}")
 
 
 # ---- the command line ----

@@ -29,7 +29,7 @@ from pathlib import Path
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, Progress, StopSignal, choose_device, run
+from console import Parser, StopSignal, choose_device, run
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ import torch.distributed.nn.functional  # noqa: F401, before there is a group, w
 from data import make_batches, reopen, token_bytes
 from optim import clip, describe, learning_rate, make_optimizer
 from runs import restore_state, restore_weights, save_checkpoint, tensors
-from train import conclude, evaluate, extra, opened, pace
+from train import evaluate, extra, opened
 
 BUCKET_BYTES = 4 << 20  # of 1 MB they were as quick here
 ENGINES = ("ddp", "zero1", "zero2", "torch-ddp", "fsdp2")
@@ -286,8 +286,8 @@ def train(config, folder, data, options, group):
               f"{config.batch_size} x {config.seq_len} tokens, {options.engine} on {world} "
               f"processes, {device} {config.dtype}", sep="\n")
     beside = extra("beside") and extra("beside").Beside(
-        config, folder, data, loader, step, engine.whole, engine.tensors, rank)
-    with beside or contextlib.nullcontext(), StopSignal() as stop, Progress(patience=0) as line:
+        config, folder, data, loader, start, engine.whole, engine.tensors, rank)
+    with beside or contextlib.nullcontext(), StopSignal() as stop:
         while step < config.steps and not stopped:
             # 1. a step
             began = time.perf_counter()
@@ -297,13 +297,13 @@ def train(config, folder, data, options, group):
             seconds += time.perf_counter() - began
 
             # 2. what came of it
-            if rank == 0:
-                line.show(lambda: pace(config, loader, start, step, seconds, mean))
             bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:
                 bits = evaluate(model, data.val, sizes, config.eval_tokens, rank, world, total)
             if beside:
                 beside.after(step, seconds, mean, norm, engine.param_groups, bits, batch)
+            elif rank == 0 and bits is not None:
+                print(f"step {step}  loss {mean:.3f}  {bits:.3f} bits per byte")
             if saves or stopped:
                 state = {name: part.state_dict() for name, part in parts.items()} | {
                     "step": step, "seconds": seconds, "data": data.hash,
@@ -316,9 +316,9 @@ def train(config, folder, data, options, group):
             bits = evaluate(model, data.val, sizes, None, rank, world, total)
             if beside:
                 beside.finished(step, bits)
-    whole = engine.whole()
     if rank == 0 and step == config.steps:
-        conclude(folder, data, whole, bits)
+        print(f"{bits:.3f} bits per byte of all validation text\n"
+              f"next: python 05_sample/sample.py --run {folder.name}")
     elif rank == 0:
         print(f"stopped after step {step}, which is saved; --resume goes on")
 

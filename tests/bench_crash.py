@@ -28,12 +28,13 @@ import torch._dynamo  # noqa: F401, which every optimizer asks for
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Progress, run
+from console import run
 
 import data
 import evals
 import train
 from metrics import read_metrics
+from process import Progress
 from runs import (all_checkpoints, best_checkpoint, damage, load_run, load_state,
                   newest_checkpoint, run_data, step_of, val_of)
 

@@ -116,7 +116,7 @@ def test_a_copy_of_the_spine_trains(copied):
     options = [*SMALL, "--data", "folder:texts", "--device", "cpu", "--eval-every", "2"]
     runs = copied.folder / "runs"
     said = copied("train", *options, "--steps", 4)
-    assert "steps 0 to 4" in said and "this model" in said and "next: python" in said, said
+    assert "steps 0 to 4" in said and "next: python" in said and "step 2  loss" in said, said
     config = json.loads((runs / "nano" / "config.json").read_text())
     assert config["by_hand"] and config["steps"] == 4
     assert [p.name for p in (runs / "nano" / "checkpoints").iterdir()] == ["step-000004"]
@@ -127,7 +127,7 @@ def test_a_copy_of_the_spine_trains(copied):
 
     two = [*options, "--name", "two"]
     said = copied("scale", *two, "--steps", 2)
-    assert "steps 0 to 2" in said and "ddp on 1 processes" in said and "this model" in said, said
+    assert "steps 0 to 2" in said and "ddp on 1 processes" in said and "next: python" in said, said
     assert "steps 2 to 3" in copied("scale", *two, "--engine", "zero1", "--resume", "--steps", 3)
     assert (runs / "two" / "checkpoints" / "step-000003").exists()
     assert not [*copied.folder.rglob("metrics.jsonl")], "that is beside.py's, which is not there"

@@ -154,12 +154,14 @@ def test_the_spine_can_be_copied(course, fork, tmp_path):
         if path.stem in names:
             shutil.copy(path, folder)
     shutil.copytree(course / "texts", folder / "texts")
+    shutil.copy(course / "texts.jsonl", folder)
     shutil.copy(course / "tokenizer.json", folder)
     for name in names[1:]:
         arguments = [] if name == "bpe" else SPINE[name][1]  # the commands of bpe.py are an extra
-        process = fork(as_script(folder, f"{name}.py", arguments), fresh=True)
-        process.join()
-        assert process.exitcode == 0, f"{name}: {process.log.read_text()[-3000:]}"
+        for words in [arguments, ["jsonl:texts.jsonl"]] if name == "data" else [arguments]:
+            process = fork(as_script(folder, f"{name}.py", words), fresh=True)
+            process.join()
+            assert process.exitcode == 0, f"{name}: {process.log.read_text()[-3000:]}"
 
 
 def test_what_is_ours_is_fast():

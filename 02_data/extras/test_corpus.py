@@ -22,7 +22,7 @@ def test_few_documents_are_split_by_their_tails(tmp_path):
     source = find_source(make_folder(tmp_path / "few", 2, "0123456789"))
     found = [(split, record["text"]) for split, record in source.documents()]
     assert found == [("train", "012345678"), ("val", "9")] * 2
-    assert found == list(documents(find_files(source.name))), "as in data.py"
+    assert found == list(documents(source.name, find_files(source.name))), "as in data.py"
     (tmp_path / "few" / "0000.txt").write_text("a")
     assert next(source.documents()) == ("val", {"text": "a", "path": "0000.txt"}), "nothing empty"
 
@@ -31,7 +31,7 @@ def test_many_documents_are_split_by_their_hashes(tmp_path):
     name = make_folder(tmp_path / "many", FEW)
     before = {content(record): split for split, record in find_source(name).documents()}
     assert set(before.values()) == {"train", "val"}
-    assert before == {text: split for split, text in documents(find_files(name))}, (
+    assert before == {text: split for split, text in documents(name, find_files(name))}, (
         "as in data.py")
     (tmp_path / "many" / "0000a.txt").write_text("another one")
     after = {content(record): split for split, record in find_source(name).documents()}

@@ -18,27 +18,37 @@ from console import choose_device
 import torch
 
 from budget import count_parameters
-from data import baselines
+from data import baselines, document_start
+from gpt import generate, random_pick
 from length import cut_off
 from metrics import Log, environment, read_metrics
 from page import page
+from process import Progress, duration
 from report import draw
 from runs import as_json
-from train import sample
+from train import table
 from watch import Spikes, activation_scales, snapshot, update_ratios
 
 
-class Beside:
-    """Of a run in `folder` that begins, or goes on, after `step`. As context it closes its files.
+def sample(model, tokenizer, n_tokens=64):
+    """What the model writes by itself, the same random numbers each time."""
+    ids = generate(model, [document_start(tokenizer)], n_tokens, random_pick(0.8, seed=0))
+    return tokenizer.decode([int(i) for i in ids])
 
-    whole(): the model; tensors(): its (name, tensor) pairs. Of many processes each has a Beside,
-    since what is divided over them is put together by all; only that of rank 0 writes.
+
+class Beside:
+    """Of a run in `folder`. As context it closes its files. start: with which state the run begins
+    or goes on: its "step", and the "seconds" that were over. whole(): the model; tensors(): its
+    (name, tensor) pairs. Of many processes each has a Beside, since what is divided over them is
+    put together by all; only that of rank 0 writes.
     """
 
-    def __init__(self, config, folder, data, loader, step, whole, tensors, rank=0):
+    def __init__(self, config, folder, data, loader, start, whole, tensors, rank=0):
         self.config, self.folder, self.data, self.loader = config, folder, data, loader
         self.whole, self.tensors, self.leads = whole, tensors, rank == 0
-        self.spikes = Spikes()
+        self.spikes, self.line = Spikes(), Progress(patience=0)
+        step, self.before = start["step"], start["seconds"]
+        self.first_step = step
         self.look_ahead(step)
         if not self.leads:
             return
@@ -65,6 +75,7 @@ class Beside:
         bits: of an evaluation of it, or None.
         """
         if self.leads:
+            self.line.show(lambda: self.pace(step, seconds, loss))
             flag = {"spike": True} if self.spikes.seen(loss) else {}
             self.log.record(step, tokens=step * self.config.batch_size * self.config.seq_len,
                             loss=loss, grad_norm=norm, **flag, lr=groups[-1]["lr"],
@@ -81,13 +92,28 @@ class Beside:
                 self.redraw()
         self.look_ahead(step)
 
+    def pace(self, step, seconds, loss):
+        """How it goes, in a line."""
+        steps, rate = self.config.steps, (step - self.first_step) / (seconds - self.before)
+        tokens = rate * self.config.batch_size * self.config.seq_len  # a second
+        epochs = ", ".join(f"{n:.2f}" for n in self.loader.epochs())
+        return (f"step {step}/{steps}  loss {loss:.3f}  epoch {epochs}  {tokens:,.0f} tokens/s  "
+                f"{duration((steps - step) / rate)} left")
+
     def finished(self, step, bits):
-        """The run is at its end. bits: bits per byte of all validation text."""
+        """The run is at its end, with so many bits per byte of all validation text: print a sample,
+        and what others make of that text.
+        """
+        model = self.whole()
         if self.leads:
-            self.log.record(step, val_bits_per_byte=bits, baselines=baselines(self.data))
+            others = baselines(self.data)
+            self.log.record(step, val_bits_per_byte=bits, baselines=others)
             self.redraw()
             page([self.folder], self.folder / "report.html")
             self.say_what_is_cut_off()
+            print(f"\n---- a sample ----\n{sample(model, self.data.tokenizer, 200)}\n\n"
+                  f"---- bits per byte of {self.data.index['val']['bytes']:,} bytes of validation "
+                  f"text ----\n{table(others | {'this model': bits})}\n")
 
     def say_what_is_cut_off(self):
         for line in cut_off(self.config, getattr(self.loader, "samplers", [])):
@@ -104,5 +130,6 @@ class Beside:
         return self
 
     def __exit__(self, *error):
+        self.line.__exit__(*error)
         if self.leads:
             self.log.__exit__(*error)

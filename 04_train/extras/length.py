@@ -19,12 +19,13 @@ from pathlib import Path
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import choose_device, duration
+from console import choose_device
 
 import torch
 
 from budget import count_parameters, flops_per_token, muon_groups, size, training_memory
 from machine import free_memory, keep_freed_memory, matmul_peak
+from process import duration
 
 HOLES = 7  # times the largest tensor; see holes()
 SHARE = 0.5  # of what a matrix product reaches: a guess; 0.4 (tiny) and 0.7 were seen on a CPU

@@ -19,8 +19,9 @@ from pathlib import Path
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import duration, read_text, write_safely
+from console import read_text, write_safely
 from metrics import read_metrics
+from process import duration
 from report import BITS, column, evenly, numbers, picture, smooth
 
 STYLE = """

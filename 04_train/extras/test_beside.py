@@ -25,8 +25,9 @@ def run(tmp_path, monkeypatch):
 
     def start(rank=0, step=0):
         loader = Batches(data, config.batch_size, config.seq_len)
-        return Beside(config, tmp_path, data, loader, step, lambda: model, lambda: tensors(model),
-                      rank), model, loader, config
+        begins = {"step": step, "seconds": 0.5 * step}
+        return Beside(config, tmp_path, data, loader, begins, lambda: model,
+                      lambda: tensors(model), rank), model, loader, config
     return start
 
 
@@ -41,7 +42,7 @@ def steps(run, first, last, **how):
         for step in range(first, last):
             batch = next(loader)
             loss, norm = train_step(model, optimizer, batch, step, config)
-            told.after(step + 1, 0.5 * step, loss, norm, optimizer.param_groups,
+            told.after(step + 1, 0.5 * step + 0.5, loss, norm, optimizer.param_groups,
                        1.5 if step % 2 else None, batch)
     return told
 
@@ -51,7 +52,7 @@ def test_what_is_recorded(run, tmp_path):
     found = rows(tmp_path)
     assert [row["step"] for row in found if "loss" in row] == [1, 2, 3, 4]
     first = next(row for row in found if "loss" in row)
-    assert first["tokens"] == 8 * 16 and first["seconds"] == 0 and first["grad_norm"] > 0
+    assert first["tokens"] == 8 * 16 and first["seconds"] == 0.5 and first["grad_norm"] > 0
     assert "environment" in found[0] and found[0]["parameters"] > 0
     assert [row["step"] for row in found if "val_bits_per_byte" in row] == [2, 4]
     [look] = [row for row in found if "update_ratio" in row and row["step"] == 4]

@@ -25,7 +25,7 @@ from pathlib import Path
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, add_options, choose_device, duration, option, run
+from console import Parser, add_options, choose_device, option, run
 
 import torch
 
@@ -35,6 +35,7 @@ from curves import COLOURS, INK, picture
 from family import family_of
 from length import holes, outside_table, planned_steps, windows_at_once
 from presets import ALL as PRESETS, FullConfig as Config
+from process import duration
 from runs import WAYS
 from runs import ways as no_length
 from scale import BUCKET_BYTES

@@ -1,6 +1,7 @@
-"""Tests of locks.py: who may work in a folder, and when a process stops."""
+"""Tests of process.py, beside test_console.py: who may work in a folder, and when a process stops."""
 
 import fcntl
+import io
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from console import StopSignal, holding
+from process import Progress, duration, track
 
 
 def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):
@@ -64,3 +66,39 @@ def test_stop_signal():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_duration():
+    assert [duration(s) for s in (0, 9.4, 59.6, 754, 10800, 432000)] == [
+        "0:00", "0:09", "1:00", "12:34", "3:00:00", "5 days"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_cut_to_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal = Terminal()
+    with Progress(patience=0, stream=terminal) as progress:
+        progress.show("123456789 " * 3)
+    assert terminal.getvalue() == "\r123456789 123456789\x1b[K\n"
+
+
+def test_progress():
+    quiet, pipe, terminal = io.StringIO(), io.StringIO(), Terminal()
+    with Progress(stream=quiet) as progress:
+        progress.show("too early")
+    assert quiet.getvalue() == "", "quick work stays quiet"
+    for stream in (pipe, terminal):
+        with Progress(patience=0, stream=stream) as progress:
+            progress.show(lambda: "one")
+            progress.show("too soon after the other")
+    assert pipe.getvalue() == "one\n", "plain lines in a pipe"
+    assert terminal.getvalue() == "\rone\x1b[K\n", "one line that redraws on a terminal"
+
+
+def test_track(capsys):
+    assert list(track(iter("abc"), "letters")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
