@@ -13,6 +13,7 @@ extras/: other sources (corpus.py), quality (clean.py), many processes and loss 
 several sources at once (mixtures.py), other windows (batches.py). Next: conversations.py.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -54,17 +55,12 @@ def is_validation(text, share=0.05):  # exercise
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def json_lines(file):
-    """The text in each line of a .jsonl file, {"text": ...}."""
-    with open(file, "rb") as lines:
-        for n, line in enumerate(lines, 1):
-            try:
-                text = json.loads(line)["text"]
-                text.encode()
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-                from records import text_of  # mends what it can, and says what is wrong
-                text = text_of(line, f"{file}, line {n},")
-            yield text
+def json_text(line):
+    """The text of a line of a .jsonl file, {"text": ...}; None if it has another form."""
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        text = json.loads(line)["text"]
+        text.encode()  # half a surrogate pair can't be written as UTF-8
+        return text
 
 
 def split_rule(name, files):
@@ -74,8 +70,8 @@ def split_rule(name, files):
 
 def documents(name, files):
     """Yield ("train" or "val", text) for files, each a document, or for each line of jsonl:FILE."""
-    tail = split_rule(name, files) == "tail"
-    for text in json_lines(files[0]) if name.startswith("jsonl:") else map(read_text, files):
+    lines, tail = name.startswith("jsonl:"), split_rule(name, files) == "tail"
+    for text in map(json_text, open(files[0], "rb")) if lines else map(read_text, files):
         cut = int(len(text) * 0.9) if tail else 0 if is_validation(text) else len(text)
         parts = ("train", text[:cut]), ("val", text[cut:])
         yield from ((split, part) for split, part in parts if part)
@@ -90,7 +86,7 @@ def find_files(name):
         return [p for p in sorted(top.rglob("*.py")) if not others & set(p.relative_to(top).parts)]
     if kind == "jsonl" and rest.endswith(".jsonl") and Path(rest).is_file():
         with open(rest, "rb") as lines:
-            return [Path(rest)] if all(line.startswith(b'{"text":') for line in lines) else None
+            return [Path(rest)] if None not in map(json_text, lines) else None
     if kind == "folder" and rest:
         top = Path(rest)
         return [p for p in sorted([top] if top.is_file() else top.rglob("*"))

@@ -14,8 +14,8 @@ import pytest
 import data as module
 from bpe import Tokenizer
 from data import (FEW, Batches, Dataset, Ids, baselines, bits_per_byte, document_start, documents,
-                  encode, find_files, fingerprint, is_validation, main, make_batches, prepare,
-                  reopen, slug, token_bytes, unigram_nats, write_folder)
+                  encode, find_files, fingerprint, is_validation, json_text, main, make_batches,
+                  prepare, reopen, slug, token_bytes, unigram_nats, write_folder)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,8 @@ def test_find_files(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "a"}\n')
     assert find_files(f"jsonl:{rows}") == [rows]
-    rows.write_text('{"text": "a"}\n{"messages": []}\n')
+    rows.write_text('{"text": "a"}\n\n{"messages": []}\n')
+    assert json_text('{"text": "\\ud800"}') is json_text("[" * 100_000) is json_text("1") is None
     for name in ("folder:", f"folder:{tmp_path}/none", "gsm8k", "jsonl:a.jsonl", "python:0.3",
                  f"jsonl:{rows}", f"jsonl:{tmp_path}", f"jsonl:{rows},field=x"):
         assert find_files(name) is None, f"{name} is for extras/corpus.py"
@@ -205,7 +206,7 @@ def test_documents_of_json_lines(tmp_path):
         "lines are split by their hashes, however few there are; empty ones are left out")
     rows.write_text('{"text": "a"}\n{"text": 3}\n')
     with pytest.raises(ValueError, match="rows.jsonl, line 2"):
-        list(documents(f"jsonl:{rows}", [rows]))
+        prepare([f"jsonl:{rows}"], 270, tmp_path / "data", by_hand=True)
 
 
 def test_python_is_its_library_without_tests():

@@ -309,33 +309,25 @@ MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "save_every", "keep", "device"
               "data_dir", "wandb", "by_hand"}
 
 
-def ways(given):
-    """The fields to reset if the user says in one of the WAYS how long a run is."""
-    return dict.fromkeys(WAYS, 0) if {*WAYS} & {*given} else {}
-
-
-def resumed(folder, given):
-    """The config of a run that goes on with what a user gave. ValueError if that differs in more
-    than MAY_CHANGE.
-    """
-    old = read_config(folder)
-    new = dataclasses.replace(old, **ways(given) | given)
-    for key in given.keys() - MAY_CHANGE:
-        if getattr(new, key) != getattr(old, key):
-            raise ValueError(f"{folder} was started with {key} {getattr(old, key)}, not "
-                             f"{getattr(new, key)}; that is another run: give it another --name")
-    return new
-
-
 def choose_run(words, given, preset, kind):
     """(folder, config) of the run to go on with, or (None, config) of a new one. words: the options
     name, preset, runs_dir and resume; given: fields of a `kind` of Config; preset: those not given.
+    ValueError if a run is to go on with more changes than it MAY_CHANGE.
     """
     name = words.name or words.preset
     if Path(name).name != name or name == "..":
         raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
+    if {*WAYS} & {*given}:  # how long a run is, only the user says
+        given = dict.fromkeys(WAYS, 0) | given
     if words.resume and (folder := find_run(words.runs_dir, name)):
-        return folder, resumed(folder, given)
+        old = read_config(folder)
+        new = dataclasses.replace(old, **given)
+        for key in given.keys() - MAY_CHANGE:
+            if getattr(new, key) != getattr(old, key):
+                raise ValueError(
+                    f"{folder} was started with {key} {getattr(old, key)}, not {getattr(new, key)};"
+                    " that is another run: give it another --name")
+        return folder, new
     if words.resume and words.name:
         raise ValueError(f"there is no run {name!r} in {words.runs_dir}/ to resume")
     if words.resume:
@@ -343,7 +335,7 @@ def choose_run(words, given, preset, kind):
     if given.get("init", preset.get("init")) is not None:
         from starting import adopt  # the shape of a model from elsewhere
         preset = adopt(words.preset, preset, given)
-    return None, kind(**preset | ways(given) | given)
+    return None, kind(**preset | given)
 
 
 def restore_weights(folder, config, data, model):

@@ -20,8 +20,8 @@ MINE = ROOT / "mine"
 # The spine as it is read, then extras, in the order in which they build on each other.
 READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train",
                  "sample", "evals", "scale", "zero", "pieces", "workers", "fast", "mapped",
-                 "commands", "formats", "picture", "process", "chatml", "records", "download", "hub",
-                 "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
+                 "commands", "formats", "picture", "process", "chatml", "records", "download",
+                 "hub", "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
                  "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
                  "heads", "huggingface", "weights", "presets", "length", "beside", "metrics",
                  "wandb_log", "watch", "nonfinite", "report", "page", "timing", "starting",

@@ -1,4 +1,4 @@
-"""Tests of process.py, beside test_console.py: who may work in a folder, and when a process stops."""
+"""Tests of process.py, beside those of console.py: locks, progress, and when a process stops."""
 
 import fcntl
 import io

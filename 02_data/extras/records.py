@@ -155,14 +155,6 @@ def parsed(line, where):
         raise ValueError(f"{where} is not JSON ({error})") from None
 
 
-def text_of(line, where):
-    """The text in a line of a file of texts, whatever form it has."""
-    record = as_record(parsed(line, where), where)
-    if "text" not in record:
-        raise ValueError(f"{where} is a conversation, but the file begins with a text")
-    return record["text"]
-
-
 def read_parquet(path, field=None):
     """The records of a parquet file; only the columns that a record has a use for are read."""
     parquet = library("pyarrow.parquet", "a parquet file")

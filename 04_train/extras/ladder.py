@@ -22,6 +22,7 @@ import itertools
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
@@ -38,7 +39,7 @@ from bpe import Tokenizer
 from budget import count_parameters, flops_per_token
 from curves import COLOURS, INK, picture
 from metrics import read_metrics
-from runs import find_run, read_config, resumed
+from runs import choose_run, find_run, read_config
 from train import LADDER, Config
 
 RUNGS = list(LADDER)[:4]
@@ -226,7 +227,8 @@ def climb(rungs, budgets, runs_dir, options):
         name = f"ladder-{rung}-{budget:g}".replace("e+", "e")
         folder = find_run(runs_dir, name)
         if folder:
-            resumed(folder, given)
+            words = SimpleNamespace(name=name, preset=rung, runs_dir=runs_dir, resume=True)
+            choose_run(words, given, {}, Config)
         if not folder or not read_point(folder):
             print(f"\n======== {name} ========")
             train.main(["--preset", rung, "--flops", str(budget), "--name", name, "--runs-dir",

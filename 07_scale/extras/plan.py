@@ -37,7 +37,6 @@ from length import holes, outside_table, planned_steps, windows_at_once
 from presets import ALL as PRESETS, FullConfig as Config
 from process import duration
 from runs import WAYS
-from runs import ways as no_length
 from scale import BUCKET_BYTES
 
 
@@ -415,7 +414,9 @@ def main(argv=None):
     ways = [f"--{way.replace('_', '-')}" for way in (*WAYS, "budget") if given.get(way)]
     if len(ways) > 1:
         raise ValueError(f"{' and '.join(ways)} contradict each other: give one length")
-    job = Job(**PRESETS[preset] | no_length(given) | given)
+    if {*WAYS} & {*given}:
+        given = dict.fromkeys(WAYS, 0) | given
+    job = Job(**PRESETS[preset] | given)
     name = job.engine + ", recompute" * (job.recompute != "none")
     offers = [offer(job, GPUS[job.gpu], engine, again)
               for engine in job.engines() for again in (False, True)]
