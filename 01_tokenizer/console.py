@@ -189,10 +189,10 @@ def check_options(options):
     have.
     """
     for field in dataclasses.fields(options):
-        value, how, number = getattr(options, field.name), field.metadata, (int, float)
-        if not how:  # not an option
+        value, how = getattr(options, field.name), field.metadata
+        if not how or value is field.default:  # not an option, or not given
             continue
-        kind = number if field.type is float else field.type
+        kind = {float: (int, float), tuple: (tuple, list)}.get(field.type, field.type)
         if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             raise ValueError(f"{field.name} is {value!r}, but must be of type "
                              f"{field.type.__name__}")
