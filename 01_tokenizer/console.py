@@ -119,9 +119,9 @@ def check_options(options):
     """
     for field in dataclasses.fields(options):
         value, how, wrong = getattr(options, field.name), field.metadata, None
-        if not how:  # not an option
+        if not how or value is field.default:  # not an option, or not given
             continue
-        kind = (int, float) if field.type is float else field.type
+        kind = {float: (int, float), tuple: (tuple, list)}.get(field.type, field.type)
         if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             wrong = f"of type {field.type.__name__}"
         elif how["choices"] and value not in how["choices"]:

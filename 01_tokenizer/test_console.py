@@ -14,7 +14,8 @@ import pytest
 import regex
 
 import console
-from console import Parser, add_options, choose_device, option, run, write_safely
+from console import (Parser, add_options, check_options, choose_device, option, run,
+                     write_safely)
 
 HEADER = (console.ROOT / "01_tokenizer" / "bpe.py").read_text(encoding="utf-8")
 HEADER = HEADER[HEADER.index("import sys"):HEADER.index("import regex")]
@@ -252,6 +253,24 @@ def test_options_come_from_the_fields():
     for wrong in (["--n-layer", "x"], ["--device", "tpu"], ["--unknown"]):
         with pytest.raises(ValueError, match="--help"):
             parser.parse_args(wrong)
+
+
+def test_check_options():
+    @dataclasses.dataclass
+    class Options:
+        share: float = option(0.5, "of all", least=0, most=1)
+        steps: int = option(3, "how many", least=1)
+        names: tuple = option((), "several")
+        fast: bool = option(None, "hurry (default: as it comes)")
+        other: object = 7
+    for good in ({}, {"share": 1}, {"names": ["a"]}, {"names": ("a",)}, {"fast": True}):
+        check_options(Options(**good))
+    for wrong, said in (({"share": 1.1}, "from 0 to 1"), ({"share": float("nan")}, "from 0 to 1"),
+                        ({"share": "1"}, "type float"), ({"steps": 0}, "from 1"),
+                        ({"steps": True}, "type int"), ({"names": "a"}, "type tuple"),
+                        ({"fast": 1}, "type bool")):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*{said}"):
+            check_options(Options(**wrong))
 
 
 def test_unknown_options_name_the_nearest():

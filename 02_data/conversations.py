@@ -1,9 +1,8 @@
 """Conversations -> ids and a loss mask.
 
-A chat model reads the whole conversation, but learns only to write the assistant's part, so each
-id has a mask that says whether it is learned. Special tokens mark the turns; text never becomes
-one, so that no user can write a turn in someone else's name. The format is nanochat's. Left to
-extras/: ChatML, for models from elsewhere (chatml.py). Left out: more formats, images.
+A chat model reads the whole conversation, but learns only to write the assistant's part: the mask
+says so for each id. Special tokens mark the turns; text never becomes one, so that no user can
+write in someone else's name. The format is nanochat's; ChatML is left to extras/chatml.py.
 
     python 02_data/conversations.py               # an example, what is learned in green
     python 02_data/conversations.py jsonl:FILE    # {"messages": [{"role": "user", ...}, ...]}
@@ -53,10 +52,9 @@ def in_turns(messages):  # exercise
     if not messages:
         raise ValueError("a conversation without messages")
     for i, message in enumerate(messages):
-        expected = ("user", "assistant")[i % 2]
-        if message["role"] != expected:
-            raise ValueError(f"turn {i + 1} of a conversation is by {message['role']!r}, where "
-                             f"it was for {expected!r} to speak")
+        role, expected = message["role"], ("user", "assistant")[i % 2]
+        if role != expected:
+            raise ValueError(f"turn {i + 1} of a conversation is by {role!r}, not by {expected!r}")
     return messages
 
 
@@ -73,32 +71,26 @@ def render(messages, tokenizer):  # exercise
     Text goes through tokenizer.encode(text), so that it never becomes a special token, whatever it
     looks like; tokenizer.special, {name: id}, has their ids. ValueError for another type of part.
     """
-    ids, mask = [], []
+    ids, mask, special = [], [], tokenizer.special
 
     def say(more, learned):
         ids.extend(more)
         mask.extend([int(learned)] * len(more))
 
-    def mark(name, learned):
-        say([tokenizer.special[f"<|{name}|>"]], learned)
-
-    mark("bos", False)
+    say([special["<|bos|>"]], False)
     for message in in_turns(messages):
         role, content = message["role"], message["content"]
         own = role == "assistant"
-        mark(f"{role}_start", False)
+        say([special[f"<|{role}_start|>"]], False)
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             kind = part["type"]
             if kind not in ("text", "python", "output"):
-                raise ValueError(f"a message has a part of the type {kind!r}; there are text, "
-                                 "python and output")
-            learned = own and kind != "output"
+                raise ValueError(f"part of type {kind!r} in a message: not text, python or output")
+            words = tokenizer.encode(part["text"])
             if kind != "text":
-                mark(f"{kind}_start", learned)
-            say(tokenizer.encode(part["text"]), learned)
-            if kind != "text":
-                mark(f"{kind}_end", learned)
-        mark(f"{role}_end", own)
+                words = [special[f"<|{kind}_start|>"], *words, special[f"<|{kind}_end|>"]]
+            say(words, own and kind != "output")
+        say([special[f"<|{role}_end|>"]], own)
     return ids, mask
 
 

@@ -1,13 +1,11 @@
 """From logits to text: how the next id is chosen, and how ids become characters on a screen.
 
-A model gives a score for every id. Taking the best each time (greedy) is safe and repeats itself;
-drawing at random from all of them now and then draws nonsense. Between the two: sharpen the
-distribution (temperature), or cut off its unlikely tail (top-k, top-p, min-p). What is chosen is
-shown as soon as it is certain to stay: an id may end in the middle of a character, and a text may
-have to end before a certain string. The loop that asks for the ids is gpt.generate.
+Taking the likeliest id each time (greedy) is safe and repeats itself; drawing from all of them now
+and then draws nonsense. Between the two: sharpen the distribution (temperature), or cut off its
+unlikely tail (top-k, top-p, min-p). Text is shown as soon as it is certain to stay: an id may end
+in the middle of a character, and a text before a certain string. The loop is gpt.generate().
 
     python 05_sample/sample.py --prompt "def main(" --tokens 300
-    python 05_sample/sample.py --run tiny --temperature 1 --prompt "import" "class" --samples 2
     python 05_sample/sample.py --top-k 50 --top-p 0.9 --min-p 0.02 --repetition-penalty 1.1
     python 05_sample/sample.py --weights FOLDER --chat --temperature 0 --prompt "Who wrote Faust?"
 
@@ -26,7 +24,7 @@ from pathlib import Path
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, add_options, by_hand, choose_device, option, run, track
+from console import Parser, add_options, by_hand, check_options, choose_device, option, run, track
 
 import torch
 
@@ -40,9 +38,8 @@ from runs import load_run, newest_run
 
 def penalise(logits, seen, penalty):  # exercise
     """Make ids that were there before less likely: divide their logits by `penalty` where they are
-    positive, multiply where they are negative (Keskar et al. 2019, section 4.1).
-
-    logits: (B, V); seen: (B, V) booleans -> (B, V). A penalty of 1 changes nothing.
+    positive, multiply where they are negative (Keskar et al. 2019, section 4.1). logits: (B, V);
+    seen: (B, V) booleans -> (B, V). A penalty of 1 changes nothing.
     """
     weaker = torch.where(logits > 0, logits / penalty, logits * penalty)
     return torch.where(seen, weaker, logits)
@@ -50,7 +47,6 @@ def penalise(logits, seen, penalty):  # exercise
 
 def top_k(logits, k):  # exercise
     """Keep the k likeliest ids of each row, and no more, whatever their ties; -inf for the others.
-
     logits: (B, V) -> (B, V). A k of V or more changes nothing (Fan et al. 2018, section 5.4).
     """
     values, ids = logits.topk(min(k, logits.shape[-1]), dim=-1)
@@ -58,9 +54,8 @@ def top_k(logits, k):  # exercise
 
 
 def top_p(logits, p):  # exercise
-    """Keep the fewest ids whose probabilities reach p together, the likeliest first; -inf others.
-
-    logits: (B, V) -> (B, V). The id that crosses p is kept, so at least one always is: with
+    """Keep the fewest ids whose probabilities reach p together, the likeliest first; -inf for the
+    others. logits: (B, V) -> (B, V). The id that crosses p is kept, so at least one always is: with
     probabilities .5 .3 .2, p = .5 keeps one id and p = .6 two (Holtzman et al. 2019, section 3.1).
     """
     ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
@@ -71,10 +66,9 @@ def top_p(logits, p):  # exercise
 
 
 def min_p(logits, p):  # exercise
-    """Keep the ids at least p times as likely as the likeliest; -inf for the others.
-
-    logits: (B, V) -> (B, V). With probabilities .5 .3 .2, p = .5 keeps two. A flat distribution
-    keeps many, a sharp one few (Nguyen et al. 2024, section 3).
+    """Keep the ids at least p times as likely as the likeliest; -inf for the others. A flat
+    distribution keeps many, a sharp one few (Nguyen et al. 2024, section 3).
+    logits: (B, V) -> (B, V). With probabilities .5 .3 .2, p = .5 keeps two.
     """
     probs = logits.softmax(dim=-1)
     return logits.masked_fill(probs < p * probs.amax(dim=-1, keepdim=True), float("-inf"))
@@ -84,28 +78,22 @@ def min_p(logits, p):  # exercise
 class Sampling:
     """How the ids of a text are chosen."""
 
-    temperature: float = option(0.8, "0 always takes the likeliest; 1 is the model as it is")
-    top_k: int = option(0, "draw from this many only; 0: from all")
-    top_p: float = option(1.0, "draw from the likeliest that have this probability together")
-    min_p: float = option(0.0, "keep ids at least this many times as likely as the likeliest")
-    repetition_penalty: float = option(1.0, "above 1: ids that were there before get less likely")
-    seed: int = option(0, "of the random draws; each further text adds 1")
+    temperature: float = option(0.8, "0 takes the likeliest; 1 is the model as it is", least=0)
+    top_k: int = option(0, "draw from this many only; 0: from all", least=0)
+    top_p: float = option(1.0, "draw from the likeliest that add up to this", least=1e-30, most=1)
+    min_p: float = option(0.0, "drop ids below this share of the top probability", least=0, most=1)
+    repetition_penalty: float = option(1.0, "above 1: less of what was there before", least=1e-30)
+    seed: int = option(0, "of the random draws; each further text adds 1", least=0, most=1e18)
 
     def __post_init__(self):
-        tiny, huge = 1e-30, 1e30  # beyond, float32 would make them 0 or infinite
-        good = {"temperature": self.temperature == 0 or tiny < self.temperature < huge,
-                "top_k": self.top_k >= 0, "top_p": tiny < self.top_p <= 1,
-                "min_p": 0 <= self.min_p <= 1, "seed": self.seed >= 0,
-                "repetition_penalty": tiny < self.repetition_penalty < huge}
-        for name in good:
-            if not good[name]:
-                raise ValueError(f"{name} can't be {getattr(self, name)}")
+        check_options(self)
+        if 0 < self.temperature < 1e-30:  # float32 would make it 0
+            raise ValueError(f"temperature is {self.temperature}, but must be 0 or at least 1e-30")
 
 
 def distribution(logits, seen, sampling):  # exercise
-    """The probabilities from which the next id is drawn. logits, seen: (B, V) -> (B, V).
-
-    penalise() by the ids that were seen; at temperature 0 the likeliest then has probability 1,
+    """The probabilities from which the next id is drawn. logits, seen: (B, V) -> (B, V). First
+    penalise() by the ids that were seen. At temperature 0 the likeliest then has probability 1;
     otherwise apply_temperature(logits, temperature), then top_k, top_p, min_p in turn, each of what
     the one before has left, and softmax. What is off (top_k = 0, top_p = 1, min_p = 0) is skipped.
     """
@@ -125,11 +113,9 @@ def distribution(logits, seen, sampling):  # exercise
 
 def draw(probs, uniforms):  # exercise
     """For each row the first id at which the probabilities, added up from the left, exceed its
-    number: inverse transform sampling.
-
-    probs: (B, V), rows that add up to about 1; uniforms: a list of B numbers from [0, 1), each
-    taken as a share of what its row adds up to, in float64 -> ids (B,). With .5 .3 .2, 0.49 draws
-    id 0, 0.5 id 1, 0.99 id 2. An id of probability 0 is never drawn.
+    number: inverse transform sampling. probs: (B, V), rows that add up to about 1; uniforms: a list
+    of B numbers from [0, 1), each taken as a share of what its row adds up to, in float64. Returns
+    ids, (B,): with .5 .3 .2, 0.49 draws 0, 0.5 draws 1, 0.99 draws 2; one of probability 0, never.
     """
     cdf = probs.cpu().double().cumsum(dim=-1)  # (B, V); not every device has float64
     uniforms = torch.tensor(uniforms, dtype=torch.double)[:, None]
@@ -165,63 +151,50 @@ class Picker:
         return ids[:, 0]
 
 
-# ---- showing ----
-
-class TextStream:
-    """Ids in, text out, never half a character, though an id may end in the middle of one."""
-
-    def __init__(self, decode_bytes):
-        self.decode_bytes = decode_bytes  # a tokenizer's
-        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, ids):  # exercise
-        """The text that is complete after these further ids, "" if none is; bytes that can't
-        become a character come out as U+FFFD. self.decoder keeps the rest.
-        """
-        return self.decoder.decode(self.decode_bytes(ids))
-
-    def end(self):
-        """What is left over at the end: U+FFFD for a character that never became whole."""
-        return self.decoder.decode(b"", final=True)
-
+# ---- writing ----
 
 def held_back(text, stops):  # exercise
     """How many characters at the end of `text` may be the beginning of one of the strings `stops`.
-
     held_back("a\\n", ["\\n\\n", "END"]) is 1, held_back("THE EN", ["\\n\\n", "END"]) is 2.
     """
     return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])),
                default=0)
 
 
-class Writer:
-    """What is written in one row: text, without a stop string; ids and logprobs, all that were
-    generated; finish, which is "" until the row is done, then "stop" or "length".
+class TextStream:
+    """Ids in, text out, of one row. text, pending: what is shown, without a stop string, and not
+    yet; ids, logprobs: all that were generated; finish: "", at the end "stop" or "length".
     """
 
-    def __init__(self, prompt, tokenizer, end_ids, stops):
-        self.prompt, self.text, self.ids, self.logprobs, self.finish = prompt, "", [], [], ""
-        self.stream, self.pending = TextStream(tokenizer.decode_bytes), ""  # pending: not shown yet
-        self.end_ids, self.stops = end_ids, stops
+    def __init__(self, tokenizer, end_ids=(), stops=()):
+        self.tokenizer, self.end_ids, self.stops = tokenizer, end_ids, stops
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.text, self.pending, self.ids, self.logprobs, self.finish = "", "", [], [], ""
 
-    def push(self, i, logprob):
+    def push(self, ids, final=False):  # exercise
+        """The text that is complete after these further ids, "" if none is: an id may end in the
+        middle of a character. self.decoder keeps the rest, unless nothing is to follow (final).
+        Bytes that can't become a character come out as U+FFFD.
+        """
+        return self.decoder.decode(self.tokenizer.decode_bytes(ids), final)
+
+    def add(self, i, logprob):
         """The text to show after another id: "" as long as it may become something else."""
         self.ids.append(i)
         self.logprobs.append(logprob)
         if i in self.end_ids:
             return self.end("stop")
-        self.pending += self.stream.push([i])
-        found = [at for stop in self.stops if (at := self.pending.find(stop)) >= 0]
+        self.pending += self.push([i])
+        found = [self.pending.find(stop) for stop in self.stops if stop in self.pending]
         if found:
-            self.pending = self.pending[:min(found)]
-            self.stream.decoder.reset()  # half a character after the stop string is not wanted
-            return self.end("stop")
+            self.finish = "stop"  # and the rest is never shown
+            return self.show(min(found))
         return self.show(len(self.pending) - held_back(self.pending, self.stops))
 
     def end(self, finish):
         """The text that is left to show at the end."""
         self.finish = finish
-        self.pending += self.stream.end()
+        self.pending += self.push([], final=True)
         return self.show(len(self.pending))
 
     def show(self, n):
@@ -230,83 +203,58 @@ class Writer:
         return shown
 
 
-# ---- writing ----
-
 def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), n_samples=1,
            generate=generate):
-    """Continue B prompts, lists of ids, side by side: yield (row, text, Writer) whenever a row has
-    more text, and when it is done.
-
-    Row i continues prompt i // n_samples, until it has n_tokens ids more or one of end_ids(), or up
-    to a string of `stops`. samplings: a list, one for each row; or a Sampling for all, whose seed
-    grows by 1 from row to row. generate: gpt.generate(), or a function that yields the same.
+    """Continue B prompts, lists of ids, side by side: yield (b, text, TextStream) whenever row b
+    has more text, and when it is done: after n_tokens ids, at one of end_ids(), or before a string
+    of `stops`. Row b continues prompt b // n_samples. samplings: a list, for each row one, or one
+    whose seed grows by 1 from row to row. generate: gpt.generate(), or what yields the same.
     """
     if "" in stops:
         raise ValueError("a stop string is empty: every text would end before it begins")
-    rows = [prompt for prompt in prompts for _ in range(n_samples)]
+    prompted = [prompt for prompt in prompts for _ in range(n_samples)]
     if isinstance(samplings, Sampling):
-        samplings = [replace(samplings, seed=samplings.seed + i) for i in range(len(rows))]
-    pick, ends = Picker(samplings, rows), end_ids(tokenizer)
-    writers = [Writer(prompt, tokenizer, ends, stops) for prompt in rows]
+        samplings = [replace(samplings, seed=samplings.seed + b) for b in range(len(prompted))]
+    pick, ends = Picker(samplings, prompted), end_ids(tokenizer)
+    rows = [TextStream(tokenizer, ends, stops) for _ in prompted]
     steps = generate(model, prompts, n_tokens, pick, n_samples)
     if len(rows) > 1:  # shown when they are whole
         steps = track(steps, "writing", n_tokens, unit=" steps")
     for ids in steps:
         for b, (i, logprob) in enumerate(zip(ids.tolist(), pick.logprobs.tolist())):
-            if not writers[b].finish:
-                text = writers[b].push(i, logprob)
-                if text or writers[b].finish:
-                    yield b, text, writers[b]
-        if all(writer.finish for writer in writers):
+            if not rows[b].finish:
+                text = rows[b].add(i, logprob)
+                if text or rows[b].finish:
+                    yield b, text, rows[b]
+        if all(row.finish for row in rows):
             break
-    for b, writer in enumerate(writers):
-        if not writer.finish:
-            yield b, writer.end("length"), writer
+    for b, row in enumerate(rows):
+        if not row.finish:
+            yield b, row.end("length"), row
 
 
-# ---- options that name a model ----
+# ---- the command line ----
 
 @dataclass
 class RunOptions:
     """Options of every command that works with a run."""
 
     run: str = option("", "a run's name; without one, the run that saved last")
-    checkpoint: str = option("newest", "which one of it: newest, best (it had the fewest "
-                                       "validation bits per byte), or a step")
+    checkpoint: str = option("newest", "newest, best (fewest validation bits per byte), or a step")
     runs_dir: str = option("runs", "where runs are kept")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
-    by_hand: bool = option(None, "run the versions that are written to be read (default: where a "
-                                 "file of them is your own)")
-
-    def plain(self):
-        """Whether the plain versions are to run."""
-        return by_hand() if self.by_hand is None else self.by_hand
-
-    def load(self):
-        """(folder, model, tokenizer, config, step) of the run that is meant."""
-        folder = newest_run(self.runs_dir, self.run)
-        return folder, *load_run(folder, choose_device(self.device), self.checkpoint, self.plain())
-
-
-@dataclass
-class ModelOptions(RunOptions):
-    """Options of a command that works with any model, from here or elsewhere."""
-
-    weights: str = option("", "a Hugging Face folder, read instead of a run")
+    by_hand: bool = option(None, "run the plain versions (default: where a file of them is yours)")
+    weights = ""  # an option of the commands that work with a model from elsewhere, too
 
     def load(self):
         """(folder, model, tokenizer, config, step); of a Hugging Face folder step is None."""
-        if not self.weights:
-            return super().load()
-        if self.run or self.checkpoint != "newest":
-            of_a_run = f"--run {self.run}" if self.run else f"--checkpoint {self.checkpoint}"
-            raise ValueError(f"{of_a_run} and --weights {self.weights}: give one of them")
-        from weights import open_model
-        model, tokenizer = open_model(self.weights, choose_device(self.device), self.plain())
-        return self.weights, model, tokenizer, model.config, None
+        plain = by_hand() if self.by_hand is None else self.by_hand
+        if self.weights:
+            from weights import open_model
+            return open_model(self, choose_device(self.device), plain)
+        folder = newest_run(self.runs_dir, self.run)
+        return folder, *load_run(folder, choose_device(self.device), self.checkpoint, plain)
 
-
-# ---- the command line ----
 
 def start_of(prompt, tokenizer):
     """The ids of a prompt: <|bos|>, if the tokenizer has one, then the text. An empty one becomes
@@ -316,22 +264,17 @@ def start_of(prompt, tokenizer):
 
 
 @dataclass
-class Options(Sampling, ModelOptions):
+class Options(Sampling, RunOptions):
+    weights: str = option("", "a Hugging Face folder, read instead of a run")
     prompt: tuple = option(("",), "what the text begins with, or several; - is the standard input")
     chat: bool = option(False, "the prompt is what a user says, and the model answers")
-    tokens: int = option(200, "how many to write at most")
-    samples: int = option(1, "texts for each prompt, which is read once")
+    tokens: int = option(200, "how many to write at most", least=0)
+    samples: int = option(1, "texts for each prompt, which is read once", least=1)
     stop: tuple = option((), "strings before which a text ends")
     weights_as: str = option("float32", "large models are fastest in int8, and a little less exact",
                              ("float32", "bfloat16", "int8"))
-    guesses: int = option(0, "guess up to so many ids at a step: sooner, if text is predictable")
+    guesses: int = option(0, "guess up to so many ids a step: sooner, if text repeats", least=0)
     logprobs: bool = option(False, "print every id with its log-probability, after the text")
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name, least in (("tokens", 0), ("samples", 1), ("guesses", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} can't be {getattr(self, name)}")
 
 
 def main(argv=None):

@@ -12,8 +12,8 @@ import torch
 from bpe import Tokenizer
 from gpt import GPT, GPTConfig
 from runs import as_json, save_checkpoint, start_run, tensors
-from sample import (Picker, Sampling, TextStream, Writer, distribution, draw, held_back, main,
-                    min_p, penalise, start_of, stream, top_k, top_p)
+from sample import (Picker, Sampling, TextStream, distribution, draw, held_back, main, min_p,
+                    penalise, start_of, stream, top_k, top_p)
 from train import Config
 
 INF = float("inf")
@@ -117,21 +117,8 @@ def test_picker():
                                    {"temperature": 1e-46}, {"top_p": 1e-46}, {"seed": -1},
                                    {"min_p": -0.1}, {"repetition_penalty": 0}])
 def test_sampling_that_cannot_be(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} can't be"):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*, but must be"):
         Sampling(**wrong)
-
-
-def test_text_stream():
-    text = TextStream(bytes)  # ids are bytes here
-    euro = "€".encode()
-    assert text.push([104, *euro[:1]]) == "h"
-    assert text.push(euro[1:2]) == ""
-    assert text.push([*euro[2:], 33]) == "€!"
-    assert text.push(euro[:2]) == "" and text.end() == "\ufffd"
-    assert TextStream(bytes).push([0xFF, 65]) == "\ufffdA", "what can't be a character is not held"
-    whole = "naïve 東京 🙂" * 3
-    text = TextStream(bytes)
-    assert "".join(text.push([b]) for b in whole.encode()) + text.end() == whole
 
 
 def test_held_back():
@@ -141,32 +128,48 @@ def test_held_back():
     assert held_back("abc", []) == 0
 
 
-def test_writer_drops_what_follows_a_stop_string():
+class Bytes:
+    """A tokenizer whose ids are bytes."""
+
+    decode_bytes = bytes
+
+
+def test_text_stream():
+    row = TextStream(Bytes)
+    euro = "€".encode()
+    assert row.push([104, *euro[:1]]) == "h"
+    assert row.push(euro[1:2]) == ""
+    assert row.push([*euro[2:], 33]) == "€!"
+    assert row.push(euro[:2]) == "" and row.push([], final=True) == "\ufffd"
+    assert TextStream(Bytes).push([104, *euro[:2]], final=True) == "h\ufffd", "nothing is to follow"
+    assert TextStream(Bytes).push([0xFF, 65]) == "\ufffdA", "what can't be a character is not held"
+    whole = "naïve 東京 🙂" * 3
+    row = TextStream(Bytes)
+    assert "".join(row.push([b]) for b in whole.encode()) + row.push([], final=True) == whole
+
+
+def test_text_stream_drops_what_follows_a_stop_string():
     class Pieces:
         @staticmethod
         def decode_bytes(ids):
             return b"".join([b"a", b"bc\xe2", b"xbcy"][i] for i in ids)
 
-    writer = Writer([0], Pieces, end_ids=set(), stops=["c", "bc"])
-    assert [writer.push(0, 0.0), writer.push(1, 0.0)] == ["a", ""], "the earlier one counts"
-    assert writer.text == "a" and writer.finish == "stop"
-    writer = Writer([0], Pieces, end_ids=set(), stops=["c", "bc"])
-    assert writer.push(2, 0.0) == "x"
+    row = TextStream(Pieces, stops=["c", "bc"])
+    assert [row.add(0, 0.0), row.add(1, 0.0)] == ["a", ""], "the earlier one counts"
+    assert row.text == "a" and row.finish == "stop"
+    row = TextStream(Pieces, stops=["c", "bc"])
+    assert row.add(2, 0.0) == "x"
 
 
-def test_writer():
-    """Ids are bytes here, and 0 is the end."""
-    class Bytes:
-        decode_bytes = bytes
-
-    writer = Writer([1], Bytes, end_ids={0}, stops=["\n\n"])
-    shown = [writer.push(i, -0.5) for i in "aé\nb\n".encode()]
+def test_text_stream_holds_back_what_may_be_a_stop_string():
+    row = TextStream(Bytes, end_ids={0}, stops=["\n\n"])
+    shown = [row.add(i, -0.5) for i in "aé\nb\n".encode()]
     assert shown == ["a", "", "é", "", "\nb", ""]
-    assert writer.text == "aé\nb" and writer.finish == ""
-    assert writer.push(10, -1.0) == "" and writer.finish == "stop"
-    assert writer.logprobs == [-0.5] * 6 + [-1.0] and writer.prompt == [1]
-    writer = Writer([1], Bytes, end_ids={0}, stops=["\n\n"])
-    assert [writer.push(i, 0.0) for i in (10, 0xC3, 0)] == ["", "", "\n\ufffd"]
+    assert row.text == "aé\nb" and row.finish == ""
+    assert row.add(10, -1.0) == "" and row.finish == "stop"
+    assert row.logprobs == [-0.5] * 6 + [-1.0] and row.text == "aé\nb"
+    row = TextStream(Bytes, end_ids={0}, stops=["\n\n"])
+    assert [row.add(i, 0.0) for i in (10, 0xC3, 0)] == ["", "", "\n\ufffd"]
 
 
 class Parrot:
@@ -187,16 +190,16 @@ class Parrot:
 
 
 def said(scripts, stops=(), n_tokens=50, **options):
-    """The pieces in which a parrot's rows are shown, and their Writers."""
+    """The pieces in which a parrot's rows are shown, and their TextStreams."""
     tokenizer = Tokenizer([])
     bos = tokenizer.special["<|bos|>"]
     ids = [[*tokenizer.encode(text), bos, *tokenizer.encode("and more" * 9)] for text in scripts]
     pieces, done = [[] for _ in scripts], [None] * len(scripts)
-    for b, text, writer in stream(Parrot(*ids), tokenizer, [[1]] * len(scripts), n_tokens,
-                                      Sampling(0), stops, **options):
+    for b, text, row in stream(Parrot(*ids), tokenizer, [[1]] * len(scripts), n_tokens,
+                               Sampling(0), stops, **options):
         pieces[b].append(text)
-        done[b] = writer
-    assert [writer.text for writer in done] == ["".join(row) for row in pieces]
+        done[b] = row
+    assert [row.text for row in done] == ["".join(row) for row in pieces]
     return pieces, done
 
 
@@ -222,14 +225,14 @@ def test_stream_stops_before_a_stop_string():
 
 def test_rows_end_one_by_one():
     rows, done = said(["a", "bcd", "ef.gh"], ["."])
-    assert [writer.text for writer in done] == ["a", "bcd", "ef"]
-    assert [len(writer.ids) for writer in done] == [2, 4, 3]
+    assert [row.text for row in done] == ["a", "bcd", "ef"]
+    assert [len(row.ids) for row in done] == [2, 4, 3]
     assert all(math.isclose(p, 0, abs_tol=1e-6) for p in done[0].logprobs), "a parrot is certain"
 
 
 def complete(*arguments, **options):
-    """stream(), all at once: the Writer of each row."""
-    done = {b: writer for b, _, writer in stream(*arguments, **options)}
+    """stream(), all at once: the TextStream of each row."""
+    done = {b: row for b, _, row in stream(*arguments, **options)}
     return [done[b] for b in sorted(done)]
 
 
@@ -251,7 +254,7 @@ def test_a_batch_says_what_each_says_alone(model):
     together = complete(model, tokenizer, prompts, 90, samplings)
     for prompt, sampling, found in zip(prompts, samplings, together):
         alone, = complete(model, tokenizer, [prompt], 90, sampling)
-        assert found.ids == alone.ids and found.text == alone.text and found.prompt == prompt
+        assert found.ids == alone.ids and found.text == alone.text
         assert found.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
     both = complete(model, tokenizer, prompts[:2], 20, Sampling(1.0, seed=3), n_samples=2)
     seeds = [complete(model, tokenizer, [prompts[i // 2]], 20, Sampling(1.0, seed=3 + i))[0].ids
@@ -344,7 +347,7 @@ def test_command_line(runs, capsys, fails, monkeypatch):
     assert "no run with a checkpoint" in fails(main, "--runs-dir", runs / "nowhere")
     assert "top_p" in fails(main, "--runs-dir", runs, "--top-p", 0)
     assert "temperature" in fails(main, "--runs-dir", runs, "--temperature", "nan")
-    assert "samples can't be 0" in fails(main, "--runs-dir", runs, "--samples", 0)
+    assert "samples is 0, but must be" in fails(main, "--runs-dir", runs, "--samples", 0)
     assert "nowhere" in fails(main, "--weights", runs / "nowhere")
     assert "give one of them" in fails(main, "--weights", runs / "nowhere", "--run", "old")
     (runs / "new" / "tokenizer.json").write_text("{}")

@@ -31,7 +31,7 @@ from optim import make_optimizer
 from presets import FullConfig as Config
 from quant import pack
 from train import train_step
-from sample import ModelOptions, start_of
+from sample import Options, start_of
 from weights import read_model
 
 # Six layers of a GPT-2 that a laptop can train.
@@ -184,7 +184,7 @@ def bench_decoding(runs, n=40):
 def bench_lookup(weights, files, runs, n=150):
     """A real model continues real text greedily: one id at a step, or several that were guessed."""
     def load():
-        return ModelOptions(weights=weights).load()[1:3]
+        return Options(weights=weights).load()[1:3]
     models = {"float32": load()[0], "int8": pack(load()[0], "int8")}
     tokenizer = load()[1]
     prompts = []

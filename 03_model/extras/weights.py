@@ -218,13 +218,20 @@ def read_model(folder, device="cpu", dtype=torch.float32, by_hand=False):
     return model
 
 
-def open_model(folder, device="cpu", by_hand=False):
-    """(model, tokenizer) of a Hugging Face folder. ValueError if they don't fit together."""
+def open_model(options, device="cpu", by_hand=False):
+    """(folder, model, tokenizer, config, None) of the Hugging Face folder options.weights: what a
+    command loads of a run, and no step. ValueError if the options name a run as well, or if model
+    and tokenizer don't fit together.
+    """
+    folder = options.weights
+    if options.run or options.checkpoint != "newest":
+        of_a_run = f"--run {options.run}" if options.run else f"--checkpoint {options.checkpoint}"
+        raise ValueError(f"{of_a_run} and --weights {folder}: give one of them")
     model, tokenizer = read_model(folder, device, by_hand=by_hand), load_tokenizer(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"{folder} has a tokenizer of {tokenizer.vocab_size} ids, but a model of "
                          f"{model.config.vocab_size}")
-    return model, tokenizer
+    return folder, model, tokenizer, model.config, None
 
 
 # ---- out ----

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from gpt import apply_temperature, attention_weights, causal_mask
-from sample import ModelOptions, min_p, start_of, top_k, top_p
+from sample import RunOptions, min_p, start_of, top_k, top_p
 
 MOST = 40  # tokens that a picture can name
 N_BARS = 30
@@ -230,7 +230,8 @@ def draw_choices(logits, labels, prompt, path):
 
 
 @dataclass
-class Options(ModelOptions):
+class Options(RunOptions):
+    weights: str = option("", "a Hugging Face folder, read instead of a run")
     prompt: str = option("def add(self, item):\\n    self.items.append(item)\\n    if "
                          "len(self.items)",
                          "what the model reads; \\n is a new line")

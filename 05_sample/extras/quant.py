@@ -40,7 +40,7 @@ from budget import cache_bytes
 from data import bits_per_byte, token_bytes
 from gpt import generate
 from runs import run_data
-from sample import ModelOptions
+from sample import RunOptions
 from train import score
 
 KINDS = ("float32", "bfloat16", "int8")
@@ -273,7 +273,8 @@ def line(name, measured, plain_bits):
 
 
 @dataclass
-class Options(ModelOptions):
+class Options(RunOptions):
+    weights: str = option("", "a Hugging Face folder, read instead of a run")
     file: str = option("", "a UTF-8 text to measure with; without one, the run's validation set")
     tokens: int = option(20_000, "how much of it, at most")
     window: int = option(1024, "how many tokens the model sees at most")

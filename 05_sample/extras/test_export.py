@@ -9,7 +9,7 @@ from bpe import Tokenizer
 from export import main
 from gpt import GPT
 from runs import as_json, save_checkpoint, start_run, tensors
-from sample import ModelOptions
+from sample import Options
 from train import Config
 
 
@@ -32,8 +32,8 @@ def test_export(tmp_path, capsys, fails):
     assert "no run 'two'" in fails(main, tmp_path / "x", "--run", "two", *runs_dir)
     assert "where to export to" in fails(main, "")
     with pytest.raises(ValueError, match="--checkpoint best and --weights x: give one of them"):
-        ModelOptions(weights="x", checkpoint="best").load()
-    _, found, vocabulary, shape, step = ModelOptions(weights=str(tmp_path / "out")).load()
+        Options(weights="x", checkpoint="best").load()
+    _, found, vocabulary, shape, step = Options(weights=str(tmp_path / "out")).load()
     assert step is None and vocabulary.hash == tokenizer.hash
     assert (shape.n_layer, shape.d_model, shape.seq_len) == (1, 16, 32)
     for (name, ours), theirs in zip(model.state_dict().items(), found.state_dict().values()):
