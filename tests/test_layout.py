@@ -26,7 +26,7 @@ if "console" not in sys.modules:
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
          "scale", "zero"}
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 325, "console": 361},
+LIMITS = {"01_tokenizer": {"bpe": 327, "console": 361},
           "02_data": {"data": 372, "conversations": 150},
           "03_model": {"gpt": 374}, "04_train": {"optim": 256, "runs": 400, "train": 400},
           "05_sample": {"sample": 378}, "06_eval": {"evals": 150},
