@@ -11,21 +11,22 @@ up as one id, rare ones as a few, and no text is ever unknown.
     python 01_tokenizer/bpe.py encode "hello world"
     python 01_tokenizer/bpe.py decode 104 105
 
-Reads text; writes tokenizer.json, plain JSON. Left to extras/: these commands (commands.py), the
-same ids in less time (fast.py), tokenizers from elsewhere (formats.py). Next: 02_data/data.py.
+Reads text; writes tokenizer.json, plain JSON. Left to extras/: the same ids in less time (fast.py),
+more options (commands.py), tokenizers from elsewhere (formats.py). Next: 02_data/data.py.
 """
 
 import hashlib
+import importlib.util
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import read_text, run, track, write_safely
+from console import Parser, escaped, read_text, run, track, write_safely
 
 import regex
 
@@ -35,8 +36,7 @@ import regex
 PATTERNS = {
     # GPT-2 (Radford et al. 2019, section 2.2).
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    # GPT-4: at most three digits in a piece, 'S as well as 's, a tab or a bracket goes with its
-    # word, and a run of punctuation keeps the newlines after it.
+    # GPT-4: at most three digits; a tab or a bracket goes with its word, newlines with a "}".
     "gpt4": r"(?:'(?i:[sdmt]|ll|ve|re))|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
@@ -48,13 +48,9 @@ SPECIAL_TOKENS = ("<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_star
                   "<|output_start|>", "<|output_end|>")
 
 
-# ---- training ----
-
 def count_pairs(ids, counts, weight=1):  # exercise
-    """Add `weight` to counts[a, b] for every two neighbours a, b in `ids`. Returns `counts`.
-
-    counts: a dict, changed in place. Overlapping pairs all count:
-    count_pairs([1, 1, 1, 2], {}) == {(1, 1): 2, (1, 2): 1}
+    """Add `weight` to counts[a, b] for every two neighbours a, b in `ids`. Returns `counts`,
+    a dict that is changed in place. count_pairs([1, 1, 1, 2], {}) == {(1, 1): 2, (1, 2): 1}
     """
     for pair in zip(ids, ids[1:]):
         counts[pair] = counts.get(pair, 0) + weight
@@ -62,18 +58,14 @@ def count_pairs(ids, counts, weight=1):  # exercise
 
 
 def merge(ids, pair, new_id):  # exercise
-    """A new list in which every occurrence of `pair` in `ids` is replaced by `new_id`.
-
-    From left to right, so that an id is used once: merge([1, 1, 1, 2], (1, 1), 9) == [9, 1, 2]
+    """A new list in which every occurrence of `pair` in `ids` is replaced by `new_id`, from left to
+    right, so that an id is used once. merge([1, 1, 1, 2], (1, 1), 9) == [9, 1, 2]
     """
     merged, i = [], 0
     while i < len(ids):
-        if i + 1 < len(ids) and (ids[i], ids[i + 1]) == pair:
-            merged.append(new_id)
-            i += 2
-        else:
-            merged.append(ids[i])
-            i += 1
+        found = i + 1 < len(ids) and (ids[i], ids[i + 1]) == pair
+        merged.append(new_id if found else ids[i])
+        i += 2 if found else 1
     return merged
 
 
@@ -105,42 +97,32 @@ def train(words, n_merges):  # exercise
     A merge changes only the words that contain its pair. So keep the count of every pair, and for
     every pair the set of words in which it has been seen (some may no longer hold it). For a merge
     visit only these: take their old pairs out of the counts (count_pairs with a negative weight),
-    and add their new pairs. Delete a pair whose count reaches 0: it must never be merged.
+    and add their new pairs. A pair whose count is down to 0 must never be merged.
     """
-    weights = list(words.values())
-    rows, counts, places = {}, {}, {}  # places: {pair: the rows in which it has been seen}
-
-    def add(i, ids):
-        rows[i] = ids
-        count_pairs(ids, counts, weights[i])
-        for pair in zip(ids, ids[1:]):
-            places.setdefault(pair, set()).add(i)
-
-    for i, word in enumerate(words):
-        add(i, list(word))
-    merges = []
+    rows, weights = [list(word) for word in words], list(words.values())
+    counts, places = {}, defaultdict(set)  # places: {pair: the rows in which it has been seen}
+    merges, changed = [], range(len(rows))
     for new_id in track(range(256, 256 + n_merges), "merging", n_merges, unit=" pairs"):
-        if not counts:
-            break
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        for i in places.pop(best):
-            count_pairs(rows[i], counts, -weights[i])
+        for i in changed:
+            count_pairs(rows[i], counts, weights[i])
             for pair in zip(rows[i], rows[i][1:]):
-                if counts.get(pair) == 0:
-                    del counts[pair]
-            add(i, merge(rows[i], best, new_id))
+                places[pair].add(i)
+        best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+        if not counts.get(best):
+            break
+        changed = places.pop(best)
+        for i in changed:
+            count_pairs(rows[i], counts, -weights[i])
+            rows[i] = merge(rows[i], best, new_id)
         merges.append(best)
     return merges
 
 
-# ---- encoding ----
-
 def apply_merges(ids, ranks):  # exercise
     """The ids of one piece: its bytes, merged in the order in which the merges were learned.
 
-    ids: a list of ints; ranks: {pair: the id it becomes}, where a lower id was learned earlier.
-    Repeat as long as there is a neighbouring pair in `ranks`: take the pair with the lowest id, and
-    merge it wherever it stands.
+    ranks: {pair: the id it becomes}; a lower id was learned earlier. As long as two neighbours are
+    a pair in `ranks`, take the pair that becomes the lowest id, and merge it wherever it stands.
     apply_merges([97, 97, 98], {(97, 98): 256, (97, 256): 257}) == [257]
     """
     while len(ids) > 1:
@@ -154,27 +136,22 @@ def apply_merges(ids, ranks):  # exercise
 def split_special(text, names):  # exercise
     """`text` cut at the special tokens in `names`: a list of plain texts and names, none empty.
 
-    Where several names match, the longest one wins. Names may contain any character, also those
-    that mean something in a regular expression. Without names, the text is a single part.
-    split_special("hi<|end|>you", ["<|end|>"]) == ["hi", "<|end|>", "you"]
+    Where several names match, the longest one wins. Names are no regular expressions. Without any,
+    the text is a single part. split_special("hi<|a|>you", ["<|a|>"]) == ["hi", "<|a|>", "you"]
     """
     if not names:  # no search: this is the usual case
         return [text] if text else []
-    longest_first = sorted(names, key=len, reverse=True)
-    pattern = "|".join(map(regex.escape, longest_first))
+    pattern = "|".join(map(regex.escape, sorted(names, key=len, reverse=True)))
     return [part for part in regex.split(f"({pattern})", text) if part]
 
 
 class Tokenizer:
     """Text to ids and back. Ids 0 to 255 are the bytes, then come the merges, then special tokens.
 
-    merges: pairs of ids, as train() returns them. pattern: a name in PATTERNS or a regular
-    expression; a character that it skips is a piece by itself. special_tokens: names. Attributes:
-    vocab, the bytes of each id; vocab_size, the number of ids; special, {name: id}; ranks,
-    {pair: the id it becomes}; find_pieces, a function from a text to the list of its pieces.
+    merges: as train() returns them. pattern: a name in PATTERNS or a regular expression; a
+    character that it skips is a piece by itself. Attributes: vocab, the bytes of each id; special,
+    {name: id}; ranks, {pair: the id it becomes}; find_pieces, from a text to a list of its pieces.
     """
-
-    kind = "bpe"  # in tokenizer.json
 
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
         self.merges = [tuple(pair) for pair in merges]
@@ -186,16 +163,15 @@ class Tokenizer:
             if min(a, b) < 0 or n_bytes > 1 << 26:  # a hostile file's could fill the memory
                 raise ValueError(f"the merge of {a} and {b} is none that train() would return")
         self.special = {name: len(self.vocab) + i for i, name in enumerate(special_tokens)}
-        if "" in self.special or len(self.special) < len(special_tokens):
-            raise ValueError(f"special tokens need a name, and names must differ: {special_tokens}")
         self.vocab += [name.encode() for name in self.special]
         self.vocab_size = len(self.vocab)
-        self.known = {}
-        self.pattern = PATTERNS.get(pattern, pattern)
-        compiled = regex.compile(f"(?:{self.pattern})|[\\s\\S]")
+        self.pattern, self.known = PATTERNS.get(pattern, pattern), {}
+        try:
+            compiled = regex.compile(f"(?:{self.pattern})|[\\s\\S]")
+        except regex.error as error:
+            raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}")
         if self.pattern.isalnum() or compiled.groups or compiled.match(""):
-            raise ValueError(f"the pattern {pattern!r} is none of {', '.join(PATTERNS)}, and your "
-                             "own must match at least a character and capture no groups")
+            raise ValueError(f"the pattern {pattern!r} is unknown, has groups or finds ''")
         self.find_pieces = compiled.findall
 
     @classmethod
@@ -204,25 +180,22 @@ class Tokenizer:
         the texts are too small. ValueError if they are empty, or if `vocab_size` is too small.
         """
         if vocab_size < (least := 256 + len(special_tokens)):
-            raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(special_tokens)} "
-                             f"special tokens need {least}")
+            raise ValueError(f"vocab_size is {vocab_size}; bytes and special tokens take {least}")
         find_pieces, words = cls([], pattern, special_tokens).find_pieces, Counter()
         for text in track(texts, "counting", size=lambda text: len(text) / 1e6, unit=" MB"):
-            words.update(find_pieces(text))
+            words.update(piece.encode() for piece in find_pieces(text))
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
-        words = {word.encode(): count for word, count in words.items()}
         return cls(train(words, vocab_size - least), pattern, special_tokens)
 
     def encode(self, text, allowed_special=()):  # exercise
-        """The ids of `text`, a list of ints.
+        """The ids of `text`, a list of ints. ValueError for a name that is no special token.
 
         A special token written in the text is plain text, unless its name is in `allowed_special`
         ("all" allows every one): what a user types must never open a turn. So cut the text with
         split_special() at the names that are allowed. The id of a name is self.special[name]. Cut
         all other parts into pieces, self.find_pieces(part), and each piece's bytes into ids,
-        apply_merges(list(...), self.ranks); texts repeat their words, so the dict self.known may
-        remember the ids of each piece. ValueError for a name that is no special token.
+        apply_merges(list(...), self.ranks), which the dict self.known may remember.
         """
         allowed = set(self.special if allowed_special == "all" else allowed_special)
         if unknown := allowed - set(self.special):
@@ -257,7 +230,7 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def content(self):  # all that the ids depend on
-        return {"kind": self.kind, "pattern": self.pattern, "special_tokens": list(self.special),
+        return {"kind": "bpe", "pattern": self.pattern, "special_tokens": list(self.special),
                 "merges": self.merges}
 
     @property
@@ -272,18 +245,15 @@ class Tokenizer:
     @classmethod
     def load(cls, path):
         """Read what save() wrote. ValueError, naming the file, if it is anything else."""
+        text = read_text(path)
         try:
-            content = json.loads(read_text(path))
+            content = json.loads(text)
             stored, kind = content.pop("hash"), content.pop("kind")
             if kind == "mapped":  # one with other ids
                 from mapped import MappedTokenizer as cls
-            elif kind != "bpe":
-                raise ValueError(f"its kind is {kind!r}")
             tokenizer = cls(**content)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError,
-                regex.error) as error:
-            raise ValueError(f"{path} is not a tokenizer.json that this version of the course "
-                             f"reads ({error!r})") from None
+        except Exception as error:  # whatever a file may hold that save() didn't write
+            raise ValueError(f"{path} is not a tokenizer.json of this course: {error!r}") from None
         if stored != tokenizer.hash:
             raise ValueError(f"{path} was changed: its hash is {tokenizer.hash}, not {stored}")
         return tokenizer
@@ -291,10 +261,15 @@ class Tokenizer:
 
 def tokenizer_class(by_hand):
     """Tokenizer itself, or the class in extras/ that gives the same ids in less time."""
-    if by_hand:
-        return Tokenizer
-    from fast import FastTokenizer
-    return FastTokenizer
+    if not by_hand:
+        from fast import FastTokenizer
+    return Tokenizer if by_hand else FastTokenizer
+
+
+def show(tokenizer, ids):
+    """Print each token's text, in brackets, and its id. Control characters are escaped."""
+    texts = [escaped(tokenizer.vocab[i].decode(errors="backslashreplace")) for i in ids]
+    print(*(f"[{text}]{i}".replace("\n", "\\n") for text, i in zip(texts, ids)))
 
 
 def show_merges(n_merges=20):
@@ -302,21 +277,50 @@ def show_merges(n_merges=20):
     words = Counter(piece.encode() for piece in Tokenizer([]).find_pieces(__doc__))
     merges = train_naive(words, n_merges)
     print(f"{len(__doc__.encode())} bytes of text")
-    for n, pair in enumerate(merges, 1):
-        tokenizer = Tokenizer(merges[:n])
-        a, b, made = (repr(tokenizer.vocab[i].decode()) for i in (*pair, 255 + n))
-        print(f"id {255 + n}: {a:>8} + {b:8} = {made:10}  {len(tokenizer.encode(__doc__))} ids")
-    ids = tokenizer.encode(__doc__.splitlines()[0])
-    print("\nIts first line:\n" + " ".join(f"[{tokenizer.decode([i])}]{i}" for i in ids))
+    for i, pair in enumerate(merges, 256):
+        tokenizer = Tokenizer(merges[:i - 255])
+        a, b, made = (tokenizer.vocab[j].decode() for j in (*pair, i))
+        print(f"id {i}: {a!r:>8} + {b!r:8} = {made!r:10}  {len(tokenizer.encode(__doc__))} ids")
+    print("\nIts first line:")
+    show(tokenizer, tokenizer.encode(__doc__.splitlines()[0]))
+
+
+def learn(texts, args, train=Tokenizer.train):
+    """The command train: learn, save and return a tokenizer. train: as Tokenizer.train."""
+    tokenizer = train(texts, args.vocab_size, args.pattern)
+    tokenizer.save(args.tokenizer)
+    print(f"{args.tokenizer}: {tokenizer.vocab_size} ids")
+    return tokenizer
 
 
 def main(argv=None):
-    arguments = sys.argv[1:] if argv is None else argv
-    if arguments:
-        from commands import obey
-        obey(arguments)
-    else:
+    parser = Parser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command")
+    train = commands.add_parser("train", help="learn a vocabulary from text files")
+    train.add_argument("files", nargs="+", help="UTF-8 text files")
+    train.add_argument("--vocab-size", type=int, default=2048, help="how many ids (default: 2048)")
+    train.add_argument("--pattern", default="gpt4", help="gpt2, gpt4 (default) or your own")
+    commands.add_parser("decode", help="ids to text").add_argument("ids", nargs="+", type=int)
+    for name, what in (("encode", "text to ids"), ("show", "the tokens of a text and their ids")):
+        commands.add_parser(name, help=what).add_argument("text", help="- is the standard input")
+    for command in commands.choices.values():
+        command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
+                             help="the tokenizer to write or to use (default: tokenizer.json)")
+    parser.set_defaults(learn=learn, show=show)
+    if importlib.util.find_spec("commands"):  # in the whole course: more options, and colours
+        from commands import extend
+        extend(parser, train)
+    args = parser.parse_args(argv)
+    if args.command is None:
         show_merges()
+    elif args.command == "train":
+        args.learn(map(read_text, args.files), args)
+    elif args.command == "decode":
+        print(Tokenizer.load(args.tokenizer).decode(args.ids))
+    else:
+        tokenizer = Tokenizer.load(args.tokenizer)
+        ids = tokenizer.encode(sys.stdin.read() if args.text == "-" else args.text)
+        args.show(tokenizer, ids) if args.command == "show" else print(*ids)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ if "console" not in sys.modules:
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
          "scale", "zero"}
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 325, "console": 230},
+LIMITS = {"01_tokenizer": {"bpe": 327, "console": 230},
           "02_data": {"data": 385, "conversations": 140},
           "03_model": {"gpt": 374}, "04_train": {"optim": 256, "runs": 380, "train": 378},
           "05_sample": {"sample": 318}, "06_eval": {"evals": 150},

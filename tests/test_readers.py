@@ -156,12 +156,25 @@ def test_the_spine_can_be_copied(course, fork, tmp_path):
     shutil.copytree(course / "texts", folder / "texts")
     shutil.copy(course / "texts.jsonl", folder)
     shutil.copy(course / "tokenizer.json", folder)
+    def said(name, *arguments, code=0):
+        process = fork(as_script(folder, f"{name}.py", arguments), fresh=True)
+        process.join()
+        out = process.log.read_text()
+        assert process.exitcode == code, f"{name} {arguments}: {out[-3000:]}"
+        return out
     for name in names[1:]:
-        arguments = [] if name == "bpe" else SPINE[name][1]  # the commands of bpe.py are an extra
-        for words in [arguments, ["jsonl:texts.jsonl"]] if name == "data" else [arguments]:
-            process = fork(as_script(folder, f"{name}.py", words), fresh=True)
-            process.join()
-            assert process.exitcode == 0, f"{name}: {process.log.read_text()[-3000:]}"
+        said(name, *SPINE[name][1])
+    said("data", "jsonl:texts.jsonl")
+    assert "bytes of text" in said("bpe")
+    made = ["--tokenizer", "new.json"]
+    train = ["train", "texts/0.txt", *made, "--vocab-size", "270"]
+    assert said("bpe", *train) == "new.json: 270 ids\n"
+    ids = said("bpe", "encode", "spam\x1b", *made).split()
+    assert said("bpe", "decode", *ids, *made) == "spam\x1b\n"
+    assert said("bpe", "show", "spam\x1b", *made).endswith(r"[\x1b]27" + "\n")
+    for wrong in (["--digits", "1"], ["--pattern", "go"], ["--pattern", "("]):
+        assert re.fullmatch(f"error: .*{re.escape(wrong[-1])}.*\n",
+                            said("bpe", *train, *wrong, code=2))
 
 
 def test_what_is_ours_is_fast():

@@ -1,11 +1,13 @@
-"""The commands of bpe.py: train, encode, decode and show, with all their options.
+"""What the commands of bpe.py can do besides: more options of `train`, `show` in colours.
 
     python 01_tokenizer/bpe.py train README.md --special "[PAD]=0" "[UNK]=1" --digits 1
 
-The plain Tokenizer trains, or a fast one where that has to: --digits, --special, --workers, and
-patterns of pieces.py. Reads text files; writes tokenizer.json. Next: formats.py.
+bpe.py finds this file where the whole course is, and lets it extend its parser. The plain Tokenizer
+trains, or a fast one where that has to: --digits, --special, --workers, and patterns of pieces.py.
+Reads text files; writes tokenizer.json. Next: formats.py.
 """
 
+import functools
 import itertools
 import os
 import re
@@ -16,21 +18,21 @@ from pathlib import Path
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, escaped, has_colours, read_text
+from console import escaped, has_colours
 
 import bpe
 from bpe import SPECIAL_TOKENS, Tokenizer
 
 
-def colour(tokenizer, ids):
-    """Each token's text, and its id; on a terminal in colours. Control characters are escaped."""
-    coloured, shades, shown = has_colours(), (153, 158, 223, 218, 189), []
-    for n, i in enumerate(ids):
-        text = tokenizer.vocab[i].decode("utf-8", errors="backslashreplace")
-        text = escaped(text).replace("\n", "\\n")
-        shade = f"\x1b[30;48;5;{shades[n % len(shades)]}m"
-        shown.append(f"{shade}{text}\x1b[0m\x1b[2m{i}\x1b[0m" if coloured else f"[{text}]{i}")
-    return " ".join(shown)
+def show(tokenizer, ids):
+    """What bpe.show() prints; on a terminal in colours."""
+    if not has_colours():
+        return bpe.show(tokenizer, ids)
+    shown, shades = [], itertools.cycle((153, 158, 223, 218, 189))
+    for i, shade in zip(ids, shades):
+        text = escaped(tokenizer.vocab[i].decode(errors="backslashreplace")).replace("\n", "\\n")
+        shown.append(f"\x1b[30;48;5;{shade}m{text}\x1b[0m\x1b[2m{i}\x1b[0m")
+    print(*shown)
 
 
 def parse_special(words):
@@ -57,55 +59,31 @@ def train_any(texts, vocab_size, pattern="gpt4", digits=None, special=SPECIAL_TO
     return kind.train(texts, vocab_size, pattern, special, workers)
 
 
-def learn(args):
-    """The command train: learn from files, save, and print how many bytes an id stands for, on the
-    first 200,000 characters.
+def learn(texts, args):
+    """What bpe.learn() does, with all options, and refused at once if the result can't be written.
+    Prints how many bytes an id stands for, on the first 200,000 characters.
     """
     folder = Path(args.tokenizer).absolute().parent
     if not os.access(folder, os.W_OK) or Path(args.tokenizer).is_dir():
         raise ValueError(f"{args.tokenizer} can't be written: name a file in a folder that exists")
-    texts = map(read_text, args.files)
+    options = {"digits": args.digits, "special": parse_special(args.special),
+               "workers": args.workers}
+    plain = {"digits": None, "special": SPECIAL_TOKENS, "workers": 1}
+    train = (Tokenizer.train if args.pattern in bpe.PATTERNS and options == plain else
+             functools.partial(train_any, **options))
     first = next(filter(None, texts), "")  # files are read once: they may be pipes
-    how = itertools.chain([first], texts), args.vocab_size, args.pattern
-    options = args.digits, args.special, args.workers
-    if args.pattern in bpe.PATTERNS and options == (None, SPECIAL_TOKENS, 1):
-        tokenizer = Tokenizer.train(*how)
-    else:
-        tokenizer = train_any(*how, args.digits, parse_special(args.special), args.workers)
-    tokenizer.save(args.tokenizer)
+    tokenizer = bpe.learn(itertools.chain([first], texts), args, train)
     n_ids, start = 256 + len(tokenizer.merges) + len(tokenizer.special), first[:200_000]
-    print(f"{args.tokenizer}: {n_ids} ids"
-          + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else "")
-          + f", {len(start.encode()) / len(tokenizer.encode(start)):.2f} bytes an id")
+    print(f"{len(start.encode()) / len(tokenizer.encode(start)):.2f} bytes an id"
+          + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else ""))
 
 
-def obey(argv):
-    """Do what the command line of bpe.py, a list of strings, asks for."""
-    parser = Parser(description=bpe.__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser("train", help="learn a vocabulary from text files")
+def extend(parser, train):
+    """Let the parser of bpe.py, and that of its command train, do what is here."""
     add = train.add_argument
-    add("files", nargs="+", help="UTF-8 text files")
-    add("--vocab-size", type=int, default=2048,
-        help="number of ids, special tokens included (default: 2048)")
-    add("--pattern", default="gpt4",
-        help="gpt2, gpt4, o200k, go or a regular expression (default: gpt4)")
     add("--digits", type=int, choices=(1, 2, 3), help="at most so many digits in a piece")
     add("--special", nargs="*", metavar="NAME[=ID]", default=SPECIAL_TOKENS,
         help="special tokens, after all others or at an id (default: the nine of a chat)")
     add("--workers", type=int, default=1, help="processes (default: 1)")
-    commands.add_parser("decode", help="ids to text").add_argument("ids", nargs="+", type=int)
-    for name, what in (("encode", "text to ids"), ("show", "the tokens of a text and their ids")):
-        commands.add_parser(name, help=what).add_argument("text", help="- is the standard input")
-    for command in commands.choices.values():
-        command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
-                             help="the tokenizer to write or to use (default: tokenizer.json)")
-    args = parser.parse_args(argv)
-    if args.command == "train":
-        learn(args)
-    elif args.command == "decode":
-        print(Tokenizer.load(args.tokenizer).decode(args.ids))
-    else:
-        tokenizer = Tokenizer.load(args.tokenizer)
-        ids = tokenizer.encode(sys.stdin.read() if args.text == "-" else args.text)
-        print(colour(tokenizer, ids) if args.command == "show" else " ".join(map(str, ids)))
+    train.epilog = "--pattern may also be o200k or go, which are in extras/pieces.py."
+    parser.set_defaults(learn=learn, show=show)

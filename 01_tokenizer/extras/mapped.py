@@ -36,8 +36,6 @@ class MappedTokenizer(FastTokenizer):
     ids from 0 to the largest.
     """
 
-    kind = "mapped"
-
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None):
         plain = FastTokenizer(merges, "gpt2", special_tokens)  # which checks merges and names
         self.merges, self.ranks, self.pattern = plain.merges, plain.ranks, find_pattern(pattern)
@@ -80,6 +78,6 @@ class MappedTokenizer(FastTokenizer):
         n = len(self.ids)
         if (isinstance(self.pattern, str) and self.ids == list(range(n))
                 and list(self.special.values()) == list(range(n, n + len(self.special)))):
-            return super().content() | {"kind": "bpe"}  # all in order: the same file, the same hash
-        return {"kind": self.kind, "pattern": self.pattern, "special_tokens": self.special,
+            return super().content()  # all in order: the same file, the same hash
+        return {"kind": "mapped", "pattern": self.pattern, "special_tokens": self.special,
                 "ids": self.ids, "merges": self.merges}

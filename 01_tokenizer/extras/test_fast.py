@@ -120,7 +120,8 @@ def test_equal_to_the_plain_tokenizer(pattern, random_text, tmp_path):
 def test_what_it_refuses():
     for wrong, what in (((["ab"], 264), "265"), (([], 300), "no text"),
                         ((["ab"], 300, "gtp4"), "pattern"), ((["ab"], 300, r"(?r)\w+"), "pattern"),
-                        ((["ab"], 300, "gpt4", ["a", "a"]), "special tokens")):
+                        ((["ab"], 300, "gpt4", ["a", "a"]), "special tokens"),
+                        ((["ab"], 300, "gpt4", [""]), "special tokens")):
         with pytest.raises(ValueError, match=what):
             FastTokenizer.train(*wrong)
 
