@@ -73,7 +73,7 @@ def rope_angles(positions, head_dim, base=10000.0):  # exercise
 def rotate(x, cos, sin):  # exercise
     """Rotate each pair (x1, x2) of x by its angle: (x1 cos + x2 sin, x2 cos - x1 sin). Then the dot
     product of two vectors depends only on how far apart they stand. x: (B, H, T, D), whose pair i
-    is x[..., i] and x[..., i + D/2]; returned in its type. cos, sin: float32, for (B, H, T, D/2).
+    is x[..., i] and x[..., i + D/2]; returned in its type. cos, sin: (..., T, D/2) in float32.
     """
     x1, x2 = x.chunk(2, dim=-1)  # the paper pairs neighbours, and turns the other way
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
