@@ -111,8 +111,7 @@ def orthogonalize(G, steps=5):  # exercise
 
     Each takes every singular value s to a s + b s^3 + c s^5 and leaves U and V alone. Small ones
     rise quickly, but none settles: after 5 steps what was above 0.002 |G| is between 0.68 and 1.21.
-    A is (m, m), so a tall G is transposed first and back at the end, for the work of the short
-    side. In float32, or on GPUs in bfloat16, which is enough and quicker.
+    A is (m, m), so a tall G is transposed, and back at the end. On GPUs in bfloat16, else float32.
     """
     X = (G.bfloat16() if G.is_cuda else G.float()).reshape(-1, *G.shape[-2:])
     tall = X.shape[1] > X.shape[2]
@@ -153,7 +152,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict):
         """What is remembered of every parameter; what the groups are, the config has said."""
-        super().load_state_dict(state_dict | {"param_groups": self.state_dict()["param_groups"]})
+        groups = self.param_groups  # the same objects: who sets their "lr" may hold them
+        super().load_state_dict(state_dict)
+        self.param_groups = groups
         for p, state in self.state.items():
             if "step" in state:  # torch leaves it where it was; the fused kernel wants it beside p
                 state["step"] = state["step"].to(p.device)
@@ -221,11 +222,10 @@ def describe(optimizer):
 def main(argv=None):
     Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     print("The learning rate over a run of 64 steps, 8 of them its warm-up:")
-    for schedule in SCHEDULES:
-        config = SimpleNamespace(schedule=schedule, lr=1.0, warmup=8, steps=64, cooldown=0.5,
-                                 min_lr_share=0.0)
-        rates = [learning_rate(step, config) for step in range(64)]
-        print(f"  {schedule:13}" + "".join(" ▁▂▃▄▅▆▇█"[round(8 * rate)] for rate in rates))
+    for name in SCHEDULES:
+        how = SimpleNamespace(schedule=name, lr=1, warmup=8, steps=64, cooldown=0.5, min_lr_share=0)
+        rates = [learning_rate(step, how) for step in range(64)]
+        print(f"  {name:13}" + "".join(" ▁▂▃▄▅▆▇█"[round(8 * rate)] for rate in rates))
     print("\nSingular values of a gradient of 64 x 64, one in nine, and after each step of Muon's:")
     U, V = torch.linalg.qr(torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))).Q
     gradient = U * torch.logspace(-2, 0, 64) @ V.T  # some directions push 100 times as hard
