@@ -7,8 +7,7 @@ heads, D head size, S positions seen (the cached and the T new ones), V vocabula
 
     python 03_model/gpt.py        # learns a sentence by heart, writes it, and weighs the cache
 
-Left to extras/: GPT-2 and Llama (family.py), texts of different lengths (ragged.py), weights from
-elsewhere (weights.py), what a model costs (budget.py). Next: 04_train/train.py.
+GPT-2 and Llama are in extras/family.py. Next: 04_train/train.py.
 """
 
 import math
@@ -25,8 +24,6 @@ from console import Parser, check_options, option, run
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-SOFTCAP = 15.0  # logits are squashed smoothly into (-15, 15)
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,7 @@ def rms_norm(x, eps=1e-6):  # exercise
 
 def rope_angles(positions, head_dim, base=10000.0):  # exercise
     """cos and sin of RoPE's angles, each (..., T, D/2) in float32, for positions, (..., T) ints (Su
-    et al. 2021, section 3.2.2). Pair i of the D/2 pairs is rotated by position * base^(-2i/D): the
-    first turns fast, the last slowly, like the hands of a clock.
+    et al. 2021, section 3.2.2). Pair i turns by position * base^(-2i/D), like a clock's hands.
     """
     inv_freq = base ** (-torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
     angles = positions.float()[..., None] * inv_freq
@@ -76,28 +72,23 @@ def rope_angles(positions, head_dim, base=10000.0):  # exercise
 
 def rotate(x, cos, sin):  # exercise
     """Rotate each pair (x1, x2) of x by its angle: (x1 cos + x2 sin, x2 cos - x1 sin). Then the dot
-    product of two vectors depends only on how far apart they stand.
-
-    x: (B, H, T, D), whose pair i is x[..., i] and x[..., i + D/2]; returned in its type. cos, sin:
-    float32, broadcast to (B, H, T, D/2). (The paper pairs neighbours, and turns the other way.)
+    product of two vectors depends only on how far apart they stand. x: (B, H, T, D), whose pair i
+    is x[..., i] and x[..., i + D/2]; returned in its type. cos, sin: (..., T, D/2) in float32.
     """
-    x1, x2 = x.chunk(2, dim=-1)
+    x1, x2 = x.chunk(2, dim=-1)  # the paper pairs neighbours, and turns the other way
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
 
 def causal_mask(positions, n_keys):  # exercise
-    """(..., T, S): entry [..., t, s] is True if key s, of 0 ... S - 1, is not after query t, which
-    stands at positions[..., t]. Of tensor([1, 2]), 3: [[True, True, False], [True, True, True]].
-    """
+    """(..., T, S): True where key s, of 0 ... S - 1, is not after query t, at positions[..., t]."""
     return torch.arange(n_keys, device=positions.device) <= positions[..., None]
 
 
 def attention_weights(q, k, mask):  # exercise
-    """How much each query takes from each key: softmax(q k' / sqrt(D)), (B, H, T, S).
-
-    q: (B, H, T, D); k: (B, G, S, D); mask: (T, S) or (B, 1, T, S), True where a query may look; all
-    else weighs 0. Query head h reads key head h // (H/G) (Ainslie et al. 2023).
+    """How much each query takes from each key: softmax(q k' / sqrt(D)), (B, H, T, S). q: (B, H, T,
+    D); k: (B, G, S, D); mask: (T, S) or (B, 1, T, S), True where a query may look; all else weighs
+    0. Query head h reads key head h // (H/G) (Ainslie et al. 2023).
     """
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, S, D)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
@@ -106,8 +97,7 @@ def attention_weights(q, k, mask):  # exercise
 
 def attention(q, k, v, mask=None):  # exercise
     """attention_weights(q, k, mask) times v, (B, H, T, D) (Vaswani et al. 2017, section 3.2.1). v,
-    (B, G, S, D), is shared as the keys are. Without a mask the queries are the last T of the S
-    positions, and their mask is the causal_mask() of these.
+    (B, G, S, D), is shared as k is. Without a mask: the causal_mask() of the last T of S positions.
     """
     T, S = q.shape[2], k.shape[2]
     if mask is None:
@@ -146,11 +136,9 @@ class Attention(nn.Module):
 
     def forward(self, x, angles, mask=None, cache=None):  # exercise
         """x: (B, T, C) -> (B, T, C). angles: (cos, sin) for rotate(); mask: for self.attend.
-
         1. self.qkv(x) holds D channels for each of H query, then G key, then G value heads: make
            q, (B, H, T, D), k and v, (B, G, T, D), of it. Rotate q and k, then self.norm both.
-        2. With a cache, k, v = cache.append(self.layer, k, v): all S positions seen so far, maybe
-           in a smaller float type, to which q is converted.
+        2. With a cache, k, v = cache.append(self.layer, k, v), of S positions; q takes their type.
         3. self.attend(q, k, v, mask), in x's type, its heads side by side, goes through self.out.
         """
         qkv = self.qkv(x).unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
@@ -190,9 +178,7 @@ class Block(nn.Module):
 
 
 class KVCache:
-    """The keys and values of what was read: `length` of `size` positions are filled in every row.
-    Layers write behind these; lowering `length` takes positions back.
-    """
+    """The keys and values of `length` positions in every row; lowering `length` takes some back."""
 
     def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
         self.size, self.length = size or config.seq_len, 0
@@ -204,9 +190,6 @@ class KVCache:
         """Where T further ids stand: length, length + 1, ... (T,), on the device of self.keys."""
         return torch.arange(self.length, self.length + T, device=self.keys.device)
 
-    def mask(self, T):  # None: attention() has the right one by itself
-        return None
-
     def append(self, layer, k, v):  # exercise
         """Store k, v, (B, G, T, D), behind the `length` positions of self.keys[layer] and
         self.values[layer], (B, G, size, D). Returns the filled parts of both, (B, G, S, D), views.
@@ -216,12 +199,9 @@ class KVCache:
         self.values[layer, :, :, self.length:end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
-    def advance(self, T):
-        self.length += T
-
 
 class GPT(nn.Module):
-    """The model. seed: for its initial weights."""
+    """The model. At first each block does nothing: its last matrices are 0. seed: for the rest."""
 
     def __init__(self, config, seed=0):
         super().__init__()
@@ -230,53 +210,43 @@ class GPT(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.init_weights(torch.Generator().manual_seed(seed))
-
-    @torch.no_grad()
-    def init_weights(self, generator):
-        """Matrices uniform with variance 1 / fan-in; those that write to the residual stream zero,
-        so that each block starts as "do nothing"; the head tiny, so that no id is likelier.
-        """
-        for name, weight in self.blocks.named_parameters():
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in self.blocks.named_parameters():  # of variance 1 / fan-in
             bound = 0 if "out" in name or "down" in name else math.sqrt(3 / weight.shape[1])
-            weight.uniform_(-bound, bound, generator=generator)
-        self.head.weight.normal_(std=0.001, generator=generator)
-        self.embed.weight.normal_(std=1.0, generator=generator)
+            nn.init.uniform_(weight, -bound, bound, generator=generator)
+        nn.init.normal_(self.head.weight, std=0.001, generator=generator)  # no id is likelier
+        nn.init.normal_(self.embed.weight, std=1.0, generator=generator)
 
     def hidden(self, ids, cache=None, positions=None, mask=None):  # exercise
-        """ids, (B, T) -> what the head reads, (B, T, C): self.embed, self.norm, self.blocks, and
-        self.norm again. Blocks take rope_angles() of the positions, by default 0 ... T - 1, with a
-        dimension for the heads, (..., 1, T, D/2). A cache says positions(T) and mask(T), and has to
-        advance(T) at the end. ValueError if ids don't fit into config.seq_len or the cache's size.
+        """ids, (B, T) -> what the head reads, (B, T, C): self.embed, norm, blocks, and norm again.
+        Blocks take rope_angles() of positions (by default the cache's, or 0 ... T - 1) as (..., 1,
+        T, D/2). cache.length then grows by T. ValueError if ids don't fit seq_len or cache.size.
         """
         T = ids.shape[1]
         start, room = (cache.length, cache.size) if cache is not None else (0, self.config.seq_len)
         if start + T > room:
             raise ValueError(f"{start} + {T} positions don't fit into {room}")
-        if cache is not None:
-            positions, mask = cache.positions(T), cache.mask(T)
-        elif positions is None:
-            positions = torch.arange(T, device=ids.device)
+        if positions is None:
+            positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
         angles = [a.unsqueeze(-3) for a in rope_angles(positions, self.config.head_dim)]
         x = self.norm(self.embed(ids))  # (B, T, C)
         for block in self.blocks:
             x = block(x, angles, mask, cache)
         if cache is not None:
-            cache.advance(T)
+            cache.length += T
         return self.norm(x)
 
     def logits(self, x):
         """What hidden() returned, or some of its positions: (..., C) -> (..., V) in float32."""
-        return SOFTCAP * torch.tanh(self.head(x / SOFTCAP).float())  # of logits / SOFTCAP
+        return 15 * torch.tanh(self.head(x / 15).float())  # squashed smoothly into (-15, 15)
 
     def forward(self, ids, cache=None, positions=None, mask=None):
         """ids: (B, T) ints -> logits (B, T, V) in float32; the others as in hidden()."""
         return self.logits(self.hidden(ids, cache, positions, mask))
 
     def loss(self, ids, targets, positions=None, mask=None):  # exercise
-        """The loss of each target, -log p(target) in nats, (B, T) float32. positions, mask: as in
-        hidden(). targets[b, t] is what should follow ids[b, t], or negative where nothing is to be
-        learned, and the loss 0. A new model's loss is very nearly ln(vocab_size).
+        """-log p(target) of each target in nats, (B, T) float32. A target is what should follow, or
+        negative where nothing is to be learned, and the loss 0. positions, mask: as in hidden().
         """
         logits = self(ids, None, positions, mask).flatten(0, 1)  # (B T, V)
         flat = targets.flatten().clamp(min=-1)  # (B T,)
@@ -296,41 +266,31 @@ def greedy(logits):
     return logits.argmax(dim=-1)
 
 
-def apply_temperature(logits, temperature):
-    """logits / temperature, less their largest first, so that a tiny temperature can't overflow."""
-    return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
-
-
 def random_pick(temperature=1.0, seed=0):
     """A pick for generate() that draws each id with probability softmax(logits / temperature)."""
     generator = torch.Generator().manual_seed(seed)
 
     def pick(logits):
-        probs = apply_temperature(logits, temperature).softmax(dim=-1).cpu()
+        below = logits - logits.amax(dim=-1, keepdim=True)  # a tiny temperature can't overflow it
+        probs = (below / temperature).softmax(dim=-1).cpu()
         return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)
     return pick
 
 
 @torch.inference_mode()
 def generate(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):  # exercise
-    """Yield, n_tokens times, the next id of every row, (B,): pick(logits), of (B, V).
-
-    prompts: B lists of ids; ValueError if they are empty. Where they differ in length, n_samples
-    texts are to continue each of them, or a cache holds their beginnings, extras/ragged.py does it:
-    yield from its generate_any(), given all six arguments. Otherwise:
+    """Yield, n_tokens times, the next id of every row, (B,): pick(logits), of (B, V). prompts: B
+    lists of ids. If they are empty or differ in length, n_samples texts are to continue each, or a
+    cache holds their beginnings: yield from ragged.py's generate_any(), given all six. Otherwise:
     1. ids are the prompts, or the last seq_len ids of each, (B, T). Make an empty KVCache, in the
        type and on the device of the weights, for them and n_tokens more, at most seq_len.
-    2. Read the ids that it doesn't hold yet by model.hidden(). Pick from the logits of the last
-       position, yield what was picked, and append it to ids.
-    3. When the ids have become longer than seq_len, keep the last (seq_len + 1) // 2 of each row,
-       and set cache.length = 0, so that they are read again.
+    2. Read ids[:, cache.length:] by model.hidden(), pick from the last logits, yield, and append.
+    3. If ids are longer than seq_len now, keep the last (seq_len + 1) // 2, and read these again.
     """
-    if n_samples > 1 or cache is not None or len(set(map(len, prompts))) > 1:
+    if n_samples > 1 or cache is not None or len(set(map(len, prompts))) > 1 or not prompts[0]:
         from ragged import generate_any
         yield from generate_any(model, prompts, n_tokens, pick, n_samples, cache)
         return
-    if not prompts[0]:
-        raise ValueError("a prompt is empty: give it at least <|bos|>")
     window, weight = model.config.seq_len, model.embed.weight
     ids = torch.tensor(prompts, device=weight.device)[:, -window:]  # (B, T)
     size = min(window, ids.shape[1] + n_tokens)
@@ -348,8 +308,7 @@ def main(argv=None):
     Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     text = b"A model that has read one sentence can write one sentence."
     ids, n = torch.tensor([list(text)]), len(text) - 1  # (1, n + 1): here an id is a byte
-    config = GPTConfig(256, seq_len=64, n_layer=2, n_head=4, d_model=64, d_ff=256, by_hand=True)
-    model = GPT(config)
+    model = GPT(GPTConfig(256, seq_len=64, n_layer=2, n_head=4, d_model=64, d_ff=256, by_hand=True))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(61):
         loss = model.loss(ids[:, :-1], ids[:, 1:]).mean()
@@ -357,13 +316,12 @@ def main(argv=None):
         optimizer.step()
         optimizer.zero_grad()
         if step % 15 == 0:
-            print(f"step {step:2}  loss {loss.item():.3f}{'  (ln 256)' if step == 0 else ''}")
-    written = bytes([text[0], *generate(model, [[text[0]]], n)]).decode(errors="replace")
-    print(f"it writes: {written}\nwith a cache {n} positions were computed, without one "
-          f"{n * (n + 1) // 2:,} would be; the cache takes")
-    for name, G in (("multi-head", 4), ("grouped-query", 2), ("multi-query", 1)):
-        cache = KVCache(replace(config, n_kv_head=G), batch_size=1)
-        print(f"{cache.keys.nbytes + cache.values.nbytes:,} bytes with {G} key/value heads: {name}")
+            print(f"step {step:2}  loss {loss.item():.3f}")
+    print("it writes:", bytes([text[0], *generate(model, [[text[0]]], n)]).decode(errors="replace"))
+    print(f"{n} positions were computed, {n * (n + 1) // 2:,} without the cache, which takes")
+    for G, name in ((4, "multi-head"), (2, "grouped-query"), (1, "multi-query")):
+        cache = KVCache(replace(model.config, n_kv_head=G), batch_size=1)
+        print(f"{2 * cache.keys.nbytes:,} bytes with {G} key/value heads: {name}")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 The length of a step follows a schedule over the run. Its direction is AdamW's, which treats every
 number by itself, or Muon's, which treats a matrix as a matrix: all directions in which a gradient
-pushes become equally strong. First each idea as its paper has it, then the Optimizer that the
-trainer uses: Muon batched, AdamW fused, unless it runs by hand.
+pushes become equally strong. First each idea as its paper has it, then the trainer's Optimizer.
 
     python 04_train/optim.py      # draws the schedules, and what Muon does to a gradient
-    python 04_train/train.py --preset tiny --optimizer muon --schedule cosine --min-lr-share 0.1
 
-Reads and writes nothing: train.py calls it, checkpoints hold its state. Next: runs.py.
+Next: runs.py.
 """
 
 import math
@@ -31,12 +29,10 @@ SCHEDULES = ("wsd", "linear", "cosine", "inverse-sqrt")
 # ---- how far: the schedules ----
 
 def learning_rate(step, config):  # exercise
-    """The learning rate of step 0, 1, ... config.steps - 1: up over `warmup` steps, then as
-    config.schedule says.
+    """The learning rate of step 0, 1, ... config.steps - 1: lr * min(1, rise, fall).
 
-    lr * min(1, rise, fall), with rise = (step + 1) / warmup, or 1 without a warm-up, and
-    fall = low + (1 - low) * left, where `low` is min_lr_share and `left` goes from 1 to 0, which
-    the step after the last would have:
+    rise = (step + 1) / warmup, or 1 without a warm-up; fall = low + (1 - low) * left. `low` is
+    min_lr_share; `left` goes to 0, which the step after the last would have, by config.schedule:
     - "wsd", level, then straight down (Hägele et al. 2024): over the last `cooldown` share of the
       steps (steps - step) / (cooldown * steps), above 1 before them; always 1 if cooldown is 0.
     - "linear", straight down from the end of the warm-up: (steps - step) / (steps - warmup) from
@@ -60,11 +56,10 @@ def learning_rate(step, config):  # exercise
 
 
 def clip(gradients, largest, add=None):  # exercise
-    """Scale gradients by one factor, in place, so that their norm is at most `largest`. Returns the
-    norm that they had, a float (Pascanu et al. 2012, section 3.2).
+    """Scale gradients in place so that their norm, the root of the sum of the squares of all their
+    numbers, is at most `largest` (Pascanu et al. 2012, section 3.2). Returns what it was, a float.
 
-    The norm is the root of the sum of the squares of all numbers in all tensors. If it is larger
-    than `largest`, every gradient is multiplied by largest / norm; otherwise, nan included, none
+    If it was larger, every gradient is multiplied by largest / norm; otherwise, nan included, none
     changes. Where a process has only some of the gradients, add(tensor) returns the sum of its
     tensor over all processes: it is given the sum of the squares, in float64.
     Gradients [3] and [0, 4] with largest 1 become [0.6] and [0, 0.8]; 5 is returned.
@@ -79,15 +74,13 @@ def clip(gradients, largest, add=None):  # exercise
 # ---- where to: AdamW and Muon ----
 
 def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
-    """One step of AdamW (Loshchilov & Hutter 2017, algorithm 2). Returns (p, m, v) after it, and
-    changes none of the tensors given.
+    """One step of AdamW (Loshchilov & Hutter 2017, algorithm 2), t = 1 being the first. Returns
+    (p, m, v) after it, and changes none of the tensors given: p, gradient, m, v, of one shape.
 
-    p, gradient, m, v: tensors of one shape; m and v are zeros before the first step, which is
-    t = 1. betas: (b1, b2).
-    m and v are running averages of the gradient and of its square: m = b1 m + (1 - b1) gradient.
-    They begin at 0, and are too small at first: m / (1 - b1^t) and v / (1 - b2^t) are not. With
-    these two p goes by -lr * (m / (sqrt(v) + eps) + decay * p): the decay is no part of the
-    gradient, since it would be divided by sqrt(v).
+    m and v are running averages of the gradient and of its square: m = b1 m + (1 - b1) gradient,
+    with betas (b1, b2). As they begin at 0, they are too small at first: m / (1 - b1^t) and
+    v / (1 - b2^t) are not. With these p goes by -lr * (m / (sqrt(v) + eps) + decay * p): the decay
+    is no part of the gradient, since it would be divided by sqrt(v).
     p = 1, gradient = 0.3, t = 1, lr = 0.1 and decay = 0.5 give 1 - 0.1 * (1 + 0.5) = 0.85.
     """
     b1, b2 = betas
@@ -99,10 +92,8 @@ def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
 
 def nesterov(gradient, average, momentum):  # exercise
     """The average of the gradients as it would be after one more gradient like this one (Nesterov
-    1983, as Dozat 2016 writes it).
-
-    First average = momentum * average + (1 - momentum) * gradient, in place. Returns the same sum
-    once more, as a new tensor, with the new average.
+    1983, as Dozat 2016 writes it). First average = momentum * average + (1 - momentum) * gradient,
+    in place. Returns the same sum once more, as a new tensor, with the new average.
     With gradient 1, average 0, momentum 0.9: average becomes 0.1, and 0.19 is returned.
     """
     average.lerp_(gradient, 1 - momentum)
@@ -120,8 +111,7 @@ def orthogonalize(G, steps=5):  # exercise
 
     Each takes every singular value s to a s + b s^3 + c s^5 and leaves U and V alone. Small ones
     rise quickly, but none settles: after 5 steps what was above 0.002 |G| is between 0.68 and 1.21.
-    A is (m, m), so a tall G is transposed first and back at the end, for the work of the short
-    side. In float32, or on GPUs in bfloat16, which is enough and quicker.
+    A is (m, m), so a tall G is transposed, and back at the end. On GPUs in bfloat16, else float32.
     """
     X = (G.bfloat16() if G.is_cuda else G.float()).reshape(-1, *G.shape[-2:])
     tall = X.shape[1] > X.shape[2]
@@ -135,9 +125,8 @@ def orthogonalize(G, steps=5):  # exercise
 
 
 def orthogonalize_parts(matrices, parts):
-    """Orthogonalise matrices in place, all of one shape in one call, which keeps a GPU busy.
-    parts[i]: how many rows each part of matrices[i] has; a part is a matrix of its own, and tall
-    ones are scaled, so that they change their outputs as much as square ones (Jordan et al. 2024).
+    """Orthogonalise in place each part of matrices[i], of parts[i] rows; those of one shape in one
+    call. Tall ones are scaled, to change outputs as much as square ones (Jordan et al. 2024).
     """
     shapes = {}
     for matrix, rows in zip(matrices, parts):
@@ -152,11 +141,9 @@ def orthogonalize_parts(matrices, parts):
 # ---- the trainer's ----
 
 class Optimizer(torch.optim.Optimizer):
-    """Groups of parameters of two kinds, in one state_dict.
-
-    A group is a dict of "params", "kind", "lr", "scale" and "weight_decay"; of the kind "adamw"
-    also of "betas" and "eps", of "muon" of "momentum". parts: {matrix: how many rows each of its
-    parts has}, for matrices that are several in one.
+    """Groups of two kinds in one state_dict: dicts of "params", "kind", "lr", "scale" and
+    "weight_decay"; "adamw" also of "betas" and "eps", "muon" of "momentum". parts: {matrix: how
+    many rows each of its parts has}, for matrices that are several in one.
     """
 
     def __init__(self, groups, parts, by_hand=False):
@@ -165,7 +152,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict):
         """What is remembered of every parameter; what the groups are, the config has said."""
-        groups = self.param_groups
+        groups = self.param_groups  # the same objects: who sets their "lr" may hold them
         super().load_state_dict(state_dict)
         self.param_groups = groups
         for p, state in self.state.items():
@@ -209,9 +196,7 @@ class Optimizer(torch.optim.Optimizer):
 
 
 def make_optimizer(model, config):
-    """Two groups: the blocks' matrices, which decay, and are config.optimizer's; and all others,
-    tables, head, biases and gains, which are AdamW's.
-    """
+    """The blocks' matrices, which decay, are config.optimizer's; all other parameters AdamW's."""
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     inside = set(matrices)
     others = [p for p in model.parameters() if p not in inside]
@@ -237,11 +222,10 @@ def describe(optimizer):
 def main(argv=None):
     Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     print("The learning rate over a run of 64 steps, 8 of them its warm-up:")
-    for schedule in SCHEDULES:
-        config = SimpleNamespace(schedule=schedule, lr=1.0, warmup=8, steps=64, cooldown=0.5,
-                                 min_lr_share=0.0)
-        rates = [learning_rate(step, config) for step in range(64)]
-        print(f"  {schedule:13}" + "".join(" ▁▂▃▄▅▆▇█"[round(8 * rate)] for rate in rates))
+    for name in SCHEDULES:
+        how = SimpleNamespace(schedule=name, lr=1, warmup=8, steps=64, cooldown=0.5, min_lr_share=0)
+        rates = [learning_rate(step, how) for step in range(64)]
+        print(f"  {name:13}" + "".join(" ▁▂▃▄▅▆▇█"[round(8 * rate)] for rate in rates))
     print("\nSingular values of a gradient of 64 x 64, one in nine, and after each step of Muon's:")
     U, V = torch.linalg.qr(torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))).Q
     gradient = U * torch.logspace(-2, 0, 64) @ V.T  # some directions push 100 times as hard

@@ -278,7 +278,9 @@ def test_what_an_optimizer_remembers_is_all_it_needs(optimizer):
     for t in range(4):
         if t == 2:
             first, saved = make_optimizer(halves, config), first.state_dict()
+            groups = first.param_groups
             first.load_state_dict(saved)
+            assert first.param_groups is groups, "who set their rates before has to set them now"
         random_gradients(model, seed=t)
         random_gradients(halves, seed=t)
         whole.step()

@@ -30,7 +30,7 @@ import torch
 
 from conversations import begin_ids, end_ids, prompt_ids
 from data import document_start
-from gpt import apply_temperature, generate
+from gpt import generate
 from runs import load_run, newest_run
 
 
@@ -94,14 +94,14 @@ class Sampling:
 def distribution(logits, seen, sampling):  # exercise
     """The probabilities from which the next id is drawn. logits, seen: (B, V) -> (B, V). First
     penalise() by the ids that were seen. At temperature 0 the likeliest then has probability 1;
-    otherwise apply_temperature(logits, temperature), then top_k, top_p, min_p in turn, each of what
-    the one before has left, and softmax. What is off (top_k = 0, top_p = 1, min_p = 0) is skipped.
+    otherwise (logits - their maximum) / temperature, then top_k, top_p, min_p, each of what the one
+    before has left, and softmax. What is off (top_k = 0, top_p = 1, min_p = 0) is skipped.
     """
     if sampling.repetition_penalty != 1:
         logits = penalise(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    logits = apply_temperature(logits, sampling.temperature)
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
     if sampling.top_k:
         logits = top_k(logits, sampling.top_k)
     if sampling.top_p < 1:

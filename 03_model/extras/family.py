@@ -234,12 +234,10 @@ class FamilyGPT(GPT):
         start, room = (cache.length, cache.size) if cache is not None else (0, self.config.seq_len)
         if start + T > room:
             raise ValueError(f"{start} + {T} positions don't fit into {room}")
-        if self.ngrams and mask is not None:
+        if self.ngrams and mask is not None and cache is None:
             raise ValueError("n-gram tables look across the documents that a mask divides")
-        if cache is not None:
-            positions, mask = cache.positions(T), cache.mask(T)
-        elif positions is None:
-            positions = torch.arange(T, device=ids.device)
+        if positions is None:
+            positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
         x = self.embed(ids)  # (B, T, C)
         x = x + self.ngrams(ids, cache) if self.ngrams else x
         angles = None
@@ -253,7 +251,7 @@ class FamilyGPT(GPT):
         for block in self.blocks:
             x = block(x, angles, mask, cache)
         if cache is not None:
-            cache.advance(T)
+            cache.length += T
         return self.norm(x)
 
     def logits(self, x):

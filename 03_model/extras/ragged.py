@@ -56,12 +56,13 @@ class RaggedCache(RowsCache):
 
     @property
     def length(self):
-        """Of the longest row."""
+        """Of the longest row. Whoever moves it moves all rows as far, none to below 0."""
         return max(self.lengths)
 
     @length.setter
     def length(self, n):
-        self.lengths = [n] * len(self.lengths)
+        further = n - self.length
+        self.lengths = [max(0, length + further) for length in self.lengths]
 
     def positions(self, T):  # exercise
         """Where T further ids of each row stand: lengths[b], lengths[b] + 1, ... for row b. (B, T),
@@ -71,7 +72,9 @@ class RaggedCache(RowsCache):
         return starts[:, None] + torch.arange(T, device=self.keys.device)
 
     def mask(self, T):
-        """What T further ids of each row may look at, (B, 1, T, S): the same for all heads."""
+        """What T further ids of each row may look at, (B, 1, T, S), the same for all heads: who
+        reads by model.hidden() gives it this mask.
+        """
         return causal_mask(self.positions(T), self.length + T).unsqueeze(1)
 
     def append(self, layer, k, v):  # exercise
@@ -90,9 +93,6 @@ class RaggedCache(RowsCache):
         end = self.length + T
         return keys[:, :, :end], values[:, :, :end]
 
-    def advance(self, T):
-        self.lengths = [n + T for n in self.lengths]
-
     def read(self, model, rows):
         """The same, of rows of any lengths: in one pass, padded at their ends."""
         self.lengths = [min(n, len(row) - 1) for row, n in zip(rows, self.lengths)]
@@ -102,7 +102,7 @@ class RaggedCache(RowsCache):
             new = rows
         T = max(map(len, new))
         ids = torch.tensor([[*ids, *[0] * (T - len(ids))] for ids in new], device=self.keys.device)
-        x = model.hidden(ids, self)  # (B, T, C)
+        x = model.hidden(ids, self, mask=self.mask(T))  # (B, T, C)
         self.lengths = [len(row) for row in rows]  # what the padding has added is taken back
         return x[range(len(new)), [len(ids) - 1 for ids in new]]
 

@@ -59,7 +59,8 @@ def slowly(model, prompt, n_tokens):
 def spied(model):
     """A list to which the shape of all ids that the model reads is appended."""
     seen, hidden = [], model.hidden
-    model.hidden = lambda ids, *others: seen.append(tuple(ids.shape)) or hidden(ids, *others)
+    model.hidden = lambda ids, *others, **named: (
+        seen.append(tuple(ids.shape)) or hidden(ids, *others, **named))
     return seen
 
 
@@ -102,8 +103,7 @@ def test_append():
 def test_rows_are_taken_as_copies():
     cache = RowsCache(CONFIG, batch_size=2)
     cache.append(0, randn(2, 2, 3, 8), randn(2, 2, 3, 8, seed=1))
-    cache.advance(2)
-    cache.advance(1)
+    cache.length += 3
     taken = cache.take([1, 1, 0])
     assert taken.length == cache.length == 3, "a copy holds as many positions"
     same(taken.keys, cache.keys[:, [1, 1, 0]], "row i must be the one that rows[i] names")
@@ -116,8 +116,11 @@ def test_rows_are_taken_as_copies():
 def test_lengths():
     cache = RaggedCache(CONFIG, batch_size=3)
     cache.lengths = [3, 2, 5]
-    cache.advance(2)
+    cache.length += 2
     assert cache.lengths == [5, 4, 7] and cache.length == 7, "its length is that of the longest row"
+    cache.length -= 5
+    assert cache.lengths == [0, 0, 2], "all rows move as far, none to below 0"
+    cache.lengths = [5, 4, 7]
     cache.append(0, randn(3, 2, 1, 8), randn(3, 2, 1, 8, seed=1))
     taken = cache.take([1, 1, 2])
     assert taken.lengths == [4, 4, 7]
@@ -134,7 +137,8 @@ def test_equal_rows_are_as_in_the_plain_cache(kind):
     with torch.inference_mode():
         caches = [cache(model.config, 2) for cache in (KVCache, RaggedCache)]
         for part in ids.split((3, 1, 5, 1, 6), 1):
-            plain, ragged = (model(part, cache) for cache in caches)
+            plain = model(part, caches[0])
+            ragged = model(part, caches[1], mask=caches[1].mask(part.shape[1]))
             same(ragged, plain, "rows of one length are something else here")
     assert caches[1].lengths == [16, 16]
 
@@ -149,9 +153,10 @@ def test_rows_of_different_length(kind):
         x = cache.read(model, [row[:n] for row, n in zip(ids.tolist(), lengths)])
         assert cache.lengths == lengths, "the padding must be taken back"
         more = torch.stack([row[n:n + 3] for row, n in zip(ids, lengths)])
-        got = torch.cat((model.logits(x)[:, None], model(more, cache)), dim=1)  # (3, 4, V)
+        got = model(more, cache, mask=cache.mask(3))
+        got = torch.cat((model.logits(x)[:, None], got), dim=1)  # (3, 4, V)
         cache.lengths = [n + 1 for n in lengths]  # two are taken back, and read again
-        again = model(more[:, 1:], cache)
+        again = model(more[:, 1:], cache, mask=cache.mask(2))
         cache.lengths = [lengths[0] + 3, lengths[1], lengths[2] + 1]
         rows = [row[:n + 3] for row, n in zip(ids.tolist(), lengths)]
         rows[0] = ids[0, :lengths[0] + 4].tolist()

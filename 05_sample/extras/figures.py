@@ -28,7 +28,7 @@ from console import Parser, add_options, option, run
 import numpy as np
 import torch
 
-from gpt import apply_temperature, attention_weights, causal_mask
+from gpt import attention_weights, causal_mask
 from sample import RunOptions, min_p, start_of, top_k, top_p
 
 MOST = 40  # tokens that a picture can name
@@ -37,9 +37,9 @@ N_BARS = 30
 WAYS = {  # of choosing: logits (B, V) -> logits (B, V)
     "as it is": lambda logits: logits,
     "top-k 5": lambda logits: top_k(logits, 5),
-    "temperature 0.5": lambda logits: apply_temperature(logits, 0.5),
+    "temperature 0.5": lambda logits: logits / 0.5,
     "top-p 0.8": lambda logits: top_p(logits, 0.8),
-    "temperature 1.5": lambda logits: apply_temperature(logits, 1.5),
+    "temperature 1.5": lambda logits: logits / 1.5,
     "min-p 0.1": lambda logits: min_p(logits, 0.1),
 }
 
