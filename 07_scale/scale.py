@@ -2,22 +2,18 @@
 
 Every process (rank) holds all the weights and runs its own windows of a batch forward and backward;
 the gradients are summed over the ranks; then every rank makes the same step, so weights that were
-equal stay equal. First the sums: one by one after the backward pass, then in buckets that are sent
-while it is still at work on the layers below (Li et al. 2020, PyTorch Distributed, section 3.2).
-Then a step, and the loop of 04_train/train.py.
+equal stay equal. First the sums: one by one after the backward pass, then in buckets, sent while it
+is still at work on the layers below (Li et al. 2020, PyTorch Distributed, section 3.2). Then the
+engine around them, a step, and the loop of 04_train/train.py.
 
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny --engine zero2 --recompute hand
 
-Gradients travel over NCCL between GPUs and over gloo between CPUs: a laptop can try it all (a Mac
-with --device cpu). On each of two machines, HOST being one of them, torchrun also takes --nnodes 2
---rdzv-backend c10d --rdzv-id 1 --rdzv-endpoint HOST:29500. Never tried here: GPUs, a network.
+Gradients travel over NCCL between GPUs and over gloo between CPUs, so that a laptop can try it all.
 Takes train.py's options, too, reads and writes what it does. Next: zero.py, extras/selftest.py.
 """
 
-import collections
 import contextlib
-import functools
 import math
 import os
 import sys
@@ -34,8 +30,7 @@ from console import Parser, StopSignal, choose_device, run
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional  # noqa: F401, before there is a group, which it would keep:
-# a group that is never freed has threads that outlive Python, and may abort it at its end
+import torch.distributed.nn.functional  # noqa: F401, now: later it would keep a group's threads
 
 from data import make_batches, reopen, token_bytes
 from optim import clip, describe, learning_rate, make_optimizer
@@ -46,7 +41,14 @@ BUCKET_BYTES = 4 << 20  # of 1 MB they were as quick here
 ENGINES = ("ddp", "zero1", "zero2", "torch-ddp", "fsdp2")
 
 
-# ---- sums of gradients ----
+# ---- sums over the ranks ----
+
+def total(values):
+    """The sum over all ranks of an array or a tensor in float64: a tensor on the CPU."""
+    values = torch.as_tensor(values, device="cpu")
+    dist.all_reduce(values)
+    return values
+
 
 @torch.no_grad()
 def broadcast_weights(model):  # exercise
@@ -58,46 +60,41 @@ def broadcast_weights(model):  # exercise
 
 
 def sum_gradients_naive(parameters):  # exercise
-    """Replace each parameter's .grad by its sum over all ranks: dist.all_reduce(tensor), in place.
-    A message for each parameter, after the backward pass: simple, right, and slow.
-    """
+    """Make each .grad its sum over all ranks: dist.all_reduce(tensor), in place, one by one."""
     for parameter in parameters:
         dist.all_reduce(parameter.grad)
 
 
-def make_buckets(parameters, bucket_bytes):  # exercise
+def make_buckets(parameters, bucket_bytes=BUCKET_BYTES):  # exercise
     """Group parameters into buckets: a list of lists, in the order in which gradients get ready.
 
     That is the reverse of `parameters`, since the backward pass begins at the end of the model. A
-    bucket is closed as soon as its gradients have at least `bucket_bytes` bytes together
-    (p.numel() * p.element_size() each). The last may be smaller; none is empty.
+    bucket is closed as soon as its gradients have at least `bucket_bytes` bytes together (p.nbytes
+    each). The last may be smaller; none is empty.
     """
-    buckets, current, n_bytes = [], [], 0
+    buckets = [[]]
     for parameter in reversed(list(parameters)):
-        current.append(parameter)
-        n_bytes += parameter.numel() * parameter.element_size()
-        if n_bytes >= bucket_bytes:
-            buckets.append(current)
-            current, n_bytes = [], 0
-    return buckets + [current] if current else buckets
+        if sum(p.nbytes for p in buckets[-1]) >= bucket_bytes:
+            buckets.append([])
+        buckets[-1].append(parameter)
+    return [bucket for bucket in buckets if bucket]
 
 
-class InTurn:
-    """Calls send(i) during a backward pass for the buckets i = 0, 1, 2, ..., each as soon as it has
-    all its gradients and those before it have been sent: in one order on all ranks, which must
-    agree on what they add up. Set `active` before the backward pass that is to send, and call
-    finish() after it. AssertionError if a parameter got no gradient, since the others would wait.
+class BucketedSum:
+    """Sums gradients over the ranks during a backward pass: send() is called with each bucket as
+    soon as it has all its gradients and those before it have been sent, so in one order on all
+    ranks, which must agree on what they add up. start() before the backward pass that is to send,
+    the last of a step, finish() after it.
     """
 
-    def __init__(self, buckets, send):
-        self.buckets, self.send = buckets, send
+    def __init__(self, buckets):
+        self.buckets, self.active = buckets, False
         for i, bucket in enumerate(buckets):
             for parameter in bucket:
                 parameter.register_post_accumulate_grad_hook(lambda p, i=i: self.arrived(i, p))
-        self.reset()
 
-    def reset(self):
-        self.active, self.n_sent = False, 0
+    def start(self):
+        self.active, self.n_sent, self.on_their_way = True, 0, []
         self.missing = [set(bucket) for bucket in self.buckets]
 
     def arrived(self, i, parameter):  # exercise
@@ -110,46 +107,31 @@ class InTurn:
             return
         self.missing[i].remove(parameter)  # KeyError: a second backward pass before finish()
         while self.n_sent < len(self.buckets) and not self.missing[self.n_sent]:
-            self.send(self.n_sent)
+            self.send(self.buckets[self.n_sent])
             self.n_sent += 1
 
-    def finish(self):
-        without = [tuple(p.shape) for missing in self.missing for p in missing]
-        assert not without, f"parameters of these shapes got no gradient: {without}"
-        self.reset()
-
-
-class BucketedSum(InTurn):
-    """Sums gradients over the ranks during the backward pass that completes a step. Those of the
-    micro-batches before it just add up on each rank.
-    """
-
-    def __init__(self, parameters, bucket_bytes=BUCKET_BYTES):
-        super().__init__(make_buckets(parameters, bucket_bytes), self.send)
-        self.works = []
-
-    def send(self, i):
+    def send(self, bucket):
         """Copy gradients into one message, whose parts are .grad from now on."""
-        bucket = self.buckets[i]
         flat = torch.cat([p.grad.flatten() for p in bucket])
         for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket])):
             parameter.grad = part.view_as(parameter)
-        self.works.append(dist.all_reduce(flat, async_op=True))
+        self.on_their_way.append(dist.all_reduce(flat, async_op=True).wait)
 
     def finish(self):
-        """Wait until every .grad is the sum."""
-        super().finish()
-        for work in self.works:
-            work.wait()
-        self.works = []
+        """Wait for all sums. AssertionError if a parameter got no gradient: others would wait."""
+        without = [tuple(p.shape) for missing in self.missing for p in missing]
+        assert not without, f"parameters of these shapes got no gradient: {without}"
+        while self.on_their_way:
+            self.on_their_way.pop(0)()
+        self.active = False
 
 
 # ---- engines: what the loop talks to ----
 
 class DataParallel:
     """Every rank has everything. The subclasses in zero.py and extras/fsdp.py divide some of it.
-    loss(inputs, targets): (b, T) nats. param_groups: where the loop sets "lr". All ranks call all
-    methods in the same order.
+    loss(inputs, targets): (b, T) nats. All ranks call all methods in the same order. What is not
+    defined here is the optimizer's: param_groups, step, zero_grad, state_dict, load_state_dict.
     """
 
     divided = False  # whether each rank has only a share of the gradients
@@ -159,18 +141,18 @@ class DataParallel:
         broadcast_weights(model)
         self.model, self.loss = model, config.objective(model)
         self.optimizer = make_optimizer(model, config)
-        self.param_groups = self.optimizer.param_groups
-        self.buckets = None if config.by_hand else BucketedSum(model.parameters())
+        self.sums = None if config.by_hand else BucketedSum(make_buckets(model.parameters()))
+
+    def __getattr__(self, name):
+        return getattr(self.optimizer, name)
 
     def backward(self, loss, last):
         """Add the gradients of a micro-batch. last: it completes the step; then they are summed."""
-        if self.buckets:
-            self.buckets.active = last
+        if last and self.sums:
+            self.sums.start()
         loss.backward()
-        if last and self.buckets:
-            self.buckets.finish()
-        elif last:
-            sum_gradients_naive(self.model.parameters())
+        if last:
+            self.sums.finish() if self.sums else sum_gradients_naive(self.model.parameters())
 
     def gradients(self):
         """What this rank's optimizer will read."""
@@ -178,17 +160,7 @@ class DataParallel:
 
     def clip(self, largest):
         """optim.clip() of all gradients; where they are divided, by a sum over the ranks."""
-        def add(square):
-            square = square.to(self.model.embed.weight.device)  # without gradients it is on the CPU
-            dist.all_reduce(square)
-            return square
-        return clip(self.gradients(), largest, add if self.divided else None)
-
-    def step(self):
-        self.optimizer.step()
-
-    def zero_grad(self):
-        self.optimizer.zero_grad()
+        return clip(self.gradients(), largest, total if self.divided else None)
 
     def tensors(self):
         """(name, whole tensor) of the model, one by one."""
@@ -197,13 +169,6 @@ class DataParallel:
     def whole(self):
         """A model that has all its weights in this process, to look at and to evaluate."""
         return self.model
-
-    def state_dict(self):
-        """On rank 0 what an Optimizer of a single process would say."""
-        return self.optimizer.state_dict()
-
-    def load_state_dict(self, state):
-        self.optimizer.load_state_dict(state)
 
 
 def make_engine(name, model, config):
@@ -217,14 +182,7 @@ def make_engine(name, model, config):
     return TORCH_ENGINES[name](model, config)
 
 
-# ---- a step ----
-
-def total(values):
-    """The sum of a float64 array over all ranks."""
-    tensor = torch.from_numpy(values)
-    dist.all_reduce(tensor)
-    return tensor.numpy()
-
+# ---- a step, and the loop ----
 
 def train_step(engine, batch, step, config, stop=False):  # exercise
     """This rank's part of a step. Returns (loss over the whole batch, norm, asked to stop).
@@ -237,9 +195,8 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     """
     device, dtype = engine.model.embed.weight.device, getattr(torch, config.dtype)
     inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
-    [n_targets] = total(np.array([(batch[1] >= 0).sum()], np.float64)).clip(1)
+    [n_targets], mean = total(np.array([(batch[1] >= 0).sum()], np.float64)).clip(1).tolist(), 0.0
     micro_batches = list(zip(inputs.split(config.micro_batch), targets.split(config.micro_batch)))
-    mean = 0.0
     for i, (x, y) in enumerate(micro_batches, 1):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             nats = engine.loss(x, y).sum() / n_targets
@@ -258,8 +215,6 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     engine.zero_grad()
     return mean, norm, stopped > 0
 
-
-# ---- the loop ----
 
 def train(config, folder, data, options, group):
     """train.train() on all ranks. options: engine and recompute; group: for first()."""
@@ -308,10 +263,10 @@ def train(config, folder, data, options, group):
                 state = {name: part.state_dict() for name, part in parts.items()} | {
                     "step": step, "seconds": seconds, "data": data.hash,
                     "rng": torch.get_rng_state()}
-                weights = engine.tensors()  # which all ranks put together, one by one
-                first(group,
-                      lambda: save_checkpoint(folder, step, weights, state, config.keep, bits),
-                      meanwhile=lambda: collections.deque(weights, 0))  # takes all, keeps none
+                weights = engine.tensors()
+                for _ in weights if rank else ():  # all ranks put them together, one by one
+                    pass
+                first(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
         if step == config.steps:
             bits = evaluate(model, data.val, sizes, None, rank, world, total)
             if beside:
@@ -326,9 +281,7 @@ def train(config, folder, data, options, group):
 # ---- from the command line to a group ----
 
 def join():
-    """Join the group that torchrun has started, or without it one of one process; a rank that does
-    not answer is given up after two minutes. Returns another group, more patient, for first().
-    """
+    """Join torchrun's group, or one of one process. Returns a more patient one, for first()."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if "RANK" not in os.environ:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
@@ -337,33 +290,23 @@ def join():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
         if rank < torch.cuda.device_count():  # with fewer only --device cpu will do
             torch.cuda.set_device(rank)
-        dist.init_process_group(backend, timeout=timedelta(minutes=2))
+        dist.init_process_group(backend, timeout=timedelta(minutes=2))  # silent ranks are given up
     return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
 
-def first(group, work, meanwhile=lambda: None):
-    """The result of work(), which may write files and take long: rank 0 does it, all get the
+def first(group, work, *what):
+    """What work(*what) returns, which may write files and take long: rank 0 does it, all get the
     result. If it fails, all end: rank 0 with the error, the others without a word.
     """
-    result, code, trouble = None, None, None
+    sent, trouble = [None, None], None  # the result, the code to end with
     try:
-        result = work() if dist.get_rank() == 0 else meanwhile()
+        sent[0] = work(*what) if dist.get_rank() == 0 else None
     except (ValueError, OSError, SystemExit) as error:
-        trouble, code = error, getattr(error, "code", 2) or 0  # --help is a SystemExit of code 0
-    sent = [result, code]  # by pickle, which is safe: only our own processes send
-    dist.broadcast_object_list(sent, src=0, group=group)
-    result, code = sent
-    if code is not None:
-        raise trouble or SystemExit(code)
-    return result
-
-
-def agree(words):
-    """ValueError, on all ranks, unless all were started with the same words."""
-    everyones = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, words)
-    if any(others != everyones[0] for others in everyones):
-        raise ValueError(f"give all ranks the same command and PyTorch, not {everyones}")
+        trouble, sent[1] = error, getattr(error, "code", 2) or 0  # --help is a SystemExit: code 0
+    dist.broadcast_object_list(sent, src=0, group=group)  # by pickle: only our processes send
+    if sent[1] is not None:
+        raise trouble or SystemExit(sent[1])
+    return sent[0]
 
 
 def main(argv=None):
@@ -373,26 +316,24 @@ def main(argv=None):
                         "optimizer's state, zero2 gradients too, fsdp2 (PyTorch's) also weights")
     parser.add_argument("--recompute", default="none", choices=("none", "hand", "torch"), help=
                         "compute a block's activations again in the backward pass, not keep them")
-    argv = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(argv)
     group, world = join(), dist.get_world_size()
     with contextlib.ExitStack() as held:
         held.callback(dist.destroy_process_group)
-        agree([*argv, f"PyTorch {torch.__version__}"])
-        if dist.get_rank() == 0 and {"-h", "--help"} & {*rest}:
-            parser.print_help()
+        started = [None] * world
+        dist.all_gather_object(started, (options, rest, torch.__version__))
 
         def open_run():
-            plan = extra("plan")
-            check = functools.partial(plan.check, options, world) if plan else lambda config: None
-            memory = plan and plan.memory_of_a_rank(options.engine, options.recompute, world)
-            found = held.enter_context(opened(rest, world, check, memory))
-            if found:
-                config, folder, data = found
-                return config, folder, [(share, part.folder) for share, part in data.parts]
-        if found := first(group, open_run):
-            config, folder, parts = found
-            train(config, folder, reopen(parts, config.by_hand), options, group)
+            if started.count(started[0]) < world:
+                raise ValueError(f"give all ranks the same command and PyTorch, not {started}")
+            if {"-h", "--help"} & {*rest}:
+                parser.print_help()
+            how = extra("plan").of_ranks(options, world) if extra("plan") else {}
+            found = held.enter_context(opened(rest, world, **how))
+            config, folder, data = found or sys.exit()  # it was only to be planned
+            return config, folder, [(share, part.folder) for share, part in data.parts]
+        config, folder, parts = first(group, open_run)
+        train(config, folder, reopen(parts, config.by_hand), options, group)
 
 
 if __name__ == "__main__":

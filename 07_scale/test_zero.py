@@ -342,12 +342,12 @@ def test_messages_on_their_way():
     def work(rank):
         model = GPT(SMALL)
         sharded = sharded_optimizer(model, "adamw", 2, bucket_bytes=1)
-        most, send = [], sharded.turns.send
+        most, send = [], sharded.sums.send
 
-        def counting(i):
-            send(i)
-            most.append(len(sharded.on_their_way))
-        sharded.turns.send = counting
+        def counting(bucket):
+            send(bucket)
+            most.append(len(sharded.sums.on_their_way))
+        sharded.sums.send = counting
         sharded.backward(sum(p.sum() for p in model.parameters()), False)
         assert len(most) == len(list(model.parameters())) and max(most) == 2, most
     on_ranks(work)
@@ -358,17 +358,17 @@ def test_buckets_follow_the_backward_pass():
     def work(rank):
         model = GPT(SMALL)
         sharded, arrived, sent = sharded_optimizer(model, "adamw", 1), set(), []
-        send = sharded.turns.send
+        send = sharded.sums.send
 
-        def looking(i):
-            assert set(sharded.buckets[i].parameters) <= arrived
+        def looking(bucket):
+            assert set(bucket) <= arrived
             sent.append(len(arrived))
-            send(i)
-        sharded.turns.send = looking
+            send(bucket)
+        sharded.sums.send = looking
+        sharded.sums.start()
         for p in reversed(list(model.parameters())):  # hooks of before have been called already
             arrived.add(p)
-            sharded.turns.active = True
             p.sum().backward()
         assert sent == sorted(set(sent)), f"buckets that had to wait for others: {sent}"
-        sharded.turns.finish()
+        sharded.sums.finish()
     on_ranks(work, 1)

@@ -2,11 +2,9 @@
 
 In data parallel every rank holds the same AdamW averages and computes the same step. It is enough
 that each does so for its own section of the weights and then tells the others (Rajbhandari et al.
-2019, sections 3 and 5). The weights of a bucket lie in one flat tensor, cut into a section for each
-rank. Its gradients are reduce-scattered, so that each rank has the sums of its section; the rank's
-own optimizer, that of stage 4, moves it; an all-gather puts the sections together again.
-AdamW treats each number by itself, so its buckets are cut anywhere. Muon treats a matrix as a
-matrix, so matrices are dealt out whole.
+2019, sections 3 and 5). Gradients are reduce-scattered, so that each rank has the sums of its
+section; its own optimizer, that of stage 4, moves it; an all-gather puts the sections together.
+AdamW treats each number by itself: its buckets are cut anywhere. Muon's matrices are dealt whole.
 
 Bytes a parameter on each of N ranks, in float32 with AdamW (with Muon a matrix has 4, not 8):
 
@@ -15,15 +13,14 @@ Bytes a parameter on each of N ranks, in float32 with AdamW (with Muon a matrix 
     ZeRO-1                   4           4         8/N      gradients are sent once a step
     ZeRO-2                   4         4/N         8/N      ... and after every micro-batch
 
-A step sends as much as an all-reduce of the gradients, which is also a reduce-scatter and an
-all-gather; ZeRO-2 sends half of that again for each further micro-batch.
-Left out: sharding the weights, which is ZeRO-3 (scale.py --engine fsdp2).
+A step sends as much as an all-reduce, which is also a reduce-scatter and an all-gather; ZeRO-2
+sends half of that again for each further micro-batch. Left out: ZeRO-3 (--engine fsdp2).
 Reads and writes nothing: scale.py trains with it. Next: extras/precision.py.
 """
 
 import itertools
 import sys
-from collections import deque
+from functools import partial
 from pathlib import Path
 
 # The other files of the course: console.py, which is found first, puts their folders on the path.
@@ -36,9 +33,7 @@ import torch
 import torch.distributed as dist
 
 from optim import Optimizer, make_optimizer
-from scale import BUCKET_BYTES, DataParallel, InTurn, broadcast_weights, make_buckets
-
-AVERAGES = {"adamw": ("exp_avg", "exp_avg_sq"), "muon": ("average",)}  # what Optimizer remembers
+from scale import BUCKET_BYTES, BucketedSum, DataParallel, broadcast_weights, make_buckets
 
 
 # ---- who has what ----
@@ -84,39 +79,38 @@ def sum_sections(flat):  # exercise
     return dist.reduce_scatter_single(own, flat, async_op=True)
 
 
-class Bucket:
+class Bucket(list):
     """Parameters of a kind, "adamw" or "muon", whose weights lie in one flat tensor, of which each
     rank has a section. `pieces` is what lies in this rank's: {piece of the weights: parameter}. A
     piece has its parameter's shape if it is all of it, else it is flat.
     """
 
     def __init__(self, parameters, kind):
-        rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.parameters, self.kind = parameters, kind
+        super().__init__(parameters)
+        rank, self.world, self.kind = dist.get_rank(), dist.get_world_size(), kind
+        self.averages = ("average",) if kind == "muon" else ("exp_avg", "exp_avg_sq")  # Optimizer's
         lay_out = deal_whole if kind == "muon" else cut_anywhere
-        self.starts, self.length = lay_out([p.numel() for p in parameters], self.world)
+        self.starts, self.length = lay_out([p.numel() for p in self], self.world)
         self.section = slice(rank * self.length, (rank + 1) * self.length)
         self.spans = []  # (parameter, where its piece begins and ends)
-        for parameter, start in zip(parameters, self.starts):
-            begin = max(start, self.section.start)
-            end = min(start + parameter.numel(), self.section.stop)
+        for p, start in zip(self, self.starts):
+            begin, end = max(start, self.section.start), min(start + p.numel(), self.section.stop)
             if begin < end:
-                self.spans.append((parameter, begin, end))
-        self.weights = self.flat([p.detach() for p in parameters])
-        for parameter, view in zip(parameters, self.views(self.weights)):
+                self.spans.append((p, begin, end))
+        self.weights = self.flat([p.detach() for p in self])
+        for parameter, view in zip(self, self.views(self.weights)):
             parameter.data = view
         self.pieces = dict(zip(self.own(self.weights), (p for p, _, _ in self.spans)))
 
     def flat(self, tensors):
         """A new flat tensor with these in the places of the parameters, and zeros between."""
-        flat = self.parameters[0].new_zeros(self.world * self.length)
+        flat = self[0].new_zeros(self.world * self.length)
         torch._foreach_copy_(self.views(flat), tensors)
         return flat
 
     def views(self, flat):
         """What of a flat tensor is each parameter's."""
-        return [flat[start:start + p.numel()].view_as(p)
-                for p, start in zip(self.parameters, self.starts)]
+        return [flat[start:start + p.numel()].view_as(p) for p, start in zip(self, self.starts)]
 
     def own(self, flat):
         """What of a flat tensor is each piece's."""
@@ -128,14 +122,31 @@ class Bucket:
         return dist.all_gather_single(flat, flat[self.section], async_op=True)
 
 
+class SectionSum(BucketedSum):
+    """Sums each Bucket's gradients, of which a rank keeps those of its section: of its pieces."""
+
+    def send(self, bucket):
+        """A bucket's gradients become a message, and are gone."""
+        if len(self.on_their_way) == 2:  # more would take as much memory as all gradients
+            self.on_their_way.pop(0)()
+        flat = bucket.flat([p.grad for p in bucket])
+        for parameter in bucket:
+            parameter.grad = None
+        self.on_their_way.append(partial(self.receive, bucket, flat, sum_sections(flat)))
+
+    def receive(self, bucket, flat, work):
+        """Add what was summed to that of the micro-batches before; the rest is dropped."""
+        work.wait()
+        for piece, total in zip(bucket.pieces, bucket.own(flat)):
+            piece.grad = total.clone() if piece.grad is None else piece.grad.add_(total)
+
+
 # ---- the engine ----
 
 class Zero(DataParallel):
-    """Every rank has a share of the optimizer's state, and at stage 2 of the gradients.
-
-    The weights become views of the buckets' flat tensors. self.optimizer moves this rank's pieces
-    of them, {piece: parameter}; self.plain, that of a single process, says which groups there are.
-    After the last backward() of a step no parameter has a .grad; a piece's is the sum over ranks.
+    """Every rank has a share of the optimizer's state, and at stage 2 of the gradients. self.plain,
+    the optimizer of a single process, says which groups there are; self.optimizer moves this rank's
+    pieces. After the last backward() of a step these have .grad, summed over ranks, and no others.
     """
 
     divided = True
@@ -143,61 +154,33 @@ class Zero(DataParallel):
     def __init__(self, model, config, stage, bucket_bytes=BUCKET_BYTES):
         broadcast_weights(model)
         self.model, self.loss, self.stage = model, config.objective(model), stage
-        self.plain = make_optimizer(model, config)
+        self.plain, self.steps = make_optimizer(model, config), 0.0
         self.param_groups = self.plain.param_groups
-        order = {p: i for i, p in enumerate(model.parameters())}
         self.buckets, groups = [], []
         for group in self.param_groups:
-            ordered, least = sorted(group["params"], key=order.get), bucket_bytes
+            params, least = group["params"], bucket_bytes
             if group["kind"] == "muon":  # few matrices can't be dealt out evenly
-                largest = max(p.numel() * p.element_size() for p in ordered)
-                least = max(least, 2 * dist.get_world_size() * largest)
-            buckets = [Bucket(bucket, group["kind"]) for bucket in make_buckets(ordered, least)]
+                least = max(least, 2 * dist.get_world_size() * max(p.nbytes for p in params))
+            buckets = [Bucket(b, group["kind"]) for b in make_buckets(params, least)]
             groups.append(group | {"params": [piece for b in buckets for piece in b.pieces]})
             self.buckets += buckets
         # A bucket is complete with the gradient of its parameter that is nearest to the input.
-        self.buckets.sort(key=lambda bucket: -min(map(order.get, bucket.parameters)))
+        order = {p: i for i, p in enumerate(model.parameters())}
+        self.buckets.sort(key=lambda bucket: -order[bucket[-1]])
         self.pieces = {piece: p for b in self.buckets for piece, p in b.pieces.items()}
-        parts = {piece: self.plain.parts[p] for piece, p in self.pieces.items()
-                 if p in self.plain.parts}
+        parts = {piece: self.plain.parts.get(p, [len(p)]) for piece, p in self.pieces.items()}
         self.optimizer = Optimizer(groups, parts, self.plain.by_hand)
-        self.turns = InTurn([bucket.parameters for bucket in self.buckets], self.send)
-        self.on_their_way, self.steps = deque(), 0.0
-
-    # 1) gradients: whole ones become sums of the own section
+        self.sums = SectionSum(self.buckets)
 
     def backward(self, loss, last):
         """At stage 2 all ranks need as many micro-batches, since each sends something."""
-        self.turns.active = last or self.stage == 2
-        loss.backward()
-        if self.turns.active:
-            self.turns.finish()
-            while self.on_their_way:
-                self.receive()
-
-    def send(self, i):
-        """A bucket's gradients become a message, and are gone."""
-        if len(self.on_their_way) == 2:  # more would take as much memory as all gradients
-            self.receive()
-        bucket = self.buckets[i]
-        flat = bucket.flat([p.grad for p in bucket.parameters])
-        for parameter in bucket.parameters:
-            parameter.grad = None
-        self.on_their_way.append((bucket, flat, sum_sections(flat)))
-
-    def receive(self):
-        """Add up this rank's section of the message that was sent first; the rest is dropped."""
-        bucket, flat, work = self.on_their_way.popleft()
-        work.wait()
-        for piece, total in zip(bucket.pieces, bucket.own(flat)):
-            piece.grad = total.clone() if piece.grad is None else piece.grad.add_(total)
+        super().backward(loss, last or self.stage == 2)
 
     def gradients(self):
         return [piece.grad for piece in self.pieces]
 
-    # 2) weights: each rank moves its section, and tells the others
-
     def step(self):
+        """Each rank moves its section, and tells the others."""
         for own, group in zip(self.optimizer.param_groups, self.param_groups):
             own["lr"] = group["lr"]
         self.optimizer.step()
@@ -205,20 +188,18 @@ class Zero(DataParallel):
         for work in [bucket.gather(bucket.weights) for bucket in self.buckets]:
             work.wait()
 
-    # 3) checkpoints, which don't know how many ranks there were
-
-    def numbered(self):
-        """(bucket, name of an average, the numbers that state_dict() has for the parameters)."""
+    def averages(self):
+        """(bucket, name, numbers that state_dict() has for its parameters) of each average."""
         parameters = [p for group in self.param_groups for p in group["params"]]
         numbers = {p: i for i, p in enumerate(parameters)}
         for bucket in self.buckets if self.steps else []:
-            for name in AVERAGES[bucket.kind]:
-                yield bucket, name, [numbers[p] for p in bucket.parameters]
+            for name in bucket.averages:
+                yield bucket, name, [numbers[p] for p in bucket]
 
     def state_dict(self):
-        """On rank 0 that of a single process, on the CPU; the others only take part in it."""
+        """On rank 0 that of a single process, on the CPU; the others only help to collect it."""
         whole = self.plain.state_dict()
-        for bucket, name, numbers in self.numbered():
+        for bucket, name, numbers in self.averages():
             flat = torch.zeros_like(bucket.weights)
             for piece, average in zip(bucket.pieces, bucket.own(flat)):
                 average.copy_(self.optimizer.state[piece][name])
@@ -232,13 +213,10 @@ class Zero(DataParallel):
 
     def load_state_dict(self, whole):
         """Every rank takes its share of what state_dict() or an Optimizer has said."""
-        steps = {float(state["step"]) for state in whole["state"].values() if "step" in state}
-        assert len(steps) < 2, f"the parameters of this checkpoint have made {steps} steps"
-        self.steps = max(steps, default=float(len(whole["state"]) > 0))
-        for bucket, name, numbers in self.numbered():
+        self.steps = max((float(s.get("step", 0)) for s in whole["state"].values()), default=0.0)
+        for bucket, name, numbers in self.averages():
             flat = bucket.flat([whole["state"][i][name] for i in numbers])
             for piece, average in zip(bucket.pieces, bucket.own(flat)):
-                state = self.optimizer.state[piece]
-                state[name] = average.clone()
+                self.optimizer.state[piece][name] = average.clone()
                 if bucket.kind == "adamw":
-                    state["step"] = torch.tensor(self.steps, device=piece.device)
+                    self.optimizer.state[piece]["step"] = average.new_tensor(self.steps)

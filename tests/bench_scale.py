@@ -45,7 +45,6 @@ class Naive(DataParallel):
     def __init__(self, model, config):
         super().__init__(model, dataclasses.replace(config, by_hand=True))
         self.optimizer = make_optimizer(model, config)
-        self.param_groups = self.optimizer.param_groups
 
 
 NAMES = ("torch-ddp", "naive", "ddp", "zero1", "zero2")

@@ -49,7 +49,6 @@ class TorchDDP(DataParallel):
 
     def __init__(self, model, config):
         self.model, self.optimizer = model, make_optimizer(model, config)
-        self.param_groups = self.optimizer.param_groups
         self.loss = nn.parallel.DistributedDataParallel(Loss(model, config.objective(model)))
 
     def backward(self, loss, last):
@@ -101,7 +100,6 @@ class FSDP2(DataParallel):
             fully_shard(part, mesh=mesh)
         self.model, self.loss = model, config.objective(model)
         self.optimizer = DividedOptimizer(make_optimizer(model, config).param_groups, {})
-        self.param_groups = self.optimizer.param_groups
 
     def backward(self, loss, last):
         (loss * dist.get_world_size()).backward()

@@ -14,6 +14,7 @@ Draws the picture --out, memory by engine. Also used by scale.py. Next: simulate
 """
 
 import dataclasses
+import functools
 import math
 import os
 import sys
@@ -327,6 +328,12 @@ def check(options, world, config):
     if name == "fsdp2" and config.optimizer == "muon":
         raise ValueError("Muon needs whole matrices, which --engine fsdp2 doesn't have: give "
                          "--optimizer adamw, or --engine zero2")
+
+
+def of_ranks(options, world):
+    """What train.opened() is to be told by `world` processes with scale.py's options."""
+    return {"check": functools.partial(check, options, world),
+            "memory": memory_of_a_rank(options.engine, options.recompute, world)}
 
 
 # ---- what is printed ----

@@ -31,7 +31,7 @@ import torch
 import torch.distributed as dist
 
 from curves import COLOURS, INK, label, picture
-from scale import BucketedSum, sum_gradients_naive
+from scale import BucketedSum, make_buckets, sum_gradients_naive
 from gpt import GPT, GPTConfig, make_model
 from plan import CLUSTERS, TRAFFIC, VOLUME
 from presets import ALL as PRESETS, FullConfig as Config
@@ -261,10 +261,9 @@ def measure(shape, rounds):
     model, large = GPT(shape), torch.zeros(LARGE // 4)
     ids = torch.zeros(1, shape.seq_len, dtype=torch.long)
     of_block = sum(p.numel() * p.element_size() for p in model.blocks[0].parameters())
-    summed = BucketedSum(model.parameters(), of_block)
+    summed = BucketedSum(make_buckets(model.parameters(), of_block))
 
-    def compute(active=False):
-        summed.active = active
+    def compute():
         model.zero_grad()
         model.loss(ids, ids).mean().backward()
 
@@ -273,7 +272,8 @@ def measure(shape, rounds):
         sum_gradients_naive(model.parameters())
 
     def bucketed():
-        compute(active=True)
+        summed.start()
+        compute()
         summed.finish()
 
     works = {"nothing": lambda: None, "computing": compute, "naive": naive, "ddp": bucketed,

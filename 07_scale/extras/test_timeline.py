@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 import timeline
-from scale import BucketedSum
+from scale import make_buckets
 from gpt import GPT, GPTConfig
 from ranks import on_ranks
 from timeline import Timeline, draw, lanes, main, record, watch_backward, watched_messages
@@ -51,7 +51,7 @@ def test_watched_messages():
 def test_record():
     """Both ways send all gradients; naively after the backward pass, in buckets during it."""
     def work(rank):
-        n_buckets = len(BucketedSum(GPT(SMALL).parameters(), 20_000).buckets)
+        n_buckets = len(make_buckets(GPT(SMALL).parameters(), 20_000))
         return record(rank, SMALL, bucket_bytes=20_000, rounds=2), n_buckets
     n_bytes = 4 * sum(p.numel() for p in GPT(SMALL).parameters())
     for found, n_buckets in on_ranks(work):

@@ -31,7 +31,7 @@ import torch
 import torch.distributed as dist
 
 from curves import BLUE, INK, ORANGE, label, picture
-from scale import BucketedSum, broadcast_weights, sum_gradients_naive
+from scale import BucketedSum, broadcast_weights, make_buckets, sum_gradients_naive
 from gpt import GPT, GPTConfig
 from ranks import on_ranks
 
@@ -91,7 +91,7 @@ def record_step(model, ids, engine):
     seen, bucketed = [], engine != "naive"
     hooks = watch_backward(model, seen)
     if bucketed:
-        engine.active = True
+        engine.start()
     loss = model.loss(ids, ids).mean()
     with watched_messages() as messages:
         dist.barrier()
@@ -115,7 +115,8 @@ def record(rank, shape=SHAPE, windows=1, bucket_bytes=BUCKET_BYTES, rounds=5):
     """
     model, ids = GPT(shape), torch.zeros(windows, shape.seq_len, dtype=torch.long)
     broadcast_weights(model)
-    summed, found = BucketedSum(model.parameters(), bucket_bytes), {"naive": [], "bucketed": []}
+    summed = BucketedSum(make_buckets(model.parameters(), bucket_bytes))
+    found = {"naive": [], "bucketed": []}
     for _ in range(rounds + 1):
         found["naive"].append(record_step(model, ids, "naive"))
         found["bucketed"].append(record_step(model, ids, summed))
