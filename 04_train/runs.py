@@ -9,7 +9,7 @@
 A checkpoint is written under another name and renamed once all of it is on the disk, so a kill at
 any moment leaves only whole ones. What is read is first compared with its checksum.
 
-    python 04_train/runs.py             # every run, and where it stands
+    python 04_train/extras/report.py    # every run, and where it stands
 
 train.py and 07_scale/scale.py write runs; 05_sample and 06_eval read them. Next: train.py.
 """
@@ -30,7 +30,7 @@ from pathlib import Path
 if "console" not in sys.modules:
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, file_hash, read_text, run, write_safely
+from console import file_hash, read_text, write_safely
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ STATE = {"step", "seconds", "optimizer", "loader", "data", "rng"}  # what state.
 
 def tensors(model):
     """(name, tensor) of all that a model has learned; a tensor with two names comes once."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         yield name, tensor.detach()
 
 
@@ -359,22 +359,3 @@ def restore_state(state, **parts):
         for name, part in parts.items():
             part.load_state_dict(state.pop(name))  # which then is not kept twice
         torch.set_rng_state(state["rng"])
-
-
-def main(argv=None):
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
-    for folder in sorted(Path(parser.parse_args(argv).runs_dir).glob("*")):
-        if checkpoint := newest_checkpoint(folder):
-            try:
-                config = read_config(folder)
-            except ValueError as error:
-                print(f"{folder.name:20} can't be read: {error}")
-                continue
-            print(f"{folder.name:20} step {step_of(checkpoint)} of {config.steps}, "
-                  f"{val_of(checkpoint):.3f} bits per byte, {', '.join(config.data)}, "
-                  f"{config.n_layer} layers of width {config.d_model}")
-
-
-if __name__ == "__main__":
-    run(main)

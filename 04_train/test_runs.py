@@ -14,7 +14,7 @@ import runs
 from bpe import Tokenizer
 from gpt import GPT
 from runs import (all_checkpoints, as_json, best_checkpoint, choose_run, find_checkpoint, find_run,
-                  load_run, load_state, load_weights, main, newest_checkpoint, newest_run,
+                  load_run, load_state, load_weights, newest_checkpoint, newest_run,
                   save_checkpoint, step_of, tensors)
 from train import Config
 
@@ -283,7 +283,7 @@ def test_newest_run(tmp_path):
     assert newest_run(tmp_path).name == "a", "it is in nobody's way"
 
 
-def test_list_and_load(tmp_path, capsys):
+def test_load_run(tmp_path):
     tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
     config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     folder = runs.start_run(tmp_path / "runs", "one")
@@ -293,9 +293,6 @@ def test_list_and_load(tmp_path, capsys):
     for step, val in ((5, 1.0), (7, 2.0)):
         model = GPT(config.gpt(tokenizer.vocab_size), seed=step)
         save_checkpoint(folder, step, tensors(model), {}, val=val)
-    main(["--runs-dir", str(tmp_path / "runs")])
-    assert capsys.readouterr().out == ("one                  step 7 of 350, 2.000 bits per byte, "
-                                       "python, 1 layers of width 16\n")
     assert load_run(folder)[3] == 7 and load_run(folder, which="best")[3] == 5
     with pytest.raises(ValueError, match="no checkpoint '6'; it has: newest, best, 5, 7"):
         load_run(folder, which="6")

@@ -2,6 +2,7 @@
 
     python 04_train/extras/report.py runs/tiny
     python 04_train/extras/report.py runs/tiny runs/tiny-2 --output compare.html
+    python 04_train/extras/report.py                # every run, and where it stands
 
 loss.png is drawn anew while a run goes: both losses, and in small what may explain them. What a run
 has not recorded is not drawn. The page is page.py's.
@@ -23,6 +24,7 @@ from console import Parser, run, write_safely
 import numpy as np
 
 from metrics import read_metrics
+from runs import newest_checkpoint, read_config, step_of, val_of
 
 BITS = "val_bits_per_byte"
 STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.xmargin": 0.02, "axes.spines.top": False,
@@ -224,14 +226,32 @@ def draw(metrics, path):
 
 # ---- the command line ----
 
+def listing(runs_dir):
+    """A line for each run with a checkpoint: where it stands."""
+    for folder in sorted(Path(runs_dir).glob("*")):
+        if checkpoint := newest_checkpoint(folder):
+            try:
+                config = read_config(folder)
+            except ValueError as error:
+                yield f"{folder.name:20} can't be read: {error}"
+                continue
+            yield (f"{folder.name:20} step {step_of(checkpoint)} of {config.steps}, "
+                   f"{val_of(checkpoint):.3f} bits per byte, {', '.join(config.data)}, "
+                   f"{config.n_layer} layers of width {config.d_model}")
+
+
 def main(argv=None):
     from page import page  # which is built on this file
 
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", metavar="run", help="a run's folder")
+    parser.add_argument("runs", nargs="*", metavar="run", help="a run's folder; without one, every "
+                        "run in runs/ is listed")
     parser.add_argument("--output", metavar="FILE", help="the page (default: report.html in the "
                         "run's folder; for several, in this one)")
     args = parser.parse_args(argv)
+    if not args.runs:
+        print(*listing("runs"), sep="\n")
+        return
     output = Path(args.output or Path(args.runs[0] if len(args.runs) == 1 else ".") / "report.html")
     page(args.runs, output)
     print(output)
