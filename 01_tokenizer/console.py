@@ -30,7 +30,6 @@ process = importlib.import_module("process") if stages else None
 
 
 # ---- whose files run ----
-
 def by_hand():
     """Whether the plain versions run: some are a reader's own, or only copies are here."""
     return not process or bool(process.readers_files())
@@ -48,7 +47,6 @@ def holding(folder, what, wait=False):
 
 
 # ---- how a script starts and ends ----
-
 def run(main):
     """Call main(), or the reader's own. A user's mistake ends as one line and exit code 2."""
     try:
@@ -93,7 +91,6 @@ def choose_device(name="auto"):
 
 
 # ---- options ----
-
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that takes no abbreviations, and whose errors are one line."""
 
@@ -152,7 +149,6 @@ def add_options(parser, config_class):
 
 
 # ---- what a terminal shows ----
-
 def escaped(text):
     """`text` with its control characters spelled out, line ends excepted: safe on a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
@@ -168,7 +164,6 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
 
 
 # ---- files ----
-
 def read_text(path):
     """The text of a UTF-8 file, without a byte-order mark. ValueError if it is no text."""
     data = Path(path).read_bytes()

@@ -20,7 +20,6 @@ def tokenizer():
 
 
 # ---- one exercise each ----
-
 def test_count_pairs():
     assert count_pairs([1, 1, 1, 2], {}) == {(1, 1): 2, (1, 2): 1}, (
         "two neighbours are a pair, also where pairs overlap: 1 1 1 holds (1, 1) twice")
@@ -156,7 +155,6 @@ def test_decode_bytes():
 
 
 # ---- the whole ----
-
 def test_what_the_patterns_are_for():
     def pieces(name, text):
         return Tokenizer([], name).find_pieces(text)
@@ -267,7 +265,6 @@ def test_ids_equal_tiktoken(tokenizer, random_text):
 
 
 # ---- the command line ----
-
 def test_without_arguments_it_learns_from_its_own_text(capsys):
     main([])
     first, *lines = capsys.readouterr().out.splitlines()

@@ -22,7 +22,6 @@ HEADER = HEADER[HEADER.index("import sys"):HEADER.index("import regex")]
 
 
 # ---- how a script starts ----
-
 @pytest.fixture
 def course(tmp_path):
     """course(*command, mine=...) runs python in a copy of this stage, and returns what it printed.
@@ -237,7 +236,6 @@ def test_choose_device(there, monkeypatch):
 
 
 # ---- the rest ----
-
 def test_options_come_from_the_fields():
     @dataclasses.dataclass
     class Options:

@@ -27,8 +27,7 @@ from argparse import BooleanOptionalAction
 from array import array
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import (Parser, by_hand, file_hash, holding, read_text, readers_code, run, track,
@@ -45,7 +44,6 @@ DOCUMENT_NAMES = (*BEGIN_NAMES, "<|endoftext|>")  # the last, GPT-2's, stands be
 
 
 # ---- documents, and which of them are for validation ----
-
 def is_validation(text, share=0.05):  # exercise
     """Whether a document belongs to the validation set: decided by its content alone, so that equal
     documents are always in one split. The first 8 bytes of sha256(text as UTF-8) are a big-endian
@@ -109,7 +107,6 @@ def slug(name):
 
 
 # ---- documents become ids on disk ----
-
 def document_start(tokenizer):
     """The id, in a list, that opens every document in training. ValueError if there is none."""
     for name in DOCUMENT_NAMES:
@@ -222,7 +219,6 @@ class Dataset:
 
 
 # ---- batches ----
-
 class Batches:
     """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places. Target
     t is the id after input t, or -1 where there is nothing to learn. A batch is the same for any
@@ -279,7 +275,6 @@ def make_batches(data, batch_size, seq_len, seed=0, sampling="random", rank=0, w
 
 
 # ---- yardsticks ----
-
 def token_bytes(tokenizer):  # exercise
     """How many bytes of text each id stands for, (V,) int64: the length of its entry in
     tokenizer.vocab, but 0 for special tokens; their ids are in tokenizer.special, {name: id}.

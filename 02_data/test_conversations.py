@@ -19,7 +19,6 @@ def tokenizer():
 
 
 # ---- one exercise each ----
-
 def test_in_turns():
     system = {"role": "system", "content": "Be brief."}
     messages = [system, USER, ASSISTANT]
@@ -96,7 +95,6 @@ def test_render_takes_no_special_token_from_users(tokenizer):
 
 
 # ---- what builds on them ----
-
 def test_where_texts_begin_and_end(tokenizer):
     special = tokenizer.special
     assert begin_ids(tokenizer) == [special["<|bos|>"]]

@@ -29,7 +29,6 @@ def some_ids(n, mask=None):
 
 
 # ---- one exercise each ----
-
 def test_is_validation():
     for text in ("", "a", "naïve", "document 7"):
         share = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
@@ -135,7 +134,6 @@ def test_unigram_nats():
 
 
 # ---- documents ----
-
 def make_folder(path, n, text="document {0}\n"):
     path.mkdir()
     for i in range(n):
@@ -236,7 +234,6 @@ def test_slug():
 
 
 # ---- ids on disk ----
-
 def test_document_start(tokenizer):
     assert document_start(tokenizer) == [tokenizer.special["<|bos|>"]]
     both = Tokenizer([], special_tokens=["<|endoftext|>", "<|begin_of_text|>"])
@@ -374,7 +371,6 @@ def test_a_changed_file_is_noticed(folder):
 
 
 # ---- batches ----
-
 def test_batches_resume_with_any_number_of_ranks():
     def make(rank=0, world=1):
         return Batches(some_ids(500), 4, 16, 5, rank, world)
@@ -408,7 +404,6 @@ def test_batches_that_cannot_be():
 
 
 # ---- the measure ----
-
 def test_baselines(folder):
     folder, name = folder
     data = Dataset(folder, by_hand=True)
@@ -425,7 +420,6 @@ def test_baselines(folder):
 
 
 # ---- the door ----
-
 def test_prepare_reuses_and_follows_changes(tmp_path):
     name, said = make_folder(tmp_path / "texts", 7, "the cat {0} sat on the mat\n" * 20), []
 

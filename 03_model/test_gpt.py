@@ -52,7 +52,6 @@ def angles_of(positions):
 
 
 # ---- the mathematics ----
-
 def test_rms_norm():
     same(rms_norm(torch.tensor([3.0, 4.0])), torch.tensor([0.848528, 1.131371]),
          "the worked example of the docstring is not met")
@@ -187,7 +186,6 @@ def test_fused_norm_is_the_same(dtype):
 
 
 # ---- the layers ----
-
 class Recorder(nn.Module):
     """Stands for a layer or a cache: remembers what it is given, and returns what it is told."""
 
@@ -257,7 +255,6 @@ def test_block():
 
 
 # ---- the cache ----
-
 def test_cache_positions():
     cache = KVCache(SMALL, batch_size=3)
     assert cache.positions(2).tolist() == [0, 1], "the first ids stand at 0, 1, ..."
@@ -283,7 +280,6 @@ def test_cache_append():
 
 
 # ---- the model ----
-
 def test_hidden():
     model, ids = random_model(), random_ids(2, 5)
 
@@ -354,7 +350,6 @@ def test_loss():
 
 
 # ---- writing ----
-
 def columns(steps):
     return torch.stack(list(steps), dim=1).tolist()
 
@@ -452,7 +447,6 @@ def test_picks():
 
 
 # ---- the whole ----
-
 KINDS = {"multi-head": {"n_kv_head": 4}, "grouped-query": {}, "multi-query": {"n_kv_head": 1}}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, run
@@ -27,7 +26,6 @@ SCHEDULES = ("wsd", "linear", "cosine", "inverse-sqrt")
 
 
 # ---- how far: the schedules ----
-
 def learning_rate(step, config):  # exercise
     """The learning rate of step 0, 1, ... config.steps - 1: lr * min(1, rise, fall).
 
@@ -72,7 +70,6 @@ def clip(gradients, largest, add=None):  # exercise
 
 
 # ---- where to: AdamW and Muon ----
-
 def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
     """One step of AdamW (Loshchilov & Hutter 2017, algorithm 2), t = 1 being the first. Returns
     (p, m, v) after it, and changes none of the tensors given: p, gradient, m, v, of one shape.
@@ -139,7 +136,6 @@ def orthogonalize_parts(matrices, parts):
 
 
 # ---- the trainer's ----
-
 class Optimizer(torch.optim.Optimizer):
     """Groups of two kinds in one state_dict: dicts of "params", "kind", "lr", "scale" and
     "weight_decay"; "adamw" also of "betas" and "eps", "muon" of "momentum". parts: {matrix: how
@@ -209,14 +205,6 @@ def make_optimizer(model, config):
              for a in (block.attention for block in model.blocks)}
     return Optimizer([chosen | {"params": matrices, "weight_decay": config.weight_decay},
                       adamw | {"params": others, "weight_decay": 0.0}], parts, config.by_hand)
-
-
-def describe(optimizer):
-    """A line for each group: what moves how many parameters, at which rate and decay."""
-    for group in optimizer.param_groups:
-        sizes = [p.numel() for p in group["params"]]
-        yield (f"{group['kind']:10} moves {sum(sizes):,} parameters in {len(sizes)} tensors: "
-               f"learning rate {group['lr']:g}, decay {group['weight_decay']:g}")
 
 
 def main(argv=None):

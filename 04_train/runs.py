@@ -26,8 +26,7 @@ import shutil
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import file_hash, read_text, write_safely
@@ -43,7 +42,6 @@ STATE = {"step", "seconds", "optimizer", "loader", "data", "rng"}  # what state.
 
 
 # ---- writing a checkpoint ----
-
 def tensors(model):
     """(name, tensor) of all that a model has learned; a tensor with two names comes once."""
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
@@ -100,7 +98,6 @@ def to_disk(*paths):
 
 
 # ---- finding one ----
-
 def step_of(checkpoint):
     """The step after which a checkpoint was saved, from the name of its folder."""
     return int(checkpoint.name.removeprefix("step-"))
@@ -145,7 +142,6 @@ def find_checkpoint(folder, which):
 
 
 # ---- reading one ----
-
 def damage(checkpoint, part=""):
     """What is wrong with a checkpoint's files whose names begin with `part`; "" if nothing is."""
     try:
@@ -203,7 +199,6 @@ def load_state(checkpoint):
 
 
 # ---- runs ----
-
 def start_run(runs_dir, name):
     """A new folder for a run, runs_dir/NAME or NAME-2, NAME-3 ...: no older run is touched."""
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
@@ -301,7 +296,6 @@ def run_data(folder, by_hand=False, data_dir=None):
 
 
 # ---- going on ----
-
 WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
 
 # What may change when a run goes on: how long it is, what it reports and keeps, and where it runs.

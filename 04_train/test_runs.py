@@ -317,7 +317,6 @@ def test_a_config_with_more_fields(tmp_path):
 
 
 # ---- which run is meant ----
-
 class Words:
     """The options that name a run."""
 

@@ -44,7 +44,6 @@ def random_ids(*shape, seed=0):
 
 
 # ---- a step ----
-
 class Recorder:
     """Stands for an optimizer, and keeps the gradients that it was to step by."""
 
@@ -140,7 +139,6 @@ def test_train_step_stops_at_what_is_not_finite():
 
 
 # ---- evaluation ----
-
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("n", [2, 9, 16, 17, 18, 100])
 def test_score(n, world):
@@ -198,7 +196,6 @@ def test_table():
 
 
 # ---- whole runs ----
-
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
@@ -671,7 +668,6 @@ def test_training_memory_is_what_a_step_takes(optimizer, micro_batch, dtype):
 
 
 # ---- the command line ----
-
 def test_a_readers_file_runs_by_hand(monkeypatch):
     monkeypatch.setattr(module, "by_hand", lambda: True)
     assert read_command_line([])[1] == {"by_hand": True}

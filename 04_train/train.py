@@ -19,14 +19,12 @@ import math
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 # Before torch is loaded: idle threads sleep. Spinning, they would take the cores from others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import (Parser, StopSignal, add_options, by_hand, choose_device, holding, option, run,
@@ -38,13 +36,12 @@ import torch.nn.functional as F
 
 from data import bits_per_byte, make_batches, prepare, token_bytes
 from gpt import GPTConfig, make_model
-from optim import SCHEDULES, clip, describe, learning_rate, make_optimizer
+from optim import SCHEDULES, clip, learning_rate, make_optimizer
 from runs import (WAYS, choose_run, newest_checkpoint, restore_state, restore_weights, run_data,
                   save_checkpoint, start_run, step_of, tensors, write_config)
 
 # ---- what a run is ----
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Config(GPTConfig):
     """A run, whole. The same config gives the same weights, bit for bit, on the same machine."""
 
@@ -102,7 +99,6 @@ class Config(GPTConfig):
 
 
 # ---- presets: one ladder, from minutes on a laptop to a billion parameters ----
-
 def rung(depth):
     """Config's fields of today's recipe at a depth, the one dial that sets all others.
 
@@ -138,7 +134,6 @@ PRESETS["nano"] = dict(  # to see it work, as it is written
 
 
 # ---- a step ----
-
 def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     """One step of training. Returns (the loss over the batch, the norm of its gradients), floats.
 
@@ -178,7 +173,6 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
 
 
 # ---- evaluation ----
-
 @torch.no_grad()
 def score(model, ids, spans=None, batch_size=32, rank=0, world=1):  # exercise
     """What ids cost the model, given those before them in a window: (N - 1,) nats, float64, of ids
@@ -232,7 +226,6 @@ def table(rows):
 
 
 # ---- the loop ----
-
 # Extras that are used where they are there; a copy of the spine alone trains without them: beside
 # (rows and pictures of the run, by metrics, watch, report and page), length (the plan, and whether
 # it fits). They call budget and machine. console.py calls process; bpe fast and its pieces.
@@ -255,8 +248,6 @@ def train(config, folder, data):
     torch.manual_seed(config.seed)
     restore_state(start, optimizer=optimizer, loader=loader)
     step, seconds = start["step"], start["seconds"]
-    print(*describe(optimizer), f"run        {folder}: steps {step} to {config.steps} of "
-          f"{config.batch_size} x {config.seq_len} tokens, {device} {config.dtype}", sep="\n")
     beside = extra("beside") and extra("beside").Beside(
         config, folder, data, loader, start, lambda: model, lambda: tensors(model))
     with beside or contextlib.nullcontext(), StopSignal() as stop:
@@ -267,7 +258,6 @@ def train(config, folder, data):
             mean, norm = train_step(model, optimizer, batch, step, config, loss)
             step += 1
             seconds += time.perf_counter() - began
-
             # 2. what came of it
             bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:  # what is saved is also evaluated
@@ -293,7 +283,6 @@ def train(config, folder, data):
 
 
 # ---- the command line ----
-
 def make_parser(kind, presets=None):
     """The options of a run: those below, and the fields of a `kind` of Config."""
     parser = Parser(description=__doc__.splitlines()[0],
@@ -365,6 +354,8 @@ def opened(argv, world=1, check=check, memory=None):
             folder = start_run(words.runs_dir, words.name or words.preset)
             held.enter_context(holding(folder, "is being trained"))
         write_config(folder, config, data)
+        print(f"run        {folder}: steps {step_of(newest) if newest else 0} to {config.steps} of "
+              f"{config.batch_size} x {config.seq_len} tokens, {config.dtype}")
         yield config, folder, data
 
 

@@ -20,8 +20,7 @@ import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, add_options, by_hand, check_options, choose_device, option, run, track
@@ -35,7 +34,6 @@ from runs import load_run, newest_run
 
 
 # ---- choosing: what of a distribution is kept ----
-
 def penalise(logits, seen, penalty):  # exercise
     """Make ids that were there before less likely: divide their logits by `penalty` where they are
     positive, multiply where they are negative (Keskar et al. 2019, section 4.1). logits: (B, V);
@@ -152,7 +150,6 @@ class Picker:
 
 
 # ---- writing ----
-
 def held_back(text, stops):  # exercise
     """How many characters at the end of `text` may be the beginning of one of the strings `stops`.
     held_back("a\\n", ["\\n\\n", "END"]) is 1, held_back("THE EN", ["\\n\\n", "END"]) is 2.
@@ -234,7 +231,6 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
 
 
 # ---- the command line ----
-
 @dataclass
 class RunOptions:
     """Options of every command that works with a run."""

@@ -21,8 +21,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, StopSignal, choose_device, run
@@ -33,7 +32,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401, now: later it would keep a group's threads
 
 from data import make_batches, reopen, token_bytes
-from optim import clip, describe, learning_rate, make_optimizer
+from optim import clip, learning_rate, make_optimizer
 from runs import restore_state, restore_weights, save_checkpoint, tensors
 from train import evaluate, extra, opened
 
@@ -42,7 +41,6 @@ ENGINES = ("ddp", "zero1", "zero2", "torch-ddp", "fsdp2")
 
 
 # ---- sums over the ranks ----
-
 def total(values):
     """The sum over all ranks of an array or a tensor in float64: a tensor on the CPU."""
     values = torch.as_tensor(values, device="cpu")
@@ -127,7 +125,6 @@ class BucketedSum:
 
 
 # ---- engines: what the loop talks to ----
-
 class DataParallel:
     """Every rank has everything. The subclasses in zero.py and extras/fsdp.py divide some of it.
     loss(inputs, targets): (b, T) nats. All ranks call all methods in the same order. What is not
@@ -183,7 +180,6 @@ def make_engine(name, model, config):
 
 
 # ---- a step, and the loop ----
-
 def train_step(engine, batch, step, config, stop=False):  # exercise
     """This rank's part of a step. Returns (loss over the whole batch, norm, asked to stop).
 
@@ -236,10 +232,6 @@ def train(config, folder, data, options, group):
     restore_state(start, **parts)
     step, seconds, stopped = start["step"], start["seconds"], False
     sizes = token_bytes(data.tokenizer)
-    if rank == 0:
-        print(*describe(engine), f"run        {folder}: steps {step} to {config.steps} of "
-              f"{config.batch_size} x {config.seq_len} tokens, {options.engine} on {world} "
-              f"processes, {device} {config.dtype}", sep="\n")
     beside = extra("beside") and extra("beside").Beside(
         config, folder, data, loader, start, engine.whole, engine.tensors, rank)
     with beside or contextlib.nullcontext(), StopSignal() as stop:
@@ -250,7 +242,6 @@ def train(config, folder, data, options, group):
             mean, norm, stopped = train_step(engine, batch, step, config, stop.asked)
             step += 1
             seconds += time.perf_counter() - began
-
             # 2. what came of it
             bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:
@@ -279,7 +270,6 @@ def train(config, folder, data, options, group):
 
 
 # ---- from the command line to a group ----
-
 def join():
     """Join torchrun's group, or one of one process. Returns a more patient one, for first()."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -331,6 +321,7 @@ def main(argv=None):
             how = extra("plan").of_ranks(options, world) if extra("plan") else {}
             found = held.enter_context(opened(rest, world, **how))
             config, folder, data = found or sys.exit()  # it was only to be planned
+            print(f"engine     {options.engine} on {world} processes")
             return config, folder, [(share, part.folder) for share, part in data.parts]
         config, folder, parts = first(group, open_run)
         train(config, folder, reopen(parts, config.by_hand), options, group)

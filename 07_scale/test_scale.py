@@ -24,7 +24,6 @@ from scale import (BucketedSum, DataParallel, broadcast_weights, main, make_buck
 from train import Config
 
 # ---- sums of gradients: two processes each, forked, that talk over gloo ----
-
 def small_model(seed):
     torch.manual_seed(seed)
     return torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5),
@@ -136,7 +135,6 @@ def test_gradients_are_in_the_messages():
 
 
 # ---- a step ----
-
 SMALL = dict(vocab_size=61, seq_len=8, n_layer=1, n_head=2, n_kv_head=2, d_model=16, d_ff=32)
 
 
@@ -194,7 +192,6 @@ def test_train_step_stops_at_what_is_not_finite():
 
 
 # ---- whole runs ----
-
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
@@ -317,7 +314,6 @@ def test_without_torchrun_one_process_trains(arguments, tmp_path, fork):
 
 
 # ---- the other engines ----
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """alone(optimizer): (the options of a run, its folder), made by one process. Steps have 16
@@ -404,7 +400,6 @@ def test_what_an_engine_can_not_do(alone, ranks):
 
 
 # ---- what can happen ----
-
 @pytest.mark.slow
 def test_a_rank_that_dies_ends_the_others(alone, ranks, tmp_path, monkeypatch):
     """Within seconds; and a restart ends as if nothing had happened."""

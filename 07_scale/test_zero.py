@@ -23,7 +23,6 @@ CLIP, BUCKET = 0.1, 4000  # bytes
 
 
 # ---- who has what ----
-
 def test_cut_anywhere():
     assert cut_anywhere([3, 4, 2], 2) == ([0, 3, 7], 5)
     assert cut_anywhere([3, 4, 2], 3) == ([0, 3, 7], 3), "a section is no longer than it must be"
@@ -80,7 +79,6 @@ def test_every_element_is_in_one_section(optimizer, world):
 
 
 # ---- training ----
-
 def sharded_optimizer(model, optimizer, stage, bucket_bytes=BUCKET):
     return Zero(model, Config(optimizer=optimizer), stage, bucket_bytes)
 
@@ -238,7 +236,6 @@ def test_a_step_that_overflows_is_skipped_by_all(stage):
 
 
 # ---- checkpoints ----
-
 def same(found, expected):
     """Optimizer states, up to rounding."""
     assert found["param_groups"] == expected["param_groups"]
@@ -290,7 +287,6 @@ def test_a_checkpoint_does_not_know_how_many_ranks_wrote_it(optimizer, stage, tm
 
 
 # ---- memory ----
-
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_each_rank_remembers_its_half(optimizer):
     alone = random_model(SMALL)

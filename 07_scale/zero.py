@@ -23,8 +23,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401, first: it makes the others be found
@@ -37,7 +36,6 @@ from scale import BUCKET_BYTES, BucketedSum, DataParallel, broadcast_weights, ma
 
 
 # ---- who has what ----
-
 def cut_anywhere(sizes, world):  # exercise
     """Lay tensors of so many elements one after the other and cut that into `world` sections of one
     length, the shortest that is enough; what is too much stays empty, at the end.
@@ -142,7 +140,6 @@ class SectionSum(BucketedSum):
 
 
 # ---- the engine ----
-
 class Zero(DataParallel):
     """Every rank has a share of the optimizer's state, and at stage 2 of the gradients. self.plain,
     the optimizer of a single process, says which groups there are; self.optimizer moves this rank's

@@ -36,8 +36,7 @@ from pathlib import Path
 
 import regex
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, run
@@ -48,7 +47,6 @@ from fast import FastTokenizer
 
 
 # ---- text ----
-
 def strings(item):
     """Every string in a JSON value."""
     if isinstance(item, str):
@@ -164,7 +162,6 @@ ENCODERS = {"ours": (encode_ours, "bpe"), "tiktoken": (encode_tiktoken, "tiktoke
 
 
 # ---- running them ----
-
 def contend(job):
     """In a process of its own: one contender, its results as a line of JSON."""
     job = json.loads(job)
@@ -229,7 +226,6 @@ def bench_tokenizer(text, encode, runs, sizes, megabytes):
 
 
 # ---- the slope: time over size, for what breaks tokenizers ----
-
 def bench_slope():
     rng = random.Random(1)
     texts = {"one letter": lambda n: "a" * n, "one word of many letters":
@@ -254,7 +250,6 @@ def bench_slope():
 
 
 # ---- parity: the same ids as everyone else, on real text ----
-
 def bench_parity(data):
     """Every text below `data` with GPT-2's, cl100k's and o200k's vocabulary: the ids by way of
     chunks, of the plain regular expression, of tiktoken and of tokenizers.

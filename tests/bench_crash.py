@@ -24,8 +24,7 @@ import numpy as np
 import torch
 import torch._dynamo  # noqa: F401, which every optimizer asks for
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import run
@@ -197,7 +196,6 @@ def print_table(title, rows):
 
 
 # ---- flips ----
-
 def read_all(folder):
     """All that a reader of a run gets to see of its newest checkpoint, and which is the best."""
     model, _, _, step = load_run(folder)
@@ -248,7 +246,6 @@ def bench_flips(flips, rng, folder):
 
 
 # ---- races ----
-
 def ends(processes, logs, others=()):
     """The exit codes of processes, and how many ended badly: neither 0 nor, with one line that is
     one of the `others`, 2.

@@ -14,8 +14,7 @@ import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401, first: it makes the others be found
@@ -33,7 +32,6 @@ def seconds(work):
 
 
 # ---- batches: beside the step that they are for ----
-
 def bench_batches(source, data_dir, runs):
     from batches import SAMPLERS, Batches
     from gpt import GPT
@@ -64,7 +62,6 @@ def bench_batches(source, data_dir, runs):
 
 
 # ---- prepared data: beside the tokenizer alone ----
-
 def bench_writing(source, vocab_size, runs):
     """Encoding is timed from texts in memory; writing a folder from the source, everything in."""
     source = find_source(source)
@@ -92,7 +89,6 @@ def bench_writing(source, vocab_size, runs):
 
 
 # ---- near duplicates: the same documents, 120 entries, 20 bands of 6, threshold 0.7 ----
-
 K, BANDS, ROWS, THRESHOLD = 120, 20, 6, 0.7
 
 

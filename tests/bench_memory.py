@@ -20,8 +20,7 @@ import torch._dynamo  # noqa: F401, which every optimizer asks for
 import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401, before there is a group, as in scale.py
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import run
@@ -72,7 +71,6 @@ def config_of(job):
 
 
 # ---- in a process of its own ----
-
 def status(field):
     """A field of /proc/self/status, in bytes: VmRSS is memory in use, VmHWM the most ever."""
     with open("/proc/self/status") as file:
@@ -114,7 +112,6 @@ def one_rank(job):
 
 
 # ---- the table ----
-
 def measured(job):
     """The most bytes that a rank of this job took, in processes of their own."""
     with tempfile.TemporaryDirectory() as folder:

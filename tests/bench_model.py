@@ -16,8 +16,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401, first: it makes the others be found
@@ -49,7 +48,6 @@ def theirs(config):
 
 
 # ---- a training step ----
-
 def step_ours(config, batch, compiled):
     keep_freed_memory()  # as train.py does
     model = make_model(config.gpt(config.vocab_size))
@@ -118,7 +116,6 @@ def bench_model(runs, compiled, batch=8, steps=6):
 
 
 # ---- decoding ----
-
 def rate(steps, rows):
     """Tokens per second of an iterator over steps, without the first two, which read the prompt."""
     times = [time.perf_counter() for _ in steps][1:]
@@ -218,7 +215,6 @@ def bench_sample(runs, weights, files):
 
 
 # ---- parity: the same logits and the same text, from real weights ----
-
 @torch.inference_mode()
 def bench_weights(folders, n=100):
     """Every Hugging Face folder: the largest difference of a logit to transformers', and whether

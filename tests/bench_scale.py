@@ -19,8 +19,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401, first: it makes the others be found
@@ -92,7 +91,6 @@ def print_steps(rounds):
 
 
 # ---- a rank that dies ----
-
 def command(folder, name, *more):
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
             scale.__file__, "--preset", "nano", "--engine", "zero1", "--optimizer", "muon",

@@ -13,8 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401, first: it makes the others be found
@@ -50,7 +49,6 @@ RECIPES = {
 
 
 # ---- a run ----
-
 def options(changes):
     """{"n_layer": 4, "tied": True} as options of train.py."""
     for name, value in changes.items():
@@ -96,7 +94,6 @@ def until(target, source, folder, steps, most, **changes):
 
 
 # ---- the tables ----
-
 def print_rows(rows):
     """A line for each (name, seconds, steps, loss), and how much sooner than the first it was."""
     print("| | seconds | steps | nats a character | sooner |\n|---|---|---|---|---|")

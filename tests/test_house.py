@@ -84,7 +84,6 @@ def ours(said):
 
 
 # ---- a copy of the spine ----
-
 @pytest.fixture
 def copied(tmp_path, texts, fork):
     """copied("train", ...) runs a file of the spine in a folder that has the spine and some texts,
@@ -146,7 +145,6 @@ def test_what_takes_the_whole_course(name, arguments, copied):
 
 
 # ---- what a run loads, and calls ----
-
 def named_extras():
     """The extras that the comment in train.py above extra() names, those for what a user asks for
     left out.

@@ -19,8 +19,7 @@ STAGE = {path.stem: path.relative_to(ROOT).parts[0] for path in FILES}
 CORE = {"torch", "numpy", "regex", "pytest", "matplotlib"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HEADER = """
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 """
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",

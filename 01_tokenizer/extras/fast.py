@@ -15,8 +15,7 @@ from array import array
 from collections import Counter
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import track
@@ -27,7 +26,6 @@ from bpe import SPECIAL_TOKENS, Tokenizer, split_special
 from pieces import PATTERNS, blocks, count_pieces, cut, is_cuttable, piece_finder, uncut
 
 # ---- training ----
-
 class Row:
     """All words in one row of symbols, a fence around each, and where every pair stands in it.
 
@@ -151,7 +149,6 @@ def train_fast(words, n_merges):
 
 
 # ---- encoding ----
-
 def apply_merges_fast(ids, ranks):
     """The same ids as apply_merges: each merge's rank is looked up once, not in every round."""
     if len(ids) > 100:
@@ -256,7 +253,6 @@ class Chunks(dict):
 
 
 # ---- both in one ----
-
 class FastTokenizer(Tokenizer):
     """A Tokenizer that gives the same ids in less time: it caches the ids of pieces, and can share
     work between processes. It knows all patterns of pieces.py.

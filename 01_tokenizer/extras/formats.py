@@ -19,8 +19,7 @@ import re
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, read_text, run, track, write_safely
@@ -92,7 +91,6 @@ def strange_token(tokenizer):
 
 
 # ---- in ----
-
 def from_vocabulary(vocabulary, merges, pattern, special):
     """A MappedTokenizer from {token: id} and pairs of tokens, written in byte_letters().
 
@@ -264,7 +262,6 @@ def load(path, pattern=None):
 
 
 # ---- out ----
-
 def check_dialect(pattern):
     """ValueError if `pattern` might mean something else to another regular expression engine."""
     if portable_parts(pattern) is None:
@@ -358,7 +355,6 @@ def write_tiktoken(tokenizer, path):
 
 
 # ---- side by side ----
-
 def compare(texts, tokenizer):
     """What `tokenizer` makes of `texts`: bytes per token, tokens per word (what stands between
     white space), and the share of bytes that are tokens by themselves.

@@ -24,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 # ---- whose files run ----
-
 def readers_files():
     """{name: file} of the files of the spine that were loaded from elsewhere than their stage."""
     spine = {path.stem: path for path in ROOT.glob("0?_*/*.py")}
@@ -99,7 +98,6 @@ def loaded(main):
 
 
 # ---- what a terminal shows ----
-
 def nearest_option(parser, message):
     """A hint for the user whose mistake argparse describes so: the option that may be meant."""
     commands = [command for action in parser._actions if action.nargs == argparse.PARSER
@@ -164,7 +162,6 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
 
 
 # ---- a folder for one process at a time ----
-
 def lock(file, folder, what, wait):
     """Lock the open file folder/.lock. The lock ends with this process, however that ends."""
     try:

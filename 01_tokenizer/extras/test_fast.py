@@ -92,7 +92,6 @@ def test_chunks_stay_when_they_are_many():
 
 
 # ---- the tokenizer ----
-
 @pytest.mark.parametrize("pattern", [*PATTERNS, r"\w+"])
 def test_equal_to_the_plain_tokenizer(pattern, random_text, tmp_path):
     """The same merges from the same texts, the same ids before and after they are cached."""

@@ -67,7 +67,6 @@ def test_strange_token():
 
 
 # ---- Hugging Face ----
-
 @pytest.mark.parametrize("pattern", [*PATTERNS, r"\p{L}+|\s", [r"\p{N}|\P{N}+", PATTERNS["gpt2"]]],
                          ids=str)
 def test_export_to_huggingface(pattern, tmp_path, random_text):
@@ -202,7 +201,6 @@ def test_what_huggingface_can_say_and_we_cannot(what, change, tmp_path):
 
 
 # ---- tiktoken ----
-
 @pytest.mark.parametrize("pattern", [*PATTERNS, r"\p{L}+"])
 def test_export_to_tiktoken(pattern, tmp_path, random_text):
     tiktoken = pytest.importorskip("tiktoken", reason=ORACLE)
@@ -260,7 +258,6 @@ def test_check_dialect():
 
 
 # ---- GPT-2 ----
-
 def test_read_gpt2(tmp_path, random_text):
     """The two files, written from a tokenizer whose bytes are numbered as GPT-2's are."""
     tokenizer = trained("gpt2", special_tokens=())
@@ -290,7 +287,6 @@ def test_from_vocabulary_by_hand():
 
 
 # ---- the command line ----
-
 def test_compare():
     for kind in (Tokenizer, FastTokenizer, MappedTokenizer):
         density, words, single = compare(["ab ab"], kind([(97, 98)], "gpt2", ()))

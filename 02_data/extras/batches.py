@@ -16,8 +16,7 @@ import sys
 from bisect import bisect_right
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401
@@ -211,7 +210,6 @@ def next_source(taken, shares):  # exercise
 
 
 # ---- batches ----
-
 class Batches(IterableDataset):
     """Endless batches (inputs, targets), both numpy (b, T) int64, of a data.Dataset or a Mixture.
 

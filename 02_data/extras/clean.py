@@ -24,8 +24,7 @@ import shutil
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, add_options, file_hash, run, track, write_safely
@@ -41,7 +40,6 @@ RULES = ("against", *(field.name for field in dataclasses.fields(Rules)))  # opt
 
 
 # ---- the report ----
-
 class Report:
     """Counts for each filter, and for "kept": documents, bytes, and the first examples."""
 
@@ -102,7 +100,6 @@ def draw(report, path):
 
 
 # ---- a clean folder ----
-
 def clean(records, rules, report=None, against=()):
     """Yield the records that no filter drops, in their order; count all of them in `report`.
 

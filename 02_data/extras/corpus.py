@@ -24,8 +24,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Callable
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, read_text, run, track
@@ -37,7 +36,6 @@ from records import read_any, read_core, read_jsonl, read_parquet, read_wikitext
 
 
 # ---- documents ----
-
 def content(record):
     """A document as one text, of which its hash is taken."""
     return record["text"] if "text" in record else json.dumps(record["messages"], sort_keys=True)
@@ -85,7 +83,6 @@ class Source:
 
 
 # ---- sources on this machine ----
-
 def from_files(name, top, files):
     """The Source of some UTF-8 files below the folder `top`, each a document."""
     def records():
@@ -141,7 +138,6 @@ def rows(kind, read, suffixes, path, field=(None,)):
 
 
 # ---- sources on the net ----
-
 GITHUB = "https://raw.githubusercontent.com/"
 
 
@@ -248,7 +244,6 @@ def open_remote(name, row, data_dir, num_shards=None):
 
 
 # ---- by name ----
-
 def parse_name(name):
     """"folder:src,include=*.go" -> ("folder:src", {"include": ["*.go"]}). Keys may repeat."""
     base, *pairs = re.split(r",(?=[a-z_]+=)", name)

@@ -19,15 +19,13 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import file_hash, read_text, track, write_safely
 
 
 # ---- asking, and asking again ----
-
 def origin(url):
     return urlsplit(url)[:2]  # scheme, and host with port
 
@@ -97,7 +95,6 @@ def insist(attempt, url, token, tries, wait, path=None, done=lambda: 0):
 
 
 # ---- one file ----
-
 def size_of(path):
     return path.stat().st_size if path.exists() else 0
 

@@ -28,7 +28,6 @@ SMALL = bytes(c if re.match(rb"[\w\x80-\xff]", bytes([c])) else 32 for c in rang
 
 
 # ---- hashing words ----
-
 def words(text):
     r"""The runs of \w in the lower-case text: "if (a_1 == B)" has the words if, a_1, b.
 
@@ -78,7 +77,6 @@ def distinct(numbers):
 
 
 # ---- resemblance ----
-
 def mix(x):
     """Shuffle uint64 numbers, one to one, so that every bit of the result depends on every bit
     of x: the last step of splitmix64 (Steele, Lea and Flood 2014).
@@ -150,7 +148,6 @@ def signature(shingles, k=120):
 
 
 # ---- finding duplicates ----
-
 def caught(s, bands, rows):
     """The probability that two documents of resemblance s are compared at all.
 

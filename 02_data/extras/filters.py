@@ -17,8 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import option
@@ -107,7 +106,6 @@ def n_bytes(text):
 
 
 # ---- filters: (record, rules) -> the reason to drop the record, or something false ----
-
 def other_language(record, rules):
     return "path" in record and not re.search(rules.code.path, record["path"]) and "by its name"
 

@@ -16,8 +16,7 @@ import re
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import holding, readers_code
@@ -33,7 +32,6 @@ OWN = {"include", "exclude", "field", "num_shards"}  # a source's own options
 
 
 # ---- several datasets as one ----
-
 class Joined(Ids):
     """Several Ids, read as if they were one, each behind the one before."""
 
@@ -102,7 +100,6 @@ class Mixture:
 
 
 # ---- by name ----
-
 def split_share(name):
     """"gsm8k:0.3" -> ("gsm8k", 0.3); a name without a share, and folder:2024, -> (name, None)."""
     found = re.fullmatch(r"(.+):(\d*\.?\d+)", name)

@@ -122,7 +122,6 @@ def line_of(error):
 
 
 # ---- one file ----
-
 def test_fetch(server, tmp_path):
     path = tmp_path / "cache" / "file"
     assert fetch(server.url, path, DIGEST, len(BODY)) == path and path.read_bytes() == BODY
@@ -318,7 +317,6 @@ def test_killed_in_the_middle(server, tmp_path, how):
 
 
 # ---- the Hub ----
-
 def test_the_token_stays_with_its_host(server, start_server, tmp_path):
     other = start_server()
     moved = server.host + "/moved"

@@ -45,7 +45,6 @@ def random_sets(rng, union, common):
 
 
 # ---- hashing words ----
-
 def test_words():
     assert words("if (a_1 == B)") == ["if", "a_1", "b"]
     assert words("naïve—ÉTÉ, 2²") == ["naïve", "été", "2²"] and words(" ...\n") == []
@@ -82,7 +81,6 @@ def test_distinct():
 
 
 # ---- resemblance ----
-
 def test_mix():
     numbers = mix(np.arange(100_000, dtype=np.uint64))
     assert len(set(numbers.tolist())) == len(numbers), "one to one"
@@ -157,7 +155,6 @@ def test_signature_estimates_as_well_as_the_naive_one():
 
 
 # ---- finding duplicates ----
-
 def test_caught():
     assert caught(0.5, 2, 1) == 0.75 and caught(1, 20, 6) == 1 and caught(0, 20, 6) == 0
     assert abs(caught(0.8, 20, 6) - 0.9977) < 1e-4 and abs(caught(0.3, 20, 6) - 0.0145) < 1e-4

@@ -22,7 +22,6 @@ def quiet(text):
 
 
 # ---- several splits as one ----
-
 def three():
     """Ids 0 .. 11 in three parts, the second with a mask."""
     return Joined([Ids(np.arange(0, 5, dtype=np.uint16)),
@@ -103,7 +102,6 @@ def test_mixture(source, tmp_path):
 
 
 # ---- by name ----
-
 def test_split_share():
     assert split_share("gsm8k:0.3") == ("gsm8k", 0.3)
     assert split_share("folder:a:2") == ("folder:a", 2.0)

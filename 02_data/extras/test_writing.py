@@ -50,7 +50,6 @@ def files(folder):
 
 
 # ---- the same as data.py ----
-
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("n", [3, data.FEW])
 def test_plain_files_are_written_as_data_writes_them(tokenizer, tmp_path, n, workers):
@@ -86,7 +85,6 @@ def test_the_python_source_is_the_same_by_both_doors(tmp_path, monkeypatch):
 
 
 # ---- one document ----
-
 def test_encode(tokenizer):
     bos = tokenizer.special["<|bos|>"]
     ids, mask, text = encode({"text": "the mat"}, tokenizer)
@@ -127,7 +125,6 @@ def test_encode_batch():
 
 
 # ---- files that grow ----
-
 @pytest.mark.parametrize("lengths", [[], [0], [3, 0, 4], [9_999, 1], [100_000]])
 def test_a_growing_file_is_what_numpy_writes(tmp_path, lengths):
     values = np.arange(sum(lengths)).astype(np.uint16)
@@ -152,7 +149,6 @@ def test_compressors():
 
 
 # ---- a folder ----
-
 def test_masks_lie_beside_the_ids(chats, tokenizer, tmp_path):
     write_folder(chats, tokenizer, tmp_path / "out")
     made, expected = Dataset(tmp_path / "out"), {"train": [], "val": []}

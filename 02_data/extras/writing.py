@@ -18,8 +18,7 @@ import zlib
 from array import array
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import file_hash, track, write_safely
@@ -35,7 +34,6 @@ from workers import in_batches, parallel
 
 
 # ---- one document ----
-
 def encode_conversation(messages, tokenizer):
     """render()'s ids and mask, and the bytes of the text that the model learns to write. ValueError
     if a special token is missing.
@@ -78,7 +76,6 @@ def dtype_of(tokenizer):
 
 
 # ---- files that grow ----
-
 class NpyWriter:
     """An .npy file of one dimension that grows: its header, with the length, is written again when
     it is closed.
@@ -152,7 +149,6 @@ class Compressors:
 
 
 # ---- a folder ----
-
 def write_folder(source, tokenizer, folder, workers=1):
     """Encode every document of `source`, a corpus.Source, into `folder`. All is written aside, then
     moved there; index.json, which makes the folder whole, is the last.

@@ -16,8 +16,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, add_options, run
@@ -200,7 +199,6 @@ def training_memory(config, batch_size, optimizer="adamw", dtype="float32", reco
 
 
 # ---- the table ----
-
 def size(n_bytes):
     """Bytes as a person reads them: 12.3 MB (of 10^6)."""
     for unit in ("B", "kB", "MB", "GB"):

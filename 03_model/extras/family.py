@@ -16,8 +16,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, check_options, option, run
@@ -90,7 +89,6 @@ def model_config(**choices):
 
 
 # ---- the layers ----
-
 def sinusoids(positions, d_model):  # exercise
     """A fixed vector for each position (Vaswani et al. 2017, section 3.5): the hands of RoPE's
     clock, shown instead of used to rotate.
@@ -261,7 +259,6 @@ class FamilyGPT(GPT):
 
 
 # ---- what changed ----
-
 FAMILIES = {
     # The transformer's decoder (Vaswani et al. 2017), as one builds it from scratch today: each
     # norm stands before what it feeds, and the head is a matrix of its own.
@@ -287,7 +284,6 @@ def shape(n_layer, d_model, n_head, n_kv_head=None, d_ff=None, **others):
 
 
 # ---- sizes ----
-
 GPT2 = FAMILIES["gpt2"] | dict(vocab_size=50257, seq_len=1024)
 LLAMA = FAMILIES["llama"] | dict(vocab_size=32000, seq_len=2048)
 
@@ -315,7 +311,6 @@ def n_parameters(config):
 
 
 # ---- the tables ----
-
 def word(value):
     """A field's value as it stands in the table."""
     return "yes" if value is True else str(value) if value else "no"

@@ -17,8 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, choose_device, run, track
@@ -44,7 +43,6 @@ def kinds(n_layer, d_model, n_head, seq_len):
 
 
 # ---- measuring ----
-
 def held_bytes(cache):
     """The bytes that a live cache holds: of its keys and of its values."""
     return cache.keys.nbytes + cache.values.nbytes
@@ -86,7 +84,6 @@ def measure(models, batch_size, positions, steps, device="cpu"):
 
 
 # ---- showing ----
-
 def table(title, positions, rows, form):
     """Lines: a row for each number of positions, a column for each kind."""
     lines = [f"\n{title}", "positions" + "".join(f"{name:>9}" for name in rows)]

@@ -13,8 +13,7 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401, first: it makes the others be found
@@ -23,7 +22,6 @@ from family import FAMILIES, FamilyConfig, family_of, model_config
 from gpt import GPTConfig
 
 # ---- the names ----
-
 @dataclass(frozen=True)
 class Architecture:
     """What transformers has under a model_type."""
@@ -98,7 +96,6 @@ ANYWHERE = {"is_causal": True, "partial_rotary_factor": 1, "sliding_window": Non
 
 
 # ---- the config ----
-
 def rope_theta(settings):
     """{"rope_theta": base}, wherever it stands: newer files have it in rope_parameters."""
     rope = settings.get("rope_scaling") or settings.get("rope_parameters") or {}

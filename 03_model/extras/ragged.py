@@ -12,8 +12,7 @@ import copy
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 import console  # noqa: F401, first: it makes the others be found
@@ -24,7 +23,6 @@ from gpt import KVCache, causal_mask, greedy
 
 
 # ---- caches ----
-
 class RowsCache(KVCache):
     """A KVCache that reads lists of ids, and of which rows can be taken."""
 
@@ -121,7 +119,6 @@ def make_cache(model, prompts, n_tokens):
 
 
 # ---- writing ----
-
 @torch.inference_mode()
 def generate_any(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):
     """gpt.generate(), for prompts of any lengths. Row i continues prompt i // n_samples, as if it

@@ -55,7 +55,6 @@ def same(found, expected, wrong, tolerance=1e-5):
 
 
 # ---- the config ----
-
 def test_model_config():
     config = config_of("gpt2", by_hand=True)
     assert config.family == FamilyConfig(**FAMILIES["gpt2"]) == family_of(config)
@@ -82,7 +81,6 @@ def test_configs_that_cannot_be():
 
 
 # ---- the layers ----
-
 def test_sinusoids():
     found = sinusoids(torch.tensor([0, 3]), 4)
     turned = [3.0, 0.03]  # 10000^0 and 10000^(-2/4)
@@ -128,7 +126,6 @@ def test_block():
 
 
 # ---- the model ----
-
 def test_make_model_chooses():
     assert type(make_model(config_of())) is GPT
     assert type(make_model(config_of("gpt2"))) is FamilyGPT
@@ -281,7 +278,6 @@ def test_tied_head():
 
 
 # ---- what changed ----
-
 def test_a_family_says_all_that_sets_it_apart():
     """Or the table would leave out a row; the modern one is what a config is by itself."""
     assert FAMILIES["modern"] == {}

@@ -65,7 +65,6 @@ def spied(model):
 
 
 # ---- the cache ----
-
 def test_positions():
     cache = RaggedCache(CONFIG, batch_size=3)
     assert cache.positions(2).tolist() == [[0, 1]] * 3, "every row begins at 0"
@@ -202,7 +201,6 @@ def test_what_does_not_fit_is_refused():
 
 
 # ---- writing ----
-
 @every_kind
 def test_equal_rows_are_written_as_gpt_writes_them(kind):
     model, prompts = random_model(kind), random_ids(2, 5).tolist()

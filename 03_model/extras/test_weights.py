@@ -70,7 +70,6 @@ def transformers():
 
 
 # ---- a tensor ----
-
 def heads_of(n_head, n_kv_head, head_dim):
     return GPTConfig(n_head=n_head, n_kv_head=n_kv_head, d_model=n_head * head_dim)
 
@@ -134,7 +133,6 @@ def test_dictionary_names_every_tensor_once(kind):
 
 
 # ---- in ----
-
 def theirs(transformers, kind):
     """A random model of transformers, with odd sizes."""
     settings = to_huggingface(model_config(**SMALL | KINDS[kind]))
@@ -258,7 +256,6 @@ def test_folders_that_cannot_be_read(tmp_path, safetensors):
 
 
 # ---- out ----
-
 @every_kind
 def test_there_and_back_bit_by_bit(kind, tmp_path, safetensors):
     model = random_model(kind)
@@ -384,7 +381,6 @@ def test_write_model_all_or_nothing(tmp_path, monkeypatch, safetensors):
 
 
 # ---- the command line ----
-
 def test_command_line(tmp_path, capsys, fails, safetensors):
     write_model(random_model("llama"), tmp_path)
     main([str(tmp_path)])

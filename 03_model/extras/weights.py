@@ -20,8 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, run, track
@@ -44,7 +43,6 @@ PURPOSE = "a Hugging Face folder"  # needs safetensors
 
 
 # ---- a tensor ----
-
 def turned(rows, config):  # exercise
     """Our rows of queries, keys and values from Llama's, and Llama's from ours: twice is nothing.
 
@@ -109,7 +107,6 @@ def in_their_terms(model, kind):
 
 
 # ---- in ----
-
 def read_json(path):
     """The dict in a JSON file. ValueError, naming the file, if there is none."""
     try:
@@ -235,7 +232,6 @@ def open_model(options, device="cpu", by_hand=False):
 
 
 # ---- out ----
-
 @contextmanager
 def all_or_nothing(folder):
     """A new folder, whose files move to `folder` once all are written. config.json goes first and

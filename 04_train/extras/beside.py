@@ -9,8 +9,7 @@ Writes metrics.jsonl, loss.png and report.html in a run's folder. Next: metrics.
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import choose_device
@@ -28,6 +27,16 @@ from report import draw
 from runs import as_json
 from train import table
 from watch import Spikes, activation_scales, snapshot, update_ratios
+
+
+def describe(groups, lr):
+    """A line for each group of an optimizer: what moves how many parameters, at which rate and
+    decay. lr: config.lr, the peak of a group whose scale is 1.
+    """
+    for group in groups:
+        sizes = [p.numel() for p in group["params"]]
+        yield (f"{group['kind']:10} moves {sum(sizes):,} parameters in {len(sizes)} tensors: "
+               f"learning rate {group['scale'] * lr:g}, decay {group['weight_decay']:g}")
 
 
 def sample(model, tokenizer, n_tokens=64):
@@ -74,6 +83,8 @@ class Beside:
         """A step was made; `seconds` are over since the run began, groups are the optimizer's,
         bits: of an evaluation of it, or None.
         """
+        if self.leads and step == self.first_step + 1:
+            print(*describe(groups, self.config.lr), sep="\n")
         if self.leads:
             self.line.show(lambda: self.pace(step, seconds, loss))
             flag = {"spike": True} if self.spikes.seen(loss) else {}

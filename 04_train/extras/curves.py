@@ -23,8 +23,7 @@ import statistics
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, run
@@ -62,7 +61,6 @@ def label(axes, x, y, text, colour, **how):
 
 
 # ---- how far ----
-
 def rates(schedule, steps=1000):
     """The share of the peak at every step of a run, (steps,), with Config's own warm-up and
     cool-down.
@@ -83,7 +81,6 @@ def draw_schedules(path):
 
 
 # ---- where to ----
-
 def learn(text, steps=60, seed=0):
     """A small model after `steps` steps of AdamW on the bytes of a text: (model, optimizer), with
     the gradients of one more batch, not yet used, in .grad.
@@ -171,7 +168,6 @@ def draw_muon(text, path):
 
 
 # ---- what it is worth ----
-
 def read_race(path):
     """What race.json holds. ValueError if that is not a race."""
     race = read_json(Path(path))

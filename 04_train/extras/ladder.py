@@ -25,8 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, add_options, run
@@ -52,7 +51,6 @@ LEAST = 6  # points: five numbers go through any five
 
 
 # ---- the law ----
-
 class Law(NamedTuple):
     """The five numbers of L = E + A / N^alpha + B / D^beta."""
 
@@ -91,7 +89,6 @@ def best_split(flops, parameters):  # exercise
 
 
 # ---- fitting it ----
-
 def residuals(theta, points):
     """How far S laws are from P points: log predicted - log observed, (S, P), and its derivatives,
     (S, P, 5).
@@ -182,7 +179,6 @@ def middle(values):
 
 
 # ---- the points ----
-
 class Point(NamedTuple):
     """A run that came to its end: N, D, bits per byte, and the FLOPs it really took."""
 
@@ -242,7 +238,6 @@ def climb(rungs, budgets, runs_dir, options):
 
 
 # ---- what came of it ----
-
 def report(points, law, ranges):
     """Lines that show the points, the law, how far it can be trusted, and what it recommends.
 

@@ -15,8 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import choose_device
@@ -32,7 +31,6 @@ SHARE = 0.5  # of what a matrix product reaches: a guess; 0.4 (tiny) and 0.7 wer
 
 
 # ---- how long ----
-
 def outside_table(shape):
     """How many parameters a model has beside its embedding table, which is only looked up."""
     parameters = count_parameters(shape)
@@ -62,7 +60,6 @@ def planned_steps(config, shape):  # exercise
 
 
 # ---- does it fit ----
-
 def windows_at_once(config, world=1):
     """Windows in a micro-batch of the process with the most of them."""
     return min(config.micro_batch, -(-config.batch_size // world))
@@ -142,7 +139,6 @@ def refuse(config, shape, available, world=1, memory=None):
 
 
 # ---- the plan ----
-
 def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=None):
     """Lines that say what a run will be: parameters, tokens, FLOPs, time, memory of a process.
 

@@ -22,15 +22,13 @@ import platform
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import write_safely
 
 
 # ---- reading ----
-
 def read_metrics(path):
     """The objects in a .jsonl file; a last line that a kill cut short is left out, NaN is None."""
     try:
@@ -44,7 +42,6 @@ def read_metrics(path):
 
 
 # ---- writing ----
-
 def finite(value):
     """`value` with None for each number in it that is not finite: JSON has no NaN."""
     if isinstance(value, dict):

@@ -15,8 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import read_text, write_safely
@@ -52,7 +51,6 @@ i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin
 
 
 # ---- what there is to say of a run ----
-
 def results(metrics, config):
     """What came of a run, {name: text}; of one that is not at its end, so far."""
     found = {}
@@ -90,7 +88,6 @@ def differing(runs):
 
 
 # ---- HTML: data go through text() ----
-
 def text(value):
     """Any value as HTML that shows it and does nothing else."""
     return html.escape("-" if value is None else str(value))
@@ -133,7 +130,6 @@ def samples(metrics, most):
 
 
 # ---- the page ----
-
 def one(metrics, config):
     """What a page says of a single run, beneath its name."""
     ends = [row for row in metrics if "baselines" in row]

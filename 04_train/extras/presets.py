@@ -14,8 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, option, run
@@ -59,7 +58,6 @@ class FullConfig(FamilyConfig, Config):
 
 
 # ---- the presets ----
-
 # Every model of family.py can be trained. Of those that others made steps and batch are yours to
 # say; the rate falls with the width, about as it did over GPT-3's sizes (Brown et al. 2020, table
 # 2.1).

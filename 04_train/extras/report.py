@@ -15,8 +15,7 @@ import io
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, run, write_safely
@@ -35,7 +34,6 @@ STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.xmargin": 0.02, "axes.spine
 
 
 # ---- curves ----
-
 def column(metrics, *keys):
     """The numbers under `keys` of the rows that have them all: (len(keys), N)."""
     wanted = set(keys)
@@ -88,7 +86,6 @@ def evenly(items, most):
 
 
 # ---- panels: each draws its curve of [(colour, metrics)], one run or several ----
-
 def logarithmic(axes):
     """Powers of ten, and two and five times them, as plain numbers at the left of a panel."""
     from matplotlib.ticker import LogLocator
@@ -187,7 +184,6 @@ PANELS = (
 
 
 # ---- pictures ----
-
 def picture(runs, format):
     """The bytes of a picture, "png" or "svg", of what `runs`, a list of metrics, have recorded.
 
@@ -225,7 +221,6 @@ def draw(metrics, path):
 
 
 # ---- the command line ----
-
 def listing(runs_dir):
     """A line for each run with a checkpoint: where it stands."""
     for folder in sorted(Path(runs_dir).glob("*")):

@@ -92,3 +92,14 @@ def test_a_picture_that_fails_stops_nothing(run, monkeypatch, capsys):
     monkeypatch.setattr(beside, "draw", fails)
     steps(run, 0, 2)
     assert "loss.png could not be drawn: no room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_describe(optimizer):
+    config = Config(optimizer=optimizer, lr=0.001, seq_len=16, n_layer=2, d_model=16, d_ff=16)
+    made = make_optimizer(GPT(config.gpt(300)), config)
+    first, second = beside.describe(made.param_groups, config.lr)
+    rate = "0.02" if optimizer == "muon" else "0.001"
+    assert first == (f"{optimizer:10} moves 3,072 parameters in 8 tensors: learning rate {rate}, "
+                     "decay 0.1")
+    assert second == "adamw      moves 9,600 parameters in 2 tensors: learning rate 0.001, decay 0"

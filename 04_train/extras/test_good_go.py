@@ -74,7 +74,6 @@ def test_it_is_a_source():
 
 
 # ---- what Go says ----
-
 @pytest.fixture(scope="module")
 def go(tmp_path_factory):
     """go(tool, *arguments) -> what it prints, in a module that holds the files twice: all in one

@@ -27,7 +27,6 @@ def points_of(law, noise=0.0):
 
 
 # ---- the law ----
-
 def test_predicted():
     assert predicted(70e9, 1.4e12, PAPER) == pytest.approx(1.937, abs=1e-3), "Chinchilla"
     assert predicted(16, 81, Law(1, 8, 27, 0.5, 0.25)) == pytest.approx(1 + 8 / 4 + 27 / 3)
@@ -49,7 +48,6 @@ def test_best_split(law):
 
 
 # ---- fitting it ----
-
 def test_residuals():
     """Their derivatives are those that autograd finds."""
     points = torch.tensor(points_of(PAPER, noise=0.1), dtype=torch.float64)
@@ -112,7 +110,6 @@ def test_middle():
 
 
 # ---- what came of it ----
-
 def some_points():
     return {(f"d{i}", c): Point(n, int(c / (7 * n)), predicted(n, c / (7 * n), PAPER), c)
             for c in (1e12, 1e13) for i, n in enumerate((1e5, 3e5, 1e6, 3e6), 1)}
@@ -139,7 +136,6 @@ def test_draw(tmp_path):
 
 
 # ---- the points, and the command ----
-
 @pytest.fixture
 def fake_training(monkeypatch):
     """train.main that only leaves behind what a run does; the list of what it was called with."""

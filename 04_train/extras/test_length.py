@@ -36,7 +36,6 @@ def refused(config, available, **how):
 
 
 # ---- how long ----
-
 class Words:
     resume, name, preset = False, None, "x"
 
@@ -98,7 +97,6 @@ def test_planned_steps_rounds_up():
 
 
 # ---- does it fit ----
-
 def test_windows_at_once():
     for batch, micro, world, expected in ((8, 4, 1, 4), (8, 16, 1, 8), (8, 8, 3, 3), (8, 2, 3, 2)):
         config = Config(batch_size=batch, micro_batch=micro)
@@ -165,7 +163,6 @@ def test_refuse_names_the_optimizer_that_takes_less():
 
 
 # ---- the plan ----
-
 def test_plan():
     lines = "\n".join(plan(dataclasses.replace(BIG, steps=0, tokens_per_param=20.0),
                            BIG.gpt(53248), available=20e9, n_train_tokens=10**10))

@@ -59,7 +59,6 @@ class Page(HTMLParser):
 
 
 # ---- what there is to say ----
-
 def test_results():
     rows = [{"step": 3, "tokens": 3000, "loss": 2.0, "seconds": 60.0},
             {"step": 3, "val_bits_per_byte": 2.0}]
@@ -85,7 +84,6 @@ def test_text():
 
 
 # ---- the page ----
-
 def test_page_of_one_run(tmp_path):
     run_of(tmp_path / "tiny", data=["python", "gsm8k"])
     page([tmp_path / "tiny"], tmp_path / "page.html")

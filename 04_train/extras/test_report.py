@@ -32,7 +32,6 @@ def words(svg):
 
 
 # ---- numbers ----
-
 def test_smooth():
     assert smooth([3, 3, 3]) == pytest.approx([3, 3, 3]), "right from the first value on"
     assert smooth([1, 2], 0.5) == pytest.approx([1, (0.25 * 1 + 0.5 * 2) / 0.75])
@@ -74,7 +73,6 @@ def test_numbers():
 
 
 # ---- pictures ----
-
 def test_picture_shows_what_there_is():
     everything = words(picture([rows(40)], "svg"))
     for title in ("training loss, nats a token; spikes: 1", "validation, bits a byte",

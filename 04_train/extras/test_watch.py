@@ -41,7 +41,6 @@ def hooks(model):
 
 
 # ---- the loss ----
-
 def after(losses):
     """Spikes that have seen these losses."""
     spikes = Spikes()
@@ -100,7 +99,6 @@ def test_snapshot_of_others():
 
 
 # ---- the weights ----
-
 @every_family
 def test_group_of(family):
     model = random_model(family)
@@ -152,7 +150,6 @@ def test_update_ratios_of_adamw(family):
 
 
 # ---- what is computed from them ----
-
 def test_listening():
     """The order of computation, there and back."""
     model, heard = random_model(n_layer=1), []
@@ -208,7 +205,6 @@ def test_activation_scales_leave_no_hooks():
 
 
 # ---- all of it ----
-
 @every_family
 def test_a_run_that_is_watched_is_the_same_run(family):
     """Bit for bit, and with the same random numbers to come."""

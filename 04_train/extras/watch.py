@@ -14,7 +14,6 @@ import torch
 
 
 # ---- the loss ----
-
 class Spikes:
     """Which losses stand out from the ones before them.
 
@@ -48,7 +47,6 @@ class Spikes:
 
 
 # ---- the weights ----
-
 def group_of(name):
     """The part of a model to which a parameter belongs: "embed", "blocks.0.attention", "head" ...
 
@@ -91,7 +89,6 @@ def update_ratios(before, named):  # exercise
 
 
 # ---- what is computed from them ----
-
 @contextlib.contextmanager
 def listening(model, hear):
     """Within it hear(what, tensor) is told of all that the model computes, in that order: what goes

@@ -19,8 +19,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, add_options, option, run
@@ -45,7 +44,6 @@ WAYS = {  # of choosing: logits (B, V) -> logits (B, V)
 
 
 # ---- what is drawn ----
-
 @contextlib.contextmanager
 def recorded(model):
     """Within it, the list of what each layer's attention is given and returns: (q, k, v, output),
@@ -131,7 +129,6 @@ def label(tokenizer, i):
 
 
 # ---- drawing ----
-
 BLUE, PALE, INK = "#4c72b0", "0.85", "0.3"
 NAMES = dict(fontfamily=["monospace", "sans-serif"], fontsize=8, color=INK, parse_math=False)
 

@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, add_options, option, read_text, run
@@ -48,7 +47,6 @@ TINY = torch.finfo(torch.float32).tiny  # instead of 0, to divide zeros by
 
 
 # ---- the idea, by hand ----
-
 def quantize_rows(w):  # exercise
     """Each row of a matrix as whole numbers from -127 to 127 and one scale: w ~ q * scale.
 
@@ -99,7 +97,6 @@ def int8_linear_by_hand(x, q, scales, bias=None, top=255):  # exercise
 
 
 # ---- the forms ----
-
 class Transposed(nn.Module):
     """A Linear whose weights lie as (in, out): for a single row a CPU reads them faster so."""
 
@@ -190,7 +187,6 @@ def quantized_engine(name):
 
 
 # ---- a model ----
-
 def choose_form(kind, rows, device):
     """The class that a Linear becomes, or None if it stays as it is. ValueError if there is none.
 
@@ -241,7 +237,6 @@ def weight_bytes(model):
 
 
 # ---- the table ----
-
 def tokens_per_second(model, prompt, rows, steps=32):
     """How many ids a second `rows` texts get together, by the median of some steps."""
     times = [time.perf_counter() for _ in generate(model, [prompt] * rows, steps + 1)]

@@ -52,7 +52,6 @@ def random_linear(n_in=40, n_out=24, bias=True, seed=0):
 
 
 # ---- the idea, by hand ----
-
 def test_quantize_rows():
     q, scales = quantize_rows(torch.tensor([[2.54, -1.28, 0.051], [0.0, 0.0, 0.0],
                                             [0.001, -0.127, 0.0], [-254.0, 3.1, 2.9]]))
@@ -116,7 +115,6 @@ def test_int8_linear_by_hand_scales_each_row():
 
 
 # ---- the forms ----
-
 FORMS = {"Transposed": Transposed, "Blocked": lambda linear: Blocked(linear, 8), "Int8": Int8}
 
 
@@ -187,7 +185,6 @@ def test_int8_leaves_torch_as_it_was():
 
 
 # ---- a model ----
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS_HERE)
 @pytest.mark.parametrize("rows", [1, 5, 40])
@@ -296,7 +293,6 @@ def test_pack_knows_what_was_learned(learned, kind):
 
 
 # ---- the command ----
-
 def test_command_line(tmp_path, capsys, fails):
     for i in range(3):
         (tmp_path / f"{i}.txt").write_text("".join(f"{i} spam {j} eggs\n" for j in range(400)))

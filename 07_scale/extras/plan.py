@@ -22,8 +22,7 @@ from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, add_options, choose_device, option, run
@@ -42,7 +41,6 @@ from scale import BUCKET_BYTES
 
 
 # ---- tables: hardware, what engines divide and send, how quick CPU cores are ----
-
 # From the makers' data sheets: 10^12 FLOP/s in dense bfloat16 with float32 sums (GeForce: half of
 # the number in bold; others: without sparsity); GB of memory (a card of "24 GB" has 24 * 2^30
 # bytes, so counting 24 * 10^9 leaves 7% to the driver and to holes); and GB/s each way to the other
@@ -84,7 +82,6 @@ TOKENIZED, SERVED = 6e5, 1.5e7
 
 
 # ---- memory of a rank ----
-
 def parameters(shape):
     return sum(count_parameters(shape).values())
 
@@ -180,7 +177,6 @@ def peak(found):
 
 
 # ---- time, money, disks ----
-
 @dataclass(frozen=True)
 class Job(Config):
     """A run on GPUs of one kind: a Config, and the options of this command."""
@@ -337,7 +333,6 @@ def of_ranks(options, world):
 
 
 # ---- what is printed ----
-
 def cost(job, seconds, steps):
     """Time and money of so many steps, in words."""
     days = seconds * steps / 86400

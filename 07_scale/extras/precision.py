@@ -17,8 +17,7 @@ import math
 import sys
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, run
@@ -33,7 +32,6 @@ FORMATS = {  # bits of the exponent, bits of the fraction; one more is the sign
 
 
 # ---- what a format can hold ----
-
 def limits(exponent, fraction):  # exercise
     """The edges of a floating-point format (IEEE 754) with so many bits of each kind.
 
@@ -77,7 +75,6 @@ def experiments(dtype):
 
 
 # ---- autocast, for one layer ----
-
 def autocast_linear(x, weight, bias, dtype):  # exercise
     """What nn.Linear does under torch.autocast(device, dtype): x W' + b in `dtype`.
 
@@ -92,7 +89,6 @@ def autocast_linear(x, weight, bias, dtype):  # exercise
 
 
 # ---- float16's loss scale ----
-
 FLOOR = 2.0**-14  # float16's smallest normal number: under it not even a gradient of 1 is normal
 
 

@@ -21,8 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, run
@@ -36,7 +35,6 @@ HOW = ("none", "hand", "torch")
 
 
 # ---- what must be as it was ----
-
 def random_state(device):
     """The state of the random generators that a block on `device` may use: the processor's, and
     the GPU's if it is on one.
@@ -66,7 +64,6 @@ def same_autocast(device):
 
 
 # ---- the idea ----
-
 class Recompute(torch.autograd.Function):
     """block(x, *others) as one operation for autograd, of which x is kept, and no more.
 
@@ -116,7 +113,6 @@ class Recompute(torch.autograd.Function):
 
 
 # ---- the blocks of a GPT ----
-
 def by_hand(block, forward, x, angles, mask=None, cache=None):
     """What a block's forward becomes. `forward` is what it was.
 
@@ -153,7 +149,6 @@ def recompute_blocks(model, how):
 
 
 # ---- what it saves, and what it costs ----
-
 def saved_bytes(work, model):
     """What autograd keeps for the backward pass of what work() returns, the model's parameters
     aside: bytes, each piece of memory once.

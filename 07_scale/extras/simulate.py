@@ -21,8 +21,7 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, run
@@ -42,7 +41,6 @@ WORLDS = [2**i for i in range(11)]
 
 
 # ---- messages ----
-
 def ring_seconds(n_bytes, ranks, bandwidth, latency):  # exercise
     """Seconds of an all-reduce of n_bytes round a ring of ranks (Patarasuk & Yuan 2009).
 
@@ -70,7 +68,6 @@ def message_seconds(kind, n_bytes, world, cluster):
 
 
 # ---- tasks ----
-
 Piece = namedtuple("Piece", "flops tensors")  # forward, of one window; bytes of each parameter
 Task = namedtuple("Task", "lane seconds needs")  # needs: places in the list of tasks, all before
 
@@ -181,7 +178,6 @@ def efficiency(engine, model, windows, world, cluster, utilisation, micro_batch)
 
 
 # ---- the curves ----
-
 def scaling(model, batch_size, cluster, utilisation, micro_batch):
     """{"weak": {engine: [efficiency on 1, 2, 4 ... GPUs]}, "strong": {...}}: with a micro-batch for
     each GPU, however many there are, and with a batch of batch_size windows dealt to them.
@@ -248,7 +244,6 @@ def draw_scaling(curves, marks, title, path):
 
 
 # ---- against this machine ----
-
 LARGE = 16_000_000  # bytes
 CHECKED = GPTConfig(vocab_size=4096, seq_len=64, n_layer=4, n_head=4, n_kv_head=4, d_model=256,
                     d_ff=1024)

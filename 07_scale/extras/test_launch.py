@@ -87,7 +87,6 @@ def steps_of(folder):
 
 
 # ---- Dockerfile ----
-
 def test_dockerfile():
     """Its copies have sources, its user is not root, its volumes are the user's, its command is
     one that there is."""
@@ -128,7 +127,6 @@ def test_the_command_of_the_image(tmp_path, small, bin_folder):
 
 
 # ---- several machines ----
-
 @pytest.mark.slow
 def test_two_machines_by_hand(tmp_path, small, bin_folder):
     """The same torchrun line on both; here both are this machine."""

@@ -149,7 +149,6 @@ def test_what_takes_less_takes_less():
 
 
 # ---- what fits, and how long it takes ----
-
 JOB = Job(**PRESETS["1b"])  # on two RTX 3090 Ti
 CARD = GPUS["rtx3090ti"]
 
@@ -194,7 +193,6 @@ def test_every_engine_has_its_traffic():
 
 
 # ---- money and disks ----
-
 def test_run_length():
     """20 seconds on two GPUs at 0.9 dollars an hour are a cent; and what the other ways say."""
     job = dataclasses.replace(JOB, price=0.9, budget=1.005)
@@ -236,7 +234,6 @@ def test_disk_bytes_of_a_real_checkpoint(tmp_path, optimizer):
 
 
 # ---- the command ----
-
 @pytest.fixture
 def said(tmp_path, capsys):
     """said(options): what the command prints."""

@@ -17,7 +17,6 @@ from zero import Zero
 
 
 # ---- formats ----
-
 def test_limits():
     for dtype, (exponent, fraction) in FORMATS.items():
         found, info = limits(exponent, fraction), torch.finfo(dtype)
@@ -49,7 +48,6 @@ def test_main(capsys):
 
 
 # ---- autocast ----
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_autocast_linear(dtype):
     """Bit for bit where every sum is exact in float32, though far from it in 16 bits; else to one
@@ -85,7 +83,6 @@ def test_autocast_linear(dtype):
 
 
 # ---- the scaler ----
-
 def test_scale():
     scaler = LossScaler()
     x = torch.tensor(1.5, requires_grad=True)
@@ -180,7 +177,6 @@ def test_equals_gradscaler():
 
 
 # ---- training ----
-
 def tiny():
     torch.manual_seed(0)
     return GPT(GPTConfig(vocab_size=32, seq_len=16, n_layer=2, d_model=32, d_ff=64))
@@ -242,7 +238,6 @@ def test_resumed_is_not_interrupted():
 
 
 # ---- the scaler, around an engine ----
-
 SHAPE = dict(vocab_size=61, seq_len=8, n_layer=1, n_head=2, n_kv_head=2, d_model=16, d_ff=32)
 
 

@@ -54,7 +54,6 @@ def assert_equal(one, two, what):
 
 
 # ---- the idea ----
-
 def test_forward():
     block, x = dropping_block().eval(), torch.randn(5, 6)
     y = through(block, x, True)
@@ -161,7 +160,6 @@ def test_hooks_fire_once_and_in_turn():
 
 
 # ---- the blocks of a GPT ----
-
 def model_gradients(model, ids, autocast=False):
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -227,7 +225,6 @@ def test_what_is_written_stays():
 
 
 # ---- what it saves ----
-
 def test_saved_bytes():
     """A block more costs B T C numbers, where it cost dozens of times as many."""
     B, T, C = 2, 12, 16

@@ -21,8 +21,7 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
-# The other files of the course: console.py, which is found first, puts their folders on the path.
-if "console" not in sys.modules:
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, run
@@ -124,7 +123,6 @@ def record(rank, shape=SHAPE, windows=1, bucket_bytes=BUCKET_BYTES, rounds=5):
 
 
 # ---- the picture ----
-
 def lanes(messages):
     """For each message the number of the lane it is drawn in, so that none covers another: the
     first lane that is free when it is sent. lanes([(1, 0, 5), (1, 2, 3), (1, 4, 9)]) is [0, 1, 1].
