@@ -284,14 +284,6 @@ def show_merges(n_merges=20):
     show(tokenizer, tokenizer.encode(__doc__.splitlines()[0]))
 
 
-def learn(texts, args, train=Tokenizer.train):
-    """The command train: learn, save and return a tokenizer. train: as Tokenizer.train."""
-    tokenizer = train(texts, args.vocab_size, args.pattern)
-    tokenizer.save(args.tokenizer)
-    print(f"{args.tokenizer}: {tokenizer.vocab_size} ids")
-    return tokenizer
-
-
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command")
@@ -305,7 +297,8 @@ def main(argv=None):
     for command in commands.choices.values():
         command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
                              help="the tokenizer to write or to use (default: tokenizer.json)")
-    parser.set_defaults(learn=learn, show=show)
+    parser.set_defaults(show=show, learn=lambda texts, args: Tokenizer.train(
+        texts, args.vocab_size, args.pattern))
     if importlib.util.find_spec("commands"):  # in the whole course: more options, and colours
         from commands import extend
         extend(parser, train)
@@ -313,7 +306,9 @@ def main(argv=None):
     if args.command is None:
         show_merges()
     elif args.command == "train":
-        args.learn(map(read_text, args.files), args)
+        tokenizer = args.learn(map(read_text, args.files), args)
+        tokenizer.save(args.tokenizer)
+        print(f"{args.tokenizer}: {256 + len(tokenizer.merges) + len(tokenizer.special)} ids")
     elif args.command == "decode":
         print(Tokenizer.load(args.tokenizer).decode(args.ids))
     else:

@@ -1,8 +1,7 @@
 """What every command of this course shares: how it ends, options from a dataclass, files that are
 never half written. Whose files run, locks and progress are extras/process.py's.
 
-No stage is about any of this, so it is kept out of their way; a first reading may skip it.
-Start with bpe.py.
+No stage is about any of this, and a first reading may skip it. Start with bpe.py.
 """
 
 import argparse
@@ -18,18 +17,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-
 # The folders of the stages: PYTHONPATH=mine wins over them, they over installed packages.
 stages = [str(p) for p in [*ROOT.glob("0?_*"), *ROOT.glob("0?_*/extras")]]
 path = [p for p in sys.path if p not in stages and Path(p).name != "01_tokenizer"]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
-
-# Whose files run; None in a folder that has only copies of some of them.
-process = importlib.import_module("process") if stages else None
+process = importlib.import_module("process") if stages else None  # None: only copies are here
 
 
-# ---- whose files run ----
 def by_hand():
     """Whether the plain versions run: some are a reader's own, or only copies are here."""
     return not process or bool(process.readers_files())
@@ -46,7 +41,6 @@ def holding(folder, what, wait=False):
     return process.held(folder, what, wait) if process else contextlib.nullcontext()
 
 
-# ---- how a script starts and ends ----
 def run(main):
     """Call main(), or the reader's own. A user's mistake ends as one line and exit code 2."""
     try:
@@ -82,15 +76,13 @@ def users_mistake(error):
 def choose_device(name="auto"):
     """"cuda", "mps" or "cpu": what was asked for, or the first of them that is there."""
     import torch
-    works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
-             "cpu": True}
-    there = [device for device in works if works[device]]
+    there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    there += ["cpu"]
     if name not in ("auto", *there):
         raise ValueError(f"device {name} is not available here; there is {', '.join(there)}")
     return there[0] if name == "auto" else name
 
 
-# ---- options ----
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that takes no abbreviations, and whose errors are one line."""
 
@@ -103,17 +95,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def option(default, help, choices=None, least=None, most=2**31 - 1):
-    """A dataclass field that is also a command-line option: default, help and what it may be are
-    stated once.
-    """
+    """A dataclass field that is also a command-line option, with what is to be said of it."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices,
                                                         "least": least, "most": most})
 
 
 def check_options(options):
-    """ValueError unless every option of a dataclass has a value of its type, and one that it may
-    have.
-    """
+    """ValueError unless every option of a dataclass has a value of its type that it may have."""
     for field in dataclasses.fields(options):
         value, how, wrong = getattr(options, field.name), field.metadata, None
         if not how or value is field.default:  # not an option, or not given
@@ -130,9 +118,7 @@ def check_options(options):
 
 
 def add_options(parser, config_class):
-    """Give `parser` a --flag for each field of `config_class` that is an option(). Its parse_args()
-    then returns only those that were given.
-    """
+    """A flag of `parser` for each option() of a dataclass; parse_args() returns those given."""
     for field in dataclasses.fields(config_class):
         if "help" not in field.metadata:
             continue
@@ -148,7 +134,6 @@ def add_options(parser, config_class):
         parser.add_argument("--" + field.name.replace("_", "-"), **how)
 
 
-# ---- what a terminal shows ----
 def escaped(text):
     """`text` with its control characters spelled out, line ends excepted: safe on a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
@@ -163,7 +148,6 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
     return process.track(items, label, total, size, unit) if process else items
 
 
-# ---- files ----
 def read_text(path):
     """The text of a UTF-8 file, without a byte-order mark. ValueError if it is no text."""
     data = Path(path).read_bytes()
@@ -202,9 +186,7 @@ def file_hash(path):
 
 
 class StopSignal:
-    """Turns the first Ctrl-C or SIGTERM into `asked`, so that a step can end; a second one ends the
-    process as it always does.
-    """
+    """The first Ctrl-C or SIGTERM sets `asked`, so that a step can end; a second acts as ever."""
 
     asked = False
 

@@ -103,16 +103,6 @@ def prompt_ids(messages, tokenizer):
     return chatml_prompt(messages, tokenizer)
 
 
-def coloured(ids, mask, tokenizer):
-    """The text of a conversation; what is learned in green on a terminal, elsewhere in brackets."""
-    before, after = ("\x1b[32m", "\x1b[0m") if has_colours() else ("[", "]")
-    shown = []
-    for learned, span in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
-        text = escaped(tokenizer.decode([i for i, _ in span]))
-        shown.append(before + text + after if learned else text)
-    return "".join(shown)
-
-
 EXAMPLE = [{"role": "system", "content": "Answer in one sentence."},
            {"role": "user", "content": "Is <|assistant_start|> a word?"},
            {"role": "assistant", "content": "Here it is plain text, not a special token."}]
@@ -131,8 +121,11 @@ def main(argv=None):
         raise ValueError(f"{args.source} holds texts, not conversations")
     tokenizer = Tokenizer([])  # no merges: every byte is an id of its own
     ids, mask = render(record["messages"], tokenizer)
-    print(coloured(ids, mask, tokenizer))
-    print(f"\n{sum(mask)} of {len(ids)} ids are learned (an id is a byte here)")
+    green, plain = ("\x1b[32m", "\x1b[0m") if has_colours() else ("[", "]")
+    for learned, span in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
+        text = escaped(tokenizer.decode([i for i, _ in span]))
+        print(green + text + plain if learned else text, end="")
+    print(f"\n\n{sum(mask)} of {len(ids)} ids are learned (an id is a byte here)")
 
 
 if __name__ == "__main__":

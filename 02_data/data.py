@@ -8,9 +8,8 @@ with counts, checksums, and how small compressors make the validation text.
     python 02_data/data.py folder:PATH --vocab-size 1024
     python 02_data/data.py jsonl:FILE.jsonl --tokenizer tokenizer.json
 
-Reads a source; writes data/NAME-KEY/; prints what simple models score, and some windows. Left to
-extras/: other sources (corpus.py), quality (clean.py), many processes and loss masks (writing.py),
-several sources at once (mixtures.py), other windows (batches.py). Next: conversations.py.
+Reads a source; writes data/NAME-KEY/; prints what simple models score, and some windows. extras/
+has other sources (corpus.py), their mixtures, cleaning, loss masks. Next: conversations.py.
 """
 
 import contextlib
@@ -43,7 +42,6 @@ BEGIN_NAMES = ("<|bos|>", "<|begin_of_text|>")  # special tokens that open a tex
 DOCUMENT_NAMES = (*BEGIN_NAMES, "<|endoftext|>")  # the last, GPT-2's, stands between documents
 
 
-# ---- documents, and which of them are for validation ----
 def is_validation(text, share=0.05):  # exercise
     """Whether a document belongs to the validation set: decided by its content alone, so that equal
     documents are always in one split. The first 8 bytes of sha256(text as UTF-8) are a big-endian
@@ -106,7 +104,6 @@ def slug(name):
     return re.sub(r"[^A-Za-z0-9]+", "-", Path(name).name)[-40:].strip("-")
 
 
-# ---- documents become ids on disk ----
 def document_start(tokenizer):
     """The id, in a list, that opens every document in training. ValueError if there is none."""
     for name in DOCUMENT_NAMES:
@@ -197,8 +194,7 @@ class Dataset:
                 raise ValueError("another version wrote it; delete it to prepare it anew")
             self.tokenizer = tokenizer_class(by_hand).load(self.folder / "tokenizer.json")
             if self.tokenizer.hash != self.index["tokenizer"]:
-                raise ValueError(f"it was made with tokenizer {self.index['tokenizer']}, but holds "
-                                 f"tokenizer {self.tokenizer.hash}")
+                raise ValueError(f"its tokenizer is {self.tokenizer.hash}, not that of its ids")
             self.train, self.val = self._open("train", check), self._open("val", check)
             self.hash = hash_of(self.index["train"]["sha256"], self.index["val"]["sha256"])[:16]
         except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -218,7 +214,6 @@ class Dataset:
             for split in ("train", "val") for n in [self.index[split]])
 
 
-# ---- batches ----
 class Batches:
     """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places. Target
     t is the id after input t, or -1 where there is nothing to learn. A batch is the same for any
@@ -230,8 +225,7 @@ class Batches:
         if batch_size < world:
             raise ValueError(f"batch_size is {batch_size}, too few windows for {world} processes")
         if not 0 < seq_len < len(data.train):
-            raise ValueError(f"seq_len is {seq_len}, but must be 1 or more, and less than the "
-                             f"{len(data.train)} tokens there are to train on")
+            raise ValueError(f"seq_len is {seq_len}, but {len(data.train)} tokens are to train on")
         self.ids, self.batch_size, self.seq_len, self.seed = data.train, batch_size, seq_len, seed
         self.rank, self.world, self.n = rank, world, 0  # n: windows so far, of all ranks
 
@@ -253,9 +247,6 @@ class Batches:
         return (np.stack([self.ids.read(start, T) for start in starts]),
                 np.stack([self.ids.labels(start + 1, T) for start in starts]))
 
-    def __iter__(self):
-        return self
-
     def epochs(self):  # how often all ids have been seen, of each source
         return [self.n * self.seq_len / len(self.ids)]
 
@@ -274,7 +265,6 @@ def make_batches(data, batch_size, seq_len, seed=0, sampling="random", rank=0, w
     return AnyBatches(data, batch_size, seq_len, seed, sampling, rank, world)
 
 
-# ---- yardsticks ----
 def token_bytes(tokenizer):  # exercise
     """How many bytes of text each id stands for, (V,) int64: the length of its entry in
     tokenizer.vocab, but 0 for special tokens; their ids are in tokenizer.special, {name: id}.
@@ -307,8 +297,8 @@ def unigram_nats(counts, targets):  # exercise
 
 
 def baselines(data, ids=None, compressed=None):
-    """What a model has to beat, {name: bits per byte}, by default on the validation set.
-    ids: those of another text; compressed: its {"zlib": bytes, "lzma": bytes}.
+    """What a model has to beat, {name: bits per byte}, by default on the validation set. ids: of
+    another text; compressed: its {"zlib": bytes, "lzma": bytes}.
     """
     if ids is None:
         ids, compressed = data.val.labels(0, len(data.val)), data.index["val"]

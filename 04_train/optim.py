@@ -25,7 +25,6 @@ from torch.optim.adamw import adamw as fused_adamw
 SCHEDULES = ("wsd", "linear", "cosine", "inverse-sqrt")
 
 
-# ---- how far: the schedules ----
 def learning_rate(step, config):  # exercise
     """The learning rate of step 0, 1, ... config.steps - 1: lr * min(1, rise, fall).
 
@@ -69,7 +68,6 @@ def clip(gradients, largest, add=None):  # exercise
     return norm
 
 
-# ---- where to: AdamW and Muon ----
 def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
     """One step of AdamW (Loshchilov & Hutter 2017, algorithm 2), t = 1 being the first. Returns
     (p, m, v) after it, and changes none of the tensors given: p, gradient, m, v, of one shape.
@@ -135,7 +133,6 @@ def orthogonalize_parts(matrices, parts):
             part.copy_(result)
 
 
-# ---- the trainer's ----
 class Optimizer(torch.optim.Optimizer):
     """Groups of two kinds in one state_dict: dicts of "params", "kind", "lr", "scale" and
     "weight_decay"; "adamw" also of "betas" and "eps", "muon" of "momentum". parts: {matrix: how

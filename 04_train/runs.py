@@ -9,9 +9,7 @@
 A checkpoint is written under another name and renamed once all of it is on the disk, so a kill at
 any moment leaves only whole ones. What is read is first compared with its checksum.
 
-    python 04_train/extras/report.py    # every run, and where it stands
-
-train.py and 07_scale/scale.py write runs; 05_sample and 06_eval read them. Next: train.py.
+train.py and scale.py write runs, sample.py and evals.py read, report.py lists them. Next: train.py.
 """
 
 import contextlib
@@ -150,9 +148,7 @@ def damage(checkpoint, part=""):
         changed = [name for name in names if file_hash(checkpoint / name) != sums[name]]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return str(error)
-    if changed:
-        return f"{changed[0]} has changed"
-    return "" if names else f"it has no {part}"
+    return f"{changed[0]} has changed" if changed else "" if names else f"it has no {part}"
 
 
 def check(checkpoint, part):

@@ -8,8 +8,7 @@ the loop that calls both. All in one process; 07_scale/scale.py has the loop for
     python 04_train/train.py --preset tiny --data folder:PATH gsm8k --steps 200
     python 04_train/train.py --preset 1b --plan
 
-Reads a source of 02_data; writes data/ and runs/NAME/: config.json, tokenizer.json,
-metrics.jsonl, checkpoints/step-000500/, loss.png, report.html. Next: 05_sample/sample.py.
+Reads a source of 02_data; writes data/ and runs/NAME/ (see runs.py). Next: 05_sample/sample.py.
 """
 
 import contextlib
@@ -21,8 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-# Before torch is loaded: idle threads sleep. Spinning, they would take the cores from others.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # said before torch comes: idle threads sleep
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
@@ -40,7 +38,7 @@ from optim import SCHEDULES, clip, learning_rate, make_optimizer
 from runs import (WAYS, choose_run, newest_checkpoint, restore_state, restore_weights, run_data,
                   save_checkpoint, start_run, step_of, tensors, write_config)
 
-# ---- what a run is ----
+
 @dataclasses.dataclass(frozen=True)
 class Config(GPTConfig):
     """A run, whole. The same config gives the same weights, bit for bit, on the same machine."""
@@ -82,8 +80,7 @@ class Config(GPTConfig):
         if not all(isinstance(name, str) for name in names):
             raise ValueError(f"data is {names}, but must be names of sources")
         if not any(getattr(self, way) for way in WAYS):
-            raise ValueError("steps is 0, but must be at least 1, or flops or tokens_per_param say "
-                             "how many")
+            raise ValueError("steps is 0: say how many, or give flops or tokens_per_param")
 
     def gpt(self, vocab_size):
         """The model's shape, with the tokenizer's vocabulary; one from elsewhere keeps its own."""
@@ -98,9 +95,9 @@ class Config(GPTConfig):
         return torch.compile(model.loss) if self.compile else model.loss
 
 
-# ---- presets: one ladder, from minutes on a laptop to a billion parameters ----
 def rung(depth):
-    """Config's fields of today's recipe at a depth, the one dial that sets all others.
+    """Config's fields of today's recipe at a depth, the one dial that sets all others, from minutes
+    on a laptop to a billion parameters.
 
     Width is 64 a layer, in heads of 64 below depth 8, of 128 from there (depth is even then).
     Vocabulary and window double with each layer from 2,048 and 128 at depth 3 to 32,768 and 1,024.
@@ -133,7 +130,6 @@ PRESETS["nano"] = dict(  # to see it work, as it is written
     by_hand=True, steps=100, warmup=10, eval_every=20, eval_tokens=5_000, save_every=20)
 
 
-# ---- a step ----
 def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     """One step of training. Returns (the loss over the batch, the norm of its gradients), floats.
 
@@ -172,7 +168,6 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     return mean, norm
 
 
-# ---- evaluation ----
 @torch.no_grad()
 def score(model, ids, spans=None, batch_size=32, rank=0, world=1):  # exercise
     """What ids cost the model, given those before them in a window: (N - 1,) nats, float64, of ids
@@ -225,7 +220,6 @@ def table(rows):
                      for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
 
 
-# ---- the loop ----
 # Extras that are used where they are there; a copy of the spine alone trains without them: beside
 # (rows and pictures of the run, by metrics, watch, report and page), length (the plan, and whether
 # it fits). They call budget and machine. console.py calls process; bpe fast and its pieces.
@@ -282,7 +276,6 @@ def train(config, folder, data):
     return bits
 
 
-# ---- the command line ----
 def make_parser(kind, presets=None):
     """The options of a run: those below, and the fields of a `kind` of Config."""
     parser = Parser(description=__doc__.splitlines()[0],
@@ -307,9 +300,8 @@ def read_command_line(argv):
     if others or words.preset not in presets or hasattr(words, "init"):
         from presets import ALL as presets, FullConfig as kind
         words = make_parser(kind, presets).parse_args(argv)
-    given = {name: value for name, value in vars(words).items() if hasattr(kind, name)}
-    if by_hand():  # what a reader wrote is what runs
-        given = {"by_hand": True} | given
+    given = {"by_hand": True} if by_hand() else {}  # what a reader wrote is what runs
+    given |= {name: value for name, value in vars(words).items() if hasattr(kind, name)}
     return words, given, presets[words.preset], kind
 
 

@@ -33,7 +33,6 @@ from gpt import generate
 from runs import load_run, newest_run
 
 
-# ---- choosing: what of a distribution is kept ----
 def penalise(logits, seen, penalty):  # exercise
     """Make ids that were there before less likely: divide their logits by `penalty` where they are
     positive, multiply where they are negative (Keskar et al. 2019, section 4.1). logits: (B, V);
@@ -149,13 +148,11 @@ class Picker:
         return ids[:, 0]
 
 
-# ---- writing ----
 def held_back(text, stops):  # exercise
     """How many characters at the end of `text` may be the beginning of one of the strings `stops`.
     held_back("a\\n", ["\\n\\n", "END"]) is 1, held_back("THE EN", ["\\n\\n", "END"]) is 2.
     """
-    return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])),
-               default=0)
+    return max([0, *(n for s in stops for n in range(1, len(s)) if text.endswith(s[:n]))])
 
 
 class TextStream:
@@ -230,7 +227,6 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
             yield b, row.end("length"), row
 
 
-# ---- the command line ----
 @dataclass
 class RunOptions:
     """Options of every command that works with a run."""
@@ -253,8 +249,8 @@ class RunOptions:
 
 
 def start_of(prompt, tokenizer):
-    """The ids of a prompt: <|bos|>, if the tokenizer has one, then the text. An empty one becomes
-    what opens a document: to GPT-2, <|endoftext|>. ValueError if the tokenizer has nothing of it.
+    """The ids of a prompt: <|bos|>, if the tokenizer has one, then the text; of an empty one, the
+    id that opens a document. ValueError if the tokenizer has neither.
     """
     return begin_ids(tokenizer) + tokenizer.encode(prompt) or document_start(tokenizer)
 

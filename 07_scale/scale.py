@@ -26,7 +26,6 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 
 from console import Parser, StopSignal, choose_device, run
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401, now: later it would keep a group's threads
@@ -37,7 +36,6 @@ from runs import restore_state, restore_weights, save_checkpoint, tensors
 from train import evaluate, extra, opened
 
 BUCKET_BYTES = 4 << 20  # of 1 MB they were as quick here
-ENGINES = ("ddp", "zero1", "zero2", "torch-ddp", "fsdp2")
 
 
 # ---- sums over the ranks ----
@@ -191,14 +189,14 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     """
     device, dtype = engine.model.embed.weight.device, getattr(torch, config.dtype)
     inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
-    [n_targets], mean = total(np.array([(batch[1] >= 0).sum()], np.float64)).clip(1).tolist(), 0.0
+    n_targets, mean = max(1.0, float(total((targets >= 0).sum().double()))), 0.0
     micro_batches = list(zip(inputs.split(config.micro_batch), targets.split(config.micro_batch)))
     for i, (x, y) in enumerate(micro_batches, 1):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             nats = engine.loss(x, y).sum() / n_targets
         engine.backward(nats, last=i == len(micro_batches))
         mean += nats.detach()
-    mean, stopped = map(float, total(np.array([float(mean), stop])))
+    mean, stopped = total(torch.tensor([float(mean), stop], dtype=torch.double)).tolist()
     norm = engine.clip(config.grad_clip)
     if not math.isfinite(mean) or not (math.isfinite(norm) or engine.skips):
         seek = extra("nonfinite")
@@ -262,11 +260,10 @@ def train(config, folder, data, options, group):
             bits = evaluate(model, data.val, sizes, None, rank, world, total)
             if beside:
                 beside.finished(step, bits)
-    if rank == 0 and step == config.steps:
-        print(f"{bits:.3f} bits per byte of all validation text\n"
+    if rank == 0:
+        print(f"stopped after step {step}, which is saved; --resume goes on"
+              if step < config.steps else f"{bits:.3f} bits per byte of all validation text\n"
               f"next: python 05_sample/sample.py --run {folder.name}")
-    elif rank == 0:
-        print(f"stopped after step {step}, which is saved; --resume goes on")
 
 
 # ---- from the command line to a group ----
@@ -302,8 +299,9 @@ def first(group, work, *what):
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0], add_help=False,
                     usage="scale.py [options], and all of train.py's, which follow")
-    parser.add_argument("--engine", default="ddp", choices=ENGINES, help="zero1 divides the "
-                        "optimizer's state, zero2 gradients too, fsdp2 (PyTorch's) also weights")
+    parser.add_argument("--engine", default="ddp", help="zero1 divides the optimizer's state, "
+                        "zero2 gradients too, fsdp2 (PyTorch's) also weights",
+                        choices=("ddp", "zero1", "zero2", "torch-ddp", "fsdp2"))
     parser.add_argument("--recompute", default="none", choices=("none", "hand", "torch"), help=
                         "compute a block's activations again in the backward pass, not keep them")
     options, rest = parser.parse_known_args(argv)

@@ -15,7 +15,7 @@ Bytes a parameter on each of N ranks, in float32 with AdamW (with Muon a matrix 
 
 A step sends as much as an all-reduce, which is also a reduce-scatter and an all-gather; ZeRO-2
 sends half of that again for each further micro-batch. Left out: ZeRO-3 (--engine fsdp2).
-Reads and writes nothing: scale.py trains with it. Next: extras/precision.py.
+scale.py trains with it. Next: extras/precision.py.
 """
 
 import itertools
@@ -35,7 +35,6 @@ from optim import Optimizer, make_optimizer
 from scale import BUCKET_BYTES, BucketedSum, DataParallel, broadcast_weights, make_buckets
 
 
-# ---- who has what ----
 def cut_anywhere(sizes, world):  # exercise
     """Lay tensors of so many elements one after the other and cut that into `world` sections of one
     length, the shortest that is enough; what is too much stays empty, at the end.
@@ -139,7 +138,6 @@ class SectionSum(BucketedSum):
             piece.grad = total.clone() if piece.grad is None else piece.grad.add_(total)
 
 
-# ---- the engine ----
 class Zero(DataParallel):
     """Every rank has a share of the optimizer's state, and at stage 2 of the gradients. self.plain,
     the optimizer of a single process, says which groups there are; self.optimizer moves this rank's

@@ -565,8 +565,8 @@ MISTAKES = {
          "self.tokenizer.decode_bytes(ids).decode(\"utf-8\", \"replace\")", "test_text_stream"),
         ("half a character left over at the end", "decode_bytes(ids), final)",
          "decode_bytes(ids))", "test_text_stream"),
-        ("a whole stop string held back for ever", "range(1, len(stop))",
-         "range(1, len(stop) - 1)", "test_held_back"),
+        ("a whole stop string held back for ever", "range(1, len(s))",
+         "range(1, len(s) - 1)", "test_held_back"),
     ],
     "05_sample/extras/lookup.py": [
         ("the first place, not the latest", "places[-1] + n", "places[0] + n", "test_guess"),

@@ -59,8 +59,8 @@ def train_any(texts, vocab_size, pattern="gpt4", digits=None, special=SPECIAL_TO
 
 
 def learn(texts, args):
-    """What bpe.learn() does, with all options, and refused at once if the result can't be written.
-    Prints how many bytes an id stands for, on the first 200,000 characters.
+    """A tokenizer learned with all options; refused at once if it can't be written then. Prints how
+    many bytes an id stands for, on the first 200,000 characters.
     """
     folder = Path(args.tokenizer).absolute().parent
     if not os.access(folder, os.W_OK) or Path(args.tokenizer).is_dir():
@@ -71,10 +71,11 @@ def learn(texts, args):
     train = (Tokenizer.train if args.pattern in bpe.PATTERNS and options == plain else
              functools.partial(train_any, **options))
     first = next(filter(None, texts), "")  # files are read once: they may be pipes
-    tokenizer = bpe.learn(itertools.chain([first], texts), args, train)
+    tokenizer = train(itertools.chain([first], texts), args.vocab_size, args.pattern)
     n_ids, start = 256 + len(tokenizer.merges) + len(tokenizer.special), first[:200_000]
     print(f"{len(start.encode()) / len(tokenizer.encode(start)):.2f} bytes an id"
           + (f" (no pair is left for {args.vocab_size})" if n_ids < args.vocab_size else ""))
+    return tokenizer
 
 
 def extend(parser, train):
