@@ -34,7 +34,7 @@ def pytest_configure(config):
     for folder in FOLDERS:
         if not folder.is_dir():
             raise pytest.UsageError(f"PYTHONPATH names {folder}, which is no folder")
-        if wrong := console.process.misplaced(folder):
+        if wrong := console.housekeeping.misplaced(folder):
             raise pytest.UsageError(wrong)
 
 

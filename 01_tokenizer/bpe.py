@@ -16,7 +16,6 @@ more options (commands.py), tokenizers from elsewhere (formats.py). Next: 02_dat
 """
 
 import hashlib
-import importlib.util
 import json
 import sys
 from collections import Counter, defaultdict
@@ -25,7 +24,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, escaped, read_text, run, track, write_safely
+from console import Parser, escaped, housekeeping, read_text, run, track, write_safely
 
 import regex
 
@@ -162,6 +161,8 @@ class Tokenizer:
             if min(a, b) < 0 or n_bytes > 1 << 26:  # a hostile file's could fill the memory
                 raise ValueError(f"the merge of {a} and {b} is none that train() would return")
         self.special = {name: len(self.vocab) + i for i, name in enumerate(special_tokens)}
+        if "" in self.special or len(self.special) < len(special_tokens):
+            raise ValueError(f"special tokens need a name, and names must differ: {special_tokens}")
         self.vocab += [name.encode() for name in self.special]
         self.vocab_size = len(self.vocab)
         self.pattern, self.known = PATTERNS.get(pattern, pattern), {}
@@ -250,8 +251,10 @@ class Tokenizer:
             stored, kind = content.pop("hash"), content.pop("kind")
             if kind == "mapped":  # one with other ids
                 from mapped import MappedTokenizer as cls
+            elif kind != "bpe":
+                raise ValueError(f"its kind is {kind!r}")
             tokenizer = cls(**content)
-        except Exception as error:  # whatever a file may hold that save() didn't write
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not a tokenizer.json of this course: {error!r}") from None
         if stored != tokenizer.hash:
             raise ValueError(f"{path} was changed: its hash is {tokenizer.hash}, not {stored}")
@@ -260,9 +263,10 @@ class Tokenizer:
 
 def tokenizer_class(by_hand):
     """Tokenizer itself, or the class in extras/ that gives the same ids in less time."""
-    if not by_hand:
-        from fast import FastTokenizer
-    return Tokenizer if by_hand else FastTokenizer
+    if by_hand:
+        return Tokenizer
+    from fast import FastTokenizer
+    return FastTokenizer
 
 
 def show(tokenizer, ids):
@@ -299,7 +303,7 @@ def main(argv=None):
                              help="the tokenizer to write or to use (default: tokenizer.json)")
     parser.set_defaults(show=show, learn=lambda texts, args: Tokenizer.train(
         texts, args.vocab_size, args.pattern))
-    if importlib.util.find_spec("commands"):  # in the whole course: more options, and colours
+    if housekeeping:  # in the whole course: more options, and colours
         from commands import extend
         extend(parser, train)
     args = parser.parse_args(argv)
@@ -314,7 +318,7 @@ def main(argv=None):
     else:
         tokenizer = Tokenizer.load(args.tokenizer)
         ids = tokenizer.encode(sys.stdin.read() if args.text == "-" else args.text)
-        args.show(tokenizer, ids) if args.command == "show" else print(*ids)
+        print(*ids) if args.command == "encode" else args.show(tokenizer, ids)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """What every command of this course shares: how it ends, options from a dataclass, files that are
-never half written. Whose files run, locks and progress are extras/process.py's.
+never half written. Whose files run, locks and progress are extras/housekeeping.py's.
 
 No stage is about any of this, and a first reading may skip it. Start with bpe.py.
 """
@@ -22,29 +22,25 @@ stages = [str(p) for p in [*ROOT.glob("0?_*"), *ROOT.glob("0?_*/extras")]]
 path = [p for p in sys.path if p not in stages and Path(p).name != "01_tokenizer"]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
-process = importlib.import_module("process") if stages else None  # None: only copies are here
+there = (ROOT / "01_tokenizer" / "extras" / "housekeeping.py").exists()
+housekeeping = importlib.import_module("housekeeping") if there else None  # None: copies alone
 
 
 def by_hand():
     """Whether the plain versions run: some are a reader's own, or only copies are here."""
-    return not process or bool(process.readers_files())
-
-
-def readers_code(*names):
-    """A reader's files of these names, as one text: what they make must not pass for ours."""
-    return process.readers_code(names) if process else ""
+    return not housekeeping or bool(housekeeping.readers_files())
 
 
 def holding(folder, what, wait=False):
-    """What process.held() does; where there are only copies of some files, nothing."""
+    """What housekeeping.held() does; where there are only copies of some files, nothing."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    return process.held(folder, what, wait) if process else contextlib.nullcontext()
+    return housekeeping.held(folder, what, wait) if housekeeping else contextlib.nullcontext()
 
 
 def run(main):
     """Call main(), or the reader's own. A user's mistake ends as one line and exit code 2."""
     try:
-        main = process.loaded(main) if process else main
+        main = housekeeping.loaded(main) if housekeeping else main
         main()
         print(end="", flush=True)  # a pipe that is closed shows here, not when Python ends
     except BrokenPipeError:  # `... | head` has read enough; 141 is 128 + SIGPIPE, as in a shell
@@ -69,7 +65,7 @@ def users_mistake(error):
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(
             "can't allocate memory|out of memory", str(error))):  # torch's, on a CPU and on a GPU
         return f"out of memory. {first}"
-    if isinstance(error, ModuleNotFoundError) and not process:
+    if isinstance(error, ModuleNotFoundError) and not housekeeping:
         return f"{error}: this takes the whole course, not a copy of some of its files"
 
 
@@ -90,7 +86,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **how})
 
     def error(self, message):
-        hint = process.nearest_option(self, message) if process else ""
+        hint = housekeeping.nearest_option(self, message) if housekeeping else ""
         raise ValueError(f"{message} ({hint}--help lists the options)")
 
 
@@ -144,8 +140,8 @@ def has_colours():
 
 
 def track(items, label, total=None, size=lambda item: 1, unit=""):
-    """Yield `items`, while process.track() shows how many there were; a copy shows nothing."""
-    return process.track(items, label, total, size, unit) if process else items
+    """Yield `items`, while housekeeping.track() shows how many there were; a copy shows nothing."""
+    return housekeeping.track(items, label, total, size, unit) if housekeeping else items
 
 
 def read_text(path):
@@ -203,5 +199,8 @@ class StopSignal:
             signal.signal(number, handler)
 
 
-if process:
-    process.start()
+if housekeeping:
+    housekeeping.start()
+else:  # a script is not loaded a second time by what it imports
+    script = sys.modules["__main__"]
+    sys.modules.setdefault(Path(getattr(script, "__file__", None) or "-").stem, script)

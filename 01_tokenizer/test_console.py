@@ -30,7 +30,7 @@ def course(tmp_path):
     """
     folder = tmp_path / "course"
     (folder / "01_tokenizer" / "extras").mkdir(parents=True)
-    for name in ("bpe.py", "console.py", "extras/process.py"):
+    for name in ("bpe.py", "console.py", "extras/housekeeping.py", "extras/commands.py"):
         shutil.copy(console.ROOT / "01_tokenizer" / name, folder / "01_tokenizer" / name)
 
     def start(*command, mine="", code=0, python=sys.executable, **how):
@@ -146,6 +146,19 @@ def test_by_hand_in_a_copy_without_the_course(course):
     assert course("01_tokenizer/copied.py").startswith("False "), "here they are not copies"
     (course.folder / "01_tokenizer").rename(course.folder / "copies")
     assert course("copies/copied.py") == f"True {course.folder / 'copies' / 'bpe.py'}\n"
+    assert "bytes of text" in course("copies/bpe.py"), "also without extras/ beside it"
+    course.write("copies/one.py", """
+def main():
+    import two
+    print(two.main is main)
+if __name__ == "__main__":
+    run(main)
+""")
+    course.write("copies/two.py", "from one import main\n")
+    assert course("copies/one.py") == "True\n", "nor is a file loaded twice there"
+    (course.folder / "copies").rename(course.folder / "01_tokenizer")
+    shutil.rmtree(course.folder / "01_tokenizer" / "extras")
+    assert course("01_tokenizer/copied.py").startswith("True "), "a course without its extras"
 
 
 def test_mine_anywhere_else_is_refused(course):

@@ -12,7 +12,6 @@ Reads a source; writes data/NAME-KEY/; prints what simple models score, and some
 has other sources (corpus.py), their mixtures, cleaning, loss masks. Next: conversations.py.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -29,7 +28,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import (Parser, by_hand, file_hash, holding, read_text, readers_code, run, track,
+from console import (Parser, by_hand, file_hash, holding, housekeeping, read_text, run, track,
                      write_safely)
 
 import numpy as np
@@ -51,12 +50,16 @@ def is_validation(text, share=0.05):  # exercise
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def json_text(line):
-    """The text of a line of a .jsonl file, {"text": ...}; None if it has another form."""
-    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        text = json.loads(line)["text"]
-        text.encode()  # half a surrogate pair can't be written as UTF-8
-        return text
+def json_texts(file):
+    """The text in each line of a .jsonl file, {"text": ...}; None for a line of another form."""
+    with open(file, "rb") as lines:
+        for line in lines:
+            try:
+                text = json.loads(line)["text"]
+                text.encode()  # half a surrogate pair can't be written as UTF-8
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                text = None
+            yield text
 
 
 def split_rule(name, files):
@@ -66,8 +69,8 @@ def split_rule(name, files):
 
 def documents(name, files):
     """Yield ("train" or "val", text) for files, each a document, or for each line of jsonl:FILE."""
-    lines, tail = name.startswith("jsonl:"), split_rule(name, files) == "tail"
-    for text in map(json_text, open(files[0], "rb")) if lines else map(read_text, files):
+    tail = split_rule(name, files) == "tail"
+    for text in json_texts(files[0]) if name.startswith("jsonl:") else map(read_text, files):
         cut = int(len(text) * 0.9) if tail else 0 if is_validation(text) else len(text)
         parts = ("train", text[:cut]), ("val", text[cut:])
         yield from ((split, part) for split, part in parts if part)
@@ -81,8 +84,8 @@ def find_files(name):
         others = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
         return [p for p in sorted(top.rglob("*.py")) if not others & set(p.relative_to(top).parts)]
     if kind == "jsonl" and rest.endswith(".jsonl") and Path(rest).is_file():
-        with open(rest, "rb") as lines:
-            return [Path(rest)] if None not in map(json_text, lines) else None
+        small = Path(rest).stat().st_size < 1 << 27  # else corpus.py, with several processes
+        return [Path(rest)] if small and None not in json_texts(rest) else None
     if kind == "folder" and rest:
         top = Path(rest)
         return [p for p in sorted([top] if top.is_file() else top.rglob("*"))
@@ -247,6 +250,9 @@ class Batches:
         return (np.stack([self.ids.read(start, T) for start in starts]),
                 np.stack([self.ids.labels(start + 1, T) for start in starts]))
 
+    def __iter__(self):
+        return self
+
     def epochs(self):  # how often all ids have been seen, of each source
         return [self.n * self.seq_len / len(self.ids)]
 
@@ -322,7 +328,7 @@ def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=Fal
         return prepare_any(names, vocab_size, data_dir, tokenizer, by_hand, workers, say)
     name, vocab_size = names[0], 2048 if vocab_size is None else vocab_size
     key = hash_of(FORMAT, name, fingerprint(files), tokenizer.hash if tokenizer else vocab_size,
-                  readers_code("bpe", "data"))
+                  housekeeping and housekeeping.readers_code("bpe", "data"))
     folder = Path(data_dir) / f"{slug(name)}-{key[:8]}"
     if not (earlier := (folder / "index.json").exists()):
         with holding(folder, "is being prepared", wait=True):

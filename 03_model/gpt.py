@@ -219,7 +219,8 @@ class GPT(nn.Module):
     def hidden(self, ids, cache=None, positions=None, mask=None):  # exercise
         """ids, (B, T) -> what the head reads, (B, T, C): self.embed, norm, blocks, and norm again.
         Blocks take rope_angles() of positions (by default the cache's, or 0 ... T - 1) as (..., 1,
-        T, D/2). cache.length then grows by T. ValueError if ids don't fit seq_len or cache.size.
+        T, D/2), and the mask: a cache that has a mask(T) says it. After the last of them
+        cache.length grows by T. ValueError if ids don't fit seq_len or cache.size.
         """
         T = ids.shape[1]
         start, room = (cache.length, cache.size) if cache is not None else (0, self.config.seq_len)
@@ -227,6 +228,7 @@ class GPT(nn.Module):
             raise ValueError(f"{start} + {T} positions don't fit into {room}")
         if positions is None:
             positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
+        mask = cache.mask(T) if hasattr(cache, "mask") else mask
         angles = [a.unsqueeze(-3) for a in rope_angles(positions, self.config.head_dim)]
         x = self.norm(self.embed(ids))  # (B, T, C)
         for block in self.blocks:
@@ -284,7 +286,7 @@ def generate(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):  #
     1. ids are the prompts, or the last seq_len ids of each, (B, T). Make an empty KVCache, in the
        type and on the device of the weights, for them and n_tokens more, at most seq_len.
     2. Read ids[:, cache.length:] by model.hidden(), pick from the last logits, yield, and append.
-    3. If ids are longer than seq_len now, keep the last (seq_len + 1) // 2, and read these again.
+    3. If ids are longer than seq_len now, keep the last (seq_len + 1) // 2; cache.length = 0.
     """
     if n_samples > 1 or cache is not None or len(set(map(len, prompts))) > 1 or not prompts[0]:
         from ragged import generate_any

@@ -193,10 +193,9 @@ def make_optimizer(model, config):
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     inside = set(matrices)
     others = [p for p in model.parameters() if p not in inside]
-    adamw = {"kind": "adamw", "lr": config.lr, "scale": 1.0, "eps": 1e-8,
-             "betas": (0.9, config.beta2)}
-    muon = {"kind": "muon", "lr": config.muon_lr, "scale": config.muon_lr / config.lr,
-            "momentum": config.momentum}
+    adamw = dict(kind="adamw", lr=config.lr, scale=1.0, eps=1e-8, betas=(0.9, config.beta2))
+    muon = dict(kind="muon", lr=config.muon_lr, scale=config.muon_lr / config.lr,
+                momentum=config.momentum)
     chosen = muon if config.optimizer == "muon" else adamw
     parts = {a.qkv.weight: [n * a.config.head_dim for n in a.heads]  # queries, keys, values
              for a in (block.attention for block in model.blocks)}

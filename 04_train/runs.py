@@ -39,7 +39,6 @@ from gpt import make_model
 STATE = {"step", "seconds", "optimizer", "loader", "data", "rng"}  # what state.pt has, at least
 
 
-# ---- writing a checkpoint ----
 def tensors(model):
     """(name, tensor) of all that a model has learned; a tensor with two names comes once."""
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
@@ -47,7 +46,7 @@ def tensors(model):
 
 
 def save_checkpoint(folder, step, weights, state, keep=2, val=None):
-    """Write checkpoints/step-NNNNNN/, and delete all others but the newest `keep` and the best.
+    """Write a new checkpoints/step-NNNNNN/; delete all others but the newest `keep` and the best.
 
     weights: (name, tensor) pairs, as tensors(model) gives them; they may be made one by one.
     state: a dict of plain values and tensors. val: validation bits per byte, None if not evaluated.
@@ -95,7 +94,6 @@ def to_disk(*paths):
         os.close(handle)
 
 
-# ---- finding one ----
 def step_of(checkpoint):
     """The step after which a checkpoint was saved, from the name of its folder."""
     return int(checkpoint.name.removeprefix("step-"))
@@ -139,7 +137,6 @@ def find_checkpoint(folder, which):
     return found[which]
 
 
-# ---- reading one ----
 def damage(checkpoint, part=""):
     """What is wrong with a checkpoint's files whose names begin with `part`; "" if nothing is."""
     try:
@@ -148,7 +145,9 @@ def damage(checkpoint, part=""):
         changed = [name for name in names if file_hash(checkpoint / name) != sums[name]]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return str(error)
-    return f"{changed[0]} has changed" if changed else "" if names else f"it has no {part}"
+    if changed:
+        return f"{changed[0]} has changed"
+    return "" if names else f"it has no {part}"
 
 
 def check(checkpoint, part):
@@ -194,7 +193,6 @@ def load_state(checkpoint):
     return state
 
 
-# ---- runs ----
 def start_run(runs_dir, name):
     """A new folder for a run, runs_dir/NAME or NAME-2, NAME-3 ...: no older run is touched."""
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
@@ -291,7 +289,6 @@ def run_data(folder, by_hand=False, data_dir=None):
     return data
 
 
-# ---- going on ----
 WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
 
 # What may change when a run goes on: how long it is, what it reports and keeps, and where it runs.

@@ -23,8 +23,8 @@ from gpt import GPT, GPTConfig
 from optim import learning_rate, make_optimizer
 from runs import (best_checkpoint, load_run, load_state, newest_checkpoint, read_config,
                   read_run, run_data, save_checkpoint, start_run, step_of, tensors, write_config)
-from train import (PRESETS, Config, evaluate, main, read_command_line, score, table,
-                   train, train_step)
+from train import (PRESETS, Config, evaluate, main, read_command_line, score, train,
+                   train_step)
 from weights import export
 
 SMALL = GPTConfig(vocab_size=61, seq_len=16, n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64)
@@ -187,12 +187,6 @@ def test_evaluate_on_a_part():
     part = np.concatenate([nats[0:16], nats[48:64], nats[96:112]])
     assert evaluate(model, ids, sizes, 40) == pytest.approx(part.mean() / math.log(2))
     assert evaluate(model, ids, sizes) == pytest.approx(nats.mean() / math.log(2))
-
-
-def test_table():
-    lines = table({"zlib -9": 2.0, "this model": 1.5, "uniform": 3.25}).splitlines()
-    assert [line.split() for line in lines] == [["uniform", "3.250"], ["zlib", "-9", "2.000"],
-                                                ["this", "model", "1.500", "<--"]]
 
 
 # ---- whole runs ----

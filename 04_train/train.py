@@ -214,15 +214,9 @@ def evaluate(model, ids, sizes, max_tokens=None, rank=0, world=1, total=lambda n
     return bits
 
 
-def table(rows):
-    """Lines that show {name: bits per byte}, the best last, the model's own marked."""
-    return "\n".join(f"{name:12} {bits:6.3f}{'  <--' if name == 'this model' else ''}"
-                     for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
-
-
 # Extras that are used where they are there; a copy of the spine alone trains without them: beside
 # (rows and pictures of the run, by metrics, watch, report and page), length (the plan, and whether
-# it fits). They call budget and machine. console.py calls process; bpe fast and its pieces.
+# it fits). They call budget and machine. console.py calls housekeeping; bpe fast and its pieces.
 # When asked for: starting (--init), timing (--profile), presets, nonfinite (where a NaN began).
 
 def extra(name):
@@ -347,7 +341,8 @@ def opened(argv, world=1, check=check, memory=None):
             held.enter_context(holding(folder, "is being trained"))
         write_config(folder, config, data)
         print(f"run        {folder}: steps {step_of(newest) if newest else 0} to {config.steps} of "
-              f"{config.batch_size} x {config.seq_len} tokens, {config.dtype}")
+              f"{config.batch_size} x {config.seq_len} tokens, {choose_device(config.device)} "
+              f"{config.dtype}")
         yield config, folder, data
 
 

@@ -84,19 +84,17 @@ class Sampling:
 
     def __post_init__(self):
         check_options(self)
-        if 0 < self.temperature < 1e-30:  # float32 would make it 0
-            raise ValueError(f"temperature is {self.temperature}, but must be 0 or at least 1e-30")
 
 
 def distribution(logits, seen, sampling):  # exercise
     """The probabilities from which the next id is drawn. logits, seen: (B, V) -> (B, V). First
     penalise() by the ids that were seen. At temperature 0 the likeliest then has probability 1;
-    otherwise (logits - their maximum) / temperature, then top_k, top_p, min_p, each of what the one
-    before has left, and softmax. What is off (top_k = 0, top_p = 1, min_p = 0) is skipped.
+    otherwise (logits - their row's maximum) / temperature, then top_k, top_p, min_p, each of what
+    the one before has left, and softmax. What is off (top_k = 0, top_p = 1, min_p = 0) is skipped.
     """
     if sampling.repetition_penalty != 1:
         logits = penalise(logits, seen, sampling.repetition_penalty)
-    if sampling.temperature == 0:
+    if sampling.temperature < 1e-30:  # which float32 may take for 0
         return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
     if sampling.top_k:
@@ -166,9 +164,9 @@ class TextStream:
         self.text, self.pending, self.ids, self.logprobs, self.finish = "", "", [], [], ""
 
     def push(self, ids, final=False):  # exercise
-        """The text that is complete after these further ids, "" if none is: an id may end in the
-        middle of a character. self.decoder keeps the rest, unless nothing is to follow (final).
-        Bytes that can't become a character come out as U+FFFD.
+        """The text that is complete after these further ids, whose bytes are self.tokenizer
+        .decode_bytes(ids): an id may end in the middle of a character. self.decoder.decode(bytes,
+        final) keeps the rest, unless it is final; what can't become a character becomes U+FFFD.
         """
         return self.decoder.decode(self.tokenizer.decode_bytes(ids), final)
 

@@ -112,10 +112,17 @@ def test_picker():
     assert len(set(new) | {2, 3}) == 22, "what was there, in the prompt too, comes no more"
 
 
+def test_a_temperature_that_float32_takes_for_0():
+    logits, unseen = torch.tensor([[1.0, 3.0, 2.0]]), torch.zeros(1, 3, dtype=torch.bool)
+    for temperature in (0, 1e-46, 1e-30, 1e-9):
+        probs = distribution(logits, unseen, Sampling(temperature=temperature))
+        assert probs.tolist() == [[0.0, 1.0, 0.0]]
+
+
 @pytest.mark.parametrize("wrong", [{"temperature": -1}, {"temperature": INF}, {"top_k": -1},
                                    {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.1},
-                                   {"temperature": 1e-46}, {"top_p": 1e-46}, {"seed": -1},
-                                   {"min_p": -0.1}, {"repetition_penalty": 0}])
+                                   {"top_p": 1e-46}, {"seed": -1}, {"min_p": -0.1},
+                                   {"repetition_penalty": 0}])
 def test_sampling_that_cannot_be(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*, but must be"):
         Sampling(**wrong)

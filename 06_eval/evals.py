@@ -27,7 +27,7 @@ import numpy as np
 from data import baselines, bits_per_byte, document_start, token_bytes
 from runs import run_data
 from sample import RunOptions
-from train import score, table
+from train import score
 
 
 def windows(n_tokens, seq_len, stride):  # exercise
@@ -134,6 +134,7 @@ def main(argv=None):
         error = standard_error(nats[is_text] / np.log(2), sizes[targets[is_text]], documents)
         error = f" +- {error:.3f} (standard error over {documents[-1] + 1} documents)"
     print(f"perplexity {perplexity(nats[is_text]):.2f} per token; bits per byte {bits:.4f}{error}")
+    from metrics import table
     print(table(bars | {"this model": bits}))
     if not options.file and not options.stride and len(nats) >= config.seq_len:
         draw_positions(by_position(nats, config.seq_len), folder / "context.png")

@@ -9,7 +9,8 @@ engine around them, a step, and the loop of 04_train/train.py.
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny --engine zero2 --recompute hand
 
-Gradients travel over NCCL between GPUs and over gloo between CPUs, so that a laptop can try it all.
+Gradients travel over NCCL between GPUs (never tried here) and over gloo between CPUs, so that a
+laptop can try it all (a Mac with --device cpu).
 Takes train.py's options, too, reads and writes what it does. Next: zero.py, extras/selftest.py.
 """
 
@@ -28,7 +29,7 @@ from console import Parser, StopSignal, choose_device, run
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional  # noqa: F401, now: later it would keep a group's threads
+import torch.distributed.nn.functional  # noqa: F401, before a group is there, or it keeps that
 
 from data import make_batches, reopen, token_bytes
 from optim import clip, learning_rate, make_optimizer
@@ -38,7 +39,6 @@ from train import evaluate, extra, opened
 BUCKET_BYTES = 4 << 20  # of 1 MB they were as quick here
 
 
-# ---- sums over the ranks ----
 def total(values):
     """The sum over all ranks of an array or a tensor in float64: a tensor on the CPU."""
     values = torch.as_tensor(values, device="cpu")
@@ -122,7 +122,6 @@ class BucketedSum:
         self.active = False
 
 
-# ---- engines: what the loop talks to ----
 class DataParallel:
     """Every rank has everything. The subclasses in zero.py and extras/fsdp.py divide some of it.
     loss(inputs, targets): (b, T) nats. All ranks call all methods in the same order. What is not
@@ -139,7 +138,7 @@ class DataParallel:
         self.sums = None if config.by_hand else BucketedSum(make_buckets(model.parameters()))
 
     def __getattr__(self, name):
-        return getattr(self.optimizer, name)
+        return getattr(vars(self)["optimizer"], name)
 
     def backward(self, loss, last):
         """Add the gradients of a micro-batch. last: it completes the step; then they are summed."""
@@ -177,7 +176,6 @@ def make_engine(name, model, config):
     return TORCH_ENGINES[name](model, config)
 
 
-# ---- a step, and the loop ----
 def train_step(engine, batch, step, config, stop=False):  # exercise
     """This rank's part of a step. Returns (loss over the whole batch, norm, asked to stop).
 
@@ -266,7 +264,6 @@ def train(config, folder, data, options, group):
               f"next: python 05_sample/sample.py --run {folder.name}")
 
 
-# ---- from the command line to a group ----
 def join():
     """Join torchrun's group, or one of one process. Returns a more patient one, for first()."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -309,7 +306,7 @@ def main(argv=None):
     with contextlib.ExitStack() as held:
         held.callback(dist.destroy_process_group)
         started = [None] * world
-        dist.all_gather_object(started, (options, rest, torch.__version__))
+        dist.all_gather_object(started, [*vars(options).values(), *rest, torch.__version__])
 
         def open_run():
             if started.count(started[0]) < world:
@@ -318,7 +315,9 @@ def main(argv=None):
                 parser.print_help()
             how = extra("plan").of_ranks(options, world) if extra("plan") else {}
             found = held.enter_context(opened(rest, world, **how))
-            config, folder, data = found or sys.exit()  # it was only to be planned
+            if not found:
+                sys.exit()  # only a plan was asked for
+            config, folder, data = found
             print(f"engine     {options.engine} on {world} processes")
             return config, folder, [(share, part.folder) for share, part in data.parts]
         config, folder, parts = first(group, open_run)

@@ -163,7 +163,8 @@ class Zero(DataParallel):
         order = {p: i for i, p in enumerate(model.parameters())}
         self.buckets.sort(key=lambda bucket: -order[bucket[-1]])
         self.pieces = {piece: p for b in self.buckets for piece, p in b.pieces.items()}
-        parts = {piece: self.plain.parts.get(p, [len(p)]) for piece, p in self.pieces.items()}
+        parts = {piece: self.plain.parts[p] for piece, p in self.pieces.items()
+                 if p in self.plain.parts}
         self.optimizer = Optimizer(groups, parts, self.plain.by_hand)
         self.sums = SectionSum(self.buckets)
 
@@ -208,7 +209,9 @@ class Zero(DataParallel):
 
     def load_state_dict(self, whole):
         """Every rank takes its share of what state_dict() or an Optimizer has said."""
-        self.steps = max((float(s.get("step", 0)) for s in whole["state"].values()), default=0.0)
+        steps = {float(state["step"]) for state in whole["state"].values() if "step" in state}
+        assert len(steps) < 2, f"the parameters of this checkpoint have made {steps} steps"
+        self.steps = max(steps, default=0.0)
         for bucket, name, numbers in self.averages():
             flat = bucket.flat([whole["state"][i][name] for i in numbers])
             for piece, average in zip(bucket.pieces, bucket.own(flat)):

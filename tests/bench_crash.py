@@ -33,7 +33,7 @@ import data
 import evals
 import train
 from metrics import read_metrics
-from process import Progress
+from housekeeping import Progress
 from runs import (all_checkpoints, best_checkpoint, damage, load_run, load_state,
                   newest_checkpoint, run_data, step_of, val_of)
 

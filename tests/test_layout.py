@@ -25,11 +25,11 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
          "scale", "zero"}
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 321, "console": 207},
-          "02_data": {"data": 370, "conversations": 132},
-          "03_model": {"gpt": 327}, "04_train": {"optim": 223, "runs": 351, "train": 361},
-          "05_sample": {"sample": 310}, "06_eval": {"evals": 145},
-          "07_scale": {"scale": 329, "zero": 217}}
+LIMITS = {"01_tokenizer": {"bpe": 325, "console": 206},
+          "02_data": {"data": 376, "conversations": 132},
+          "03_model": {"gpt": 329}, "04_train": {"optim": 222, "runs": 348, "train": 356},
+          "05_sample": {"sample": 308}, "06_eval": {"evals": 145},
+          "07_scale": {"scale": 328, "zero": 220}}
 MOST_TOGETHER = 3150  # lines of these files, but for evals.py
 MOST = 60  # lines of a function of the spine
 WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/extras/formats.py", "tests/bench.py")

@@ -19,13 +19,14 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import holding, readers_code
+from console import holding
 
 import numpy as np
 
 from bpe import SPECIAL_TOKENS, tokenizer_class
 from corpus import open_source, parse_name, strings
 from data import FORMAT, Dataset, Ids, hash_of
+from housekeeping import readers_code
 from writing import write_folder
 
 OWN = {"include", "exclude", "field", "num_shards"}  # a source's own options

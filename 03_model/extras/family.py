@@ -236,6 +236,7 @@ class FamilyGPT(GPT):
             raise ValueError("n-gram tables look across the documents that a mask divides")
         if positions is None:
             positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
+        mask = cache.mask(T) if hasattr(cache, "mask") else mask
         x = self.embed(ids)  # (B, T, C)
         x = x + self.ngrams(ids, cache) if self.ngrams else x
         angles = None

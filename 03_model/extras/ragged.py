@@ -70,9 +70,7 @@ class RaggedCache(RowsCache):
         return starts[:, None] + torch.arange(T, device=self.keys.device)
 
     def mask(self, T):
-        """What T further ids of each row may look at, (B, 1, T, S), the same for all heads: who
-        reads by model.hidden() gives it this mask.
-        """
+        """What T further ids of each row may look at, (B, 1, T, S): the same for all heads."""
         return causal_mask(self.positions(T), self.length + T).unsqueeze(1)
 
     def append(self, layer, k, v):  # exercise
@@ -100,7 +98,7 @@ class RaggedCache(RowsCache):
             new = rows
         T = max(map(len, new))
         ids = torch.tensor([[*ids, *[0] * (T - len(ids))] for ids in new], device=self.keys.device)
-        x = model.hidden(ids, self, mask=self.mask(T))  # (B, T, C)
+        x = model.hidden(ids, self)  # (B, T, C)
         self.lengths = [len(row) for row in rows]  # what the padding has added is taken back
         return x[range(len(new)), [len(ids) - 1 for ids in new]]
 

@@ -152,10 +152,10 @@ def test_rows_of_different_length(kind):
         x = cache.read(model, [row[:n] for row, n in zip(ids.tolist(), lengths)])
         assert cache.lengths == lengths, "the padding must be taken back"
         more = torch.stack([row[n:n + 3] for row, n in zip(ids, lengths)])
-        got = model(more, cache, mask=cache.mask(3))
+        got = model(more, cache)
         got = torch.cat((model.logits(x)[:, None], got), dim=1)  # (3, 4, V)
         cache.lengths = [n + 1 for n in lengths]  # two are taken back, and read again
-        again = model(more[:, 1:], cache, mask=cache.mask(2))
+        again = model(more[:, 1:], cache)
         cache.lengths = [lengths[0] + 3, lengths[1], lengths[2] + 1]
         rows = [row[:n + 3] for row, n in zip(ids.tolist(), lengths)]
         rows[0] = ids[0, :lengths[0] + 4].tolist()

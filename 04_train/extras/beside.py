@@ -20,12 +20,11 @@ from budget import count_parameters
 from data import baselines, document_start
 from gpt import generate, random_pick
 from length import cut_off
-from metrics import Log, environment, read_metrics
+from metrics import Log, environment, read_metrics, table
 from page import page
-from process import Progress, duration
+from housekeeping import Progress, duration
 from report import draw
 from runs import as_json
-from train import table
 from watch import Spikes, activation_scales, snapshot, update_ratios
 
 

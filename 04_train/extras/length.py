@@ -24,7 +24,7 @@ import torch
 
 from budget import count_parameters, flops_per_token, muon_groups, size, training_memory
 from machine import free_memory, keep_freed_memory, matmul_peak
-from process import duration
+from housekeeping import duration
 
 HOLES = 7  # times the largest tensor; see holes()
 SHARE = 0.5  # of what a matrix product reaches: a guess; 0.4 (tiny) and 0.7 were seen on a CPU

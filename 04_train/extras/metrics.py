@@ -41,6 +41,12 @@ def read_metrics(path):
     return rows
 
 
+def table(rows):
+    """Lines that show {name: bits per byte}, the best last, the model's own marked."""
+    return "\n".join(f"{name:12} {bits:6.3f}{'  <--' if name == 'this model' else ''}"
+                     for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
+
+
 # ---- writing ----
 def finite(value):
     """`value` with None for each number in it that is not finite: JSON has no NaN."""

@@ -20,7 +20,7 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 
 from console import read_text, write_safely
 from metrics import read_metrics
-from process import duration
+from housekeeping import duration
 from report import BITS, column, evenly, numbers, picture, smooth
 
 STYLE = """

@@ -239,13 +239,15 @@ def main(argv=None):
     from page import page  # which is built on this file
 
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", metavar="run", help="a run's folder; without one, every "
-                        "run in runs/ is listed")
+    parser.add_argument("runs", nargs="*", metavar="run", help="a run's folder; without one, the "
+                        "runs in --runs-dir are listed")
+    parser.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
     parser.add_argument("--output", metavar="FILE", help="the page (default: report.html in the "
                         "run's folder; for several, in this one)")
     args = parser.parse_args(argv)
     if not args.runs:
-        print(*listing("runs"), sep="\n")
+        for line in listing(args.runs_dir):
+            print(line)
         return
     output = Path(args.output or Path(args.runs[0] if len(args.runs) == 1 else ".") / "report.html")
     page(args.runs, output)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from metrics import Log, environment, finite, read_metrics
+from metrics import Log, environment, finite, read_metrics, table
 
 
 def test_read_metrics(tmp_path):
@@ -54,3 +54,9 @@ def test_environment():
     assert set(found) == {"date", "python", "torch", "system", "cpu", "cores", "threads", "device"}
     assert found["cores"] >= 1 and found["threads"] >= 1 and found["device"] == "cpu"
     assert found["cpu"] and found["date"][:2] == "20" and json.dumps(found)
+
+
+def test_table():
+    lines = table({"zlib -9": 2.0, "this model": 1.5, "uniform": 3.25}).splitlines()
+    assert [line.split() for line in lines] == [["uniform", "3.250"], ["zlib", "-9", "2.000"],
+                                                ["this", "model", "1.500", "<--"]]

@@ -138,9 +138,8 @@ def test_main(tmp_path, monkeypatch, capsys, fails):
     assert "nothing to draw" in fails(main, "a")
 
 
-def test_listing(tmp_path, monkeypatch, capsys):
+def test_listing(tmp_path, capsys):
     """Where every run stands; one of an earlier version is in nobody's way."""
-    monkeypatch.chdir(tmp_path)
     for name, steps in (("one", 5), ("two", 7), ("unfinished", 0)):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "config.json").write_text(json.dumps(
@@ -148,7 +147,7 @@ def test_listing(tmp_path, monkeypatch, capsys):
         if steps:
             save_checkpoint(tmp_path / "runs" / name, steps, [], {}, val=2.0)
     (tmp_path / "runs" / "two" / "config.json").write_text("{}")
-    main([])
+    main(["--runs-dir", str(tmp_path / "runs")])
     one, two = capsys.readouterr().out.splitlines()
     assert one == ("one                  step 5 of 350, 2.000 bits per byte, python, 1 layers of "
                    "width 16")

@@ -35,7 +35,7 @@ from curves import COLOURS, INK, picture
 from family import family_of
 from length import holes, outside_table, planned_steps, windows_at_once
 from presets import ALL as PRESETS, FullConfig as Config
-from process import duration
+from housekeeping import duration
 from runs import WAYS
 from scale import BUCKET_BYTES
 

@@ -1,4 +1,4 @@
-"""Tests of process.py, beside those of console.py: locks, progress, and when a process stops."""
+"""Tests of housekeeping.py, and of console.py: locks, progress, and when a process stops."""
 
 import fcntl
 import io
@@ -10,7 +10,7 @@ import time
 import pytest
 
 from console import StopSignal, holding
-from process import Progress, duration, track
+from housekeeping import Progress, duration, track
 
 
 def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):

@@ -32,8 +32,8 @@ def readers_files():
             if file and Path(file).resolve() != spine[name]}
 
 
-def readers_code(names):
-    """A reader's files of these names, as one text."""
+def readers_code(*names):
+    """A reader's files of these names, as one text: what they make must not pass for ours."""
     return "".join(Path(file).read_text(encoding="utf-8")
                    for name, file in readers_files().items() if name in names)
 
