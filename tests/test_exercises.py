@@ -673,7 +673,7 @@ MISTAKES = {
          "for work in [bucket.gather(bucket.weights) for bucket in self.buckets]:",
          "for work in []:", "test_equals_one_process"),
         ("queries, keys and values orthogonalised as one matrix",
-         "self.plain.parts.get(p, [len(p)])", "[len(p)]", "test_equals_one_process"),
+         "self.plain.parts[p] for piece, p", "[len(p)] for piece, p", "test_equals_one_process"),
         ("the bias correction begins again after a resume",
          "average.new_tensor(self.steps)", "average.new_tensor(0.0)",
          "test_a_checkpoint_does_not_know_how_many_ranks_wrote_it"),
