@@ -164,9 +164,9 @@ class TextStream:
         self.text, self.pending, self.ids, self.logprobs, self.finish = "", "", [], [], ""
 
     def push(self, ids, final=False):  # exercise
-        """The text that is complete after these further ids, whose bytes are self.tokenizer
-        .decode_bytes(ids): an id may end in the middle of a character. self.decoder.decode(bytes,
-        final) keeps the rest, unless it is final; what can't become a character becomes U+FFFD.
+        """The text that is complete after these further ids; the last may end in the middle of a
+        character. Their bytes, self.tokenizer.decode_bytes(ids), go through self.decoder.decode(
+        bytes, final), which keeps what is not whole yet, or, if nothing follows, makes it U+FFFD.
         """
         return self.decoder.decode(self.tokenizer.decode_bytes(ids), final)
 

@@ -123,7 +123,7 @@ class Beside:
             self.say_what_is_cut_off()
             print(f"\n---- a sample ----\n{sample(model, self.data.tokenizer, 200)}\n\n"
                   f"---- bits per byte of {self.data.index['val']['bytes']:,} bytes of validation "
-                  f"text ----\n{table(others | {'this model': bits})}\n")
+                  f"text ----\n{table(others | {'this model': bits})}")
 
     def say_what_is_cut_off(self):
         for line in cut_off(self.config, getattr(self.loader, "samplers", [])):
