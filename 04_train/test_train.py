@@ -543,7 +543,7 @@ def test_wrong_input_gets_one_line(arguments, text, tmp_path, fails):
     (tmp_path / "empty").mkdir()
     assert "holds no text" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
     (tmp_path / "empty" / "x").write_text("one sentence")
-    assert "tokens are to train on" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
+    assert "are to train on" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
     folder = prepare([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None).folder
     assert "vocab_size is 400" in fails(main, *arguments, "--data", f"prepared:{folder}",
                                         "--vocab-size", 400)
