@@ -3,8 +3,7 @@
 Every process (rank) holds all the weights and runs its own windows of a batch forward and backward;
 the gradients are summed over the ranks; then every rank makes the same step, so weights that were
 equal stay equal. First the sums: one by one after the backward pass, then in buckets, sent while it
-is still at work on the layers below (Li et al. 2020, PyTorch Distributed, section 3.2). Then the
-engine around them, a step, and the loop of 04_train/train.py.
+is still at work on the layers below (Li et al. 2020, section 3.2). Then a step, and the loop.
 
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny --engine zero2 --recompute hand
@@ -77,10 +76,9 @@ def make_buckets(parameters, bucket_bytes=BUCKET_BYTES):  # exercise
 
 
 class BucketedSum:
-    """Sums gradients over the ranks during a backward pass: send() is called with each bucket as
-    soon as it has all its gradients and those before it have been sent, so in one order on all
-    ranks, which must agree on what they add up. start() before the backward pass that is to send,
-    the last of a step, finish() after it.
+    """Sums gradients over the ranks during the backward pass between start() and finish(). A bucket
+    is sent as soon as it has all its gradients and those before it have been sent: in one order on
+    all ranks, which must agree on what they add up.
     """
 
     def __init__(self, buckets):
@@ -145,8 +143,10 @@ class DataParallel:
         if last and self.sums:
             self.sums.start()
         loss.backward()
-        if last:
-            self.sums.finish() if self.sums else sum_gradients_naive(self.model.parameters())
+        if last and self.sums:
+            self.sums.finish()
+        elif last:
+            sum_gradients_naive(self.model.parameters())
 
     def gradients(self):
         """What this rank's optimizer will read."""
