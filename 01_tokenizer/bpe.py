@@ -154,25 +154,20 @@ class Tokenizer:
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
         self.merges = [tuple(pair) for pair in merges]
         self.ranks = {pair: 256 + i for i, pair in enumerate(self.merges)}
-        self.vocab, n_bytes = [bytes([byte]) for byte in range(256)], 0
+        self.vocab = [bytes([byte]) for byte in range(256)]
         for a, b in self.merges:
             self.vocab.append(self.vocab[a] + self.vocab[b])
-            n_bytes += len(self.vocab[-1])
-            if min(a, b) < 0 or n_bytes > 1 << 26:  # a hostile file's could fill the memory
-                raise ValueError(f"the merge of {a} and {b} is none that train() would return")
         self.special = {name: len(self.vocab) + i for i, name in enumerate(special_tokens)}
         if "" in self.special or len(self.special) < len(special_tokens):
             raise ValueError(f"special tokens need a name, and names must differ: {special_tokens}")
         self.vocab += [name.encode() for name in self.special]
         self.vocab_size = len(self.vocab)
         self.pattern, self.known = PATTERNS.get(pattern, pattern), {}
-        try:
-            compiled = regex.compile(f"(?:{self.pattern})|[\\s\\S]")
-        except regex.error as error:
-            raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}")
-        if self.pattern.isalnum() or compiled.groups or compiled.match(""):
-            raise ValueError(f"the pattern {pattern!r} is unknown, has groups or finds ''")
-        self.find_pieces = compiled.findall
+        if self.pattern in PATTERNS.values():
+            self.find_pieces = regex.compile(self.pattern).findall
+        else:  # one that might be wrong, lose text or take for ever
+            from pieces import piece_finder
+            self.find_pieces = piece_finder(self.pattern)
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
@@ -181,6 +176,8 @@ class Tokenizer:
         """
         if vocab_size < (least := 256 + len(special_tokens)):
             raise ValueError(f"vocab_size is {vocab_size}; bytes and special tokens take {least}")
+        if isinstance(texts, (str, bytes)) or isinstance(special_tokens, str):
+            raise ValueError("texts and special tokens are several: put a single one into a list")
         find_pieces, words = cls([], pattern, special_tokens).find_pieces, Counter()
         for text in track(texts, "counting", size=lambda text: len(text) / 1e6, unit=" MB"):
             words.update(piece.encode() for piece in find_pieces(text))
@@ -239,20 +236,23 @@ class Tokenizer:
         return hashlib.sha256(json.dumps(self.content()).encode()).hexdigest()[:16]
 
     def save(self, path):
-        """Write tokenizer.json: kind, pattern, special tokens, merges, hash."""
-        write_safely(path, json.dumps({"hash": self.hash, **self.content()}))
+        """Write tokenizer.json: kind, pattern, special tokens, merges, hash, Unicode's version."""
+        unicode = housekeeping and housekeeping.unicode_version()
+        write_safely(path, json.dumps({"hash": self.hash, "unicode": unicode, **self.content()}))
 
     @classmethod
     def load(cls, path):
         """Read what save() wrote. ValueError, naming the file, if it is anything else."""
-        text = read_text(path)
+        if not Path(path).exists():
+            raise ValueError(f"there is no tokenizer {path}; 01_tokenizer/bpe.py train makes one")
         try:
-            content = json.loads(text)
-            stored, kind = content.pop("hash"), content.pop("kind")
-            if kind == "mapped":  # one with other ids
+            content = json.loads(read_text(path))
+            if housekeeping:
+                from vetting import vet
+                vet(content, path)
+            stored, _ = content.pop("hash"), content.pop("unicode", None)
+            if content.pop("kind") == "mapped":  # one with other ids
                 from mapped import MappedTokenizer as cls
-            elif kind != "bpe":
-                raise ValueError(f"its kind is {kind!r}")
             tokenizer = cls(**content)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not a tokenizer.json of this course: {error!r}") from None

@@ -59,7 +59,7 @@ def users_mistake(error):
     """One line about wrong input, a blank exercise or too little memory; None for other errors."""
     first = str(error).partition("\n")[0]
     if isinstance(error, (ValueError, OSError)):
-        return error
+        return housekeeping.plain_words(error) if housekeeping else error
     if isinstance(error, NotImplementedError) and first.startswith("exercise: "):
         return f"{first} is still to be written"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(

@@ -4,7 +4,7 @@
 
 bpe.py finds this file where the whole course is, and lets it extend its parser. The plain Tokenizer
 trains, or a fast one where that has to: --digits, --special, --workers, and patterns of pieces.py.
-Reads text files; writes tokenizer.json. Next: formats.py.
+Reads text files; writes tokenizer.json. Next: foreign.py.
 """
 
 import functools

@@ -10,6 +10,7 @@ Reads and writes nothing. Next: mapped.py.
 
 import functools
 import heapq
+import itertools
 import sys
 from array import array
 from collections import Counter
@@ -23,7 +24,8 @@ from console import track
 import numpy as np
 
 from bpe import SPECIAL_TOKENS, Tokenizer, split_special
-from pieces import PATTERNS, blocks, count_pieces, cut, is_cuttable, piece_finder, uncut
+from pieces import (PATTERNS, blocks, count_pieces, cut, each_text, is_cuttable, piece_finder,
+                    uncut)
 
 # ---- training ----
 class Row:
@@ -280,8 +282,10 @@ class FastTokenizer(Tokenizer):
         if vocab_size < (least := 256 + len(special_tokens)):
             raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(special_tokens)} "
                              f"special tokens need {least}")
+        if isinstance(special_tokens, str):
+            raise ValueError(f"special tokens are several; put {special_tokens!r:.40} into a list")
         pattern, words = cls([], pattern, special_tokens).pattern, Counter()
-        parts = (part for text in texts for part in blocks(text, pattern, 1 << 20))
+        parts = (part for text in each_text(texts) for part in blocks(text, pattern, 1 << 20))
         parts = track(parts, "counting", size=lambda part: len(part) / 1e6, unit=" MB")
         if workers == 1:
             words = count_pieces(parts, pattern)
@@ -307,25 +311,30 @@ class FastTokenizer(Tokenizer):
         if unknown := allowed - set(self.special):
             raise ValueError(f"not special tokens of this tokenizer: {sorted(unknown)}")
         ids = []
-        for part in split_special(text, allowed):
-            if part in allowed:
-                ids.append(array("I", [self.special[part]]).tobytes())
+        for part, i in self.parts(text, allowed):
+            if i is not None:
+                ids.append(array("I", [i]).tobytes())
             elif is_cuttable(self.pattern):
                 ids += [self._chunks.encode(block) for block in blocks(part, self.pattern)]
             else:
                 ids += [self._pieces[piece] for piece in self.find_pieces(part)]
         return np.frombuffer(b"".join(ids), dtype=np.uint32)
 
+    def parts(self, text, allowed):
+        """`text` cut at the special tokens that are allowed: pairs (part, its id or None)."""
+        parts = split_special(text, allowed)
+        return [(part, self.special[part] if part in allowed else None) for part in parts]
+
     def encode_many(self, texts, workers=1):
         """The ids of every text in turn, as encode_array() gives them; `workers` processes share
         the work. Texts are taken as they are needed, a few megabytes ahead.
         """
+        texts = each_text(texts)
         if workers == 1:
-            yield from map(self.encode_array, texts)
-            return
+            return map(self.encode_array, texts)
         from workers import in_batches, parallel
-        for batch in parallel(self._encode_batch, in_batches(texts, 1 << 20), workers):
-            yield from batch
+        batches = parallel(self._encode_batch, in_batches(texts, 1 << 20), workers)
+        return itertools.chain.from_iterable(batches)
 
     def _encode_batch(self, texts):
         return [self.encode_array(text) for text in texts]

@@ -22,13 +22,15 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, read_text, run, track, write_safely
+from console import Parser, escaped, read_text, run, track, write_safely
 
 import numpy as np
 
 from fast import FastTokenizer, apply_merges_fast
+from foreign import added_tokens, find_patterns
 from mapped import MappedTokenizer
-from pieces import CONTRACTION, DIGITS, PATTERNS, group_digits, portable_parts
+from pieces import check_dialect, ours
+from vetting import check_ids, check_pairs
 
 # A file of ranks says nothing about pattern and special tokens; these are tiktoken's.
 RANKS = {"cl100k_base": ("gpt4", {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258,
@@ -91,11 +93,13 @@ def strange_token(tokenizer):
 
 
 # ---- in ----
-def from_vocabulary(vocabulary, merges, pattern, special):
+def from_vocabulary(vocabulary, merges, pattern, special, added=()):
     """A MappedTokenizer from {token: id} and pairs of tokens, written in byte_letters().
 
     Several merges may make the same token; then the one that its bytes lead to is kept.
     """
+    check_ids(vocabulary)
+    check_pairs(merges, str)
     byte_of = {letter: byte for byte, letter in byte_letters().items()}
     symbols = byte_of | {token: 256 + i for i, token in enumerate(
         dict.fromkeys(left + right for left, right in merges))}
@@ -113,17 +117,22 @@ def from_vocabulary(vocabulary, merges, pattern, special):
                              "to are not in order")
     else:
         pairs = [(symbols[left], symbols[right]) for left, right in merges]
-    if twice := special.keys() & symbols.keys() & vocabulary.keys():
-        raise ValueError(f"{min(twice)!r} is a special token and a piece of text")
-    if unused := vocabulary.keys() - symbols.keys() - special.keys():
+    named = special.keys() | {name for names in added for name in names}
+    if twice := named & symbols.keys() & vocabulary.keys():
+        raise ValueError(f"{min(twice)!r} is an added token and a piece of text")
+    if unused := vocabulary.keys() - symbols.keys() - named:
         raise ValueError(f"no merge makes the token {min(unused)!r}, nor is it a special one")
-    return MappedTokenizer(pairs, pattern, special, [vocabulary.get(token) for token in symbols])
+    ids = [vocabulary.get(token) for token in symbols]
+    return MappedTokenizer(pairs, pattern, special, ids, added)
 
 
 def read_gpt2(vocabulary, merges, pattern="gpt2"):
     """From two files, as GPT-2's: encoder.json or vocab.json, and vocab.bpe or merges.txt."""
-    ids = json.loads(Path(vocabulary).read_text(encoding="utf-8"))
-    lines = Path(merges).read_text(encoding="utf-8").split("\n")
+    if (added := Path(vocabulary).with_name("added_tokens.json")).exists():
+        raise ValueError(f"{added} holds more tokens, and not how they are found in a text; import "
+                         "the tokenizer.json of this tokenizer instead")
+    ids, lines = json.loads(read_text(vocabulary)), read_text(merges).split("\n")
+    check_ids(ids)
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     special = {token: ids[token] for token in ("<|endoftext|>",) if token in ids}
     return from_vocabulary(ids, pairs, pattern, special)
@@ -138,10 +147,15 @@ def read_tiktoken(path, pattern=None, special=None):
     if not (pattern or known[0]):
         raise ValueError(f"{path} holds no pattern; give one (known: {', '.join(RANKS)})")
     ranks = {}
-    for line in Path(path).read_bytes().splitlines():
-        if line:
-            token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
+    for n, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+        if not line:
+            continue
+        if not (found := re.fullmatch(rb"([A-Za-z0-9+/]+=*) (\d{1,9})", line)):
+            raise ValueError(f"line {n} of {path} is no token in base64 and its rank: {line!r:.60}")
+        token = base64.b64decode(found[1], validate=True)
+        if token in ranks:
+            raise ValueError(f"line {n} of {path} holds the token {token!r:.60} again")
+        ranks[token] = int(found[2])
     tokens = sorted((token for token in ranks if len(token) > 1), key=ranks.get)
     symbols = [bytes([byte]) for byte in range(256)] + tokens
     if missing := [token for token in symbols if token not in ranks]:
@@ -150,57 +164,13 @@ def read_tiktoken(path, pattern=None, special=None):
                            known[1] if special is None else special, [ranks[s] for s in symbols])
 
 
-def added_tokens(content, refuse):
-    """{name: id} of the added tokens in a tokenizer.json."""
-    vocabulary, special = content["model"]["vocab"], {}
-    added, next_id = content.get("added_tokens") or [], len(vocabulary)
-    if len({bool(token.get("normalized")) for token in added}) > 1:
-        refuse("added tokens of which some are normalized")
-    for token in added:
-        name, i = token["content"], token["id"]
-        if i != vocabulary.get(name, next_id):
-            refuse(f"an id for the added token {name!r} that it would not get")
-        next_id += name not in vocabulary
-        for key in ("single_word", "lstrip", "rstrip"):
-            if token.get(key):
-                refuse(f"{key} in the added token {name!r}")
-        special[name] = i
-    return special
-
-
-def find_patterns(pre_tokenizer, refuse):
-    """The patterns that, applied in turn, do what the pre-tokenizer of a tokenizer.json does."""
-    patterns, byte_level = [], False
-    for step in pre_tokenizer.get("pretokenizers", [pre_tokenizer]):
-        kind = step.get("type")
-        if kind == "ByteLevel" and not step.get("add_prefix_space") and not byte_level:
-            byte_level = True
-            patterns += [PATTERNS["gpt2"]] if step.get("use_regex", True) else []
-        elif kind == "Digits" and not byte_level:
-            patterns.append(DIGITS["apart" if step["individual_digits"] else "together"])
-        elif kind == "Split" and not byte_level:
-            found = step["pattern"].get("Regex") or re.escape(step["pattern"]["String"])
-            found = found.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", CONTRACTION)  # OpenAI's spelling
-            known = covering(found) == found  # such a pattern leaves nothing between its matches
-            how = step["behavior"], bool(step.get("invert"))
-            if how != ("Isolated", False) and not (known and how == ("Removed", True)):
-                refuse(f"a Split that is {how[0]}, invert={how[1]}")
-            check_dialect(found)
-            patterns.append(found if known else rf"(?:{found})|(?:(?!{found})(?:[^\n]|\n))+")
-        else:
-            refuse(f"the pre-tokenizer {kind}" + " with a prefix space" * (kind == "ByteLevel"))
-    if not byte_level:
-        refuse("no ByteLevel pre-tokenizer")
-    return patterns or [r"(?:[^\n]|\n)+"]
-
-
 def read_huggingface(path):
     """From a tokenizer.json that holds a byte-level BPE: GPT-2, SmolLM2, Llama 3, Qwen 2, ...
 
-    Its added tokens become special tokens, which it recognises in any text; here that takes
-    allowed_special="all".
+    Its special tokens are recognised in any text there; here that takes allowed_special="all". Its
+    other added tokens are ordinary text, and recognised in any text here too.
     """
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = json.loads(read_text(path))
     model = content["model"]
 
     def refuse(what):
@@ -217,11 +187,12 @@ def read_huggingface(path):
     if (normalizer := content.get("normalizer")) and normalizer.get("normalizers") != []:
         refuse(f"the normalizer {normalizer['type']}")
 
-    special = added_tokens(content, refuse)
+    check_ids(model["vocab"])
+    special, added = added_tokens(content, refuse)
     patterns = find_patterns(content.get("pre_tokenizer") or {}, refuse)
     merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     tokenizer = from_vocabulary(model["vocab"], merges, patterns[0] if len(patterns) == 1
-                                else patterns, special)
+                                else patterns, special, added)
     if model.get("unk_token") and None in tokenizer.ids:
         refuse(f"the unknown token {model['unk_token']!r} for bytes without a token")
     if model.get("ignore_merges") and (token := strange_token(tokenizer)):
@@ -242,7 +213,7 @@ def load(path, pattern=None):
     try:
         if path.suffix != ".json":
             return read_tiktoken(path, pattern)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         for ours, theirs in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
             if path.name.endswith(ours):
                 if ours == "vocab.json" and not pattern:
@@ -258,22 +229,14 @@ def load(path, pattern=None):
         raise ValueError("it is neither Hugging Face's, nor GPT-2's, nor of this course")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         what = str(error) if type(error) is ValueError else repr(error)
-        raise ValueError(what if str(path) in what else f"{path}: {what}") from None
+        what = what if str(path) in what else f"{path}: {what}"
+        raise ValueError(f"{escaped(what):.1000}".replace("\n", "\\n")) from None
 
 
 # ---- out ----
-def check_dialect(pattern):
-    """ValueError if `pattern` might mean something else to another regular expression engine."""
-    if portable_parts(pattern) is None:
-        raise ValueError(f"the pattern {pattern!r} holds something that regular expression engines "
-                         "read differently")
-
-
 def covering(pattern):
     """`pattern`, and any single character that it skips: there, such characters may get lost."""
-    known = {group_digits(each, n) for each in PATTERNS.values() for n in (1, 2, 3)}
-    known |= {*PATTERNS.values(), *DIGITS.values()}
-    return pattern if pattern in known else rf"(?:{pattern})|[^\n]|\n"
+    return pattern if pattern in ours() else rf"(?:{pattern})|[^\n]|\n"
 
 
 def write_huggingface(tokenizer, path, bos=None):
@@ -285,7 +248,7 @@ def write_huggingface(tokenizer, path, bos=None):
     """
     if bos is not None and bos not in tokenizer.special:
         raise ValueError(f"no text can begin with {bos!r}: it is no special token of this "
-                         f"tokenizer, which has {', '.join(tokenizer.special) or 'none'}")
+                         f"tokenizer, which has {[*tokenizer.special] or 'none'}")
     letters, ids = byte_letters(), ids_of(tokenizer)
 
     def written(symbol):
@@ -296,7 +259,13 @@ def write_huggingface(tokenizer, path, bos=None):
         check_dialect(pattern)
     tokens = [(written(symbol), i) for symbol, i in enumerate(ids) if i is not None]
     vocabulary = {}
-    for name, i in tokens + list(tokenizer.special.items()):
+    stages = getattr(tokenizer, "added", [])
+    if len(stages) > 2:
+        raise ValueError(f"added tokens are looked for in {len(stages)} steps; there it is two")
+    named = [(name, i, True, False) for name, i in tokenizer.special.items()]  # normalized: False
+    for n, names in enumerate(stages):
+        named += [(name, i, False, n > 0) for name, i in names.items()]
+    for name, i in tokens + [(name, i) for name, i, *_ in named]:
         if name in vocabulary:
             raise ValueError(f"ids {vocabulary[name]} and {i} would both be written {name!r}")
         vocabulary[name] = i
@@ -316,8 +285,8 @@ def write_huggingface(tokenizer, path, bos=None):
     content = {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": i, "content": name, "single_word": False, "lstrip": False,
-                          "rstrip": False, "normalized": False, "special": True}
-                         for name, i in tokenizer.special.items()],
+                          "rstrip": False, "normalized": normalized, "special": special}
+                         for name, i, special, normalized in named],
         "normalizer": None, "post_processor": begin, "decoder": byte_level,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
         "model": {"type": "BPE", "dropout": None, "unk_token": None,
@@ -335,8 +304,11 @@ def write_tiktoken(tokenizer, path):
     too, unless TIKTOKEN_CACHE_DIR is set to nothing.)
 
     ValueError for what ranks can't say: a list of patterns, bytes without an id, ids that don't
-    follow the order of the merges, a token that its own bytes don't lead to.
+    follow the order of the merges, a token that its own bytes don't lead to, added tokens.
     """
+    if getattr(tokenizer, "added", []):
+        raise ValueError("tiktoken knows no added tokens that are ordinary text; this tokenizer "
+                         "has some")
     if isinstance(tokenizer.pattern, list):
         raise ValueError("tiktoken takes a single pattern; this tokenizer applies "
                          f"{len(tokenizer.pattern)} in turn")
@@ -391,8 +363,9 @@ def main(argv=None):
     if args.command == "import":
         tokenizer = load(args.path, args.pattern)
         tokenizer.save(args.tokenizer)
+        n_added = sum(map(len, getattr(tokenizer, "added", [])))
         print(f"{args.tokenizer}: {len(tokenizer.merges):,} merges, {len(tokenizer.special)} "
-              f"special tokens, ids up to {tokenizer.vocab_size - 1:,}")
+              f"special and {n_added} other added tokens, ids up to {tokenizer.vocab_size - 1:,}")
     elif args.command == "export":
         tokenizer = load(args.tokenizer)
         if args.path.endswith(".json"):

@@ -9,6 +9,7 @@ Reads and writes .lock in the folders that are held. Next: 02_data/data.py.
 import argparse
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.machinery
 import os
@@ -95,6 +96,26 @@ def loaded(main):
         raise ValueError(f"{readers.__file__} has no {main.__name__}(); tests/blank.py writes "
                          "files that do")
     return getattr(readers, main.__name__)
+
+
+# ---- what is installed, and what went wrong ----
+@functools.cache
+def unicode_version():
+    """The version of Unicode whose tables tell the module regex what a letter is. It gives that
+    number only in its description; without one, its own version stands for it.
+    """
+    import importlib.metadata
+    described = importlib.metadata.distribution("regex").read_text("METADATA") or ""
+    found = re.search(r"Unicode (\d+(?:\.\d+)+)", described)
+    return found[1] if found else "of regex " + importlib.metadata.version("regex")
+
+
+def plain_words(error):
+    """What a ValueError or OSError says, for one that Python words for programmers."""
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        around = error.object[max(0, error.start - 20):error.end + 20]
+        return f"text that is not UTF-8, or holds half of a character: {around!r}"
+    return error
 
 
 # ---- what a terminal shows ----

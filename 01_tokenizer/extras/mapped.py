@@ -1,4 +1,5 @@
-"""Tokenizers with other ids: special tokens anywhere, bytes in another order or without an id.
+"""Tokenizers with other ids: special tokens anywhere, bytes in another order or without an id, and
+added tokens, which stand for their text wherever it occurs.
 
 In bpe.py the bytes have the ids 0 to 255, and merge i makes 256 + i. Elsewhere they don't: in GPT-2
 byte 33 has the id 0, and other tokenizers have [PAD] there. Here the merges still work on symbols,
@@ -10,6 +11,7 @@ Reads and writes nothing by itself. Next: commands.py.
 """
 
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +23,30 @@ import console  # noqa: F401, first: it makes the others be found
 from bpe import SPECIAL_TOKENS
 from fast import FastTokenizer
 from pieces import find_pattern, piece_finder
+from vetting import check_ids, is_id
+
+
+def finder(names):
+    """A function from a text to where `names` stand in it: of several that begin at one place the
+    longest, and none that begins inside another.
+    """
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)").finditer
+
+
+def cut_at(found, text, ids):
+    """`text` cut at the names in `found`, as finder() finds them, that have an id in `ids`: pairs
+    (part, its id or None). A name without one is text, as a whole: nothing is found inside it.
+    """
+    start = 0
+    for match in found:
+        if (i := ids.get(match[0])) is not None:
+            if start < match.start():
+                yield text[start:match.start()], None
+            yield match[0], i
+            start = match.end()
+    if start < len(text):
+        yield text[start:], None
 
 
 class MappedTokenizer(FastTokenizer):
@@ -30,25 +56,38 @@ class MappedTokenizer(FastTokenizer):
     special_tokens: {name: id}, or names, which take the ids after all others.
     ids: the id of each symbol; without it they take the ids that special tokens leave, in order.
     A byte whose id is None is left out of what encode() returns, as some tokenizers elsewhere do.
+    added_tokens: a list of {name: id}, of ordinary text that is always one id, such as a run of
+    spaces. The names of the first dict are looked for together with the special tokens, those of
+    the second in what is then left. Elsewhere they are the added tokens that are not special.
 
     vocab: the bytes of each id, b"" for an id that stands for nothing; vocab_size: the number of
     ids from 0 to the largest.
     """
 
-    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None):
+    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None,
+                 added_tokens=()):
         plain = FastTokenizer(merges, "gpt2", special_tokens)  # which checks merges and names
         self.merges, self.ranks, self.pattern = plain.merges, plain.ranks, find_pattern(pattern)
         symbols = plain.vocab[:256 + len(self.merges)]
         special = special_tokens if isinstance(special_tokens, dict) else plain.special
+        check_ids(special)
         self.special = dict(sorted(special.items(), key=lambda item: item[1]))
-        taken = set(self.special.values())
+        self.added = list(added_tokens)
+        for names in self.added:
+            check_ids(names)
+        named = [item for names in (self.special, *self.added) for item in names.items()]
+        if len({name for name, _ in named} - {""}) < len(named):
+            raise ValueError(f"added tokens need a name, and names must differ: {named!r:.400}")
+        self.finders = [finder({**self.special, **names} if n == 0 else names)
+                        for n, names in enumerate(self.added)]
+        taken = {i for _, i in named}
         free = (i for i in itertools.count() if i not in taken)
         self.ids = list(itertools.islice(free, len(symbols)) if ids is None else ids)
 
-        used = [i for i in [*self.ids, *self.special.values()] if i is not None]
-        if len(set(used)) < len(used) or min(used) < 0:
-            raise ValueError("ids must differ and not be negative, those of special tokens too: "
-                             f"{self.special}")
+        used = [i for i in self.ids if i is not None] + [i for _, i in named]
+        if not all(map(is_id, used)) or len(set(used)) < len(used):
+            raise ValueError("ids must be whole numbers from 0 on, and differ, those of special "
+                             f"and added tokens too: {named!r:.400}")
         if len(self.ids) != len(symbols) or None in self.ids[256:]:
             raise ValueError(f"{len(symbols)} symbols need an id each, not {len(self.ids)}")
         self.vocab_size = max(used) + 1
@@ -58,13 +97,24 @@ class MappedTokenizer(FastTokenizer):
         for i, symbol in zip(self.ids, symbols):
             if i is not None:
                 self.vocab[i] = symbol
-        for name, i in self.special.items():
+        for name, i in named:
             self.vocab[i] = name.encode()
         self.find_pieces = piece_finder(self.pattern)
         self.set_ids(self.ids)
 
     def __reduce__(self):
-        return MappedTokenizer, (self.merges, self.pattern, self.special, self.ids)
+        return MappedTokenizer, (self.merges, self.pattern, self.special, self.ids, self.added)
+
+    def parts(self, text, allowed):
+        """As FastTokenizer.parts(), cut also at the added tokens."""
+        if not self.added:
+            return super().parts(text, allowed)
+        parts = [(text, None)]
+        for find, ids in zip(self.finders, self.added):
+            ids = ids | {name: self.special[name] for name in allowed}
+            parts = [cut for part, i in parts for cut in (
+                cut_at(find(part), part, ids) if i is None else [(part, i)])]
+        return parts
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS, workers=1):
@@ -75,8 +125,9 @@ class MappedTokenizer(FastTokenizer):
 
     def content(self):
         n = len(self.ids)
-        if (isinstance(self.pattern, str) and self.ids == list(range(n))
+        if (isinstance(self.pattern, str) and not self.added and self.ids == list(range(n))
                 and list(self.special.values()) == list(range(n, n + len(self.special)))):
             return super().content()  # all in order: the same file, the same hash
+        added = {"added_tokens": self.added} if self.added else {}
         return {"kind": "mapped", "pattern": self.pattern, "special_tokens": self.special,
-                "ids": self.ids, "merges": self.merges}
+                "ids": self.ids, "merges": self.merges, **added}

@@ -38,6 +38,8 @@ PATTERNS = bpe.PATTERNS | {  # gpt2 and gpt4 (cl100k_base in tiktoken) are there
           r"| ?[^\s\p{L}\p{N}]+(?:\r?\n[\t ]*)*|\s*[\r\n][\t ]*|\s+(?!\S)|\s+",
 }
 DIGITS = {"apart": r"\p{N}|\P{N}+", "together": r"\p{N}+|\P{N}+"}  # for a list of patterns
+WHOLE = r"(?:[^\n]|\n)+"  # the whole text is one piece
+PATIENCE, CHARACTERS_PER_SECOND = 2, 100_000  # of a pattern that is not ours: processor time
 
 
 def find_pattern(pattern):
@@ -57,6 +59,27 @@ def group_digits(pattern, n):
     return re.sub(r"\\p\{N\}(?:\+|\{1,3\})", rf"\\p{{N}}{{1,{n}}}", pattern)
 
 
+def each_text(texts):
+    """An iterator over `texts`. ValueError if it is a single text, whose letters would be taken for
+    texts, and, when one comes, for anything in it that is no text.
+    """
+    if isinstance(texts, (str, bytes)):
+        raise ValueError(f"several texts are needed, such as a list of one, not {texts!r:.40}")
+
+    def checked(text):
+        if not isinstance(text, str):
+            raise ValueError(f"a text must be a str, not {text!r:.40}")
+        return text
+    return map(checked, texts)
+
+
+@functools.cache
+def ours():
+    """The patterns of this file. They take a time that grows with the text, and no longer."""
+    grouped = {group_digits(each, n) for each in PATTERNS.values() for n in (1, 2, 3)}
+    return grouped | {*PATTERNS.values(), *DIGITS.values(), WHOLE}
+
+
 def piece_finder(pattern):
     """A function that cuts a text into pieces: what `pattern` finds, and what it skips, one
     character each, so that nothing is lost.
@@ -68,23 +91,42 @@ def piece_finder(pattern):
         steps = [piece_finder(step) for step in pattern]
         return lambda text: functools.reduce(
             lambda pieces, step: [part for piece in pieces for part in step(piece)], steps, [text])
-    if pattern.isalnum():
-        raise ValueError(f"there is no pattern {pattern!r}; there are {', '.join(PATTERNS)}")
-    try:
-        compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
-    except regex.error as error:
-        raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}")
-    if compiled.groups or compiled.match("") or re.search(r"\(\?[a-zA-Z]*r|\\K", pattern):
-        raise ValueError(f"the pattern {pattern!r} must not capture groups, match the empty text, "
-                         "nor lose any with (?r) or \\K")
-    if (spelled_out := spell_out(pattern)) is None:
-        return compiled.findall
-    faster = re.compile(f"(?:{spelled_out})|[\\s\\S]")
+    if pattern not in ours():
+        return patient_finder(pattern)
+    compiled, faster = regex.compile(pattern), re.compile(spell_out(pattern))
 
     def find_pieces(text):
         plain = text.isascii() or len(text.encode("utf-16", "surrogatepass")) == 2 * len(text) + 2
         return (faster if plain else compiled).findall(text)
     return find_pieces
+
+
+def patient_finder(pattern):
+    """piece_finder() for a pattern that is not ours, which may try more ways to match than there is
+    time for, as (?:a|a)+b does: then the function raises ValueError after some seconds.
+    """
+    if pattern.isalnum():
+        raise ValueError(f"there is no pattern {pattern!r:.100}; there are {', '.join(PATTERNS)}")
+    try:
+        compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
+    except (regex.error, RecursionError) as error:
+        raise ValueError(f"the pattern {pattern!r:.100} is not a regular expression: {error}")
+    find_pieces = functools.partial(find_patiently, compiled, pattern)
+    if compiled.groups or "" in find_pieces("") or re.search(r"\(\?[a-zA-Z]*r|\\K", pattern):
+        raise ValueError(f"the pattern {pattern!r:.100} must not capture groups, match the empty "
+                         "text, nor lose any with (?r) or \\K")
+    return find_pieces
+
+
+def find_patiently(compiled, pattern, text):
+    """compiled.findall(text). ValueError, which names `pattern`, if that takes too long."""
+    limit = PATIENCE + len(text) / CHARACTERS_PER_SECOND
+    try:
+        return compiled.findall(text, timeout=limit)
+    except TimeoutError:
+        raise ValueError(f"the pattern {pattern!r:.100} did not cut a text of {len(text):,} "
+                         f"characters within {limit:.0f} s: it can match in too many ways, so use "
+                         "a simpler one") from None
 
 
 @functools.cache
@@ -126,6 +168,13 @@ def portable_parts(pattern):
         parts.append(part)
         at += len(part)
     return parts
+
+
+def check_dialect(pattern):
+    """ValueError if `pattern` might mean something else to another regular expression engine."""
+    if portable_parts(pattern) is None:
+        raise ValueError(f"the pattern {pattern!r} holds something that regular expression engines "
+                         "read differently")
 
 
 def spell_out(pattern):
@@ -210,7 +259,7 @@ def count_pieces(texts, pattern):
     ValueError if `pattern` loses or reorders text.
     """
     find_pieces, counts = piece_finder(pattern), Counter()
-    for text in texts:
+    for text in each_text(texts):
         for block in blocks(text, pattern):
             pieces = find_pieces(block)
             if "".join(pieces) != block:

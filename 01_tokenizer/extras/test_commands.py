@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import pieces
 from bpe import SPECIAL_TOKENS, Tokenizer, main
 from commands import parse_special, train_any
 from fast import FastTokenizer
@@ -49,12 +50,37 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     assert "binary" in fails(main, "train", text, "--tokenizer", made)
     assert "No such file" in fails(main, "train", tmp_path / "none", "--tokenizer", made)
     assert "-5" in fails(main, "decode", "--tokenizer", made, "--", "-5")
-    assert "No such file" in fails(main, "encode", "x", "--tokenizer", tmp_path / "none")
+    for command, argument in (("encode", "x"), ("show", "x"), ("decode", "7")):
+        said = fails(main, command, argument, "--tokenizer", tmp_path / "none")
+        assert f"there is no tokenizer {tmp_path / 'none'}" in said and "train makes one" in said
     assert "train" in fails(main, "trian")
     text.write_text("some text")
     for place in (tmp_path / "no" / "t.json", tmp_path):
         assert "can't be written" in fails(main, "train", text, "--tokenizer", place)
     assert "pattern 'gtp4'" in fails(main, "train", text, "--tokenizer", made, "--pattern", "gtp4")
+
+
+def test_text_that_is_no_text(tmp_path, fails, monkeypatch):
+    """Bytes that are not UTF-8 come from a command line and a pipe as halves of characters."""
+    made = tmp_path / "t.json"
+    Tokenizer([]).save(made)
+    for text in ("caf\udce9", "\ud83d"):
+        said = fails(main, "encode", text, "--tokenizer", made)
+        assert "not UTF-8" in said and ascii(text[-1])[1:-1] in said
+    monkeypatch.setattr("sys.stdin", io.StringIO("\udcff"))
+    assert "not UTF-8" in fails(main, "show", "-", "--tokenizer", made)
+
+
+def test_a_pattern_that_never_ends(tmp_path, fails, monkeypatch):
+    monkeypatch.setattr(pieces, "PATIENCE", 0.1)
+    text, made = tmp_path / "text", tmp_path / "t.json"
+    text.write_text("a" * 40)
+    for options in ([], ["--workers", 2]):
+        said = fails(main, "train", text, "--tokenizer", made, "--pattern", "(?:a|a)+b", *options)
+        assert "'(?:a|a)+b' did not cut a text of 40 characters" in said
+    Tokenizer([], "(?:a|a)+b").save(made)
+    for command in ("encode", "show"):
+        assert "did not cut" in fails(main, command, "a" * 40, "--tokenizer", made)
 
 
 def test_colours_only_on_a_terminal(tmp_path, capsys, monkeypatch):

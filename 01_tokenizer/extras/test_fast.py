@@ -166,3 +166,30 @@ def test_hash_seed_does_not_matter(command, tmp_path):
 def test_tokenizer_class():
     assert tokenizer_class(by_hand=True) is Tokenizer
     assert tokenizer_class(by_hand=False) is FastTokenizer
+
+
+def test_a_single_text_is_not_taken_for_its_letters():
+    for kind in (Tokenizer, FastTokenizer):
+        for wrong in ("hello hello", b"hello hello"):
+            with pytest.raises(ValueError, match="several"):
+                kind.train(wrong, 300)
+        with pytest.raises(ValueError, match="several"):
+            kind.train(["hello"], 300, "gpt4", "<|bos|>")
+    with pytest.raises(ValueError, match="must be a str"):
+        FastTokenizer.train([b"hello"], 300)
+    for workers in (1, 2):
+        with pytest.raises(ValueError, match="several"):
+            FastTokenizer([]).encode_many("hello", workers)
+        with pytest.raises(ValueError, match="must be a str"):
+            list(FastTokenizer([]).encode_many(["a", 3], workers))
+
+
+@pytest.mark.parametrize("kind", [Tokenizer, FastTokenizer])
+def test_half_a_character_is_refused(kind):
+    """A lone surrogate has no UTF-8; decoding never makes one."""
+    for text in ("\ud83d", "a \udcff b", "🙂\ud83d", "the " * 9 + "\ude00"):
+        with pytest.raises(ValueError, match="surrogates"):
+            kind([]).encode(text)
+        with pytest.raises(ValueError, match="surrogates"):
+            kind.train([text], 300)
+    assert kind([]).decode([0xed, 0xa0, 0xbd]) == "\ufffd" * 3

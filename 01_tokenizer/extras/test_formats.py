@@ -8,13 +8,13 @@ import re
 
 import pytest
 
-from bpe import Tokenizer
+from bpe import SPECIAL_TOKENS, Tokenizer
 from fast import FastTokenizer
-from formats import (byte_letters, check_dialect, compare, from_vocabulary, load, main, read_gpt2,
+from formats import (byte_letters, compare, from_vocabulary, load, main, read_gpt2,
                      read_huggingface, read_tiktoken, recover_merges, strange_token,
                      write_huggingface, write_tiktoken)
 from mapped import MappedTokenizer
-from pieces import PATTERNS
+from pieces import PATTERNS, check_dialect
 
 TEXTS = ["the cat sat on the mat; the cat's hat isn't flat\n\n", "aaaa aaa aaaaaaa " * 3,
          "def f(x):\n    return x + 1\n" * 3, "naïve café 東京 🙂🙂 123456 \t\r\n  x"]
@@ -139,6 +139,57 @@ def huggingface(tmp_path, change=lambda content: None):
     return path
 
 
+def with_added(tmp_path, tokens):
+    """The path of a tokenizer.json of theirs with added tokens: (name, special, normalized)."""
+    theirs = pytest.importorskip("tokenizers", reason=ORACLE)
+    tokenizer = theirs.Tokenizer.from_file(str(huggingface(tmp_path)))
+    for name, special, normalized in tokens:
+        token = theirs.AddedToken(name, normalized=normalized, special=special)
+        (tokenizer.add_special_tokens if special else tokenizer.add_tokens)([token])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tokenizer, tmp_path / "tokenizer.json"
+
+
+SPACES = [(" " * n, False, True) for n in range(24, 1, -1)]
+
+
+@pytest.mark.parametrize("tokens", [
+    [("<tool_call>", False, False), ("\n\n", False, False)],
+    SPACES,
+    [*SPACES, ("<tool_call>", False, False), ("\t", False, True), ("tool", False, False)],
+    [("<|a", False, False), ("a|>", False, False), ("<|a|>", True, False), ("|>", False, False)],
+    [("bb", False, True), ("bbb", False, False), ("b.*", False, True), ("é🙂", False, True)]],
+    ids=["call", "spaces", "both", "inside a special one", "steps"])
+def test_added_tokens_are_found_as_there(tokens, tmp_path, random_text):
+    theirs, path = with_added(tmp_path, tokens)
+    ours, rng = load(path), random.Random(5)
+    assert [*ours.special] == [*SPECIAL_TOKENS, *(name for name, special, _ in tokens if special)]
+    names = [name for name, *_ in tokens] + ["<|bos|>", "a", " ", "\n", "<", "|>", "bbbb", "b."]
+    texts = ["".join(rng.choice(names) if rng.random() < 0.7 else random_text(
+        rng, 4, assigned=True) for _ in range(rng.randint(1, 12))) for _ in range(300)]
+    for text in texts:
+        theirs.encode_special_tokens = False
+        ids = theirs.encode(text).ids
+        assert ours.encode(text, "all") == ids, f"seed 5: {text!r}"
+        assert ours.decode(ids) == text
+        theirs.encode_special_tokens = True
+        ids = theirs.encode(text).ids
+        assert ours.encode(text) == ids, f"seed 5: {text!r}"
+        assert not set(ids) & set(ours.special.values())
+    added = {theirs.token_to_id(name) for name, special, _ in tokens if not special}
+    assert added <= {i for text in texts for i in ours.encode(text)}, "each was found"
+
+    ours.save(tmp_path / "ours.json")
+    write_huggingface(ours, tmp_path / "again.json")
+    for again in (Tokenizer.load(tmp_path / "ours.json"), load(tmp_path / "again.json")):
+        assert again.hash == ours.hash and again.encode(texts[0]) == ours.encode(texts[0])
+    exported = type(theirs).from_file(str(tmp_path / "again.json"))
+    for text in texts[:100]:
+        assert exported.encode(text).ids == ours.encode(text, "all")
+    with pytest.raises(ValueError, match="tiktoken knows no added tokens"):
+        write_tiktoken(ours, tmp_path / "x.tiktoken")
+
+
 def test_import_with_several_merges_for_a_token(tmp_path, random_text):
     """As converted from tiktoken (Llama 3): every way of making a token is listed."""
     theirs = pytest.importorskip("tokenizers", reason=ORACLE)
@@ -180,6 +231,27 @@ def test_import_with_an_unknown_split(tmp_path, random_text):
     ("truncation", lambda c: c.update(truncation={"max_length": 3})),
     ("ByteLevel", lambda c: c["pre_tokenizer"]["pretokenizers"].append({"type": "ByteLevel"})),
     ("normalized", lambda c: c["added_tokens"][0].update(normalized=True)),
+    ("single_word", lambda c: c["added_tokens"][0].update(special=False, single_word=True)),
+    ("rstrip", lambda c: c["added_tokens"][0].update(special=False, rstrip=True)),
+    ("other than true", lambda c: c["added_tokens"][0].update(special="no")),
+    ("'at' is None", lambda c: c["model"]["vocab"].update(at=None)),
+    ("'a' is None", lambda c: c["model"]["vocab"].update(a=None)),
+    ("'at' is 300.0", lambda c: c["model"]["vocab"].update(at=300.0)),
+    ("'at' is True", lambda c: c["model"]["vocab"].update(at=True)),
+    ("'at' is nan", lambda c: c["model"]["vocab"].update(at=float("nan"))),
+    ("'at' is -1", lambda c: c["model"]["vocab"].update(at=-1)),
+    ("'at' is '3'", lambda c: c["model"]["vocab"].update(at="3")),
+    ("differ", lambda c: c["model"]["vocab"].update(at=3)),
+    ("far beyond", lambda c: c["model"]["vocab"].update(at=10**15)),
+    ("is a list|names with their ids", lambda c: c["model"].update(vocab=[])),
+    ("not a pair", lambda c: c["model"]["merges"].append(["a", "b", "c"])),
+    ("not a pair", lambda c: c["model"]["merges"].append(["a", 3])),
+    ("not a pair", lambda c: c["model"]["merges"].append("a")),
+    ("not a list|not iter", lambda c: c["model"].update(merges=3)),
+    ("twice", lambda c: c["added_tokens"].append(c["added_tokens"][0])),
+    ("not a regular|differently", lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(
+        pattern={"Regex": "(?:" * 5000 + "a" + ")" * 5000})),
+    (r"Meta\\x1b\[2J", lambda c: c.update(pre_tokenizer={"type": "Meta\x1b[2J"})),
     ("it would not get", lambda c: c["added_tokens"][0].update(id=3)),
     ("it would not get", lambda c: c["added_tokens"].append(
         dict(c["added_tokens"][0], content="new", id=5000))),
@@ -198,6 +270,7 @@ def test_what_huggingface_can_say_and_we_cannot(what, change, tmp_path):
     with pytest.raises(ValueError, match=what) as error:
         load(huggingface(tmp_path, change))
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).isprintable() and len(str(error.value)) <= 1000
 
 
 # ---- tiktoken ----
@@ -247,6 +320,19 @@ def test_what_ranks_cannot_say(tmp_path):
         write_huggingface(MappedTokenizer([], "gpt2", {"a": 300}), path)
 
 
+def test_damaged_ranks(tmp_path):
+    path = tmp_path / "x.tiktoken"
+    good = b"".join(base64.b64encode(bytes([b])) + b" %d\n" % b for b in range(256))
+    path.write_bytes(good)
+    assert load(path, "gpt4").vocab_size == 256
+    for wrong in (b"YWI=", b"YWI= 256 3", b"YWI= 2.5", b"YWI= -1", b"YW\x1b= 256", b"YWI= 1_0",
+                  b"YQ== 256", b"YWJj 300", b"YWI= 99999999", b"YWI= " + b"9" * 5000, b"\xff\xff"):
+        path.write_bytes(good + wrong)
+        with pytest.raises(ValueError, match="x.tiktoken") as error:
+            load(path, "gpt4")
+        assert str(error.value).isprintable()
+
+
 def test_check_dialect():
     for pattern in PATTERNS.values():
         check_dialect(pattern)
@@ -276,7 +362,19 @@ def test_read_gpt2(tmp_path, random_text):
         assert ours.encode("!<|endoftext|>", "all") == [0, len(tokens)]
         ids = {i: vocabulary[tokens[order.index(i) if i < 256 else i]] for i in range(len(tokens))}
         same_ids(ours, lambda text: [ids[i] for i in tokenizer.encode(text)], random_text)
-        for name in names:
+        for wrong in ("[]", '{"a": null}', '{"a": 1.5}', "[" * 100_000, '"', "null"):
+            (tmp_path / names[0]).write_text(wrong)
+            with pytest.raises(ValueError, match=names[0]):
+                load(tmp_path, "gpt2")
+        (tmp_path / names[0]).write_text("\ufeff" + json.dumps(vocabulary), encoding="utf-8")
+        assert load(tmp_path, "gpt2").hash == ours.hash, "with a byte-order mark"
+        (tmp_path / names[1]).write_text("a b c\n")
+        with pytest.raises(ValueError, match="not a pair"):
+            load(tmp_path, "gpt2")
+        (tmp_path / "added_tokens.json").write_text('{"<tool_call>": 3}')
+        with pytest.raises(ValueError, match="added_tokens.json holds more tokens"):
+            load(tmp_path, "gpt2")
+        for name in (*names, "added_tokens.json"):
             (tmp_path / name).unlink()
 
 

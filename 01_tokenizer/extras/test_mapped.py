@@ -26,7 +26,7 @@ def test_special_tokens_at_chosen_ids(tmp_path):
     tokenizer.save(tmp_path / "t.json")
     assert Tokenizer.load(tmp_path / "t.json").encode(TEXTS[0]) == ids
     for wrong in ({"[PAD]": 0, "[UNK]": 0}, {"[PAD]": -1}, {"[PAD]": 300}, {"": 0}, ["a", "a"]):
-        with pytest.raises(ValueError, match="special tokens"):
+        with pytest.raises(ValueError, match="special tokens|special and added|the id of"):
             MappedTokenizer.train(TEXTS, 300, special_tokens=wrong)
 
 
@@ -34,7 +34,7 @@ def test_special_tokens_anywhere_leave_room_for_merges():
     special = {"[PAD]": 0, "<|bos|>": 299, "<|b|>": 7}
     tokenizer = MappedTokenizer.train(TEXTS, 300, special_tokens=special)
     assert tokenizer.vocab_size == 300 and b"" not in tokenizer.vocab
-    assert tokenizer.merges == FastTokenizer.train(TEXTS, 300, special_tokens="abc").merges
+    assert tokenizer.merges == FastTokenizer.train(TEXTS, 300, special_tokens=[*"abc"]).merges
 
 
 def test_in_order_it_has_the_hash_of_a_plain_tokenizer(tmp_path):
@@ -114,3 +114,31 @@ def test_save_and_load(tmp_path):
         path.write_text(json.dumps(bad))
         with pytest.raises(ValueError, match=f"tokenizer.json .*{what}"):
             Tokenizer.load(path)
+
+
+def test_added_tokens(tmp_path):
+    """They are ordinary text: always found, with bytes of their own, and kept in the file."""
+    added = [{"  ": 300, "    ": 301, "<call>": 302}, {"ab": 303}]
+    ours = MappedTokenizer([], "gpt2", {"<|end|>": 256, "<call": 257}, added_tokens=added)
+    assert ours.encode("a    b<call>x  <|end|>") == [
+        97, 301, 98, 302, 120, 300, *b"<|end|>"], "the longest of those that begin at a place"
+    assert ours.encode("ab    <|end|><call", "all") == [303, 301, 256, 257]
+    assert ours.encode("ab<|end|>", ["<|end|>"]) == [303, 256]
+    assert ours.decode(ours.encode("  ab<call>    ")) == "  ab<call>    "
+    assert ours.special == {"<|end|>": 256, "<call": 257} and ours.vocab[302] == b"<call>"
+    texts = ["ab  ab", "", "<|end|>", "x    y" * 9]
+    for workers in (1, 2):
+        assert [list(ids) for ids in ours.encode_many(texts, workers)] == list(
+            map(ours.encode, texts))
+    path = tmp_path / "t.json"
+    ours.save(path)
+    again = Tokenizer.load(path)
+    assert again.added == added and again.hash == ours.hash
+    assert again.encode("ab    <call>") == ours.encode("ab    <call>")
+    without = MappedTokenizer([], "gpt2", ours.special, added_tokens=added[:1])
+    assert without.hash != ours.hash
+    assert MappedTokenizer([], "gpt2", ("a",)).hash == Tokenizer([], "gpt2", ("a",)).hash
+    for wrong in ([{"": 300}], [{"<|end|>": 300}], [{"ab": 256}], [{"ab": -1}], [{"ab": True}],
+                  [{"ab": 3.0}], [{"ab": None}], [{"ab": 10**12}], ["ab"]):
+        with pytest.raises(ValueError):
+            MappedTokenizer([], "gpt2", ours.special, added_tokens=wrong)

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 import regex
 
-from pieces import (DIGITS, PATTERNS, WHITESPACE, blocks, characters, count_pieces, cut,
-                    find_pattern, group_digits, is_cuttable, piece_finder, spell_out, uncut)
+from pieces import (DIGITS, PATTERNS, WHITESPACE, blocks, characters, count_pieces, cut, each_text,
+                    find_pattern, group_digits, is_cuttable, ours, piece_finder, spell_out, uncut)
 
 ALL = {**PATTERNS, **DIGITS, "gpt4, digits by 1": group_digits(PATTERNS["gpt4"], 1),
        "gpt2, digits by 2": group_digits(PATTERNS["gpt2"], 2),
@@ -126,3 +126,35 @@ def test_patterns_of_ones_own(pattern, random_text):
     find_pieces = piece_finder(pattern)
     for text in texts(random_text, 5, n=100):
         assert find_pieces(text) == plain(pattern, text), f"seed 5: {text!r}"
+
+
+def test_patterns_that_try_too_many_ways(monkeypatch):
+    """Each ends with one line; ours need no limit, because their time grows with the text only."""
+    monkeypatch.setattr("pieces.PATIENCE", 0.1)
+    for pattern in ("(?:a|a)+b", "(?:a|aa)+b", [r"\s|\S+", "(?:a|a)+b"]):
+        with pytest.raises(ValueError, match="did not cut a text of 60 characters within"):
+            piece_finder(pattern)("a" * 60)
+    with pytest.raises(ValueError, match="did not cut"):  # one that Python's engine takes for ever
+        piece_finder("(?:a+)+b|" + "a+" * 9 + "b")("a" * 3000)
+    for pattern in ours():
+        for text in ("a" * 100_000, " " * 100_000, "'" * 100_000, "A" * 100_000 + "🙂"):
+            assert "".join(piece_finder(pattern)(text)) == text
+
+
+def test_deep_and_endless_patterns_are_refused():
+    for pattern in ("(?:" * 5000 + "a" + ")" * 5000, "a{1000000000000}", r"\p{Nonsense}",
+                    "[" * 1000):
+        with pytest.raises(ValueError, match="pattern") as error:
+            piece_finder(pattern)
+        assert len(str(error.value)) < 500
+
+
+def test_each_text():
+    assert list(each_text(iter(["a", ""]))) == ["a", ""]
+    for wrong in ("hello", b"hello"):
+        with pytest.raises(ValueError, match="several texts"):
+            each_text(wrong)
+    with pytest.raises(ValueError, match="must be a str"):
+        list(each_text(["a", b"hello"]))
+    with pytest.raises(ValueError, match="several texts"):
+        count_pieces("hello", PATTERNS["gpt2"])

@@ -1,0 +1,73 @@
+"""How a Hugging Face tokenizer.json cuts a text: its added tokens, and its pre-tokenizer.
+
+Used by formats.py. `refuse` is a function that raises ValueError: it is told what the file has that
+can't be expressed here, because it would give other ids. Among that is what an added token may say
+about the characters beside it: single_word, lstrip, rstrip.
+
+Reads and writes nothing by itself. Next: formats.py.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+
+import console  # noqa: F401, first: it makes the others be found
+
+from pieces import CONTRACTION, DIGITS, PATTERNS, WHOLE, check_dialect, ours
+
+
+def added_tokens(content, refuse):
+    """The added tokens in a tokenizer.json: those that are special, {name: id}, and a list of such
+    dicts of the others, as MappedTokenizer takes it.
+
+    There those that are not "normalized" are looked for first, and the others in what is left.
+    """
+    vocabulary, special, first, second = content["model"]["vocab"], {}, {}, {}
+    tokens = content.get("added_tokens") or []
+    in_steps, next_id = len({token["normalized"] for token in tokens}) > 1, len(vocabulary)
+    for token in tokens:
+        name, i, late = token["content"], token["id"], in_steps and token["normalized"]
+        if i != vocabulary.get(name, next_id):
+            refuse(f"an id for the added token {name!r} that it would not get")
+        next_id += name not in vocabulary
+        for key in ("single_word", "lstrip", "rstrip"):
+            if token.get(key):
+                refuse(f"{key} in the added token {name!r}")
+        if not {token["special"], token["normalized"]} <= {True, False}:
+            refuse(f"something other than true and false in the added token {name!r}")
+        if late and token["special"]:
+            refuse(f"the special token {name!r}, which is normalized while others are not")
+        of_its_kind = special if token["special"] else second if late else first
+        if name in of_its_kind:
+            refuse(f"the added token {name!r} twice")
+        of_its_kind[name] = i
+    return special, [first, second] if second else [first] if first else []
+
+
+def find_patterns(pre_tokenizer, refuse):
+    """The patterns that, applied in turn, do what the pre-tokenizer of a tokenizer.json does."""
+    patterns, byte_level = [], False
+    for step in pre_tokenizer.get("pretokenizers", [pre_tokenizer]):
+        kind = step.get("type")
+        if kind == "ByteLevel" and not step.get("add_prefix_space") and not byte_level:
+            byte_level = True
+            patterns += [PATTERNS["gpt2"]] if step.get("use_regex", True) else []
+        elif kind == "Digits" and not byte_level:
+            patterns.append(DIGITS["apart" if step["individual_digits"] else "together"])
+        elif kind == "Split" and not byte_level:
+            found = step["pattern"].get("Regex") or re.escape(step["pattern"]["String"])
+            found = found.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", CONTRACTION)  # OpenAI's spelling
+            known = found in ours()  # such a pattern leaves nothing between its matches
+            how = step["behavior"], bool(step.get("invert"))
+            if how != ("Isolated", False) and not (known and how == ("Removed", True)):
+                refuse(f"a Split that is {how[0]}, invert={how[1]}")
+            check_dialect(found)
+            patterns.append(found if known else rf"(?:{found})|(?:(?!{found})(?:[^\n]|\n))+")
+        else:
+            refuse(f"the pre-tokenizer {kind}" + " with a prefix space" * (kind == "ByteLevel"))
+    if not byte_level:
+        refuse("no ByteLevel pre-tokenizer")
+    return patterns or [WHOLE]
