@@ -248,8 +248,7 @@ class Tokenizer:
         try:
             content = json.loads(read_text(path))
             if housekeeping:
-                from vetting import vet
-                vet(content, path)
+                housekeeping.vet(content, path)
             stored, _ = content.pop("hash"), content.pop("unicode", None)
             if content.pop("kind") == "mapped":  # one with other ids
                 from mapped import MappedTokenizer as cls

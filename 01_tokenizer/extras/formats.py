@@ -28,9 +28,8 @@ import numpy as np
 
 from fast import FastTokenizer, apply_merges_fast
 from foreign import added_tokens, find_patterns
-from mapped import MappedTokenizer
-from pieces import check_dialect, ours
-from vetting import check_ids, check_pairs
+from mapped import MappedTokenizer, check_ids, check_pairs
+from pieces import check_dialect, each_text, ours
 
 # A file of ranks says nothing about pattern and special tokens; these are tiktoken's.
 RANKS = {"cl100k_base": ("gpt4", {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258,
@@ -214,11 +213,11 @@ def load(path, pattern=None):
         if path.suffix != ".json":
             return read_tiktoken(path, pattern)
         content = json.loads(read_text(path))
-        for ours, theirs in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
-            if path.name.endswith(ours):
-                if ours == "vocab.json" and not pattern:
+        for name, other in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
+            if path.name.endswith(name):
+                if name == "vocab.json" and not pattern:
                     raise ValueError("it holds no pattern; give one (gpt2 for GPT-2)")
-                return read_gpt2(path, path.with_name(path.name.removesuffix(ours) + theirs),
+                return read_gpt2(path, path.with_name(path.name.removesuffix(name) + other),
                                  pattern or "gpt2")
         if pattern:
             raise ValueError("it has a pattern of its own; leave the other one out")
@@ -228,7 +227,8 @@ def load(path, pattern=None):
             return FastTokenizer.load(path)
         raise ValueError("it is neither Hugging Face's, nor GPT-2's, nor of this course")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        what = str(error) if type(error) is ValueError else repr(error)
+        what = f"it has no {error}" if isinstance(error, KeyError) else (
+            str(error) if isinstance(error, ValueError) else repr(error))
         what = what if str(path) in what else f"{path}: {what}"
         raise ValueError(f"{escaped(what):.1000}".replace("\n", "\\n")) from None
 
@@ -331,7 +331,7 @@ def compare(texts, tokenizer):
     """What `tokenizer` makes of `texts`: bytes per token, tokens per word (what stands between
     white space), and the share of bytes that are tokens by themselves.
     """
-    sizes = np.array([len(token) for token in tokenizer.vocab])
+    texts, sizes = list(each_text(texts)), np.array([len(token) for token in tokenizer.vocab])
     used = np.concatenate([sizes[tokenizer.encode(text)] for text in texts])
     words = sum(len(text.split()) for text in texts)
     return used.sum() / len(used), len(used) / words, (used == 1).sum() / used.sum()

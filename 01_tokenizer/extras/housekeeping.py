@@ -98,7 +98,7 @@ def loaded(main):
     return getattr(readers, main.__name__)
 
 
-# ---- what is installed, and what went wrong ----
+# ---- what is installed, what was read, and what went wrong ----
 @functools.cache
 def unicode_version():
     """The version of Unicode whose tables tell the module regex what a letter is. It gives that
@@ -108,6 +108,35 @@ def unicode_version():
     described = importlib.metadata.distribution("regex").read_text("METADATA") or ""
     found = re.search(r"Unicode (\d+(?:\.\d+)+)", described)
     return found[1] if found else "of regex " + importlib.metadata.version("regex")
+
+
+@functools.cache  # so that it is said once, however often a file is read
+def compare_unicode(path, version):
+    """Say so, in a line, if `path` was written with other Unicode tables than are here."""
+    if version != (installed := unicode_version()):
+        print(f"note: {path!r} was written with Unicode {version!r:.40}, and here is {installed}: "
+              "characters that are new in one of them may get other ids", file=sys.stderr)
+
+
+def vet(content, path):
+    """Check the content of `path`, a tokenizer.json of this course, before anything is made of it.
+    ValueError for merges and special tokens that save() would not write.
+    """
+    kind, special = content["kind"], content["special_tokens"]
+    if kind not in ("bpe", "mapped"):
+        raise ValueError(f"its kind is {kind!r:.100}")
+    if kind == "bpe" and type(special) is not list:
+        raise ValueError(f"its special tokens are {special!r:.100}, not a list of names")
+    sizes, total = [1] * 256, 0  # of the tokens, in bytes
+    for pair in content["merges"]:
+        if type(pair) is not list or [*map(type, pair)] != [int, int] or min(pair) < 0:
+            raise ValueError(f"a merge is {pair!r:.100}, not a pair of ids")
+        sizes.append(sizes[pair[0]] + sizes[pair[1]])
+        total += sizes[-1]
+        if total > 1 << 26:
+            raise ValueError("its merges make tokens that would fill the memory")
+    if content.get("unicode") is not None:
+        compare_unicode(str(path), str(content["unicode"]))
 
 
 def plain_words(error):

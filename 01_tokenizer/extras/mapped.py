@@ -23,7 +23,29 @@ import console  # noqa: F401, first: it makes the others be found
 from bpe import SPECIAL_TOKENS
 from fast import FastTokenizer
 from pieces import find_pattern, piece_finder
-from vetting import check_ids, is_id
+
+
+def is_id(value):
+    """Whether `value` is a whole number that can be an id; True and 1.0 are none."""
+    return type(value) is int and value >= 0
+
+
+def check_ids(names):
+    """ValueError unless `names` is a dict from names to ids, {name: id}."""
+    if type(names) is not dict:
+        raise ValueError(f"what should be names with their ids is {names!r:.100}")
+    for name, i in names.items():
+        if not is_id(i):
+            raise ValueError(f"the id of {name!r:.100} is {i!r:.100}, not a number from 0 on")
+
+
+def check_pairs(pairs, kind):
+    """ValueError unless `pairs` is a list of pairs whose parts are all of type `kind`."""
+    if type(pairs) is not list:
+        raise ValueError(f"the merges are {pairs!r:.100}, not a list")
+    for pair in pairs:
+        if type(pair) is not list or len(pair) != 2 or {*map(type, pair)} != {kind}:
+            raise ValueError(f"a merge is {pair!r:.100}, not a pair")
 
 
 def finder(names):

@@ -2,6 +2,7 @@
 
 import fcntl
 import io
+import json
 import os
 import shutil
 import signal
@@ -9,8 +10,68 @@ import time
 
 import pytest
 
+from bpe import PATTERNS, Tokenizer, main
 from console import StopSignal, holding
-from housekeeping import Progress, duration, track
+from housekeeping import Progress, duration, track, unicode_version, vet
+
+
+PLAIN = {"hash": "", "kind": "bpe", "pattern": "gpt2", "special_tokens": ["<|bos|>"],
+         "merges": [[97, 98], [256, 97]]}
+
+
+def test_unicode_version_is_that_of_regex():
+    """The tables of the installed regex know the characters that are new in that version."""
+    import regex
+    major = int(unicode_version().split(".")[0])
+    newest = {15: "\U0001e4d0", 16: "\u1c89", 17: "\ua7ce"}  # letters that came with it
+    for version, letter in newest.items():
+        assert bool(regex.fullmatch(r"\p{L}", letter)) == (major >= version)
+
+
+def test_another_unicode_version_is_said_once(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "t.json"
+    Tokenizer([(97, 98)]).save(path)
+    content = json.loads(path.read_text())
+    assert content["unicode"] == unicode_version()
+    Tokenizer.load(path)
+    assert capsys.readouterr().err == "", "nothing to say where the tables are the same"
+    for version in ("9.0.0", "9\x1b[2J", 3):
+        path.write_text(json.dumps(content | {"unicode": version}))
+        for _ in range(2):
+            main(["encode", "ab", "--tokenizer", str(path)])
+        out, said = capsys.readouterr()
+        assert out == "256\n256\n" and said.count("\n") == 1 and said[:-1].isprintable()
+        assert f"written with Unicode {str(version)!r}, and here is {unicode_version()}:" in said
+
+
+def test_files_of_before_are_read_without_a_word(tmp_path, capsys):
+    """Neither the hash nor anything else changes because of the version."""
+    path = tmp_path / "t.json"
+    old = {"hash": "ed7f43859560e102", "kind": "bpe", "pattern": PATTERNS["gpt4"],
+           "special_tokens": ["<|bos|>"], "merges": [[97, 98]]}
+    path.write_text(json.dumps(old))
+    tokenizer = Tokenizer.load(path)
+    assert tokenizer.hash == old["hash"] and capsys.readouterr().err == ""
+    tokenizer.save(path)
+    assert json.loads(path.read_text()) == {**old, "unicode": unicode_version()}
+
+
+@pytest.mark.parametrize("change", [
+    {"kind": "wordpiece"}, {"kind": ["bpe"]}, {"special_tokens": "abc"},
+    {"special_tokens": {"a": True}},
+    {"merges": "ab"}, {"merges": {"a": 1}}, {"merges": [97, 98]}, {"merges": [[97]]},
+    {"merges": [[97, 98.0]]}, {"merges": [[True, 98]]}, {"merges": [[97, None]]},
+    {"merges": [[97, 256]]}, {"merges": [[97, -1]]}, {"merges": [[97, float("nan")]]},
+    {"merges": [[97, 97], *([i, i] for i in range(256, 300))]}])
+def test_what_save_would_not_write(change, tmp_path):
+    vet(dict(PLAIN), tmp_path)
+    with pytest.raises((ValueError, TypeError, LookupError)) as error:
+        vet(PLAIN | change, tmp_path)
+    assert len(str(error.value)) < 300
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(PLAIN | change))
+    with pytest.raises(ValueError, match="tokenizer.json is not a tokenizer.json of"):
+        Tokenizer.load(path)
 
 
 def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from bpe import Tokenizer, apply_merges
 from fast import FastTokenizer
-from mapped import MappedTokenizer
+from mapped import MappedTokenizer, check_ids, check_pairs
 from pieces import DIGITS, PATTERNS, piece_finder
 
 TEXTS = ["the cat sat on the mat; the cat's hat isn't flat\n\n",
@@ -142,3 +142,36 @@ def test_added_tokens(tmp_path):
                   [{"ab": 3.0}], [{"ab": None}], [{"ab": 10**12}], ["ab"]):
         with pytest.raises(ValueError):
             MappedTokenizer([], "gpt2", ours.special, added_tokens=wrong)
+
+
+def test_check_ids_and_pairs():
+    check_ids({"a": 0, "b": 10**9})
+    check_pairs([["a", "b"]], str)
+    for wrong in ([], None, {"a": None}, {"a": True}, {"a": 0.0}, {"a": -1}, {"a": "0"}):
+        with pytest.raises(ValueError):
+            check_ids(wrong)
+    for wrong in (None, "ab", [3], [["a"]], [["a", 1]], ["ab"]):
+        with pytest.raises(ValueError):
+            check_pairs(wrong, str)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    """A seed's random damage: bits, values of another type, entries that are gone."""
+    rng, path = random.Random(4), tmp_path / "t.json"
+    special = {"<|bos|>": 0, "<|end|>": 300}
+    MappedTokenizer([(97, 98), (256, 97)], ["a+b|b+", r"\s+"], special,
+                    added_tokens=[{"  ": 301}]).save(path)
+    whole, content = path.read_bytes(), json.loads(path.read_text())
+    reference = Tokenizer.load(path)
+    for _ in range(150):
+        damaged, changed = bytearray(whole), json.loads(path.read_text())
+        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        key = rng.choice([*content])
+        changed[key] = rng.choice([None, True, 3, -1.5, "x", [], {}, [[]], [{}], 10**400])
+        gone = {k: v for k, v in content.items() if k != key}
+        for data in (bytes(damaged), json.dumps(changed).encode(), json.dumps(gone).encode()):
+            (tmp_path / "bad.json").write_bytes(data)
+            try:
+                assert Tokenizer.load(tmp_path / "bad.json").hash == reference.hash
+            except ValueError as error:
+                assert "bad.json" in str(error) and "\n" not in str(error)

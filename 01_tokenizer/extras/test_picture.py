@@ -1,5 +1,7 @@
 """Tests of picture.py: what is drawn is what the tokenizer does."""
 
+from console import ROOT
+
 from bpe import Tokenizer
 from fast import FastTokenizer
 from picture import density, main, steps
@@ -28,5 +30,7 @@ def test_command_line(tmp_path, capsys, fails):
     main([str(tmp_path / "text"), "--tokenizer", str(tmp_path / "t.json"), "--out",
           str(tmp_path / "p.png"), "--word", " naïve tokenizers"])
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert "/*.png" in ignored, "pictures that are drawn into the root are no part of the course"
     (tmp_path / "text").write_text("")
     assert "no text" in fails(main, tmp_path / "text", "--tokenizer", tmp_path / "t.json")
