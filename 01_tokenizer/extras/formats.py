@@ -3,8 +3,8 @@
 All of them are byte-pair encoding, so all become a MappedTokenizer; they differ in how they write
 down the bytes, the merges and the special tokens. The ids are exactly the same here and there, or
 the file is refused, and the message names what can't be expressed. The same holds for an export.
-Left out: tokenizers that are not BPE on bytes (WordPiece, Unigram), normalizers, and, on import,
-what a post processor adds to a text, such as a <|bos|>.
+Left out: tokenizers that are not BPE on bytes (WordPiece, Unigram), normalizers, and what a
+post-processor adds behind a text; what it puts before one, such as a <|bos|>, is kept.
 
     python 01_tokenizer/extras/formats.py import cl100k_base.tiktoken --tokenizer c.json
     python 01_tokenizer/extras/formats.py export huggingface/tokenizer.json
@@ -194,6 +194,29 @@ def find_patterns(pre_tokenizer, refuse):
     return patterns or [r"(?:[^\n]|\n)+"]
 
 
+def opening(step, refuse):
+    """The ids that the post-processor of a tokenizer.json puts before a text. What it puts behind
+    is for texts that are whole, and is left out.
+    """
+    kind = step.get("type", "ByteLevel")
+    if kind == "Sequence":
+        found = [ids for ids in (opening(each, refuse) for each in step["processors"]) if ids]
+        if len(found) > 1:
+            refuse("several post-processors that put something before a text")
+        return found[0] if found else []
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        return [step["cls"][1]]
+    if kind == "TemplateProcessing":
+        pieces = [piece.get("SpecialToken", {}).get("id") for piece in step["single"]]
+        if pieces.count(None) != 1:
+            refuse("a post-processor in which a text stands not once")
+        before = pieces[:pieces.index(None)]
+        return [i for name in before for i in step["special_tokens"][name]["ids"]]
+    if kind != "ByteLevel":
+        refuse(f"the post-processor {kind}")
+    return []
+
+
 def read_huggingface(path):
     """From a tokenizer.json that holds a byte-level BPE: GPT-2, SmolLM2, Llama 3, Qwen 2, ...
 
@@ -222,6 +245,7 @@ def read_huggingface(path):
     merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     tokenizer = from_vocabulary(model["vocab"], merges, patterns[0] if len(patterns) == 1
                                 else patterns, special)
+    tokenizer.begins_with(opening(content.get("post_processor") or {}, refuse))
     if model.get("unk_token") and None in tokenizer.ids:
         refuse(f"the unknown token {model['unk_token']!r} for bytes without a token")
     if model.get("ignore_merges") and (token := strange_token(tokenizer)):

@@ -30,12 +30,16 @@ class MappedTokenizer(FastTokenizer):
     special_tokens: {name: id}, or names, which take the ids after all others.
     ids: the id of each symbol; without it they take the ids that special tokens leave, in order.
     A byte whose id is None is left out of what encode() returns, as some tokenizers elsewhere do.
+    begin: the ids that stand before every text, if something else than the names of special tokens
+    says so; encode() leaves them to those who know that a text begins. ends: ids at which a text
+    ends, besides those of known names.
 
     vocab: the bytes of each id, b"" for an id that stands for nothing; vocab_size: the number of
     ids from 0 to the largest.
     """
 
-    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None):
+    def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None,
+                 begin=None, ends=()):
         plain = FastTokenizer(merges, "gpt2", special_tokens)  # which checks merges and names
         self.merges, self.ranks, self.pattern = plain.merges, plain.ranks, find_pattern(pattern)
         symbols = plain.vocab[:256 + len(self.merges)]
@@ -62,9 +66,23 @@ class MappedTokenizer(FastTokenizer):
             self.vocab[i] = name.encode()
         self.find_pieces = piece_finder(self.pattern)
         self.set_ids(self.ids)
+        if begin is not None:
+            self.begins_with(begin)
+        self.ends = list(ends)
+        if any(type(i) is not int or i < 0 for i in self.ends):
+            raise ValueError(f"no text ends at the ids {ends}")
+
+    def begins_with(self, ids):
+        """Let every text begin with these ids, a list that may be empty. ValueError if one of them
+        is none of this tokenizer's.
+        """
+        if any(type(i) is not int or not 0 <= i < self.vocab_size for i in ids):
+            raise ValueError(f"no text begins with the ids {ids}")
+        self.begin = list(ids)
 
     def __reduce__(self):
-        return MappedTokenizer, (self.merges, self.pattern, self.special, self.ids)
+        return MappedTokenizer, (self.merges, self.pattern, self.special, self.ids,
+                                 getattr(self, "begin", None), self.ends)
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS, workers=1):
@@ -74,9 +92,11 @@ class MappedTokenizer(FastTokenizer):
         return super().train(texts, vocab_size, pattern, special_tokens, workers)
 
     def content(self):
-        n = len(self.ids)
-        if (isinstance(self.pattern, str) and self.ids == list(range(n))
+        n, more = len(self.ids), {"ends": self.ends} if self.ends else {}
+        if getattr(self, "begin", []) not in ([], [self.special.get(SPECIAL_TOKENS[0])]):
+            more["begin"] = self.begin  # else it is found by its name, or there is none
+        if (not more and isinstance(self.pattern, str) and self.ids == list(range(n))
                 and list(self.special.values()) == list(range(n, n + len(self.special)))):
             return super().content()  # all in order: the same file, the same hash
         return {"kind": "mapped", "pattern": self.pattern, "special_tokens": self.special,
-                "ids": self.ids, "merges": self.merges}
+                "ids": self.ids, "merges": self.merges, **more}
