@@ -231,7 +231,7 @@ def check_room(folder, names):
     """
     if others := [path.name for path in folder.iterdir()
                   if path.name not in names or not path.is_file()]:
-        raise ValueError(f"{folder} holds {escaped(min(others))!r}, which is not of this model: "
+        raise ValueError(f"{folder} holds {escaped(min(others))}, which is not of this model: "
                          "give a new folder")
 
 
