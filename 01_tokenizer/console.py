@@ -108,7 +108,7 @@ def check_options(options):
         elif how["choices"] and value not in how["choices"]:
             wrong = f"one of {', '.join(how['choices'])}"
         elif how["least"] is not None and not how["least"] <= value <= how["most"]:  # nor nan
-            wrong = f"a number from {how['least']:g} to {how['most']:g}"
+            wrong = f"a number from {how['least']:g} to {how['most']:.10g}"
         if wrong:
             raise ValueError(f"{field.name} is {value!r}, but must be {wrong}")
 

@@ -22,19 +22,19 @@ from console import Parser, escaped, has_colours, run
 from bpe import Tokenizer
 from data import BEGIN_NAMES
 
-# Special tokens, from here and elsewhere, at which a document or an answer ends.
 END_NAMES = ("<|bos|>", "<|assistant_end|>", "<|endoftext|>", "<|im_end|>", "<|end_of_text|>",
-             "<|eot_id|>")
+             "<|eot_id|>")  # special tokens at which a document or an answer ends
 
 
 def begin_ids(tokenizer):
-    """The ids with which every document begins: one, or none."""
-    return [tokenizer.special[name] for name in BEGIN_NAMES if name in tokenizer.special][:1]
+    """The ids with which every text begins, if any: as the tokenizer says, else by name."""
+    named = [tokenizer.special[name] for name in BEGIN_NAMES if name in tokenizer.special][:1]
+    return [*getattr(tokenizer, "begin", named)]
 
 
 def end_ids(tokenizer):
     """The ids, a set, where a document or an answer ends: there the next one would begin."""
-    return {tokenizer.special[name] for name in END_NAMES if name in tokenizer.special}
+    return {*map(tokenizer.special.get, END_NAMES), *getattr(tokenizer, "ends", ())} - {None}
 
 
 def in_turns(messages):  # exercise
@@ -97,7 +97,7 @@ def prompt_ids(messages, tokenizer):
     """The ids of a conversation so far and of the beginning of an answer, in the format for which
     the tokenizer has special tokens. ValueError if it has them for none.
     """
-    if "<|assistant_start|>" in tokenizer.special:
+    if {"<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>"} <= {*tokenizer.special}:
         return render(messages, tokenizer)[0] + [tokenizer.special["<|assistant_start|>"]]
     from chatml import chatml_prompt
     return chatml_prompt(messages, tokenizer)

@@ -108,10 +108,10 @@ def slug(name):
 
 
 def document_start(tokenizer):
-    """The id, in a list, that opens every document in training. ValueError if there is none."""
-    for name in DOCUMENT_NAMES:
-        if name in tokenizer.special:
-            return [tokenizer.special[name]]
+    """The id, or ids, that open every document in training. ValueError if there is none."""
+    named = [tokenizer.special[name] for name in DOCUMENT_NAMES if name in tokenizer.special]
+    if ids := getattr(tokenizer, "begin", []) or (named + getattr(tokenizer, "ends", []))[:1]:
+        return [*ids]
     raise ValueError(f"the tokenizer has none of {', '.join(DOCUMENT_NAMES)} to open a document")
 
 

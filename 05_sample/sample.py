@@ -81,9 +81,7 @@ class Sampling:
     min_p: float = option(0.0, "drop ids below this share of the top probability", least=0, most=1)
     repetition_penalty: float = option(1.0, "above 1: less of what was there before", least=1e-30)
     seed: int = option(0, "of the random draws; each further text adds 1", least=0, most=1e18)
-
-    def __post_init__(self):
-        check_options(self)
+    __post_init__ = check_options
 
 
 def distribution(logits, seen, sampling):  # exercise
@@ -235,6 +233,7 @@ class RunOptions:
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
     by_hand: bool = option(None, "run the plain versions (default: where a file of them is yours)")
     weights = ""  # an option of the commands that work with a model from elsewhere, too
+    __post_init__ = check_options
 
     def load(self):
         """(folder, model, tokenizer, config, step); of a Hugging Face folder step is None."""
@@ -247,8 +246,8 @@ class RunOptions:
 
 
 def start_of(prompt, tokenizer):
-    """The ids of a prompt: <|bos|>, if the tokenizer has one, then the text; of an empty one, the
-    id that opens a document. ValueError if the tokenizer has neither.
+    """The ids of a prompt: begin_ids(), such as <|bos|>, then the text; if there are none of both,
+    what opens a document. ValueError if the tokenizer has no id for that.
     """
     return begin_ids(tokenizer) + tokenizer.encode(prompt) or document_start(tokenizer)
 
@@ -271,8 +270,8 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
-    folder, model, tokenizer, _, step = options.load()
     texts = [sys.stdin.read() if text == "-" else text for text in options.prompt]
+    folder, model, tokenizer, _, step = options.load()
     prompts = [prompt_ids([{"role": "user", "content": text}], tokenizer) if options.chat else
                start_of(text, tokenizer) for text in texts]
     n_rows, how = len(prompts) * options.samples, generate

@@ -124,7 +124,8 @@ def test_a_temperature_that_float32_takes_for_0():
                                    {"top_p": 1e-46}, {"seed": -1}, {"min_p": -0.1},
                                    {"repetition_penalty": 0}])
 def test_sampling_that_cannot_be(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*, but must be"):
+    says = f"{next(iter(wrong))} is .*, but must be a number from [0-9]"
+    with pytest.raises(ValueError, match=says):
         Sampling(**wrong)
 
 
@@ -357,5 +358,7 @@ def test_command_line(runs, capsys, fails, monkeypatch):
     assert "samples is 0, but must be" in fails(main, "--runs-dir", runs, "--samples", 0)
     assert "nowhere" in fails(main, "--weights", runs / "nowhere")
     assert "give one of them" in fails(main, "--weights", runs / "nowhere", "--run", "old")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
+    assert "can't decode byte 0xff" in fails(main, "--run", "none", "--prompt", "-"), "not the run"
     (runs / "new" / "tokenizer.json").write_text("{}")
     assert "tokenizer.json" in fails(main, "--runs-dir", runs)

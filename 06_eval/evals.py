@@ -99,20 +99,20 @@ def draw_positions(losses, path):
 class Options(RunOptions):
     file: str = option("", "a UTF-8 text to evaluate on; without one, the run's validation set")
     stride: int = option(0, "start a window every so many tokens, so that each is judged with a "
-                            "longer past; 0: windows side by side")
+                            "longer past; 0: windows side by side", least=0)
 
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
+    text = read_text(options.file) if options.file else None
+    if text == "":
+        raise ValueError(f"{options.file} is empty")
     folder, model, tokenizer, config, step = options.load()
     data = run_data(folder, config.by_hand)
     bos, sizes = document_start(tokenizer), token_bytes(tokenizer)
     if options.file:
-        text = read_text(options.file)
-        if not text:
-            raise ValueError(f"{options.file} is empty")
         labels = ids = np.array(bos + tokenizer.encode(text))
         what = options.file
         from writing import Compressors
@@ -129,7 +129,7 @@ def main(argv=None):
     print(f"{folder}, step {step}, {model.embed.weight.device}, on {what}: "
           f"{sizes[targets[is_text]].sum():,} bytes, {is_text.sum():,} tokens")
     error = ""
-    documents = np.cumsum(ids == bos)[1:][is_text] - 1
+    documents = np.cumsum(ids == bos[0])[1:][is_text] - 1
     if documents[-1] > 0:
         error = standard_error(nats[is_text] / np.log(2), sizes[targets[is_text]], documents)
         error = f" +- {error:.3f} (standard error over {documents[-1] + 1} documents)"

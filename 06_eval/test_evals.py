@@ -95,13 +95,15 @@ def test_command_line(run, tmp_path, capsys, fails):
 
     assert "no run 'x'" in fails(main, "--runs-dir", run, "--run", "x")
     assert "stride is 65" in fails(main, "--runs-dir", run, "--stride", 65)
-    assert "No such file" in fails(main, "--runs-dir", run, "--file", tmp_path / "none")
+    nowhere = ["--runs-dir", tmp_path / "nowhere"]  # what is quick to find is found first
+    assert "No such file" in fails(main, *nowhere, "--file", tmp_path / "none")
+    assert "stride is -1, but must be a number from 0" in fails(main, *nowhere, "--stride", -1)
     assert (run / "nano" / "context.png").read_bytes() == picture, "that of the validation set"
     text.write_text("")
-    assert "is empty" in fails(main, "--runs-dir", run, "--file", text)
+    assert "is empty" in fails(main, *nowhere, "--file", text)
     trained_with = (run / "nano" / "tokenizer.json").read_bytes()
     Tokenizer.train(["abc " * 9], 300).save(run / "nano" / "tokenizer.json")
     assert "fit the config" in fails(main, "--runs-dir", run)
     (run / "nano" / "tokenizer.json").write_bytes(trained_with)
     text.write_bytes(b"\xff\xfe")
-    assert "not UTF-8" in fails(main, "--runs-dir", run, "--file", text)
+    assert "not UTF-8" in fails(main, *nowhere, "--file", text)

@@ -1,4 +1,5 @@
-"""How a Hugging Face tokenizer.json cuts a text: its added tokens, and its pre-tokenizer.
+"""How a Hugging Face tokenizer.json cuts a text, and what it puts before it: its added tokens, its
+pre-tokenizer and its post-processor.
 
 Used by formats.py. `refuse` is a function that raises ValueError: it is told what the file has that
 can't be expressed here, because it would give other ids. Among that is what an added token may say
@@ -71,3 +72,26 @@ def find_patterns(pre_tokenizer, refuse):
     if not byte_level:
         refuse("no ByteLevel pre-tokenizer")
     return patterns or [WHOLE]
+
+
+def opening(step, refuse):
+    """The ids that the post-processor of a tokenizer.json puts before a text. What it puts behind
+    is for texts that are whole, and is left out.
+    """
+    kind = step.get("type", "ByteLevel")
+    if kind == "Sequence":
+        found = [ids for ids in (opening(each, refuse) for each in step["processors"]) if ids]
+        if len(found) > 1:
+            refuse("several post-processors that put something before a text")
+        return found[0] if found else []
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        return [step["cls"][1]]
+    if kind == "TemplateProcessing":
+        pieces = [piece.get("SpecialToken", {}).get("id") for piece in step["single"]]
+        if pieces.count(None) != 1:
+            refuse("a post-processor in which a text stands not once")
+        before = pieces[:pieces.index(None)]
+        return [i for name in before for i in step["special_tokens"][name]["ids"]]
+    if kind != "ByteLevel":
+        refuse(f"the post-processor {kind}")
+    return []

@@ -3,8 +3,8 @@
 All of them are byte-pair encoding, so all become a MappedTokenizer; they differ in how they write
 down the bytes, the merges and the special tokens. The ids are exactly the same here and there, or
 the file is refused, and the message names what can't be expressed. The same holds for an export.
-Left out: tokenizers that are not BPE on bytes (WordPiece, Unigram), normalizers, and, on import,
-what a post processor adds to a text, such as a <|bos|>.
+Left out: tokenizers that are not BPE on bytes (WordPiece, Unigram), normalizers, and what a
+post-processor adds behind a text; what it puts before one, such as a <|bos|>, is kept.
 
     python 01_tokenizer/extras/formats.py import cl100k_base.tiktoken --tokenizer c.json
     python 01_tokenizer/extras/formats.py export huggingface/tokenizer.json
@@ -27,7 +27,7 @@ from console import Parser, escaped, read_text, run, track, write_safely
 import numpy as np
 
 from fast import FastTokenizer, apply_merges_fast
-from foreign import added_tokens, find_patterns
+from foreign import added_tokens, find_patterns, opening
 from mapped import MappedTokenizer, check_ids, check_pairs
 from pieces import check_dialect, each_text, ours
 
@@ -192,6 +192,7 @@ def read_huggingface(path):
     merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     tokenizer = from_vocabulary(model["vocab"], merges, patterns[0] if len(patterns) == 1
                                 else patterns, special, added)
+    tokenizer.begins_with(opening(content.get("post_processor") or {}, refuse))
     if model.get("unk_token") and None in tokenizer.ids:
         refuse(f"the unknown token {model['unk_token']!r} for bytes without a token")
     if model.get("ignore_merges") and (token := strange_token(tokenizer)):

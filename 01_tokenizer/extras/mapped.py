@@ -81,13 +81,16 @@ class MappedTokenizer(FastTokenizer):
     added_tokens: a list of {name: id}, of ordinary text that is always one id, such as a run of
     spaces. The names of the first dict are looked for together with the special tokens, those of
     the second in what is then left. Elsewhere they are the added tokens that are not special.
+    begin: the ids that stand before every text, if something else than the names of special tokens
+    says so; encode() leaves them to those who know that a text begins. ends: ids at which a text
+    ends, besides those of known names.
 
     vocab: the bytes of each id, b"" for an id that stands for nothing; vocab_size: the number of
     ids from 0 to the largest.
     """
 
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None,
-                 added_tokens=()):
+                 added_tokens=(), begin=None, ends=()):
         plain = FastTokenizer(merges, "gpt2", special_tokens)  # which checks merges and names
         self.merges, self.ranks, self.pattern = plain.merges, plain.ranks, find_pattern(pattern)
         symbols = plain.vocab[:256 + len(self.merges)]
@@ -123,9 +126,23 @@ class MappedTokenizer(FastTokenizer):
             self.vocab[i] = name.encode()
         self.find_pieces = piece_finder(self.pattern)
         self.set_ids(self.ids)
+        if begin is not None:
+            self.begins_with(begin)
+        self.ends = list(ends)
+        if any(type(i) is not int or i < 0 for i in self.ends):
+            raise ValueError(f"no text ends at the ids {ends}")
+
+    def begins_with(self, ids):
+        """Let every text begin with these ids, a list that may be empty. ValueError if one of them
+        is none of this tokenizer's.
+        """
+        if any(type(i) is not int or not 0 <= i < self.vocab_size for i in ids):
+            raise ValueError(f"no text begins with the ids {ids}")
+        self.begin = list(ids)
 
     def __reduce__(self):
-        return MappedTokenizer, (self.merges, self.pattern, self.special, self.ids, self.added)
+        return MappedTokenizer, (self.merges, self.pattern, self.special, self.ids, self.added,
+                                 getattr(self, "begin", None), self.ends)
 
     def parts(self, text, allowed):
         """As FastTokenizer.parts(), cut also at the added tokens."""
@@ -146,10 +163,12 @@ class MappedTokenizer(FastTokenizer):
         return super().train(texts, vocab_size, pattern, special_tokens, workers)
 
     def content(self):
-        n = len(self.ids)
-        if (isinstance(self.pattern, str) and not self.added and self.ids == list(range(n))
+        n, more = len(self.ids), {"ends": self.ends} if self.ends else {}
+        more |= {"added_tokens": self.added} if self.added else {}
+        if getattr(self, "begin", []) not in ([], [self.special.get(SPECIAL_TOKENS[0])]):
+            more["begin"] = self.begin  # else it is found by its name, or there is none
+        if (not more and isinstance(self.pattern, str) and self.ids == list(range(n))
                 and list(self.special.values()) == list(range(n, n + len(self.special)))):
             return super().content()  # all in order: the same file, the same hash
-        added = {"added_tokens": self.added} if self.added else {}
         return {"kind": "mapped", "pattern": self.pattern, "special_tokens": self.special,
-                "ids": self.ids, "merges": self.merges, **added}
+                "ids": self.ids, "merges": self.merges, **more}

@@ -175,3 +175,22 @@ def test_damaged_files_are_refused(tmp_path):
                 assert Tokenizer.load(tmp_path / "bad.json").hash == reference.hash
             except ValueError as error:
                 assert "bad.json" in str(error) and "\n" not in str(error)
+
+
+def test_where_texts_begin_and_end(tmp_path):
+    """It is kept in the file and is part of the hash, where the names alone don't say so."""
+    names = {"<s>": 256, "</s>": 257, "<|bos|>": 258}
+    plain = MappedTokenizer([], "gpt2", names)
+    assert not hasattr(plain, "begin") and plain.ends == []
+    for begin, ends in (([256], []), ([256, 257], []), (None, [257]), ([256], [257, 3000])):
+        tokenizer = MappedTokenizer([], "gpt2", names, begin=begin, ends=ends)
+        tokenizer.save(tmp_path / "t.json")
+        for again in (Tokenizer.load(tmp_path / "t.json"), pickle.loads(pickle.dumps(tokenizer))):
+            assert getattr(again, "begin", None) == begin and again.ends == ends
+        assert tokenizer.hash != plain.hash
+    for begin in ([], [258]):  # as this course begins texts
+        assert MappedTokenizer([], "gpt2", names, begin=begin).hash == plain.hash
+    for wrong in ({"begin": [259]}, {"begin": ["<s>"]}, {"begin": [-1]}, {"begin": [True]},
+                  {"ends": [-1]}, {"ends": ["</s>"]}, {"ends": [2.0]}):
+        with pytest.raises(ValueError, match="no text (begins|ends)"):
+            MappedTokenizer([], "gpt2", names, **wrong)

@@ -37,7 +37,7 @@ def render_chatml(messages, tokenizer):  # exercise
 
 def chatml_prompt(messages, tokenizer):
     """The ids of a conversation so far and of the beginning of an answer."""
-    if "<|im_start|>" not in tokenizer.special:
+    if not {"<|im_start|>", "<|im_end|>"} <= tokenizer.special.keys():
         raise ValueError("this tokenizer has no special tokens for a conversation; give a plain "
                          "prompt")
     return render_chatml(messages, tokenizer) + [

@@ -6,7 +6,7 @@ called there, and in what it differs; weights.py reads them in both directions.
 What can't be expressed exactly is refused by name.
 Left out: the tensors themselves (weights.py), other architectures.
 
-Used by weights.py. Next: weights.py.
+Used by weights.py. Next: shards.py.
 """
 
 import sys
@@ -137,8 +137,9 @@ def our_fields(settings):
             raise ValueError(f"{said[field]} is {ours[field]} and {name} is {value}, which is not "
                              f"expressible here: {field} is one for both")
         said[field] = name
-    if settings.get("head_dim") and settings["head_dim"] * ours["n_head"] != ours["d_model"]:
-        raise ValueError(f"head_dim is {settings['head_dim']}, which is not expressible here: "
+    size = settings.get("head_dim")
+    if size and (type(size) is not int or size * ours["n_head"] != ours["d_model"]):
+        raise ValueError(f"head_dim is {size!r}, which is not expressible here: "
                          f"{ours['d_model']} channels are shared by {ours['n_head']} heads")
     absent = {"n_kv_head": ours["n_head"], "d_ff": 4 * ours["d_model"], "softcap": 0.0}
     return flat(model_config(**FAMILIES[architecture.family])) | absent | ours

@@ -23,23 +23,23 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, run, track
+from console import Parser, escaped, run, track
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from conversations import end_ids
+import formats
+from conversations import begin_ids, end_ids
 from family import family_of
-from formats import load as load_tokenizer
-from formats import write_huggingface
 from gpt import make_model
 from huggingface import ARCHITECTURES, flat, from_huggingface, to_huggingface
 from records import library
+from shards import CONSTANTS, PURPOSE, check_size, naming, read_json, read_tensors
 
-# Tensors of older files that are the same in every model.
-CONSTANTS = re.compile(r".*(\.attn\.(masked_)?bias|rotary_emb\.inv_freq)")
-PURPOSE = "a Hugging Face folder"  # needs safetensors
+WRITTEN = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+           "generation_config.json"}  # all files that export() writes
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # fewer bits need scales
 
 
 # ---- a tensor ----
@@ -107,47 +107,6 @@ def in_their_terms(model, kind):
 
 
 # ---- in ----
-def read_json(path):
-    """The dict in a JSON file. ValueError, naming the file, if there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent} holds no {path.name}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged (it holds no JSON object)")
-    return content
-
-
-def weight_files(folder):
-    """The names of the files that hold the weights: one, or those of an index."""
-    if (folder / "model.safetensors").exists():
-        return ["model.safetensors"]
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]
-        but = f", only a pickle, {min(pickles)}, which could run anything" if pickles else ""
-        raise ValueError(f"{folder} holds no model.safetensors{but}")
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or any(Path(str(n)).name != n for n in names.values()):
-        raise ValueError(f"{index} is damaged (its weight_map names no files)")
-    return sorted(set(names.values()))
-
-
-def read_tensors(folder):
-    """{name: tensor} of a folder. A tensor is read from the disk when it is looked at."""
-    load, tensors = library("safetensors.torch", PURPOSE).load_file, {}
-    for name in weight_files(folder):
-        try:
-            tensors |= load(folder / name)
-        except FileNotFoundError:
-            raise ValueError(f"{folder} holds no {name}, which its index names") from None
-        except library("safetensors", PURPOSE).SafetensorError as error:
-            raise ValueError(f"{folder / name} is damaged ({error})") from None
-    return tensors
-
-
 def check(tensors, expected):
     """ValueError, naming tensors and shapes, unless these are the expected ones, of floats."""
     there, wanted = ({name: f"{name} {tuple(tensor.shape)}" for name, tensor in each.items()}
@@ -158,7 +117,7 @@ def check(tensors, expected):
         "of another shape": [f"{there[n]}, expected {tuple(expected[n].shape)}" for n in wanted
                              if n in there and there[n] != wanted[n]],
         "not floats": [f"{there[n]} {str(tensors[n].dtype).removeprefix('torch.')}" for n in wanted
-                       if n in there and not tensors[n].is_floating_point()]}
+                       if n in there and tensors[n].dtype not in FLOATS]}
     if any(problems.values()):
         raise ValueError("; ".join(
             f"{what}: {', '.join(names[:3])}" + f" and {len(names) - 3} more" * (len(names) > 3)
@@ -178,23 +137,28 @@ def open_folder(folder, by_hand=False):
     """(a GPT on "meta", shapes only, its model_type, {their name: tensor}), which fit together."""
     folder = Path(folder)
     settings = read_json(folder / "config.json")
-    try:
+    with naming(folder / "config.json"):
         config, kind = from_huggingface(settings), settings["model_type"]
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from None
-    with torch.device("meta"), Unfilled():
-        model = make_model(replace(config, by_hand=by_hand)).eval()
-    tensors = {full_name(name, kind): tensor for name, tensor in read_tensors(folder).items()
-               if not CONSTANTS.fullmatch(name)}
-    embed = full_name(ARCHITECTURES[kind].tensors["embed"][0] + ".weight", kind)
-    tied = family_of(config).tied
-    if tied and embed in tensors and "lm_head.weight" in tensors:  # some store it twice
-        if torch.equal(tensors["lm_head.weight"], tensors[embed]):
-            del tensors["lm_head.weight"]
-    try:
-        check(tensors, in_their_terms(model, kind))
-    except ValueError as error:
-        raise ValueError(f"{folder}: the tensors don't fit config.json; {error}") from None
+    stored = read_tensors(folder)
+    with naming(folder):
+        check_size(config, stored)
+        with torch.device("meta"), Unfilled():
+            model = make_model(replace(config, by_hand=by_hand)).eval()
+        tensors = {full_name(name, kind): tensor for name, tensor in stored.items()
+                   if not CONSTANTS.fullmatch(name)}
+        if len(tensors) < sum(not CONSTANTS.fullmatch(name) for name in stored):
+            raise ValueError("a tensor is there twice, with and without "
+                             f"{ARCHITECTURES[kind].prefix} in front of its name")
+        embed = full_name(ARCHITECTURES[kind].tensors["embed"][0] + ".weight", kind)
+        head = "lm_head.weight"
+        if family_of(config).tied and {embed, head} <= tensors.keys():  # some store it twice
+            if (tensors[head].dtype == tensors[embed].dtype
+                    and torch.equal(tensors[head], tensors[embed])):
+                del tensors[head]
+        try:
+            check(tensors, in_their_terms(model, kind))
+        except ValueError as error:
+            raise ValueError(f"the tensors don't fit config.json; {error}") from None
     return model, kind, tensors
 
 
@@ -215,6 +179,33 @@ def read_model(folder, device="cpu", dtype=torch.float32, by_hand=False):
     return model
 
 
+def stored_ends(folder):
+    """The ids at which a text ends, as generation_config.json and config.json say: [] if neither
+    does. ValueError for anything that is neither a number nor a list of numbers.
+    """
+    found = []
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        ids = read_json(path).get("eos_token_id") if path.exists() else None
+        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        with naming(path):
+            if any(type(i) is not int for i in ids):
+                raise ValueError(f"eos_token_id is {ids}, but must be an id or a list of ids")
+        found += [i for i in ids if i >= 0]  # some have -1 for none
+    return list(dict.fromkeys(found))
+
+
+def open_tokenizer(folder):
+    """The tokenizer of a Hugging Face folder. A text begins with the ids that its file puts there,
+    and ends at those that the folder's settings name, besides what names say. ValueError, in one
+    line, for what is damaged or not expressible here.
+    """
+    folder = Path(folder)
+    with naming(folder):
+        tokenizer = formats.load(folder)
+    tokenizer.ends = [i for i in stored_ends(folder) if i not in end_ids(tokenizer)]
+    return tokenizer
+
+
 def open_model(options, device="cpu", by_hand=False):
     """(folder, model, tokenizer, config, None) of the Hugging Face folder options.weights: what a
     command loads of a run, and no step. ValueError if the options name a run as well, or if model
@@ -224,7 +215,9 @@ def open_model(options, device="cpu", by_hand=False):
     if options.run or options.checkpoint != "newest":
         of_a_run = f"--run {options.run}" if options.run else f"--checkpoint {options.checkpoint}"
         raise ValueError(f"{of_a_run} and --weights {folder}: give one of them")
-    model, tokenizer = read_model(folder, device, by_hand=by_hand), load_tokenizer(folder)
+    read_json(Path(folder) / "config.json")  # what is quick to find comes first
+    tokenizer = open_tokenizer(folder)
+    model = read_model(folder, device, by_hand=by_hand)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"{folder} has a tokenizer of {tokenizer.vocab_size} ids, but a model of "
                          f"{model.config.vocab_size}")
@@ -232,23 +225,34 @@ def open_model(options, device="cpu", by_hand=False):
 
 
 # ---- out ----
+def check_room(folder, names):
+    """ValueError if a folder holds anything but files of these names: it would pass for a part of
+    the model that is to be written there.
+    """
+    if others := [path.name for path in folder.iterdir()
+                  if path.name not in names or not path.is_file()]:
+        raise ValueError(f"{folder} holds {escaped(min(others))}, which is not of this model: "
+                         "give a new folder")
+
+
 @contextmanager
 def all_or_nothing(folder):
     """A new folder, whose files move to `folder` once all are written. config.json goes first and
-    comes last: no folder looks whole without it. ValueError if `folder` holds anything else, which
-    would pass for a part of this model.
+    comes last: no folder looks whole without it. ValueError if `folder` holds anything else, and
+    OSError if it can't be made: as far as that can be known, at once.
     """
     folder = Path(folder).resolve()
+    if folder.exists():
+        check_room(folder, WRITTEN)
     aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    aside.mkdir(parents=True)
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     try:
         yield aside
         folder.mkdir(exist_ok=True)
-        new = {path.name for path in aside.iterdir()}
-        if others := [path.name for path in folder.iterdir()
-                      if path.name not in new or not path.is_file()]:
-            raise ValueError(f"{folder} holds {min(others)}, which is not of this model: give a "
-                             "new folder")
+        check_room(folder, {path.name for path in aside.iterdir()})
         (folder / "config.json").unlink(missing_ok=True)
         for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
             with open(path, "rb+") as file:
@@ -284,18 +288,22 @@ def write_model(model, folder, bos=None, eos=None):
 
 def export(model, tokenizer, folder):
     """write_model(), with all that AutoTokenizer and generate() of transformers need to go on as
-    here: a text begins with <|bos|>, if the tokenizer has it, and ends at an id of
-    conversations.end_ids(). ValueError if the model lacks ids.
+    here: a text begins with conversations.begin_ids(), as <|bos|>, and ends at an id of end_ids().
+    ValueError if the model lacks ids, or if a text begins with more than a special token.
     """
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model "
                          f"{model.config.vocab_size}")
-    bos = "<|bos|>" if "<|bos|>" in tokenizer.special else None
+    begin = begin_ids(tokenizer)
+    bos = next((name for name, i in tokenizer.special.items() if begin == [i]), None)
+    if begin and not bos:
+        raise ValueError(f"a text begins with the ids {begin}, but only a special token can be "
+                         "written as its beginning")
     first = tokenizer.special.get(bos)
     ends = sorted(end_ids(tokenizer)) or None
     with all_or_nothing(folder) as aside:
         write_model(model, aside, first, ends)
-        write_huggingface(tokenizer, aside / "tokenizer.json", bos)
+        formats.write_huggingface(tokenizer, aside / "tokenizer.json", bos)
         write_json(aside / "tokenizer_config.json", {
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": bos,
             "pad_token": bos, "padding_side": "left", "clean_up_tokenization_spaces": False,

@@ -34,8 +34,8 @@ import torch
 from gpt import GPT
 from optim import adamw_by_hand, learning_rate, make_optimizer, orthogonalize
 from optim import SCHEDULES
+from shards import read_json
 from train import Config
-from weights import read_json
 
 BLUE, ORANGE, GREEN, VIOLET = COLOURS = ["#4c72b0", "#dd8452", "#55a868", "#8172b3"]
 INK = "0.3"

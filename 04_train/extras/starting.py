@@ -13,11 +13,12 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 
 import console  # noqa: F401, first: it makes the others be found
 
-import formats
 from bpe import Tokenizer
+from conversations import end_ids
+from data import document_start
 from family import FamilyConfig, family_of
 from gpt import GPTConfig
-from weights import open_folder, read_model
+from weights import open_folder, open_tokenizer, read_model
 
 
 def adopt(name, preset, given):
@@ -52,7 +53,11 @@ def adopted_tokenizer(folder, config):
     if not config.init:
         return None
     kept = folder / "tokenizer.json" if folder else None
-    tokenizer = Tokenizer.load(kept) if kept and kept.exists() else formats.load(config.init)
+    if kept and kept.exists():
+        tokenizer = Tokenizer.load(kept)
+    else:  # where its texts end, the next one begins from now on
+        tokenizer = open_tokenizer(config.init)
+        tokenizer.ends += {*document_start(tokenizer)[:1]} - end_ids(tokenizer)
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(f"{config.init} has a tokenizer of {tokenizer.vocab_size} ids, but a "
                          f"model of {config.vocab_size}")

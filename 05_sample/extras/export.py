@@ -15,7 +15,7 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 from console import Parser, add_options, run
 
 from sample import RunOptions
-from weights import export
+from weights import all_or_nothing, export
 
 
 def main(argv=None):
@@ -25,8 +25,10 @@ def main(argv=None):
     given = vars(parser.parse_args(argv))
     if not (target := given.pop("folder")):
         raise ValueError("say where to export to")
-    folder, model, tokenizer, _, step = RunOptions(**given).load()
-    export(model, tokenizer, target)
+    options = RunOptions(**given)
+    with all_or_nothing(target) as aside:  # which finds out first whether there is room for it
+        folder, model, tokenizer, _, step = options.load()
+        export(model, tokenizer, aside)
     print(f"wrote {target}: {folder}, step {step}")
 
 

@@ -239,10 +239,10 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
+    if options.out and not Path(options.out).is_dir():
+        raise ValueError(f"there is no folder {options.out} to draw into")
     folder, model, tokenizer, *_ = options.load()
     out = Path(options.out or folder)
-    if not out.is_dir():
-        raise ValueError(f"there is no folder {out} to draw into")
     prompt = options.prompt.replace("\\n", "\n")
     ids = start_of(prompt, tokenizer)
     most = min(MOST, model.config.seq_len)

@@ -36,6 +36,7 @@ import torch
 from torch import nn
 
 from budget import cache_bytes
+from conversations import begin_ids
 from data import bits_per_byte, token_bytes
 from gpt import generate
 from runs import run_data
@@ -271,13 +272,11 @@ def line(name, measured, plain_bits):
 class Options(RunOptions):
     weights: str = option("", "a Hugging Face folder, read instead of a run")
     file: str = option("", "a UTF-8 text to measure with; without one, the run's validation set")
-    tokens: int = option(20_000, "how much of it, at most")
-    window: int = option(1024, "how many tokens the model sees at most")
+    tokens: int = option(20_000, "how much of it, at most", least=2)
+    window: int = option(1024, "how many tokens the model sees at most", least=8)
 
     def __post_init__(self):
-        for name, least in (("tokens", 2), ("window", 8)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} can't be {getattr(self, name)}: {least} or more")
+        super().__post_init__()
         if self.weights and not self.file:
             raise ValueError(f"{self.weights} comes without a text to measure with: give one, "
                              "--file")
@@ -287,10 +286,11 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
+    text = read_text(options.file) if options.file else ""
     folder, model, tokenizer, config, _ = options.load()
     if options.file:
-        text = read_text(options.file)[:16 * options.tokens]  # few tokens are longer than that
-        labels = ids = np.array(tokenizer.encode(text)[:options.tokens])
+        text = text[:16 * options.tokens]  # few tokens are longer than that
+        labels = ids = np.array((begin_ids(tokenizer) + tokenizer.encode(text))[:options.tokens])
         if len(ids) < 2:
             raise ValueError(f"{options.file} is too short to measure anything with")
     else:

@@ -30,7 +30,12 @@ def test_export(tmp_path, capsys, fails):
     main([str(tmp_path / "out"), *runs_dir, "--run", "one"])
     assert "one, step 7" in capsys.readouterr().out
     assert "no run 'two'" in fails(main, tmp_path / "x", "--run", "two", *runs_dir)
+    assert not (tmp_path / "x").exists() and not [*tmp_path.glob(".*.tmp")]
     assert "where to export to" in fails(main, "")
+    assert "holds one, which is not of" in fails(main, tmp_path / "runs", "--run", "two", *runs_dir)
+    (tmp_path / "file").write_text("")
+    for wrong in ("file", "file/x"):  # found out before a model is loaded
+        assert "Not a directory" in fails(main, tmp_path / wrong, "--run", "two", *runs_dir)
     with pytest.raises(ValueError, match="--checkpoint best and --weights x: give one of them"):
         Options(weights="x", checkpoint="best").load()
     _, found, vocabulary, shape, step = Options(weights=str(tmp_path / "out")).load()

@@ -148,5 +148,5 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
 
     assert "2 to 16 can be drawn" in fails(main, *where, "--prompt", "spam " * 99)
     assert "has 1 tokens" in fails(main, *where, "--prompt", "")
-    assert "no folder" in fails(main, *where, "--prompt", "spam", "--out", tmp_path / "none")
+    assert "no folder" in fails(main, "--run", "none", "--prompt", "spam", "--out", tmp_path / "x")
     assert "no run 'x'" in fails(main, *where, "--run", "x")

@@ -312,6 +312,8 @@ def test_command_line(tmp_path, capsys, fails):
             assert bits == pytest.approx(plain[2], rel=0.01) and abs(lost) < 1
             assert min(speeds) > 0
     assert "--file" in fails(main, "--weights", "somewhere")
-    assert "window can't be 3" in fails(main, "--window", 3)
-    (tmp_path / "short").write_text("a")
+    assert "window is 3, but must be a number from 8" in fails(main, "--window", 3)
+    nowhere = ["--runs-dir", tmp_path / "nowhere"]  # what is quick to find is found first
+    assert "No such file" in fails(main, *nowhere, "--file", tmp_path / "none")
+    (tmp_path / "short").write_text("")
     assert "too short" in fails(main, *runs, "--file", tmp_path / "short")
