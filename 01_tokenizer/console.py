@@ -51,7 +51,7 @@ def run(main):
     except Exception as error:
         if not (message := users_mistake(error)):
             raise
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {escaped(' '.join(str(message).split()))}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -71,9 +71,8 @@ def users_mistake(error):
 
 def choose_device(name="auto"):
     """"cuda", "mps" or "cpu": what was asked for, or the first of them that is there."""
-    import torch
-    there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
-    there += ["cpu"]
+    from torch import backends, cuda
+    there = ["cuda"] * cuda.is_available() + ["mps"] * backends.mps.is_available() + ["cpu"]
     if name not in ("auto", *there):
         raise ValueError(f"device {name} is not available here; there is {', '.join(there)}")
     return there[0] if name == "auto" else name
@@ -150,9 +149,10 @@ def read_text(path):
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        at = error.start
-        raise ValueError(f"{path} is not UTF-8 text (byte {at}: {data[at]:#04x}); convert it or "
-                         "leave it out") from None
+        byte = f"byte {error.start}: {data[error.start]:#04x}"
+        raise ValueError(f"{path} is not UTF-8 text ({byte}); convert it or leave it out") from None
+    if text.startswith("version https://git-lfs"):
+        raise ValueError(f"{path} is a Git LFS pointer, not the file: run git lfs pull")
     if "\0" in text:
         raise ValueError(f"{path} is a binary file (it holds NUL bytes); leave it out")
     return text

@@ -1,15 +1,13 @@
 """Documents -> ids on disk -> batches, and the measure of a loss: bits per byte.
 
 A trainer reads its text faster than any tokenizer encodes it. So text is encoded once, to a folder:
-tokenizer.json; train.npy and val.npy, the ids of all documents; where each begins; and index.json,
-with counts, checksums, and how small compressors make the validation text.
+tokenizer.json; train.npy, val.npy: all ids; where documents begin; index.json: counts, checksums.
 
     python 02_data/data.py                        # the source code of Python's own library
     python 02_data/data.py folder:PATH --vocab-size 1024
     python 02_data/data.py jsonl:FILE.jsonl --tokenizer tokenizer.json
 
-Reads a source; writes data/NAME-KEY/; prints what simple models score, and some windows. extras/
-has other sources (corpus.py), their mixtures, cleaning, loss masks. Next: conversations.py.
+Reads a source; writes data/NAME-KEY/; prints baselines. extras/ has more. Next: conversations.py.
 """
 
 import hashlib
@@ -35,8 +33,9 @@ import numpy as np
 
 from bpe import tokenizer_class
 
-FORMAT = 3  # of a folder of prepared data; where it changes, all folders are made anew
-FEW = 200  # with fewer documents than this, a split by hash could leave one side empty
+FORMAT = 4  # of a folder of prepared data; where it changes, all folders are made anew
+FEW, LARGEST = 200, 1 << 27  # fewer documents, by hash, could leave a side empty; bytes of one
+NO_TEXT = re.compile("^version https://git-lfs|[\0\udc80-\udcff]")  # pointers, binary, not UTF-8
 BEGIN_NAMES = ("<|bos|>", "<|begin_of_text|>")  # special tokens that open a text
 DOCUMENT_NAMES = (*BEGIN_NAMES, "<|endoftext|>")  # the last, GPT-2's, stands between documents
 
@@ -55,8 +54,8 @@ def json_texts(file):
     with open(file, "rb") as lines:
         for line in lines:
             try:
-                text = json.loads(line)["text"]
-                text.encode()  # half a surrogate pair can't be written as UTF-8
+                row = json.loads(line)  # half a surrogate pair can't be written as UTF-8
+                text = None if row.get("messages") else row["text"].encode().decode()
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 text = None
             yield text
@@ -71,26 +70,29 @@ def documents(name, files):
     """Yield ("train" or "val", text) for files, each a document, or for each line of jsonl:FILE."""
     tail = split_rule(name, files) == "tail"
     for text in json_texts(files[0]) if name.startswith("jsonl:") else map(read_text, files):
+        if text is None:
+            raise ValueError(f"{files[0]} was changed while it was read; start again")
         cut = int(len(text) * 0.9) if tail else 0 if is_validation(text) else len(text)
-        parts = ("train", text[:cut]), ("val", text[cut:])
-        yield from ((split, part) for split, part in parts if part)
+        yield from (part for part in (("train", text[:cut]), ("val", text[cut:])) if part[1])
 
 
 def find_files(name):
     """The files of python, folder:PATH or jsonl:FILE.jsonl; None of what only corpus.py reads."""
-    kind, _, rest = name.partition(":")
+    kind, path = name.partition(":")[0], Path(name.partition(":")[2])
     if name == "python":  # the modules of Python's own library, without their tests
         top = Path(os.__file__).parent
         others = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
         return [p for p in sorted(top.rglob("*.py")) if not others & set(p.relative_to(top).parts)]
-    if kind == "jsonl" and rest.endswith(".jsonl") and Path(rest).is_file():
-        small = Path(rest).stat().st_size < 1 << 27  # else corpus.py, with several processes
-        return [Path(rest)] if small and None not in json_texts(rest) else None
-    if kind == "folder" and rest:
-        top = Path(rest)
-        return [p for p in sorted([top] if top.is_file() else top.rglob("*"))
-                if p.is_file() and p.stat().st_size  # neither empty nor hidden
-                and not any(part.startswith(".") for part in p.relative_to(top).parts)] or None
+    if kind == "jsonl" and path.suffix == ".jsonl" and path.is_file():
+        return [path] if path.stat().st_size < LARGEST and None not in json_texts(path) else None
+    if kind == "folder" and name != "folder:":
+        files = [p for p in sorted([path] if path.is_file() else path.rglob("*"))
+                 if (p.is_symlink() or p.is_file()) and p.lstat().st_size  # not empty, not hidden
+                 and not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        texts = [p for p in files if (p == path or not p.is_symlink()) and os.access(p, os.R_OK)
+                 and p.stat().st_size <= LARGEST and not re.search(  # all bytes of it are UTF-8
+                     NO_TEXT, p.read_text("utf-8", "surrogateescape"))]
+        return texts if texts and (texts == files or not housekeeping) else None
 
 
 def hash_of(*values):
@@ -149,7 +151,7 @@ def write_folder(name, files, tokenizer, folder):
             index[split]["sha256"][file] = hashlib.sha256(content.getbuffer()).hexdigest()
     index["val"] |= {"zlib": len(zlib.compress(val_text, 9)),
                      "lzma": len(lzma.compress(val_text, preset=9))}
-    write_safely(folder / "index.json", json.dumps(index, indent=1))
+    write_safely(folder / "index.json", json.dumps(index | {"hash": hash_of(index)}, indent=1))
 
 
 class Ids:
@@ -184,31 +186,32 @@ class Ids:
 
 
 class Dataset:
-    """A folder of prepared data: its index, its tokenizer, and the splits train and val, as Ids.
-    hash: 16 hex digits that change with any id. parts: [(1.0, self)]; of a Mixture, several.
-    check: read everything once and compare checksums. ValueError if something doesn't fit.
+    """A folder of prepared data: index, tokenizer, the splits train and val, as Ids. hash: changes
+    with any id. parts: [(1.0, self)]. check: compare all checksums. ValueError if one doesn't fit.
     """
 
     def __init__(self, folder, by_hand=False, check=True):
         self.folder, self.parts = Path(folder), [(1.0, self)]
         try:
+            if odd := [p for p in self.folder.iterdir() if not (p.is_file() or p.is_dir())]:
+                raise ValueError(f"{odd[0].name} is no regular file, and reading it may never end")
             self.index = json.loads(read_text(self.folder / "index.json"))
-            if self.index.get("format") != FORMAT:
-                raise ValueError("another version wrote it; delete it to prepare it anew")
-            self.tokenizer = tokenizer_class(by_hand).load(self.folder / "tokenizer.json")
-            if self.tokenizer.hash != self.index["tokenizer"]:
-                raise ValueError(f"its tokenizer is {self.tokenizer.hash}, not that of its ids")
+            if (self.index.pop("hash", 0), FORMAT) != (hash_of(self.index), self.index["format"]):
+                raise ValueError("another version wrote it, or it was changed; delete it")
             self.train, self.val = self._open("train", check), self._open("val", check)
             self.hash = hash_of(self.index["train"]["sha256"], self.index["val"]["sha256"])[:16]
-        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except Exception as error:  # numpy has many for a damaged file
             raise ValueError(f"{folder} is not a folder of prepared data: {error}") from None
+        self.tokenizer = tokenizer_class(by_hand).load(self.folder / "tokenizer.json")
+        if self.tokenizer.hash != self.index["tokenizer"]:
+            raise ValueError(f"{folder} has tokenizer {self.tokenizer.hash}, not that of its ids")
 
     def _open(self, split, check):
         arrays = {}
         for name, sha256 in self.index[split]["sha256"].items():
             if check and file_hash(self.folder / name) != sha256:
                 raise ValueError(f"{name} has changed since it was written; delete the folder")
-            arrays[name] = np.load(self.folder / name, mmap_mode="r")
+            arrays[name] = np.lib.format.open_memmap(self.folder / name, "r")
         return Ids(*(arrays.get(f"{split}{what}.npy") for what in ("", "-starts", "-mask")))
 
     def __str__(self):
@@ -220,8 +223,7 @@ class Dataset:
 class Batches:
     """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places. Target
     t is the id after input t, or -1 where there is nothing to learn. A batch is the same for any
-    number of processes that train together: of `world` of them, rank r reads its rows r, r + world,
-    r + 2 world ... So state_dict() resumes exactly, with any world.
+    number of processes: rank r reads rows r, r + world ... So it resumes exactly, with any world.
     """
 
     def __init__(self, data, batch_size, seq_len, seed=0, rank=0, world=1):
@@ -308,8 +310,7 @@ def baselines(data, ids=None, compressed=None):
     """
     if ids is None:
         ids, compressed = data.val.labels(0, len(data.val)), data.index["val"]
-    sizes, ids = token_bytes(data.tokenizer), ids[ids >= 0]
-    V = len(sizes)
+    sizes, ids, V = token_bytes(data.tokenizer), ids[ids >= 0], data.tokenizer.vocab_size
     return {"uniform": bits_per_byte(np.full(len(ids), math.log(V)), ids, sizes),
             "unigram": bits_per_byte(unigram_nats(data.train.counts(V), ids), ids, sizes),
             "zlib -9": float(8 * compressed["zlib"] / sizes[ids].sum()),
@@ -319,8 +320,7 @@ def baselines(data, ids=None, compressed=None):
 def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False, workers=None,
             say=print):
     """The one door to data: a Dataset of the sources `names`, made if it isn't there yet. Without a
-    tokenizer one is trained, to `vocab_size` ids (default: 2048). Several sources, several worker
-    processes, and sources that find_files() doesn't know are for extras/mixtures.py.
+    tokenizer one is trained, to `vocab_size` ids (2048). For more, mixtures.py.
     """
     files = find_files(names[0]) if len(names) == 1 and workers in (None, 1) else None
     if files is None:

@@ -160,6 +160,22 @@ def test_many_documents_are_split_by_their_hashes(tmp_path):
         "a new document must not move the others")
 
 
+def test_a_real_folder_is_read_by_a_copy_of_the_spine(tmp_path, monkeypatch):
+    """It takes the texts. Where there are extras, they do the same, and say what is left out."""
+    (tmp_path / "a.txt").write_text("a")
+    for name, content in (("b.png", b"\x89PNG\0"), ("c.txt", "café".encode("latin-1")),
+                          ("d.bin", b"version https://git-lfs.github.com/spec/v1\noid ...")):
+        (tmp_path / name).write_bytes(content)
+        assert find_files(f"folder:{tmp_path}") is None, f"{name} is for extras/corpus.py"
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "housekeeping", None)
+            assert find_files(f"folder:{tmp_path}") == [tmp_path / "a.txt"]
+        (tmp_path / name).unlink()
+    assert find_files(f"folder:{tmp_path}") == [tmp_path / "a.txt"]
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    assert find_files(f"folder:{tmp_path}") is None, "so is a link"
+
+
 def test_find_files(tmp_path):
     for name in ("b/2.go", "b/.git/3.go", ".hidden", "a.txt", "empty"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -172,6 +188,8 @@ def test_find_files(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "a"}\n')
     assert find_files(f"jsonl:{rows}") == [rows]
+    rows.write_text('{"text": "a"}\n{"text": "a", "messages": [{"role": "user"}]}\n')
+    assert find_files(f"jsonl:{rows}") is None, "a conversation is more than its text"
     rows.write_text('{"text": "a"}\n\n{"messages": []}\n')
     (tmp_path / "odd.jsonl").write_text('{"text": "\\ud800"}\n' + "[" * 100_000 + "\n1\n\n")
     assert [*json_texts(tmp_path / "odd.jsonl")] == [None] * 4
@@ -203,6 +221,9 @@ def test_documents_of_json_lines(tmp_path):
     found = dict(map(reversed, documents(f"jsonl:{rows}", [rows])))
     assert found == {text: "val" if is_validation(text) else "train" for text in ("café", "b")}, (
         "lines are split by their hashes, however few there are; empty ones are left out")
+    rows.write_text('{"text": "a"}\n{"tex')
+    with pytest.raises(ValueError, match="rows.jsonl was changed while it was read"):
+        list(documents(f"jsonl:{rows}", [rows]))
     rows.write_text('{"text": "a"}\n{"text": 3}\n')
     with pytest.raises(ValueError, match="rows.jsonl, line 2"):
         prepare([f"jsonl:{rows}"], 270, tmp_path / "data", by_hand=True)
@@ -346,16 +367,24 @@ def test_what_is_no_folder_of_prepared_data(folder, tmp_path):
 
     for bad in ("[]", "", "x", "{}", '{"format": 2}'):
         refused("", bad)
-    refused("another version wrote it; delete it", json.dumps(index | {"format": 2}))
+    refused("another version wrote it, or it was changed", json.dumps(index | {"format": 2}))
+    index["val"]["zlib"] += 1
+    refused("another version wrote it, or it was changed", json.dumps(index))
+    index["val"]["zlib"] -= 1
+    refused("", "[" * 100_000)
     for key in ("format", "tokenizer", "train", "val"):
         refused("", json.dumps({k: v for k, v in index.items() if k != key}))
     (folder / "index.json").write_text(json.dumps(index))
     Dataset(folder, by_hand=True)
     other = Tokenizer.train(["xyz " * 9], 270)
     other.save(folder / "tokenizer.json")
-    refused(f"its tokenizer is {other.hash}, not that of its ids")
+    with pytest.raises(ValueError, match=f"out has tokenizer {other.hash}, not that of its ids"):
+        Dataset(folder, by_hand=True)
     with pytest.raises(ValueError, match="not a folder of prepared data: .*No such file"):
         Dataset(tmp_path)
+    (folder / "val.npy").unlink()
+    os.mkfifo(folder / "val.npy")
+    refused("val.npy is no regular file, and reading it may never end")
 
 
 def test_a_changed_file_is_noticed(folder):

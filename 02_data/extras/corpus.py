@@ -27,10 +27,11 @@ from typing import Callable
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, read_text, run, track
+from console import Parser, escaped, read_text, run, track
 
-from data import FEW, find_files, fingerprint, is_validation, slug
+from data import FEW, LARGEST, find_files, fingerprint, is_validation, slug
 from download import fetch
+from folders import MEGABYTES, list_files, texts, told
 from hub import fetch_all, hub_files, hub_token
 from records import read_any, read_core, read_jsonl, read_parquet, read_wikitext
 
@@ -83,6 +84,11 @@ class Source:
 
 
 # ---- sources on this machine ----
+def say(note):
+    if note:
+        print(note, file=sys.stderr)
+
+
 def from_files(name, top, files):
     """The Source of some UTF-8 files below the folder `top`, each a document."""
     def records():
@@ -96,16 +102,33 @@ def python(path):
     return from_files("python", Path(os.__file__).parent, find_files("python"))
 
 
-def folder(path, include=(), exclude=()):
-    """Every file below `path` (or the file `path` itself), in the order of their names.
+def switch(values, key):
+    """Whether an option behind a source's name that can be 0 or 1 is 1."""
+    if values[-1] not in ("0", "1"):
+        raise ValueError(f"{key} is {values[-1]!r}, but must be 0 or 1")
+    return values[-1] == "1"
+
+
+def files_of(name, path, endings=("",), hidden=(".",), links=("0",)):
+    """folders.list_files() of a path that may also be a single file, which is taken as it is."""
+    if not path.exists():
+        raise ValueError(f"{name} does not exist")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{name} is neither a file nor a folder")
+    if path.is_file():
+        return [path] * (path.stat().st_size > 0), []
+    return list_files(path, endings, hidden, switch(links, "links"))
+
+
+def folder(path, include=(), exclude=(), links=("0",), strict=("0",)):
+    """Every text below `path` (or the file `path` itself), in the order of their names.
 
     include, exclude: globs that are compared with the rest of a file's path, below `path`; a *
-    matches slashes, too. ValueError if no file is left and, when the documents are read, if one is
-    not UTF-8 text.
+    matches slashes, too. Files that are not UTF-8 text, and symbolic links unless links=1, are left
+    out, and folders.texts() says so; with strict=1 they are refused. ValueError if nothing is left.
     """
-    top = Path(path)
-    if not top.exists():
-        raise ValueError(f"folder:{path} does not exist")
+    top, name = Path(path), f"folder:{path}"
+    files, left_out = files_of(name, top, links=links)
     if top.is_file() and (include or exclude):
         raise ValueError(f"folder:{path} is a file; include and exclude are for folders")
 
@@ -114,26 +137,33 @@ def folder(path, include=(), exclude=()):
         return ((not include or any(fnmatch(name, glob) for glob in include))
                 and not any(fnmatch(name, glob) for glob in exclude))
 
-    files = [file for file in find_files(f"folder:{path}") or () if wanted(file)]
+    if files == [top]:
+        if top.stat().st_size > LARGEST:
+            raise ValueError(f"{path} is larger than {MEGABYTES}, the most that one document may "
+                             f"have; cut it into several: split -C 100M {path}")
+        read_text(top)  # which refuses what is no text
+    files, objections = texts(filter(wanted, files), filter(wanted, left_out))
+    note = told(name, objections) if objections else ""
+    if objections and switch(strict, "strict"):
+        raise ValueError(f"{note}; strict=1 leaves out nothing")
     if not files:
-        raise ValueError(f"folder:{path} holds no text" + (" that the globs let through" if include
-                                                           or exclude else ""))
-    return from_files(f"folder:{path}", top, files)
+        raise ValueError(note or f"{name} holds no text" + " that the globs let through" * bool(
+            include or exclude))
+    say(note)
+    return from_files(name, top, files)
 
 
-def rows(kind, read, suffixes, path, field=(None,)):
+def rows(kind, read, endings, hidden, path, field=(None,), links=("0",)):
     """The Source of what read() finds in the file `path`, or in all files below it whose names end
-    in one of `suffixes`.
+    in one of `endings`, but for those with a part that begins with one of `hidden`.
     """
-    top = Path(path)
-    if not top.exists():
-        raise ValueError(f"{kind}:{path} does not exist")
-    files = [top] if top.is_file() else sorted(p for p in top.rglob("*")
-                                               if p.name.endswith(suffixes))
+    name = f"{kind}:{path}"
+    files, left_out = files_of(name, Path(path), endings, hidden, links)
+    note = told(name, texts((), left_out)[1]) if left_out else ""
     if not files:
-        raise ValueError(f"{kind}:{path} holds no file that ends in {' or '.join(suffixes)}")
-    return Source(f"{kind}:{path}", lambda: (record for file in files
-                                             for record in read(file, field[-1])),
+        raise ValueError(note or f"{name} holds no file that ends in {' or '.join(endings)}")
+    say(note)
+    return Source(name, lambda: (record for file in files for record in read(file, field[-1])),
                   "hash", fingerprint(files))
 
 
@@ -167,13 +197,16 @@ class Row:
 SOURCES = {
     "python": Row("the standard library of the Python that runs this", "hash", "files",
                   open=python),
-    "folder:PATH": Row("the files of a folder of UTF-8 text, or one; include=GLOB, exclude=GLOB",
+    "folder:PATH": Row("the UTF-8 texts of a folder, or one; include=GLOB, exclude=GLOB, links=1 "
+                       "(follow links), strict=1 (leave nothing out)",
                        "hash or tail", "files", open=folder),
-    "jsonl:PATH": Row("JSON lines (.gz, .zst): text, content, messages, or field=NAME", "hash",
-                      "lines", open=functools.partial(
-                          rows, "jsonl", read_jsonl, (".jsonl", ".jsonl.gz", ".jsonl.zst"))),
+    "jsonl:PATH": Row("JSON lines (.gz, .zst): messages, text, content, or field=NAME; links=1",
+                      "hash", "lines", open=functools.partial(
+                          rows, "jsonl", read_jsonl, (".jsonl", ".jsonl.gz", ".jsonl.zst"),
+                          (".",))),
     "parquet:PATH": Row("parquet files, with the same fields", "hash", "rows",
-                        open=functools.partial(rows, "parquet", read_parquet, (".parquet",))),
+                        open=functools.partial(  # Spark and Hadoop begin what is no data with _
+                            rows, "parquet", read_parquet, (".parquet",), (".", "_"))),
     "shakespeare": Row("plays, 1.1 MB: small, and known to everyone", "tail", "none, it is one",
                        ((("", GITHUB + "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
                           "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")),)),
@@ -265,11 +298,11 @@ def open_source(base, options, data_dir="data"):
         raise ValueError(f"there is no source {base!r}; there are {', '.join(SOURCES)}{hint}")
     if colon and not path:
         raise ValueError(f"{base} needs a path behind it")
-    known = ({"folder": {"include", "exclude"}, "jsonl": {"field"}, "parquet": {"field"}}
-             .get(kind, {"num_shards"} if row.hub else set()))
+    known = ({"folder": {"include", "exclude", "links", "strict"}, "jsonl": {"field", "links"},
+              "parquet": {"field", "links"}}.get(kind, {"num_shards"} if row.hub else set()))
     if unknown := set(options) - known:
-        raise ValueError(f"{base} takes {' and '.join(sorted(known)) or 'no option'}, "
-                         f"not {', '.join(sorted(unknown))}")
+        raise ValueError(f"{base} takes {', '.join(sorted(known)) or 'no option'}; not "
+                         f"{', '.join(sorted(unknown))}")
     name = ",".join([base, *(f"{key}={value}" for key in options for value in options[key])])
     if row.open:
         return dataclasses.replace(row.open(path, **options), name=name)
@@ -315,7 +348,7 @@ def main(argv=None):
     for split, (n, n_bytes) in counts.items():
         what = "documents" if source.split_by != "tail" else "parts of documents"
         print(f"{split:5} {n:9,} {what} {n_bytes:15,} bytes")
-    print(f"split by {source.split_by}; the first document begins:\n\n{first[:300]}")
+    print(f"split by {source.split_by}; the first document begins:\n\n{escaped(first[:300])}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from data import FORMAT, Dataset, Ids, hash_of
 from housekeeping import readers_code
 from writing import write_folder
 
-OWN = {"include", "exclude", "field", "num_shards"}  # a source's own options
+OWN = {"include", "exclude", "field", "links", "strict", "num_shards"}  # a source's own options
 
 
 # ---- several datasets as one ----
@@ -111,6 +111,22 @@ def split_share(name):
     return found[1], float(found[2])
 
 
+def check_arrays(name, data):
+    """ValueError if a Dataset, whose checksums fit, is none that writing.py would have written."""
+    n_ids = data.tokenizer.vocab_size
+    for split, ids in (("train", data.train), ("val", data.val)):
+        entry, many = data.index[split], getattr(ids.ids, "shape", ())
+        kinds = [getattr(array, "dtype", None) for array in (ids.ids, ids.starts, ids.mask)]
+        if (kinds[0] not in (np.uint16, np.uint32) or kinds[1] != np.int64
+                or kinds[2] not in (None, np.uint8) or ids.starts.shape != (entry["documents"],)
+                or many != (entry["tokens"],) or ids.mask is not None and ids.mask.shape != many
+                or ids.starts[0] != 0 or (np.diff(ids.starts, append=len(ids)) < 0).any()):
+            raise ValueError(f"the arrays of {split} in {name} are not those that its index.json "
+                             "describes; prepare it anew")
+        if (most := int(ids.ids.max())) >= n_ids:
+            raise ValueError(f"{name} holds id {most}, but its tokenizer has {n_ids} ids")
+
+
 def open_name(name, data_dir="data", by_hand=False, say=print):
     """A Dataset for prepared:FOLDER, else a Source, cleaned if it has options of clean.py.
 
@@ -123,10 +139,7 @@ def open_name(name, data_dir="data", by_hand=False, say=print):
         if options:
             raise ValueError(f"{name}: prepared data takes no options, it is made already")
         data = Dataset(base.removeprefix("prepared:"), by_hand)
-        most = max(int(split.ids.max()) for split in (data.train, data.val))
-        n_ids = data.tokenizer.vocab_size
-        if most >= n_ids:  # checksums fit, but another program has written it
-            raise ValueError(f"{base} holds id {most}, but its tokenizer has {n_ids} ids")
+        check_arrays(base, data)
         return data
     fim = options.pop("fim", ["0"])[-1]
     if not re.fullmatch(r"[\d.e-]+", fim) or not 0 <= float(fim) <= 1:

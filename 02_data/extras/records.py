@@ -11,7 +11,10 @@ Used by corpus.py. Next: download.py.
 
 import gzip
 import importlib
+import io
+import itertools
 import json
+import lzma
 import re
 import sys
 import zipfile
@@ -24,6 +27,8 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 from console import read_text
 
 from conversations import in_turns
+from data import LARGEST
+from folders import MEGABYTES, one_line
 
 FIELDS = {  # our field name, and the names that other data sets use for it
     "text": ("text", "content"),
@@ -92,20 +97,21 @@ def as_record(row, where, field=None):
     """A row of a data set as a record. ValueError, naming `where` it is, if it can't be one.
 
     field: the name of the text, if it is none of FIELDS. Without it, these forms are known, in this
-    order: a text; messages; turns (strings of two speakers in turn); GSM8K's question and answer;
-    HumanEval's prompt, solution and test (one text); CORE's questions with all answers (one text).
+    order: messages; a text, under the first name of FIELDS that the row has; turns (strings of two
+    speakers in turn); GSM8K's question and answer; HumanEval's prompt, solution and test (one
+    text); CORE's questions with all answers (one text). Where a text is null, it counts as empty.
     """
     if not isinstance(row, dict):
         raise ValueError(f"{where} is not a JSON object")
     known = {"text": (field,)} if field else FIELDS
     found = {ours: row[name] for ours, names in (FIELDS | known).items()
-             for name in names if row.get(name) is not None}
+             for name in reversed(names) if row.get(name) is not None}
     record = about(found)
     try:
+        if not field and (found.get("messages") or "text" not in found and "messages" in found):
+            return record | {"messages": conversation(found["messages"])}
         if "text" in found:
             return record | {"text": mended(found["text"])}
-        if not field and "messages" in found:
-            return record | {"messages": conversation(found["messages"])}
         if not field and "turns" in row:
             return record | {"messages": conversation(
                 {"role": ("user", "assistant")[i % 2], "content": text}
@@ -121,51 +127,120 @@ def as_record(row, where, field=None):
             parts = [row.get("query"), *row.get("choices", ()), row.get("context"),
                      *row.get("context_options", ()), row.get("continuation")]
             return record | {"text": "\n".join(mended(part) for part in parts if part)}
-    except (TypeError, LookupError, ValueError) as error:
+    except (TypeError, LookupError, ValueError, RecursionError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise ValueError(f"{where} can't be read: {what}") from None
+        raise ValueError(f"{where} can't be read: {one_line(what)}") from None
+    if not row.keys().isdisjoint([*known["text"], *([] if field else FIELDS["messages"])]):
+        return record | {"text": ""}  # there, but null
     raise ValueError(f"{where} has no text under {' or '.join(map(repr, known['text']))}, only "
-                     f"{', '.join(row)}; ,field=NAME says which field holds it")
+                     f"{one_line(', '.join(row))}; ,field=NAME says which field holds it")
+
+
+class ZstdFrames(io.RawIOBase):
+    """The content of a .zst file, of one frame or several. EOFError if it ends within one, which
+    zstandard's own readers take for the end of the file.
+    """
+
+    def __init__(self, file):
+        self.file, self.rest, self.content, self.place = file, b"", b"", 0
+        self.zstandard = library("zstandard", "a .zst file")
+        self.frame = None
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        while self.place == len(self.content):
+            # 4 bytes can stand for 128 kB of zeros: 512 at a time are never more than 16 MB
+            data = self.rest or self.file.read(1 << 9)
+            if not data:
+                if self.frame:
+                    raise EOFError("its last frame does not end")
+                return 0
+            self.frame = self.frame or self.zstandard.ZstdDecompressor().decompressobj()
+            self.content, self.place, self.rest = self.frame.decompress(data), 0, b""
+            if self.frame.eof:
+                self.rest, self.frame = self.frame.unused_data, None
+        part = self.content[self.place:self.place + len(buffer)]
+        buffer[:len(part)] = part
+        self.place += len(part)
+        return len(part)
+
+
+def damage():
+    """The exceptions with which the libraries report that a file's content makes no sense."""
+    loaded = [(sys.modules.get(name), error) for name, error in (
+        ("zstandard", "ZstdError"), ("pyarrow.lib", "ArrowException"))]
+    return (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+            NotImplementedError, RuntimeError, LookupError, OverflowError,
+            *(getattr(module, error) for module, error in loaded if module))
+
+
+def lines_of(file, where):
+    """Yield (number, line) for each line of a binary file. ValueError, with `where` it is, if a
+    line has more than LARGEST bytes, or the file can't be decompressed up to its end.
+    """
+    for number in itertools.count(1):
+        try:
+            line = file.readline(LARGEST + 1)
+        except damage() as error:
+            raise ValueError(f"{where} is damaged after line {number - 1} ({error})") from None
+        if not line:
+            return
+        if len(line) > LARGEST:
+            raise ValueError(f"{where}, line {number}, is longer than {MEGABYTES}, the most that "
+                             "one document may have")
+        if number == 1 and line.startswith(b"version https://git-lfs"):
+            raise ValueError(f"{where} is a Git LFS pointer, not the file: run git lfs pull")
+        yield number, line
 
 
 def read_jsonl(path, field=None):
     """The records of a .jsonl file, plain or compressed (.gz, .zst), one line at a time."""
-    opener, damage = open, (EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile)
-    if path.suffix == ".zst":
-        zstandard = library("zstandard", "a .zst file")
-        opener, damage = zstandard.open, (*damage, zstandard.ZstdError)
-    elif path.suffix == ".gz":
-        opener = gzip.open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    where = f"{path}, line {number},"
-                    yield as_record(parsed(line, where), where, field)
-    except damage as error:
-        raise ValueError(f"{path} is damaged after line {number} ({error})") from None
+    with open(path, "rb") as raw:
+        file = raw
+        if path.suffix in (".gz", ".zst") and not raw.peek(1).startswith(b"version"):
+            if not raw.peek(1):
+                raise ValueError(f"{path} is empty, not even compressed: it was cut off")
+            file = gzip.open(raw) if path.suffix == ".gz" else io.BufferedReader(
+                ZstdFrames(raw), 1 << 16)
+        for number, line in lines_of(file, path):
+            if line.strip():
+                where = f"{path}, line {number},"
+                yield as_record(parsed(line, where), where, field)
 
 
 def parsed(line, where):
+    """A line of UTF-8 JSON; a byte-order mark may stand before it."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not JSON ({error})") from None
+        raise ValueError(f"{where} is not JSON ({one_line(error)})") from None
 
 
 def read_parquet(path, field=None):
     """The records of a parquet file; only the columns that a record has a use for are read."""
     parquet = library("pyarrow.parquet", "a parquet file")
     wanted = {name for names in FIELDS.values() for name in names} | {field} | OTHER_FORMS
+    with open(path, "rb") as file:
+        if file.read(23) == b"version https://git-lfs":
+            raise ValueError(f"{path} is a Git LFS pointer, not the file: run git lfs pull")
     try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a parquet file ({error})") from None
-    columns = [name for name in file.schema_arrow.names if name in wanted]
-    for batch in file.iter_batches(batch_size=1000, columns=columns):
-        for row in batch.to_pylist():
-            yield as_record(row, str(path), field)
+        file = parquet.ParquetFile(path, page_checksum_verification=True)
+        columns = [name for name in file.schema_arrow.names if name in wanted]
+        batches = file.iter_batches(batch_size=1000, columns=columns)
+    except damage() as error:
+        raise ValueError(f"{path} is not a parquet file ({one_line(error)})") from None
+    number = 0
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except damage() as error:
+            raise ValueError(f"{path} is damaged after row {number} ({one_line(error)})") from None
+        for number, row in enumerate(rows, number + 1):
+            yield as_record(row, f"{path}, row {number},", field)
 
 
 def library(name, purpose):
@@ -182,10 +257,11 @@ def read_wikitext(path, field=None):
     """
     lines = []
     for record in read_parquet(path):
-        if re.fullmatch(r" = [^=].* = \n", record["text"]) and lines:
+        line = record.get("text", "")
+        if re.fullmatch(r" = [^=].* = \n", line) and lines:
             yield {"text": "".join(lines)}
             lines = []
-        lines.append(record["text"])
+        lines.append(line)
     yield {"text": "".join(lines)}
 
 
@@ -193,13 +269,18 @@ def read_core(path, field=None):
     """The items of the CORE bundle, a .zip file."""
     try:
         bundle = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except damage() as error:
         raise ValueError(f"{path} is no .zip file ({error}); delete it to fetch it anew") from None
     for name in sorted(bundle.namelist()):
         if re.match(r"[^_].*eval_data/.*\.jsonl$", name):
-            for number, line in enumerate(bundle.read(name).decode().split("\n"), 1):
+            inside = f"{path}, {one_line(name)}"
+            try:
+                member = bundle.open(name)
+            except damage() as error:
+                raise ValueError(f"{inside}, is damaged ({one_line(error)})") from None
+            for number, line in lines_of(member, inside):
                 if line.strip():
-                    where = f"{path}, {name}, line {number},"
+                    where = f"{inside}, line {number},"
                     yield as_record(parsed(line, where), where)
 
 

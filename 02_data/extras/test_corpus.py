@@ -59,9 +59,10 @@ def test_folders_that_hold_no_text(tmp_path, fails):
     (tmp_path / "empty").touch()
     assert "holds no text" in fails(main, f"folder:{tmp_path}")
     (tmp_path / "latin1").write_bytes(b"caf\xe9")
-    assert "latin1 is not UTF-8" in fails(main, f"folder:{tmp_path}")
+    assert "left out 1 not UTF-8 text (latin1)" in fails(main, f"folder:{tmp_path}")
+    assert "latin1 is not UTF-8" in fails(main, f"folder:{tmp_path / 'latin1'}")
     (tmp_path / "latin1").write_bytes(b"\x7fELF\0\0")
-    assert "latin1 is a binary file" in fails(main, f"folder:{tmp_path}")
+    assert "latin1 is a binary file" in fails(main, f"folder:{tmp_path / 'latin1'}")
     assert "there is no source 'wikipedia'" in fails(main, "wikipedia")
 
 
@@ -78,7 +79,7 @@ def test_globs(tmp_path, fails):
     assert "holds no text that the globs let through" in fails(
         main, f"folder:{tmp_path},include=*.rs")
     assert "folder:" in (error := fails(main, f"folder:{tmp_path},num_shards=2"))
-    assert "takes exclude and include, not num_shards" in error
+    assert "takes exclude, include, links, strict; not num_shards" in error
 
 
 def test_parse_name():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bpe import Tokenizer
+from console import file_hash
 from corpus import find_source
-from data import Dataset, Ids, baselines, make_batches, prepare, reopen
+from data import Dataset, Ids, baselines, hash_of, make_batches, prepare, reopen
 from fim import MIDDLE
 from mixtures import Joined, Mixture, open_name, prepare_any, split_share
 from writing import write_folder
@@ -124,7 +125,7 @@ def test_options_make_other_data(tmp_path):
         text = data.tokenizer.decode(data.train.read(1, 3))
         assert ("b" in text) == ("other" in options), text
     assert len(folders) == 4
-    with pytest.raises(ValueError, match="takes field, not nonsense"):
+    with pytest.raises(ValueError, match="takes field, links; not nonsense"):
         prepare([f"{name},nonsense=1"], 280, tmp_path / "data")
 
 
@@ -203,12 +204,24 @@ def test_prepared_data_is_read_by_name(source, tmp_path):
 def test_prepared_data_of_another_program(source, tmp_path):
     """Checksums that fit don't help where another program has written the folder."""
     folder = prepare([source.name], 270, tmp_path / "data", say=quiet).folder
+    index = json.loads((folder / "index.json").read_text())
+    del index["hash"]
+
+    def refused(said):
+        (folder / "index.json").write_text(json.dumps(index | {"hash": hash_of(index)}))
+        with pytest.raises(ValueError, match=said):
+            prepare([f"prepared:{folder}"])
+
+    for values in (np.zeros(index["val"]["tokens"], np.float32), np.zeros((2, 3), np.uint16)):
+        np.save(folder / "val.npy", values)
+        index["val"]["sha256"]["val.npy"] = file_hash(folder / "val.npy")
+        refused("the arrays of val in prepared:.* are not those")
+    index["val"]["sha256"] = {}
+    refused("the arrays of val in prepared:.* are not those")
     small = Tokenizer([], special_tokens=["<|bos|>"])
     small.save(folder / "tokenizer.json")
-    index = json.loads((folder / "index.json").read_text()) | {"tokenizer": small.hash}
-    (folder / "index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="holds id 261, but its tokenizer has 257 ids"):
-        prepare([f"prepared:{folder}"])
+    index["tokenizer"] = small.hash
+    refused("holds id 261, but its tokenizer has 257 ids")
 
 
 def test_the_tokenizer_never_sees_validation_text(tmp_path):

@@ -2,14 +2,19 @@
 
 import gzip
 import json
+import tracemalloc
 import zipfile
 
 import pytest
 
+import records as module
 from records import as_record, read_any, read_core, read_jsonl, read_wikitext, with_calculator
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
                    (("user", "Hi"), ("assistant", "Ho")))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 9\n"
 
 
 def test_with_calculator():
@@ -46,7 +51,7 @@ def test_an_explicit_text_comes_first():
 
 
 @pytest.mark.parametrize("row", [
-    {"text": 5}, {"text": 5, "messages": [USER]}, {"messages": 5}, {"messages": ["Hi"]},
+    {"text": 5}, {"messages": 5}, {"messages": ["Hi"]},
     {"messages": []}, {"messages": [{"content": "Hi"}]}, {"messages": [{"role": "user"}]},
     {"messages": [USER | {"content": None}]}, {"messages": [USER | {"content": 5}]},
     {"messages": [USER, USER]}, {"messages": [USER | {"content": ["Hi"]}]},
@@ -86,14 +91,89 @@ def test_read_jsonl(tmp_path):
 
 
 def test_zst(tmp_path):
-    zstandard = pytest.importorskip("zstandard")
-    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(b'{"text": "x"}\n'))
-    assert list(read_any(tmp_path / "a.jsonl.zst")) == [{"text": "x"}]
+    """One frame or several are read; a file that ends anywhere within one is refused."""
+    zstandard, file = pytest.importorskip("zstandard"), tmp_path / "a.jsonl.zst"
+    first, second = (b'{"text": "x"}\n' * 3, b'{"text": "y"}\n')
+    for whole in ([zstandard.compress(first)], map(zstandard.compress, (first, second))):
+        whole = [*whole]
+        file.write_bytes(b"".join(whole))
+        records = [*read_any(file)]
+        assert [r["text"] for r in records] == [*"xxxy"][:2 + len(whole)]
+    for n in range(sum(map(len, whole))):
+        file.write_bytes(b"".join(whole)[:n])
+        if n == len(whole[0]):
+            continue  # a file that ends behind a frame is a whole one
+        with pytest.raises(ValueError, match="a.jsonl.zst is (damaged after line|empty)"):
+            list(read_jsonl(file))
+
+
+def flushed(lines):
+    """A frame with a block for each line, as writers make that flush: nothing in it tells a cut."""
+    frame = pytest.importorskip("zstandard").ZstdCompressor().compressobj()
+    return b"".join(frame.compress(line) + frame.flush(1) for line in lines) + frame.flush()
+
+
+def test_a_cut_between_two_blocks_is_noticed(tmp_path):
+    data = flushed([f'{{"text": "line {i}"}}\n'.encode() for i in range(40)])
+    (tmp_path / "a.jsonl.zst").write_bytes(data)
+    assert len(list(read_jsonl(tmp_path / "a.jsonl.zst"))) == 40
+    (tmp_path / "a.jsonl.zst").write_bytes(data[:len(data) // 2])
+    with pytest.raises(ValueError, match="its last frame does not end"):
+        list(read_jsonl(tmp_path / "a.jsonl.zst"))
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_a_line_without_end(tmp_path, monkeypatch, ending):
+    """Neither a line nor what a small file grows to when it is decompressed fills the memory."""
+    monkeypatch.setattr(module, "LARGEST", 1 << 20)
+    zeros, file = bytes(1 << 26), tmp_path / f"a.jsonl{ending}"
+    compress = {"": bytes, ".gz": gzip.compress, ".zst": lambda data: pytest.importorskip(
+        "zstandard").compress(data)}[ending]
+    file.write_bytes(compress(b'{"text": "x"}\n' + zeros))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=f"a.jsonl{ending}, line 2, is longer than"):
+            list(read_jsonl(file))
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_conversations_come_before_texts_and_text_before_content():
+    chat = [USER, {"role": "assistant", "content": "yo"}]
+    assert as_record({"text": "<user>hi", "messages": chat}, "") == {"messages": chat}
+    assert as_record({"messages": chat, "content": "a summary"}, "") == {"messages": chat}
+    assert as_record({"content": "b", "text": "a"}, "") == {"text": "a"}
+    assert as_record({"text": None, "content": "b"}, "") == {"text": "b"}
+    for none in (None, []):
+        assert as_record({"text": "a", "messages": none}, "") == {"text": "a"}
+    assert as_record({"text": "a", "messages": chat}, "", "text") == {"text": "a"}, "as asked for"
+
+
+def test_null_is_an_empty_text():
+    for row in ({"text": None}, {"messages": None}, {"content": None, "id": 3}):
+        assert as_record(row, "") == {"text": ""}
+    assert as_record({"x": None, "text": "a"}, "", "x") == {"text": ""}
+
+
+def test_what_a_file_says_is_printed_on_one_line_and_escaped():
+    with pytest.raises(ValueError) as error:
+        as_record({"a\x1b[2J\nb": 1} | {f"key {i}": i for i in range(1000)}, "line 1")
+    assert r"only a\x1b[2J\nb, key 0" in str(error.value) and len(str(error.value)) < 500
+
+
+def test_a_byte_order_mark_is_no_part_of_json(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"text": "x"}\n' * 2)
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == [{"text": "x"}] * 2
 
 
 @pytest.mark.parametrize("name, data, error", [
     ("a.jsonl", b'{"text": "x"}\n{"text": ', "a.jsonl, line 2, is not JSON"),
-    ("a.jsonl", b'{"text": "\xff"}\n', "a.jsonl is damaged after line 0"),
+    ("a.jsonl", b'{"text": "\xff"}\n', "a.jsonl, line 1, is not JSON"),
+    ("a.jsonl", b'{"text": "x"}\n{"text": "y"', "a.jsonl, line 2, is not JSON"),
+    ("a.jsonl.gz", b"", "a.jsonl.gz is empty, .* cut off"),
+    ("a.jsonl", POINTER, "a.jsonl is a Git LFS pointer, not the file: run git lfs pull"),
+    ("a.jsonl.gz", POINTER, "a.jsonl.gz is a Git LFS pointer"),
     ("a.jsonl", b'[1]\n', "a.jsonl, line 1, is not a JSON object"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 9, mtime=0)[:-9], "a.jsonl.gz is damaged"),
     ("a.jsonl.gz", b"plain", "a.jsonl.gz is damaged"),
@@ -116,6 +196,20 @@ def test_read_parquet(tmp_path):
     (tmp_path / "b.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(ValueError, match="b.parquet is not a parquet file"):
         list(read_any(tmp_path / "b.parquet"))
+    (tmp_path / "b.parquet").write_bytes(POINTER)
+    with pytest.raises(ValueError, match="b.parquet is a Git LFS pointer"):
+        list(read_any(tmp_path / "b.parquet"))
+    parquet.write_table(pyarrow.table({"text": ["x", None, "y"]}), tmp_path / "c.parquet")
+    assert [record["text"] for record in read_any(tmp_path / "c.parquet")] == ["x", "", "y"]
+    data = (tmp_path / "a.parquet").read_bytes()
+    for n in range(0, len(data), len(data) // 9):
+        (tmp_path / "c.parquet").write_bytes(data[:n])
+        with pytest.raises(ValueError, match="c.parquet is (not a|damaged)"):
+            list(read_any(tmp_path / "c.parquet"))
+    parquet.write_table(pyarrow.table({"text": ["x", "y"], "messages": [[1], [2]]}),
+                        tmp_path / "c.parquet")
+    with pytest.raises(ValueError, match="c.parquet, row 1, can't be read"):
+        list(read_any(tmp_path / "c.parquet"))
 
 
 def test_read_wikitext(tmp_path):
@@ -137,6 +231,11 @@ def test_read_core(tmp_path):
         bundle.writestr("__MACOSX/eval_bundle/eval_data/._arc.jsonl", "junk")
     assert [record["text"] for record in read_core(tmp_path / "bundle.zip")] == [
         "Why?\na\nb", "It was\nso"]
+    data = bytearray((tmp_path / "bundle.zip").read_bytes())
+    data[data.index(b"Why")] ^= 1
+    (tmp_path / "bundle.zip").write_bytes(data)
+    with pytest.raises(ValueError, match="bundle.zip, .*arc.jsonl, is damaged|damaged after line"):
+        list(read_core(tmp_path / "bundle.zip"))
     (tmp_path / "bundle.zip").write_text("<html>please log in")
     with pytest.raises(ValueError, match="bundle.zip is no .zip file"):
         list(read_core(tmp_path / "bundle.zip"))

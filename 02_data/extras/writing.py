@@ -8,7 +8,9 @@ makes the same files as data.write_folder(), byte for byte.
 Used by mixtures.py. Writes data/NAME-KEY/. Next: mixtures.py.
 """
 
+import contextlib
 import functools
+import io
 import json
 import lzma
 import os
@@ -29,7 +31,7 @@ import data
 from bpe import SPECIAL_TOKENS
 from conversations import render
 from corpus import content
-from data import FORMAT, document_start
+from data import FORMAT, document_start, hash_of
 from workers import in_batches, parallel
 
 
@@ -76,31 +78,49 @@ def dtype_of(tokenizer):
 
 
 # ---- files that grow ----
+@contextlib.contextmanager
+def naming(path):
+    """A full disk doesn't say which file did not fit: an OSError from within gets the name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
 class NpyWriter:
     """An .npy file of one dimension that grows: its header, with the length, is written again when
-    it is closed.
+    it is closed. OSError, which names the file, when the disk is full.
     """
 
-    def __init__(self, file, dtype):
-        self.file, self.dtype, self.n = open(file, "w+b"), dtype, 0
-        self.write_header()
+    def __init__(self, path, dtype):
+        self.path, self.dtype, self.n = path, dtype, 0
+        self.file = open(path, "w+b", buffering=0)  # nothing is left to be written after an error
+        self.write(self.header())
 
-    def write_header(self):
-        self.file.seek(0)  # numpy leaves room in it for any length
-        np.lib.format.write_array_header_1_0(self.file, {
+    def header(self):
+        content = io.BytesIO()  # numpy leaves room in it for any length
+        np.lib.format.write_array_header_1_0(content, {
             "descr": self.dtype.str, "fortran_order": False, "shape": (self.n,)})
+        return content.getvalue()
+
+    def write(self, data):
+        data = memoryview(data)
+        with naming(self.path):
+            while len(data):  # without a buffer, a part may be written
+                data = data[self.file.write(data):]
 
     def append(self, values):
-        self.file.write(np.asarray(values, self.dtype).tobytes())
+        self.write(np.asarray(values, self.dtype).tobytes())
         self.n += len(values)
 
     def close(self):
         """Returns the file's sha256, once it is on the disk."""
         with self.file:
-            self.write_header()
-            self.file.flush()
-            os.fsync(self.file.fileno())
-        return file_hash(self.file.name)
+            self.file.seek(0)
+            self.write(self.header())
+            with naming(self.path):
+                os.fsync(self.file.fileno())
+        return file_hash(self.path)
 
 
 class SplitWriter:
@@ -186,7 +206,8 @@ def write_folder(source, tokenizer, folder, workers=1):
                                  "says a word")
         index["val"] |= compressors.sizes()
         tokenizer.save(aside / "tokenizer.json")
-        write_safely(aside / "index.json", json.dumps(index, indent=1))
+        write_safely(aside / "index.json",
+                     json.dumps(index | {"hash": hash_of(index)}, indent=1))
         for file in sorted(aside.iterdir(), key=lambda file: file.name == "index.json"):
             os.replace(file, folder / file.name)
     finally:
