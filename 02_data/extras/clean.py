@@ -33,6 +33,7 @@ import duplicates
 import filters
 import records
 from corpus import find_source, strings
+from duplicates import Overlap
 from filters import Rules, all_filters, n_bytes, title
 
 
@@ -175,12 +176,16 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
             "source": source_name, "fingerprint": fingerprint, "code": code_hash(),
             "input": digest.hexdigest(),  # of all records: the same on every machine
             "rules": dataclasses.asdict(rules),
-            "against": {name: {"documents": len(texts), "sha256": hash_of(texts)}
+            "against": {name: {"documents": len(texts), "sha256": hash_of(texts),
+                               "too_short": Overlap(texts).too_short}
                         for name, texts in against.items()},
             "documents": report.total("documents"), "bytes": report.total("bytes"),
             "filters": report.rows, "chunks": chunks}
         write_safely(aside / "manifest.json", json.dumps(manifest, indent=1))
-        write_safely(aside / "report.txt", f"{report}\n")
+        notes = [f"{name}: {one['too_short']:,} of {one['documents']:,} texts have fewer than 13 "
+                 "words; such a text is only found in a document that has no other words\n"
+                 for name, one in manifest["against"].items() if one["too_short"]]
+        write_safely(aside / "report.txt", f"{report}\n{''.join(notes)}")
         draw(report, aside / "filters.png")
         if not folder.exists():  # another process may have been faster, with the same result
             os.replace(aside, folder)
@@ -195,7 +200,7 @@ def hash_of(value):
 
 def code_hash():
     """A hash of the code that decides, so that the results of other filters are never reused."""
-    return hash_of([Path(file).read_text() for file in (
+    return hash_of([Path(file).read_text(encoding="utf-8") for file in (
         __file__, filters.__file__, duplicates.__file__, records.__file__, corpus.__file__)])
 
 
@@ -215,7 +220,7 @@ def clean_folder(source, rules, against=(), data_dir="data", out=None, say=print
         texts = {one.name: ["\n".join(strings(record)) for record in one.records()]
                  for one in sets}
         write_clean(source.name, source.fingerprint, records, rules, folder, texts)
-    say((folder / "report.txt").read_text())
+    say((folder / "report.txt").read_text(encoding="utf-8"))
     if not against:
         say("no evaluation set was named (against=humaneval-x): its texts may be among these\n")
     return folder
@@ -238,7 +243,7 @@ def open_clean(source, options, data_dir="data", say=print):
                 raise ValueError(f"{field.name} is {text!r}, but must be "
                                  f"{'0 or 1' if field.type is bool else 'a number'}") from None
     folder = clean_folder(source, Rules(**values), options.get("against", ()), data_dir, say=say)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for chunk in manifest["chunks"]:
         if file_hash(folder / chunk["file"]) != chunk["sha256"]:
             raise ValueError(f"{folder / chunk['file']} has changed since it was written "

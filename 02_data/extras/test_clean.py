@@ -91,6 +91,8 @@ def test_write_clean_is_repeatable_and_whole(tmp_path):
     assert (manifest["source"], manifest["fingerprint"]) == ("here", "f00d")
     assert manifest["rules"]["language"] == "go" and manifest["rules"]["max_line"] == 1000
     assert manifest["against"]["exam"]["documents"] == 1 and len(manifest["code"]) == 64
+    assert manifest["against"]["exam"]["too_short"] == 1
+    assert "exam: 1 of 1 texts have fewer than 13 words" in one["report.txt"].decode()
     assert [chunk["file"] for chunk in manifest["chunks"]] == sorted(
         name for name in one if name.startswith("chunk")) and len(manifest["chunks"]) > 1
     kept = [json.loads(line) for chunk in manifest["chunks"]
