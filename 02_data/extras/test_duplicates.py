@@ -204,7 +204,8 @@ COPIES = {  # a text, a word of it, and another word; the Wikipedia of nowhere
                 "煤炭", "矿石"),
     "Japanese": ("日本の川は短くて急なので、雨が降るとすぐに水が増えます。昔の人は堤防を作り、田を守りました。"
                  "今では大きなダムがあり、電気も作られています。", "昔の人", "昔の村"),
-    "Thai": ("แม่น้ำเจ้าพระยาไหลผ่านกรุงเทพมหานครและลงสู่อ่าวไทยผู้คนใช้เรือขนส่งสินค้าทุกวัน", "ทุกวัน", "บ่อยๆ"),
+    "Thai": ("แม่น้ำเจ้าพระยาไหลผ่านกรุงเทพมหานครและลงสู่อ่าวไทยผู้คนใช้เรือขนส่งสินค้าทุกวัน",
+             "ทุกวัน", "บ่อยๆ"),
     "French": ("Le café près de la forêt est fermé été comme hiver, une âme égarée espère être "
                "aimée après tout, et le garçon naïf a été très gêné hier à Noël", "hier", "lundi"),
 }
