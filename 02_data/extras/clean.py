@@ -35,6 +35,7 @@ import records
 from corpus import find_source, strings
 from duplicates import Overlap
 from filters import Rules, all_filters, n_bytes, title
+from housekeeping import clear_away
 
 
 RULES = ("against", *(field.name for field in dataclasses.fields(Rules)))  # options of a source
@@ -153,6 +154,7 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder} is there already; remove it, or choose another --out")
+    clear_away(folder.parent, f".{folder.name}.*.tmp")
     aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     aside.mkdir(parents=True)
     try:
@@ -187,8 +189,11 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
                  for name, one in manifest["against"].items() if one["too_short"]]
         write_safely(aside / "report.txt", f"{report}\n{''.join(notes)}")
         draw(report, aside / "filters.png")
-        if not folder.exists():  # another process may have been faster, with the same result
+        try:
             os.replace(aside, folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster, with the same result
+                raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return report

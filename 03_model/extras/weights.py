@@ -34,6 +34,7 @@ from family import family_of
 from formats import load as load_tokenizer
 from formats import write_huggingface
 from gpt import make_model
+from housekeeping import clear_away
 from huggingface import ARCHITECTURES, flat, from_huggingface, to_huggingface
 from records import library
 
@@ -239,6 +240,7 @@ def all_or_nothing(folder):
     would pass for a part of this model.
     """
     folder = Path(folder).resolve()
+    clear_away(folder.parent, f".{folder.name}.*.tmp")
     aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     aside.mkdir(parents=True)
     try:
