@@ -81,7 +81,13 @@ def loaded(main):
     """Undo what start() did, as everything is loaded now. Returns the function to be run for a
     script's `main`: that of the module named like the script, which with PYTHONPATH=mine is the
     reader's. Any other function is returned as it is.
+
+    From here on what a terminal or a pipe can't show, by its encoding, is spelled out: no text ends
+    a command.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     if sys.stderr.isatty():
         print("\x1b[K", end="", file=sys.stderr, flush=True)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:

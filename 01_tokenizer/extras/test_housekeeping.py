@@ -6,10 +6,12 @@ import os
 import platform
 import shutil
 import signal
+import sys
 import time
 
 import pytest
 
+import console
 from console import StopSignal, holding
 from housekeeping import Progress, duration, track
 
@@ -71,6 +73,19 @@ def test_what_another_computer_may_be_writing_stays(tmp_path, monkeypatch, befor
     (tmp_path / ".lock").write_text(before, encoding="utf-8")
     with holding(tmp_path, "is being trained"):
         assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", ".new.a.tmp"]
+
+
+@pytest.mark.parametrize("encoding, shown", [("ascii", b"na\\xefve \\u6f22 \\udcff"),
+                                             ("latin-1", b"na\xefve \\u6f22 \\udcff"),
+                                             ("utf-8", "naïve 漢 \\udcff".encode())])
+def test_text_that_a_terminal_can_not_show(monkeypatch, encoding, shown):
+    """Also half a surrogate pair, which stands for a byte in the name of a file."""
+    for name in ("stdout", "stderr"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, name, stream)
+        console.run(lambda: print("naïve 漢 \udcff", file=stream, end=""))
+        stream.flush()
+        assert stream.buffer.getvalue() == shown
 
 
 def test_stop_signal():
