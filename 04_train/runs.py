@@ -53,8 +53,8 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):
     OSError if it can't be written, ValueError if a weight is not finite; the others then stay.
     """
     folder = Path(folder)
-    target, aside = folder / "checkpoints" / f"step-{step:06}", folder / ".checkpoint.tmp"
-    shutil.rmtree(aside, ignore_errors=True)  # what a kill may have left
+    target = folder / "checkpoints" / f"step-{step:06}"
+    aside = folder / f".checkpoint.{os.urandom(4).hex()}.tmp"  # no other process has this name
     try:
         (aside / "weights").mkdir(parents=True)
         for name, tensor in weights:

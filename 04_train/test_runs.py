@@ -12,6 +12,7 @@ import torch
 
 import runs
 from bpe import Tokenizer
+from console import holding
 from gpt import GPT
 from runs import (all_checkpoints, as_json, best_checkpoint, choose_run, find_checkpoint, find_run,
                   load_run, load_state, load_weights, newest_checkpoint, newest_run,
@@ -134,12 +135,28 @@ def test_a_file_in_the_way(tmp_path):
 
 def test_what_a_kill_leaves_behind_is_no_obstacle(tmp_path):
     """Half a checkpoint that was being written, half of one that was being deleted."""
-    save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
-    for name in (".checkpoint.tmp", ".step-000001.tmp"):
-        shutil.copytree(newest_checkpoint(tmp_path), tmp_path / name)
-    for step in (2, 3):
-        save_checkpoint(tmp_path, step, tensors(linear(step)), {})
-    assert kept(tmp_path) == [2, 3] and [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
+    with holding(tmp_path, "is being trained"):
+        save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
+        for name in (".checkpoint.89abcdef.tmp", ".step-000001.tmp"):
+            shutil.copytree(newest_checkpoint(tmp_path), tmp_path / name)
+    with holding(tmp_path, "is being trained"):
+        for step in (2, 3):
+            save_checkpoint(tmp_path, step, tensors(linear(step)), {})
+    assert kept(tmp_path) == [2, 3]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoints"]
+
+
+def test_two_processes_that_save_at_once(tmp_path, monkeypatch):
+    """As on file systems without locks: neither takes the other's half for its own."""
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), whole_state(1))
+
+    def weights():
+        yield from tensors(linear(2))
+        save_checkpoint(tmp_path, 3, tensors(linear(3)), whole_state(3), keep=3)
+
+    save_checkpoint(tmp_path, 2, weights(), whole_state(2), keep=3)
+    assert kept(tmp_path) == [1, 2, 3]
+    assert not any(runs.damage(checkpoint) for checkpoint in all_checkpoints(tmp_path))
 
 
 def test_every_flipped_bit_is_noticed(tmp_path):

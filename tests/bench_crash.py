@@ -93,7 +93,7 @@ def wait_for_the_moment(process, rng, runs_dir, seconds):
     aimed = rng.random() < 0.75
     alive = wait(process, rng.uniform(0, seconds / 3 if aimed else seconds))
     if aimed:
-        wait(process, 60, lambda: any(runs_dir.glob("*/.checkpoint.tmp")))
+        wait(process, 60, lambda: any(runs_dir.glob("*/.checkpoint.*.tmp")))
         alive = wait(process, rng.expovariate(200))  # a save takes about a hundredth of a second
     return alive
 
@@ -151,7 +151,7 @@ def interrupt(process, rng, runs_dir, seconds, log, counts):
     if process.exitcode not in (0, {"SIGKILL": -9, "SIGTERM": -15, "SIGINT": 130}[name]):
         raise ValueError(f"{name} made it end with {process.exitcode}: {log.read_text()[-500:]}")
     if folder := run_in(runs_dir):
-        counts["while saving"] += (folder / ".checkpoint.tmp").exists()
+        counts["while saving"] += any(folder.glob(".checkpoint.*.tmp"))
         counts["while deleting"] += any(folder.glob(".step-*.tmp"))
         for checkpoint in all_checkpoints(folder):
             counts["damaged"] += bool(damage(checkpoint))

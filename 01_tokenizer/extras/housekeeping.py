@@ -82,7 +82,13 @@ def loaded(main):
     """Undo what start() did, as everything is loaded now. Returns the function to be run for a
     script's `main`: that of the module named like the script, which with PYTHONPATH=mine is the
     reader's. Any other function is returned as it is.
+
+    From here on what a terminal or a pipe can't show, by its encoding, is spelled out: no text ends
+    a command.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     if sys.stderr.isatty():
         print("\x1b[K", end="", file=sys.stderr, flush=True)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -213,13 +219,15 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
 
 # ---- a folder for one process at a time ----
 def lock(file, folder, what, wait):
-    """Lock the open file folder/.lock. The lock ends with this process, however that ends."""
+    """Lock the open file folder/.lock. The lock ends with this process, however that ends. False
+    if it can't be locked.
+    """
     try:
         import fcntl
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
-        busy = f"{folder} {what} by {file.read() or 'another process'}"
+        busy = f"{folder} {what} by {file.read(1000) or 'another process'}"
         if not wait:
             raise ValueError(f"{busy}; one at a time") from None
         print(f"{busy}; this one waits for it", file=sys.stderr)
@@ -228,6 +236,22 @@ def lock(file, folder, what, wait):
         why = getattr(error, "strerror", error)
         print(f"{folder} can't be locked ({why}): see that it {what} by this process only",
               file=sys.stderr)
+        return False
+    return True
+
+
+def clear_away(folder, pattern=".*.tmp", alone=False):
+    """Delete what a killed process has left half written in `folder`: files called .NAME.tmp that
+    nobody has touched for a minute, and folders of that kind that nobody has for an hour, unless it
+    is known that this process is `alone`; on other computers another one may be at work.
+    """
+    for left in Path(folder).glob(pattern):
+        with contextlib.suppress(OSError):  # another process may be clearing away, too
+            idle = time.time() - max(p.stat().st_mtime for p in (left, *left.rglob("*")))
+            if not left.is_dir() and idle > 60:
+                left.unlink()
+            elif left.is_dir() and (alone or idle > 3600):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -235,24 +259,21 @@ def held(folder, what, wait=False):
     """A context in which this process alone works in `folder`.
 
     While another process works there: ValueError, which says `what` is done there and by whom, or
-    with `wait` a line that says so. What a process that was killed left half written is deleted:
-    folders called .NAME.tmp, and files of that kind that nobody has touched for a minute.
+    with `wait` a line that says so. What a process that was killed left half written is deleted; at
+    once, if that was on this computer, where locks can be relied on.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as file:
-        lock(file, folder, what, wait)
+    with open(folder / ".lock", "a+", encoding="utf-8", errors="replace") as file:
+        locked = lock(file, folder, what, wait)
         if os.fstat(file.fileno()).st_nlink == 0:  # the folder was deleted in the meantime
             with held(folder, what, wait):
                 yield
             return
+        file.seek(0)
+        alone = locked and file.read(1000).endswith(f" on {platform.node()}")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
-        for left in folder.glob(".*.tmp"):
-            with contextlib.suppress(FileNotFoundError):
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                elif time.time() - left.stat().st_mtime > 60:  # else write_safely() may be at work
-                    left.unlink()
+        clear_away(folder, alone=alone)
         yield

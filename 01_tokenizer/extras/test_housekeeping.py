@@ -4,12 +4,15 @@ import fcntl
 import io
 import json
 import os
+import platform
 import shutil
 import signal
+import sys
 import time
 
 import pytest
 
+import console
 from bpe import PATTERNS, Tokenizer, main
 from console import StopSignal, holding
 from housekeeping import Progress, duration, track, unicode_version, vet
@@ -107,12 +110,43 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):
     assert (folder / ".lock").exists(), "a folder that was deleted is made, and held, once more"
 
 
+def refuse(file, how):
+    raise OSError(37, "No locks available")
+
+
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
-    def refuse(file, how):
-        raise OSError(37, "No locks available")
     monkeypatch.setattr(fcntl, "lockf", refuse)
     with holding(tmp_path / "run", "is being trained"):
         assert "can't be locked (No locks available)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("before, locks", [("process 7 on elsewhere", True), ("", True),
+                                           (f"process 7 on {platform.node()}", False)])
+def test_what_another_computer_may_be_writing_stays(tmp_path, monkeypatch, before, locks):
+    """A lock may not reach other computers: a folder that was touched within the hour stays."""
+    if not locks:
+        monkeypatch.setattr(fcntl, "lockf", refuse)
+    for name, age in ((".new.a.tmp", 600), (".old.b.tmp", 4000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+        for path in (tmp_path / name / "file", tmp_path / name):
+            os.utime(path, (0, time.time() - age))
+    (tmp_path / ".lock").write_text(before, encoding="utf-8")
+    with holding(tmp_path, "is being trained"):
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", ".new.a.tmp"]
+
+
+@pytest.mark.parametrize("encoding, shown", [("ascii", b"na\\xefve \\u6f22 \\udcff"),
+                                             ("latin-1", b"na\xefve \\u6f22 \\udcff"),
+                                             ("utf-8", "naïve 漢 \\udcff".encode())])
+def test_text_that_a_terminal_can_not_show(monkeypatch, encoding, shown):
+    """Also half a surrogate pair, which stands for a byte in the name of a file."""
+    for name in ("stdout", "stderr"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, name, stream)
+        console.run(lambda: print("naïve 漢 \udcff", file=stream, end=""))
+        stream.flush()
+        assert stream.buffer.getvalue() == shown
 
 
 def test_stop_signal():

@@ -33,7 +33,9 @@ import duplicates
 import filters
 import records
 from corpus import find_source, strings
+from duplicates import Overlap
 from filters import Rules, all_filters, n_bytes, title
+from housekeeping import clear_away
 
 
 RULES = ("against", *(field.name for field in dataclasses.fields(Rules)))  # options of a source
@@ -152,6 +154,7 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder} is there already; remove it, or choose another --out")
+    clear_away(folder.parent, f".{folder.name}.*.tmp")
     aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     aside.mkdir(parents=True)
     try:
@@ -175,15 +178,22 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
             "source": source_name, "fingerprint": fingerprint, "code": code_hash(),
             "input": digest.hexdigest(),  # of all records: the same on every machine
             "rules": dataclasses.asdict(rules),
-            "against": {name: {"documents": len(texts), "sha256": hash_of(texts)}
+            "against": {name: {"documents": len(texts), "sha256": hash_of(texts),
+                               "too_short": Overlap(texts).too_short}
                         for name, texts in against.items()},
             "documents": report.total("documents"), "bytes": report.total("bytes"),
             "filters": report.rows, "chunks": chunks}
         write_safely(aside / "manifest.json", json.dumps(manifest, indent=1))
-        write_safely(aside / "report.txt", f"{report}\n")
+        notes = [f"{name}: {one['too_short']:,} of {one['documents']:,} texts have fewer than 13 "
+                 "words; such a text is only found in a document that has no other words\n"
+                 for name, one in manifest["against"].items() if one["too_short"]]
+        write_safely(aside / "report.txt", f"{report}\n{''.join(notes)}")
         draw(report, aside / "filters.png")
-        if not folder.exists():  # another process may have been faster, with the same result
+        try:
             os.replace(aside, folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster, with the same result
+                raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return report
@@ -195,7 +205,7 @@ def hash_of(value):
 
 def code_hash():
     """A hash of the code that decides, so that the results of other filters are never reused."""
-    return hash_of([Path(file).read_text() for file in (
+    return hash_of([Path(file).read_text(encoding="utf-8") for file in (
         __file__, filters.__file__, duplicates.__file__, records.__file__, corpus.__file__)])
 
 
@@ -215,7 +225,7 @@ def clean_folder(source, rules, against=(), data_dir="data", out=None, say=print
         texts = {one.name: ["\n".join(strings(record)) for record in one.records()]
                  for one in sets}
         write_clean(source.name, source.fingerprint, records, rules, folder, texts)
-    say((folder / "report.txt").read_text())
+    say((folder / "report.txt").read_text(encoding="utf-8"))
     if not against:
         say("no evaluation set was named (against=humaneval-x): its texts may be among these\n")
     return folder
@@ -238,7 +248,7 @@ def open_clean(source, options, data_dir="data", say=print):
                 raise ValueError(f"{field.name} is {text!r}, but must be "
                                  f"{'0 or 1' if field.type is bool else 'a number'}") from None
     folder = clean_folder(source, Rules(**values), options.get("against", ()), data_dir, say=say)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for chunk in manifest["chunks"]:
         if file_hash(folder / chunk["file"]) != chunk["sha256"]:
             raise ValueError(f"{folder / chunk['file']} has changed since it was written "

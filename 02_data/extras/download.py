@@ -1,15 +1,19 @@
 """Download files: complete, with the right checksum, and only once.
 
 A transfer of gigabytes breaks sooner or later. So a file grows as PATH.part, which the next try
-continues, and gets its name once its size and checksum are right.
-Left out: several connections at once, and two processes that fetch the same file.
+continues, and gets its name once its size and checksum are right. Of two processes that want the
+same file one waits. A server is not trusted: there are bounds on what it may send, on how slowly,
+and on where it may lead.
+Left out: several connections at once.
 
-Used by corpus.py and hub.py. Reads the network; writes PATH, which its caller chooses, and for a
-while PATH.part and PATH.part.etag. Next: hub.py.
+Used by corpus.py and hub.py. Reads the network; writes PATH, which its caller chooses, .lock beside
+it, and for a while PATH.part and PATH.part.etag. Next: hub.py.
 """
 
+import contextlib
 import errno
 import http.client
+import io
 import os
 import re
 import sys
@@ -22,40 +26,154 @@ from urllib.parse import urlsplit
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import file_hash, read_text, track, write_safely
+from console import escaped, file_hash, holding, track, write_safely
+
+PATIENCE = 300  # seconds that a megabyte may take; a telephone line needs 200
+LARGEST = 10**9  # bytes of a file whose size nobody told us before
+HOSTS = {"huggingface.co": ("hf.co",)}  # where else a host keeps its files
+BUSY = "is being downloaded to"  # what is said of a folder to those who have to wait
+THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
 
-# ---- asking, and asking again ----
+class Refused(OSError):
+    """What asking again would not change."""
+
+
+def shown(text):
+    """What a server said, as a part of one line that is safe on a terminal."""
+    text = escaped(" ".join(str(text).split()))
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+# ---- where to, and how fast ----
 def origin(url):
     return urlsplit(url)[:2]  # scheme, and host with port
 
 
+def allowed(url, start):
+    """Whether the address `start` may lead to `url`: by https, to the same host, one below it or
+    one of its others in HOSTS. By http only from this machine to itself, as the tests do.
+    """
+    try:
+        scheme, host, _ = urlsplit(url).scheme, urlsplit(url).hostname, urlsplit(url).port
+    except ValueError:  # it has a port that is none
+        return False
+    home = urlsplit(start).hostname
+    if urlsplit(start).scheme == "http":
+        return scheme == "http" and {home, host} <= THIS_MACHINE
+    return scheme == "https" and bool(home) and any(
+        f".{host}".endswith(f".{name}") for name in (home, *HOSTS.get(home, ())))
+
+
 class Redirect(urllib.request.HTTPRedirectHandler):
-    """Follows redirects; the token stays behind when one leads to another host."""
+    """Follows redirects to the source's own hosts; the token stays behind when one leads to
+    another.
+    """
+
+    def http_error_302(self, request, answer, code, message, headers):
+        answer.close()  # else urllib reads what else it says, to its end
+        try:
+            return super().http_error_302(request, answer, code, message, headers)
+        except ValueError as error:  # of an address that is none
+            raise Refused(f"it leads to what is no address ({shown(error)})") from None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(self, request, *answer):
+        if not allowed(answer[-1], request.origin_url):
+            raise Refused(f"it leads to {shown(answer[-1])}, which is not https or not one of its "
+                          "hosts; nothing is fetched from there")
         following = super().redirect_request(request, *answer)
+        following.origin_url = request.origin_url
         token = request.unredirected_hdrs.get("Authorization")
         if following and token and origin(following.full_url) == origin(request.full_url):
             following.add_unredirected_header("Authorization", token)
         return following
 
 
-def connect(url, token=None, headers={}, timeout=30):
-    """The opened response. `timeout`: seconds of silence after which the server counts as gone."""
+class Paced(io.RawIOBase):
+    """What a socket receives, status and headers included. Refused if a megabyte takes longer than
+    PATIENCE (only the waiting counts, not what is done in between), or if it is more than `left`.
+    """
+
+    def __init__(self, raw):
+        self.raw, self.bytes, self.waited = raw, 0, 0.0
+        self.left = 1_000_000  # until connect() knows that the status is good
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        start = time.monotonic()
+        n = self.raw.readinto(buffer)
+        self.bytes, self.waited = self.bytes + n, self.waited + time.monotonic() - start
+        self.left -= n
+        if self.left < 0:
+            raise Refused("the server's answer does not end where it should")
+        if self.waited > PATIENCE:
+            raise Refused(f"the server sent {self.bytes:,} bytes in {self.waited:.0f} s, which is "
+                          "too slow; what has arrived is kept, try again later")
+        if self.bytes >= 1_000_000:
+            self.bytes, self.waited = 0, 0.0
+        return n
+
+    def close(self):
+        self.raw.close()
+        super().close()
+
+
+class Response(http.client.HTTPResponse):
+    def __init__(self, *how, **more):
+        super().__init__(*how, **more)
+        self.paced = Paced(self.fp.detach())
+        self.fp = io.BufferedReader(self.paced)
+
+
+class Connection(http.client.HTTPConnection):
+    response_class = Response
+
+
+class SecureConnection(http.client.HTTPSConnection):
+    response_class = Response
+
+
+class Open(urllib.request.HTTPHandler):
+    def http_open(self, request):
+        return self.do_open(Connection, request)
+
+
+class OpenSecurely(urllib.request.HTTPSHandler):
+    def https_open(self, request):
+        return self.do_open(SecureConnection, request)
+
+
+# ---- asking, and asking again ----
+def connect(url, most, token=None, headers={}, timeout=30):
+    """The opened response, of which at most about twice `most` bytes will be received. `timeout`:
+    seconds of silence after which the server counts as gone.
+    """
+    if not allowed(url, url):
+        raise Refused("it is not an https address")
     request = urllib.request.Request(url, headers=headers)
+    request.origin_url = url
     if token:  # urllib hands on other headers to whatever host it is sent to
         request.add_unredirected_header("Authorization", f"Bearer {token}")
-    return urllib.request.build_opener(Redirect).open(request, timeout=timeout)
+    opener = urllib.request.build_opener(Redirect, Open, OpenSecurely)
+    response = opener.open(request, timeout=timeout)
+    if response.status not in (200, 206):  # such as 204, which brings nothing
+        response.close()
+        raise Refused(f"the server answers {response.status} {shown(response.reason)}")
+    response.paced.left = 1_000_000 + 2 * most  # small chunks take as much again
+    return response
 
 
 def refusal(url, error, token):
     """What to tell a user whom the server turned away with an HTTPError."""
-    said = f"{error.code} {error.reason}"
+    said = shown(f"{error.code} {error.reason}")  # which the server chose
     hub = re.match(r"(\w+://[^/]+)/(?:api/)?datasets/(.+?)/(?:resolve|revision|tree)/", error.url)
     if not hub or error.code not in (401, 403):
         return f"{url} can't be had: the server answers {said}"
-    host, repo = hub.groups()
+    host, repo = map(shown, hub.groups())
     return (f"{repo} is not open to everyone ({said}, {'with your' if token else 'without a'} "
             f"token): accept its terms at {host}/datasets/{repo}, make a read token at "
             f"{host}/settings/tokens, and put it into the environment variable HF_TOKEN or the "
@@ -66,7 +184,7 @@ def insist(attempt, url, token, tries, wait, path=None, done=lambda: 0):
     """What attempt() returns; it is called again while the network or the server fails.
 
     The pauses are wait, 2 wait, 4 wait, ... seconds, or what the server asks for, up to a minute.
-    OSError once `tries` calls in a row failed without done(), a number of bytes, growing.
+    OSError once `tries` calls in a row failed without done(), bytes, growing by 64 KiB.
     """
     failed, most = 0, done()
     while True:
@@ -79,6 +197,8 @@ def insist(attempt, url, token, tries, wait, path=None, done=lambda: 0):
                 raise OSError(" ".join(refusal(url, error, token).split())) from None
             reason = f"the server answers {error.code} {error.reason}"
             asked = error.headers.get("Retry-After", "")
+        except Refused as error:
+            raise Refused(f"{url} can't be had: {error}") from None
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise OSError(f"the disk is full, {path} does not fit: make room and start again; "
@@ -86,12 +206,12 @@ def insist(attempt, url, token, tries, wait, path=None, done=lambda: 0):
             if getattr(error, "filename", None):
                 raise  # a file's name: the trouble is here
             reason = getattr(error, "reason", error)
-        failed, most = (1, done()) if done() > most else (failed + 1, most)
+        failed, most = (1, done()) if done() >= most + (1 << 16) else (failed + 1, most)
         if failed >= tries:
             by_hand = f", or put the file at {path}" if path else ""
-            raise OSError(f"can't download {url} ({reason}); check the network and start "
+            raise OSError(f"can't download {url} ({shown(reason)}); check the network and start "
                           f"again{by_hand}")
-        time.sleep(min(int(asked), 60) if asked.isdecimal() else wait * 2 ** (failed - 1))
+        time.sleep(min(int(asked[:9]), 60) if asked.isdecimal() else wait * 2 ** (failed - 1))
 
 
 # ---- one file ----
@@ -106,6 +226,18 @@ def part_of(path):
 def etag_of(part):
     """The file that holds the server's ETag, its name for the version that `part` belongs to."""
     return part.with_name(part.name + ".etag")
+
+
+def known_tag(part):
+    """The server's ETag for `part`, or "". It only saves time: what is no tag counts as none."""
+    with contextlib.suppress(OSError, ValueError):
+        return usable(etag_of(part).read_text(encoding="ascii"))
+    return ""
+
+
+def usable(tag):
+    """`tag`, or "" for a weak one, which allows for other bytes, or what no header may hold."""
+    return tag if re.fullmatch('(?!W/)[ -~]{,200}', tag) else ""
 
 
 def forget(part):
@@ -126,7 +258,8 @@ def span(response):
     """(start, total): where in the file a response begins, and the file's size; None if unsaid."""
     if response.status != 206:
         return 0, response.length
-    said = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    said = response.headers.get("Content-Range", "")
+    said = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d{1,18})", said)
     return (int(said[1]), int(said[2])) if said else (None, None)
 
 
@@ -136,7 +269,7 @@ def receive(url, part, size, sha256, token, timeout, label):
 
     OSError, HTTPException when the transfer breaks; ValueError if the size can't be right.
     """
-    have, known = size_of(part), read_text(etag_of(part)) if etag_of(part).exists() else ""
+    have, known = size_of(part), known_tag(part)
     if not (known or sha256):
         have = 0  # it could be the start of another version, and nothing would tell
     if have and have == size:
@@ -145,7 +278,7 @@ def receive(url, part, size, sha256, token, timeout, label):
     if have and known:
         headers["If-Range"] = known  # a server with another version sends all of that
     try:
-        response = connect(url, token, headers, timeout)
+        response = connect(url, size or LARGEST, token, headers, timeout)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
@@ -161,27 +294,50 @@ def receive(url, part, size, sha256, token, timeout, label):
         if start not in (0, have) or start and known and tag not in ("", known):
             forget(part)
             raise ConnectionError("it sent another part than was asked for")
-        if None not in (size, total) and size != total:
-            raise ValueError(f"{url} has {total:,} bytes, not {size:,} as expected; it has changed,"
-                             " or something in between answers in its place (a login page?)")
+        check_size(url, response, total, size, sha256)
         total = size if total is None else total
         if not start:
             forget(part)
-            if tag and not tag.startswith("W/"):  # a weak one allows for other bytes
-                write_safely(etag_of(part), tag)
+            if usable(tag):
+                with contextlib.suppress(OSError):
+                    write_safely(etag_of(part), tag)
         label += f", after {start / 1e6:,.0f} MB" if start else ""
-        with open(part, "ab") as file:
-            for block in track(iter(lambda: response.read1(1 << 20), b""), label,
-                               round((total - start) / 1e6) if total else None,
-                               size=lambda block: len(block) / 1e6, unit=" MB"):
-                file.write(block)
-                if total is not None and file.tell() > total:
-                    break
+        blocks = track(iter(lambda: response.read1(1 << 20), b""), label,
+                       round((total - start) / 1e6) if total else None,
+                       size=lambda block: len(block) / 1e6, unit=" MB")
+        append(blocks, part, start, LARGEST if total is None else total)
     if total is not None and size_of(part) < total:
         raise ConnectionError(f"it broke after {size_of(part):,} of {total:,} bytes")
-    if total is not None and size_of(part) > total:
+    if size_of(part) > (LARGEST if total is None else total):
         forget(part)
-        raise ValueError(f"{url} sends more than its {total:,} bytes; nothing of it is kept")
+        most = f"{LARGEST:,} bytes" if total is None else f"its {total:,} bytes"
+        raise ValueError(f"{url} sends more than {most}; nothing of it is kept")
+
+
+def check_size(url, response, total, size, sha256):
+    """ValueError unless the size of what comes is as expected, bounded, and its end can be told."""
+    if None not in (size, total) and size != total:
+        raise ValueError(f"{url} has {total:,} bytes, not {size:,} as expected; it has changed,"
+                         " or something in between answers in its place (a login page?)")
+    if size is None and (total or 0) > LARGEST:
+        raise ValueError(f"{url} has {total:,} bytes, but at most {LARGEST:,} are accepted of a "
+                         "file whose size is not known")
+    if size is None and total is None and not sha256 and not response.chunked:
+        raise ValueError(f"{url} does not say how long it is, so nothing would tell a part of it "
+                         "from the whole")
+
+
+def append(blocks, part, start, most):
+    """Write blocks behind the `start` bytes of the file, until it has more than `most` bytes."""
+    with open(part, "ab") as file:
+        for block in blocks:
+            if os.fstat(file.fileno()).st_size != start:  # where locks don't work
+                raise Refused(f"another process writes to {part}; one at a time")
+            file.write(block)
+            file.flush()
+            start += len(block)
+            if start > most:
+                break
 
 
 def fetch(url, path, sha256=None, size=None, token=None, tries=5, wait=0.5, timeout=30, label=None):
@@ -193,10 +349,16 @@ def fetch(url, path, sha256=None, size=None, token=None, tries=5, wait=0.5, time
     expected, OSError if it can't be had.
     """
     path = Path(path)
-    if path.exists():
-        check(path, size, sha256, path, "move it away to download the right one")
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        with holding(path.parent, BUSY, wait=True):
+            if not path.exists():  # another process may have been faster
+                fetch_part(url, path, sha256, size, token, tries, wait, timeout, label)
+                return path
+    check(path, size, sha256, path, "move it away to download the right one")
+    return path
+
+
+def fetch_part(url, path, sha256, size, token, tries, wait, timeout, label):
     part = part_of(path)
     insist(lambda: receive(url, part, size, sha256, token, timeout, label or path.name),
            url, token, tries, wait, path, lambda: size_of(part))
@@ -209,4 +371,3 @@ def fetch(url, path, sha256=None, size=None, token=None, tries=5, wait=0.5, time
         os.fsync(file.fileno())  # before it gets the name that vouches for its content
     part.replace(path)
     forget(part)
-    return path

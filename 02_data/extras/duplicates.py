@@ -5,7 +5,8 @@ Deduplicating Training Data Makes Language Models Better). Equal texts have equa
 equal ones share most of their runs of five words: MinHash turns the set of these runs into 120
 numbers, and locality-sensitive hashing finds documents that share numbers, without comparing each
 document with all others. Evaluation texts are found by runs of 13 words.
-All hashes are arithmetic modulo 2^64, so every run on every machine finds the same.
+All hashes are arithmetic modulo 2^64, so every run on every machine finds the same. Chinese,
+Japanese, Thai and others put no spaces between words: there every character counts as a word.
 Left out: which of two copies is the better one (the first is kept); passages shared by documents
 that otherwise differ (suffix arrays find them); more documents than fit into memory.
 
@@ -18,22 +19,62 @@ Reads and writes nothing. Next: filters.py.
 import functools
 import hashlib
 import re
+import unicodedata
 
 import numpy as np
+import regex
 
 BASE = 0x9e3779b97f4a7c15  # of the hashes; any large odd number would do
-NOT_ASCII_NOR_WORD = re.compile(r"[^\0-\x7f\w]+")
 # What becomes of a byte: letters are made small, and what is in no word a space.
-SMALL = bytes(c if re.match(rb"[\w\x80-\xff]", bytes([c])) else 32 for c in range(256)).lower()
+SMALL = bytes(c if re.match(rb"\w", bytes([c])) else 32 for c in range(256)).lower()
+# Scripts whose words are not separated. (Tibetan separates its syllables, which count as words.)
+NO_SPACES = "".join(rf"\p{{{script}}}" for script in (
+    "Han Hiragana Katakana Bopomofo Thai Lao Khmer Myanmar Yi Javanese Balinese "
+    "Tai_Le New_Tai_Lue Tai_Tham Tai_Viet").split())
+BETWEEN, WORD, ALONE, ALONE_MARK, IGNORED = range(5)  # kinds of characters
 
 
 # ---- hashing words ----
-def words(text):
-    r"""The runs of \w in the lower-case text: "if (a_1 == B)" has the words if, a_1, b.
-
-    Copies, of code above all, often differ in punctuation, spaces and case, but not in words.
+@functools.cache
+def kinds():
+    """The kind of every character, (0x110000,) uint8: in a word, a word ALONE with the marks after
+    it, between words, or IGNORED, as nobody sees it (soft hyphens, joiners, variation selectors).
     """
-    return re.findall(r"\w+", text.lower())
+    kinds = np.full(0x110000, BETWEEN, np.uint8)
+    characters = "".join(map(chr, range(0x110000)))
+    for kind, pattern in ((WORD, r"[\p{L}\p{N}\p{M}_]+"), (ALONE, rf"[{NO_SPACES}--\p{{P}}]+"),
+                          (ALONE_MARK, rf"[{NO_SPACES}&&\p{{M}}]+"), (IGNORED, r"\p{DI}+")):
+        for found in regex.finditer(pattern, characters, regex.VERSION1):
+            kinds[found.start():found.end()] = kind
+    return kinds
+
+
+def characters(text):
+    """The words of a text, a space after each, as an array of characters, uint8 or uint32.
+
+    Copies, of code above all, often differ in punctuation, spaces and case, but not in words. Nor
+    does it matter how a character is written: NFKC makes one of e + accent and é, of ﬁ and fi, and
+    of the wide and narrow forms in Chinese and Japanese. The texts themselves are left as they are.
+    """
+    if text.isascii():
+        row = np.frombuffer(b" " + text.encode().translate(SMALL) + b" ", np.uint8)
+        in_word = row != 32
+        return row[1:].compress(in_word[1:] | in_word[:-1])
+    text = unicodedata.normalize("NFKC", text).casefold()
+    row = np.frombuffer(f" {text} ".encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
+    kind = kinds()[row]
+    seen = kind != IGNORED
+    row, kind = row.compress(seen), kind.compress(seen)
+    after, alone = kind[1:], kind >= ALONE
+    ends = (after == BETWEEN) | (after == ALONE) | (after == WORD) & alone[:-1]
+    spaced = np.stack([row[:-1], np.full_like(row[:-1], 32)], axis=1)
+    in_word = kind[:-1] != BETWEEN
+    return spaced[np.stack([in_word, in_word & ends], axis=1)]
+
+
+def words(text):
+    """A list: "if (a_1 == B)" has the words if, a_1, b, and "用Go写" the words 用, go, 写."""
+    return characters(text).astype("<u4").tobytes().decode("utf-32-le").split(" ")[:-1]
 
 
 @functools.cache
@@ -51,17 +92,13 @@ def ngrams(text, n):
     """A hash of every n consecutive words of the text, in their order: uint64.
 
     A text of fewer words has one, of all its words; a text without words has none.
-    A run of words, with a space after each, is a row of bytes c_0, c_1, ..., and has the hash
+    A run of words, with a space after each, is a row of characters c_0, c_1, ..., and has the hash
     c_0 + c_1 M + c_2 M^2 + ... modulo 2^64, in the way of Karp and Rabin (1987). With the sums
-    S_i = c_0 + c_1 M + ... + c_{i-1} M^(i-1) over the whole text, the bytes from i up to j have
-    the hash (S_j - S_i) M^-i: two look-ups, however long the run, and all runs at once.
-    The powers stay in memory: at most 64 bytes for each byte of the longest text so far.
+    S_i = c_0 + c_1 M + ... + c_{i-1} M^(i-1) over the whole text, the characters from i up to j
+    have the hash (S_j - S_i) M^-i: two look-ups, however long the run, and all runs at once.
+    The powers stay in memory: at most 64 bytes for each character of the longest text so far.
     """
-    if not text.isascii():
-        text = NOT_ASCII_NOR_WORD.sub(" ", text.lower())
-    row = np.frombuffer(b" " + text.encode().translate(SMALL) + b" ", np.uint8)
-    in_word = row != 32
-    row = row[1:].compress(in_word[1:] | in_word[:-1])  # words, and one space after each
+    row = characters(text)
     edges = np.append(0, np.flatnonzero(row == 32) + 1)  # where words begin, and the end
     power, inverse = powers(1 << len(row).bit_length())  # few sizes, so they can be kept
     sums = np.zeros(len(row) + 1, np.uint64)
@@ -237,8 +274,8 @@ class Overlap:
         self.grams = distinct(np.concatenate([*(ngrams(text, n) for text in texts), last]))
 
     def find(self, text):
-        """The first n words of `text` in a row that an evaluation text has, too, in small letters
-        with a space between them; or None.
+        """The first n words of `text` in a row that an evaluation text has, too, as words() has
+        them, with a space between them; or None.
         """
         grams = ngrams(text, self.n)
         found = np.flatnonzero(self.grams[np.searchsorted(self.grams, grams)] == grams)

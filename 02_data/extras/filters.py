@@ -31,7 +31,7 @@ VENDORED = r"(^|/)(vendor|third[-_]?party|node_modules|Godeps)/"
 
 # Only patterns that are rarely wrong: the first line of a key file with a key behind it, and keys
 # with a prefix that names the service.
-SECRETS = {name: re.compile(pattern) for name, pattern in {
+SECRETS = {name: re.compile(pattern, re.ASCII) for name, pattern in {
     "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY( BLOCK)?-----"  # quotes, headers, base64
                    r"(\s|\\n|[\"'`+]|[\w-]+: [^\n]*\n)*[\w+/]{40}",
     "AWS key": r"A[KS]IA(?!\w{0,9}EXAMPLE)[A-Z2-7]{16}\b",
@@ -209,11 +209,11 @@ def few_letters(record, rules):
 def number_share(text):  # exercise
     """The share of a text's characters, without space, that are in numbers. 0 for an empty text.
 
-    A number is a digit 0-9 and all letters, digits and _ that follow it: so 0x1F, 10_000 and 2
-    are, and of y2 the 2 is. number_share("x := 0x1F + y2") is 5 / 10.
+    A number is a digit 0-9 and all letters a-z, A-Z, digits and _ that follow it: so 0x1F, 10_000
+    and 2 are, of y2 the 2 is, and of 3月 the 3. number_share("x := 0x1F + y2") is 5 / 10.
     """
     n = len("".join(text.split()))
-    return sum(map(len, re.findall(r"[0-9]\w*", text))) / n if n else 0.0
+    return sum(map(len, re.findall(r"[0-9]\w*", text, re.ASCII))) / n if n else 0.0
 
 
 def numbers(record, rules):

@@ -21,10 +21,11 @@ from urllib.parse import quote, urljoin
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import read_text, write_safely
-from download import check, connect, fetch, insist, origin, part_of, size_of
+from console import holding, read_text, write_safely
+from download import BUSY, check, connect, fetch, insist, origin, part_of, shown, size_of
 
 HUB = "https://huggingface.co"
+MOST_PAGES, MOST_LISTED = 50, 20_000_000  # of a listing: pages, of 1,000 files each, and bytes
 
 
 class HubFile(NamedTuple):
@@ -35,42 +36,91 @@ class HubFile(NamedTuple):
 
 
 def hub_token():
-    """The user's access token for the Hub, from where its own tools keep it, or None."""
+    """The user's access token for the Hub, from where its own tools keep it, or None. ValueError if
+    it can't be one.
+    """
     token = os.environ.get("HF_TOKEN", "").split()
     if not token:
         home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
         path = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
         token = read_text(path).split() if path.exists() else []
-    return "".join(token) or None  # with a line break in it, an error would print it
+    token = "".join(token)  # with a line break in it, an error would print it
+    if not re.fullmatch(r"[!-~]*", token):
+        raise ValueError("the access token for the Hub has characters that no token has: see the "
+                         "environment variable HF_TOKEN and the file ~/.cache/huggingface/token")
+    return token or None
 
 
-def ask(url, token):
-    """(what the Hub's API answers, the address of its next page or None)."""
+def ask(url, token, most=MOST_LISTED):
+    """(what the Hub's API answers, the address of its next page or None, the answer's bytes).
+    ValueError if it is no JSON, or of more than `most` bytes. OSError if it can't be had.
+    """
     def attempt():
-        with connect(url, token) as response:
-            return response.read(), response.headers.get("Link", "")
+        with connect(url, most, token) as response:
+            data = response.read(most + 1)
+            if len(data) <= most and response.length:
+                raise ConnectionError("it broke off")
+            return data, response.headers.get("Link", "")
 
     data, link = insist(attempt, url, token, tries=5, wait=0.5)
-    following = re.search(r'<([^>]*)>;\s*rel="next"', link)
-    page = urljoin(url, following[1]) if following else None
-    if page and (page == url or origin(page) != origin(url)):
-        raise ValueError(f"{url} says that it goes on at {page}, which can't be")
-    return json.loads(data), page
+    if len(data) > most:
+        raise ValueError(f"more than {most:,} bytes, which no listing has")
+    following = re.search(r'<([!-=?-~]*)>;\s*rel="next"', link)
+    try:
+        page = urljoin(url, following[1]) if following else None
+        if page and (page == url or origin(page) != origin(url)):
+            raise ValueError(f"it says that it goes on at {shown(page)}, which can't be")
+        return json.loads(data), page, len(data)
+    except RecursionError:
+        raise ValueError("brackets in brackets, thousands deep") from None
+
+
+def checked(listing):
+    """`listing`, if it is one: {"commit": sha, "files": [[path, size, sha256 or None], ...]}, its
+    files sorted. ValueError otherwise: what comes from the network, or was kept, may be anything.
+    """
+    def good(path, size, sha256):
+        parts = path.split("/")
+        return (path.isprintable() and len(path) < 1000  # so it has no half of a surrogate pair
+                and not {"", ".", ".."} & set(parts) and "\\" not in path
+                and type(size) is int and 0 <= size < 1 << 60
+                and (sha256 is None or re.fullmatch("[0-9a-f]{64}", sha256)))
+
+    try:
+        if not re.fullmatch("[0-9a-f]{40}", listing["commit"]):
+            raise ValueError(f"it has commit {shown(listing['commit'])!r}")
+        for file in listing["files"]:
+            if not good(*file):
+                raise ValueError(f"it has a file {shown(file[0])!r}, whose path, size or checksum "
+                                 "is none")
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError("it lacks something, or has it of another type") from None
+    return listing | {"files": sorted(listing["files"], key=lambda file: file[0])}
 
 
 def list_files(api, folder, revision, token):
     """{"commit": what `revision` stands for now, "files": [[path, size, sha256 or None], ...]}."""
+    left = MOST_LISTED
     try:
         commit = ask(f"{api}/revision/{quote(revision, safe='')}", token)[0]["sha"]
+        checked({"commit": commit, "files": []})
         entries, page = [], f"{api}/tree/{commit}/{quote(folder)}?recursive=true"
-        while page:
-            more, page = ask(page, token)
+        for _ in range(MOST_PAGES):
+            more, page, n_bytes = ask(page, token, left)
+            left -= n_bytes
             entries += more
-        files = sorted([entry["path"], entry["size"], (entry.get("lfs") or {}).get("oid")]
-                       for entry in entries if entry["type"] == "file")
-    except (json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+            if not page:
+                break
+        else:
+            raise ValueError(f"it does not end after {MOST_PAGES} pages")
+        files = [[entry["path"], entry["size"], (entry.get("lfs") or {}).get("oid")]
+                 for entry in entries if entry["type"] == "file"]
+        return checked({"commit": commit, "files": files})
+    except (LookupError, TypeError, AttributeError):
         raise ValueError(f"{api} does not answer as the Hub does (a login page?)") from None
-    return {"commit": commit, "files": files}
+    except ValueError as error:
+        raise ValueError(f"{api} does not answer as the Hub does (a login page?): "
+                         f"{shown(error)}") from None
 
 
 def hub_files(repo, folder, revision="main", host=HUB, *, cache, token=None):
@@ -82,16 +132,18 @@ def hub_files(repo, folder, revision="main", host=HUB, *, cache, token=None):
     """
     cache, what = Path(cache), {"repo": repo, "folder": folder, "revision": revision}
     if not cache.exists():
-        found = list_files(f"{host}/api/datasets/{repo}", folder, revision, token)
-        if not found["files"]:
-            raise ValueError(f"{host}/datasets/{repo} has no files below {folder!r}")
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_safely(cache, json.dumps(what | found, indent=1))
+        with holding(cache.parent, BUSY, wait=True):
+            if not cache.exists():  # another process may have been faster
+                found = list_files(f"{host}/api/datasets/{repo}", folder, revision, token)
+                if not found["files"]:
+                    raise ValueError(f"{host}/datasets/{repo} has no files below {folder!r}")
+                write_safely(cache, json.dumps(what | found, indent=1))
     try:
-        listing = json.loads(read_text(cache))
-    except json.JSONDecodeError:
-        listing = {}
-    if not what.items() <= listing.items():
+        listing = checked(json.loads(read_text(cache)))
+        mistaken = not what.items() <= listing.items()
+    except (ValueError, RecursionError):
+        mistaken = True
+    if mistaken:
         raise ValueError(f"{cache} is not a listing of {folder!r} in {repo} ({revision}); "
                          "delete it, and it is made anew")
     where = f"{host}/datasets/{repo}/resolve/{listing['commit']}/"  # not kept: a token goes there

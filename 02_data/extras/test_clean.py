@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 
@@ -91,6 +92,8 @@ def test_write_clean_is_repeatable_and_whole(tmp_path):
     assert (manifest["source"], manifest["fingerprint"]) == ("here", "f00d")
     assert manifest["rules"]["language"] == "go" and manifest["rules"]["max_line"] == 1000
     assert manifest["against"]["exam"]["documents"] == 1 and len(manifest["code"]) == 64
+    assert manifest["against"]["exam"]["too_short"] == 1
+    assert "exam: 1 of 1 texts have fewer than 13 words" in one["report.txt"].decode()
     assert [chunk["file"] for chunk in manifest["chunks"]] == sorted(
         name for name in one if name.startswith("chunk")) and len(manifest["chunks"]) > 1
     kept = [json.loads(line) for chunk in manifest["chunks"]
@@ -120,6 +123,22 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path):
     (tmp_path / "new").mkdir()
     with pytest.raises(ValueError, match="is there already"):
         write_clean("here", "f00d", [record()], Rules(), tmp_path / "new")
+
+
+def test_two_processes_that_clean_the_same(tmp_path):
+    """Whoever is slower keeps what the other has made; an old half of a folder is cleared away."""
+    half = tmp_path / ".both.89abcdef.tmp"
+    half.mkdir()
+    os.utime(half, (0, 0))
+
+    def records():
+        yield record()
+        write_clean("here", "f00d", [record()], Rules(), tmp_path / "both")
+
+    write_clean("here", "f00d", records(), Rules(), tmp_path / "both")
+    write_clean("here", "f00d", [record()], Rules(), tmp_path / "one")
+    assert files(tmp_path / "both") == files(tmp_path / "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both", "one"]
 
 
 def test_main(tmp_path, capsys, monkeypatch, fails):

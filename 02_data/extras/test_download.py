@@ -30,6 +30,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.requests.append((self.path, self.headers))
         if callable(what):
             what = what(self)
+        if what is None:  # it has answered
+            return None
         if isinstance(what, int):
             return self.answer(what, server.extra)
         if server.pages:
@@ -85,6 +87,7 @@ def start_server():
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.plan, server.seen, server.requests, server.extra = [], [], [], {}
         server.pages, server.tag, server.done = {}, '"v1"', threading.Event()
+        server.poured = 0
         server.host = f"http://127.0.0.1:{server.server_port}"
         server.url = server.host + "/file"
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -107,11 +110,16 @@ def server(start_server):
 def pauses(monkeypatch):
     """How long was waited between tries; nobody really waits, and no proxy is asked."""
     taken = []
-    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=taken.append))
+    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=taken.append,
+                                                          monotonic=time.monotonic))
     monkeypatch.setenv("no_proxy", "*")
     for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME"):
         monkeypatch.delenv(name, raising=False)
     return taken
+
+
+def left_in(folder):
+    return [path for path in folder.iterdir() if path.name != ".lock"]
 
 
 def line_of(error):
@@ -128,7 +136,7 @@ def test_fetch(server, tmp_path):
     fetch(server.url, path, DIGEST)
     fetch(server.url, path)
     assert server.seen == [None], "what is there is not fetched again"
-    assert list(path.parent.iterdir()) == [path], "nothing else is left behind"
+    assert left_in(path.parent) == [path], "nothing else is left behind"
 
 
 def test_a_file_put_there_by_hand_is_checked(tmp_path):
@@ -173,7 +181,7 @@ def test_some_answers_are_final(server, tmp_path, code):
     with pytest.raises(OSError, match=f"the server answers {code}") as error:
         fetch(server.url, tmp_path / "file")
     assert server.url in line_of(error) and len(server.seen) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert left_in(tmp_path) == []
 
 
 def test_a_server_without_ranges(server, tmp_path):
@@ -235,7 +243,7 @@ def test_a_length_that_is_not_the_files(server, tmp_path):
     server.plan = ["too short"]
     with pytest.raises(ValueError, match="sha256"):
         fetch(server.url, tmp_path / "b", DIGEST)
-    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+    assert left_in(tmp_path) == [tmp_path / "a"]
 
 
 def test_a_login_page_does_not_cost_what_is_there(server, tmp_path):
@@ -252,7 +260,7 @@ def test_other_content_is_refused(server, tmp_path):
         fetch(server.url, tmp_path / "file", DIGEST, len(BODY))
     other = hashlib.sha256(OTHER).hexdigest()
     assert f"sha256 {other[:16]}..., not {DIGEST[:16]}..." in line_of(error)
-    assert list(tmp_path.iterdir()) == [], "nothing false is kept"
+    assert left_in(tmp_path) == [], "nothing false is kept"
 
 
 def test_a_server_that_falls_silent(server, tmp_path):
@@ -272,6 +280,7 @@ def test_trouble_with_the_disk(server, tmp_path, monkeypatch, pauses):
     class Full:
         def __init__(self, path, mode):
             self.file = open(path, mode)
+            self.fileno = self.file.fileno
 
         def __enter__(self):
             return self
@@ -314,6 +323,186 @@ def test_killed_in_the_middle(server, tmp_path, how):
     assert have and not (tmp_path / "file").exists(), "half a file must not have the file's name"
     assert fetch(server.url, tmp_path / "file").read_bytes() == BODY
     assert server.seen == [None, f"bytes={have}-"], "the next start goes on"
+
+
+# ---- a server that means harm ----
+@pytest.mark.parametrize("start, url, good", [
+    ("https://huggingface.co/a", "https://huggingface.co/b", True),
+    ("https://huggingface.co/a", "https://cas-bridge.xethub.hf.co/b", True),
+    ("https://huggingface.co/a", "https://cdn-lfs.huggingface.co/b", True),
+    ("https://huggingface.co/a", "https://huggingface.co.evil.org/b", False),
+    ("https://huggingface.co/a", "https://evilhf.co/b", False),
+    ("https://huggingface.co/a", "https://hf.co@evil.org/b", False),
+    ("https://huggingface.co/a", "http://huggingface.co/b", False),
+    ("https://huggingface.co/a", "https://127.0.0.1/b", False),
+    ("https://raw.githubusercontent.com/a", "https://hf.co/b", False),
+    ("http://127.0.0.1:1/a", "http://localhost:2/b", True),
+    ("http://127.0.0.1:1/a", "http://127.0.0.1:99999/b", False),
+    ("http://127.0.0.1:1/a", "https://huggingface.co/b", False),
+    ("http://huggingface.co/a", "http://huggingface.co/a", False),
+    ("ftp://huggingface.co/a", "ftp://huggingface.co/a", False),
+    ("file:///etc/passwd", "file:///etc/passwd", False), ("https:///a", "https:///a", False)])
+def test_where_an_address_may_lead(start, url, good):
+    assert download.allowed(url, start) == good
+
+
+@pytest.mark.parametrize("where", ["ftp://127.0.0.1/x", "file:///etc/passwd", "https://127.0.0.1/x",
+                                   "http://example.org/", "http://[", "http://127.0.0.1:99999/",
+                                   "data:,x", "http://example.org/\x1b[2J" + "x" * 2000])
+def test_a_redirect_to_elsewhere(server, tmp_path, where):
+    server.plan = [lambda handler: redirect(handler, where)]
+    with pytest.raises(OSError, match="leads to|not allowed") as error:
+        fetch(server.url, tmp_path / "file")
+    line = line_of(error)
+    assert server.url in line and line.isprintable() and len(line) < 500
+    assert len(server.seen) == 1 and left_in(tmp_path) == []
+
+
+def test_what_is_no_https_is_not_asked(tmp_path):
+    for url in ("ftp://127.0.0.1/x", "file:///etc/passwd", "http://example.org/x"):
+        with pytest.raises(OSError, match="not an https address") as error:
+            fetch(url, tmp_path / "file")
+        assert url in line_of(error)
+
+
+def test_endless_redirects(server, tmp_path):
+    server.plan = [lambda handler: redirect(handler, f"{server.url}?{len(server.seen)}")] * 99
+    with pytest.raises(OSError, match="infinite loop") as error:
+        fetch(server.url, tmp_path / "file")
+    assert line_of(error) and len(server.seen) < 20
+
+
+def raw(*pieces, pause=0):
+    """A plan's step: send the first piece, then the others in turn, for as long as the client
+    listens, at most a thousand times.
+    """
+    def answer(handler):
+        try:
+            handler.wfile.write(pieces[0])
+            for handler.server.poured in range(1000):
+                time.sleep(pause)
+                handler.wfile.write(pieces[1 + handler.server.poured % (len(pieces) - 1)])
+        except ConnectionError:
+            pass
+        handler.close_connection = True
+    return answer
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNK = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
+
+
+@pytest.mark.parametrize("what, pieces, said", [
+    ("headers", (OK, b"a: " + b"x" * 60_000 + b"\r\n"), "got more than 100 headers|does not end"),
+    ("interim answers", (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,) * 2, "does not end where it"),
+    ("the end of chunks", (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n" * 9999),
+     "does not end where it should"),
+    ("a body", (OK + b"Transfer-Encoding: chunked\r\n\r\n", CHUNK), "sends more than 1,000,000 b"),
+    ("a body without end", (OK + b"\r\n", CHUNK), "does not say how long it is"),
+    ("a length", (OK + b"Content-Length: 1000000000000\r\n\r\n", CHUNK), "1,000,000,000,000 bytes"),
+    ("what a redirect says", (b"HTTP/1.1 302 Found\r\nLocation: ftp://x/\r\n\r\n", CHUNK), "leads"),
+    ("an error", (b"HTTP/1.1 404 \x1b[2J\x07" + b"x" * 9999 + b"\r\n\r\n", CHUNK), r"404 \\x1b\[2"),
+    ("a status", (b"HTTP/1.1 204 No Content\r\n\r\n", CHUNK), "204 No Content"),
+])
+def test_endless(server, tmp_path, monkeypatch, what, pieces, said):
+    monkeypatch.setattr(download, "LARGEST", 1_000_000)
+    server.plan = [raw(*pieces)] * 9
+    with pytest.raises((OSError, ValueError), match=said) as error:
+        fetch(server.url, tmp_path / "file", tries=2)
+    line = line_of(error)
+    assert server.url in line and line.isprintable() and len(line) < 500
+    assert server.poured < 999, "nobody has to listen to the end"
+    assert not any(path.stat().st_size for path in left_in(tmp_path)), "nothing of it is kept"
+
+
+@pytest.mark.parametrize("first", [b"", OK + b"Content-Length: 99999\r\n\r\n"])
+def test_two_bytes_a_second(server, tmp_path, monkeypatch, first):
+    """In the headers, or in what comes after them: there is an end to patience."""
+    monkeypatch.setattr(download, "PATIENCE", 0.1)
+    server.plan = [raw(first, b"a", pause=0.01)]
+    with pytest.raises(OSError, match="bytes in 0 s, which is too slow; what has arrived") as error:
+        fetch(server.url, tmp_path / "file")
+    assert server.url in line_of(error) and len(server.seen) == 1
+    assert bool(left_in(tmp_path)) == bool(first), "what has arrived is kept"
+
+
+def test_a_few_bytes_at_every_try(server, tmp_path):
+    """Each try goes on where the last one broke, but so little is no progress."""
+    def drip(handler):
+        start = int((handler.headers["Range"] or "bytes=0-")[6:-1])
+        handler.answer(206, {"ETag": '"v"', "Content-Range": f"bytes {start}-99999/100000"},
+                       b"xy", 100_000 - start)
+        handler.close_connection = True
+    server.plan = [drip] * 50
+    with pytest.raises(OSError, match="it broke after 8 of 100,000 bytes"):
+        fetch(server.url, tmp_path / "file", tries=4)
+    assert server.seen == [None, "bytes=2-", "bytes=4-", "bytes=6-"]
+
+
+@pytest.mark.parametrize("tag", [b"\xff\xfe", b'"v1"\r\nX: y', b"[" * 9999, b""])
+def test_a_damaged_tag_is_no_tag(server, tmp_path, tag):
+    (tmp_path / "file.part").write_bytes(b"other" * 10)
+    (tmp_path / "file.part.etag").write_bytes(tag)
+    assert fetch(server.url, tmp_path / "file").read_bytes() == BODY
+    assert server.seen == [None]
+
+
+def test_numbers_of_any_length(server, tmp_path, pauses):
+    server.plan, server.extra = [429], {"Retry-After": "9" * 5000}
+    fetch(server.url, tmp_path / "file", DIGEST).unlink()
+    assert pauses == [60]
+    (tmp_path / "file.part").write_bytes(BODY[:9])
+    server.plan = [raw(OK.replace(b"200", b"206") + b"Content-Range: bytes 9-9/" + b"9" * 5000
+                       + b"\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", b"x")]
+    assert fetch(server.url, tmp_path / "file", DIGEST).read_bytes() == BODY
+
+
+# ---- two processes ----
+def test_two_processes_want_the_same_file(server, tmp_path, fork):
+    def until_the_other_waits(handler):
+        until = time.monotonic() + 10
+        while "waits for it" not in "".join(p.log.read_text(encoding="utf-8") for p in both):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return "all"
+
+    server.plan = [until_the_other_waits]
+    both = [fork(lambda: fetch(server.url, tmp_path / "file")) for _ in range(2)]
+    for process in both:
+        process.join()
+        assert process.exitcode == 0, process.log.read_text(encoding="utf-8")
+    assert (tmp_path / "file").read_bytes() == BODY and server.seen == [None], "fetched once"
+
+
+def test_where_locks_do_not_work(server, tmp_path, monkeypatch, capsys):
+    """Another process that writes to the same .part is noticed, before it can do harm."""
+    def no_lock(*how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def another(handler):
+        (tmp_path / "file.part").write_bytes(BODY[:1000])
+        return "all"
+
+    monkeypatch.setattr("fcntl.lockf", no_lock)
+    server.plan = ["all", another]
+    assert fetch(server.url, tmp_path / "file").read_bytes() == BODY
+    assert "can't be locked (No locks available)" in capsys.readouterr().err
+    (tmp_path / "file").unlink()
+    server.plan = [lambda handler: raw_then(handler, tmp_path / "file.part")]
+    with pytest.raises(OSError, match="another process writes to .*file.part; one at a time"):
+        fetch(server.url, tmp_path / "file")
+
+
+def raw_then(handler, part):
+    """Send half of a file; then something else is written to `part`; then send the rest."""
+    handler.answer(200, {}, BODY[:1000], len(BODY))
+    until = time.monotonic() + 10
+    while not part.exists() or part.stat().st_size < 1000:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    with open(part, "ab") as file:
+        file.write(b"something else")
+    handler.wfile.write(BODY[1000:])
 
 
 # ---- the Hub ----

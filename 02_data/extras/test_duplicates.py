@@ -3,11 +3,13 @@
 import itertools
 import os
 import random
-import re
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
+import pytest
+import regex
 
 import duplicates
 from duplicates import (BASE, ExactDuplicates, NearDuplicates, Overlap, caught, distinct, jaccard,
@@ -32,7 +34,10 @@ def changed(rng, text, resemblance):
 
 def slow_ngrams(text, n):
     """All runs of n words, or the one of all words if they are fewer: lists of strings."""
-    found = re.findall(r"\w+", text.lower())
+    text = regex.sub(r"\p{DI}", "", unicodedata.normalize("NFKC", text).casefold())
+    alone, marks = rf"[{duplicates.NO_SPACES}--\p{{P}}]", rf"[{duplicates.NO_SPACES}&&\p{{M}}]*"
+    found = regex.findall(rf"(?:{alone}|[\p{{L}}\p{{N}}\p{{M}}_--{alone}]+){marks}", text,
+                          regex.VERSION1)
     n = min(n, len(found))
     return [" ".join(found[i:i + n]) for i in range(len(found) - n + 1)] if found else []
 
@@ -47,7 +52,19 @@ def random_sets(rng, union, common):
 # ---- hashing words ----
 def test_words():
     assert words("if (a_1 == B)") == ["if", "a_1", "b"]
-    assert words("naïve—ÉTÉ, 2²") == ["naïve", "été", "2²"] and words(" ...\n") == []
+    assert words("naïve—ÉTÉ, 2₂") == ["naïve", "été", "22"] and words(" ...\n") == []
+    assert words("用Go写，コーヒー") == ["用", "go", "写", *"コーヒー"], "scripts without spaces"
+    assert words("หนู น้ำ ภาษา") == ["ห", "นู", "น้ํ", "า", *"ภาษา"], "a mark stays with its letter"
+    assert words("བོད་སྐད ភាសា မြန်မာ") == ["བོད", "སྐད", "ភា", "សា", "မြ", "န်", "မာ"]
+    assert words("हिन्दी भाषा 한국어 бо́льший") == ["हिन्दी", "भाषा", "한국어", "бо́льший"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_the_same_characters_in_other_forms(form):
+    text = "Straße, ÉTÉ, ﬁn, ﾊﾟﾝ, ＡＢ, 각, ệ, soft\u00adhyphen, 葛\U000e0100"
+    expected = ["strasse", "été", "fin", "パ", "ン", "ab", "각", "ệ", "softhyphen", "葛"]
+    assert words(unicodedata.normalize(form, text)) == expected
+    assert (ngrams(unicodedata.normalize(form, text), 2) == ngrams(text.upper(), 2)).all()
 
 
 def test_ngrams_are_the_formula():
@@ -62,7 +79,7 @@ def test_ngrams_tell_runs_of_words_apart(random_text):
     rng = random.Random(1)
     texts = [random_text(rng, rng.randint(0, 300)) for _ in range(200)] + [
         "", " ", "a", "ab c", "a bc", "abc", "a b c", "c b a", "İstanbul\u2028x",
-        "“a” — b…", "\ud800a", text_of(rng, 3000)]
+        "“a” — b…", "\ud800a", "用Go写 用 go写用", "ก็ก", "\u0e31a\u0e31b", text_of(rng, 3000)]
     for n in (1, 2, 5):
         hash_of = {}
         for text in texts:
@@ -179,6 +196,32 @@ def test_near_duplicates_are_found():
     assert share_found(0.95, 50, seed=5) == 1
     share = share_found(0.8, 300, seed=6)
     assert share >= 0.97, f"only {share:.1%} of the pairs of resemblance 0.8 were found"
+
+
+COPIES = {  # a text, a word of it, and another word; the Wikipedia of nowhere
+    "Chinese": ("长江从青藏高原流出经过许多省份最后在上海附近进入东海。沿岸的城市很多人口密集工业发达。"
+                "船只每天运送煤炭粮食和机器。春天雨水多夏天常有洪水。人们修建了大坝来控制水位并且发电。",
+                "煤炭", "矿石"),
+    "Japanese": ("日本の川は短くて急なので、雨が降るとすぐに水が増えます。昔の人は堤防を作り、田を守りました。"
+                 "今では大きなダムがあり、電気も作られています。", "昔の人", "昔の村"),
+    "Thai": ("แม่น้ำเจ้าพระยาไหลผ่านกรุงเทพมหานครและลงสู่อ่าวไทยผู้คนใช้เรือขนส่งสินค้าทุกวัน",
+             "ทุกวัน", "บ่อยๆ"),
+    "French": ("Le café près de la forêt est fermé été comme hiver, une âme égarée espère être "
+               "aimée après tout, et le garçon naïf a été très gêné hier à Noël", "hier", "lundi"),
+}
+
+
+@pytest.mark.parametrize("language", COPIES)
+def test_copies_in_other_scripts(language):
+    """One word changed, decomposed accents: a near copy; a text inside another: found."""
+    text, word, other = COPIES[language]
+    seen = NearDuplicates()
+    assert seen.add(0, text) is None and seen.add(1, COPIES["Chinese"][0][::-1]) is None
+    assert seen.add(2, unicodedata.normalize("NFD", text.replace(word, other))) == 0
+    overlap = Overlap([text])
+    assert overlap.too_short == 0
+    assert overlap.find("。 " + unicodedata.normalize("NFD", text)[9:]), "inside another text"
+    assert overlap.find(COPIES["Chinese"][0][::-1]) is None
 
 
 def test_what_is_not_similar_stays():

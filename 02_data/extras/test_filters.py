@@ -73,6 +73,7 @@ def test_number_share():
     assert number_share("0x1f, 0x8b, ") == 0.8 and number_share("10_000;") == pytest.approx(6 / 7)
     assert number_share("") == number_share(" \n") == 0
     assert number_share("٣") == 0, "numbers begin with 0-9"
+    assert number_share("3月到5月") == 0.4, "no script without spaces is part of a number"
 
 
 def record(text=CODE, path="queue/queue.go", **more):
@@ -115,6 +116,7 @@ JUNK = {  # filter: records that it drops
         assembled('var k = "-----BEGIN ', 'PRIVATE KEY-----\\n" +\n\t"', BODY),
         assembled("/* -----BEGIN PGP ", "PRIVATE KEY BLOCK-----\nVersion: 1\n\n", BODY, "*/"),
         assembled("// AK", "IA", "Q3EGRZ5XW7T2MN4B"),
+        assembled("密钥是AK", "IA", "Q3EGRZ5XW7T2MN4B请保管"),
         assembled("// g", "hp_", "a1B2" * 9), assembled("// git", "hub_pat_", "a1B2_" * 16),
         assembled("// AI", "za", "Sy-_b" * 7),
         assembled("// xo", "xb-", "12345678901-aBcDeFgHiJkL")],
@@ -139,7 +141,8 @@ FINE = {  # filter: records that look like what it drops, and are fine
             "// Sort does not modify its argument, and you do not modify the result."))],
     "long lines": [record(), record(CODE + f'const s = "{"a " * 400}"\n'), record("")],
     "few letters": [record(), record("// " + "漢字" * 90)],
-    "numbers": [record(), record(CODE + TABLE[:200])],
+    "numbers": [record(), record(CODE + TABLE[:200]),
+                record("1954年武汉遭遇特大洪水全城军民奋力抢险，1998年长江再次发生全流域性大洪水灾害" * 9)],
     "secret": [
         record(), assembled('const pem = "-----BEGIN RSA ', 'PRIVATE KEY-----"\n', CODE),
         assembled("// AK", "IA", "IOSFODNN7", "EXAMPLE"), assembled("// g", "hp_short"),

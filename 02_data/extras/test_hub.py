@@ -7,7 +7,8 @@ import pytest
 
 import hub
 from hub import HubFile, fetch_all, hub_files, hub_token
-from test_download import BODY, DIGEST, OTHER, line_of, pauses, server, start_server  # noqa: F401
+from test_download import (  # noqa: F401
+    BODY, DIGEST, OTHER, left_in, line_of, pauses, server, start_server)
 
 
 def test_hub_token(tmp_path, monkeypatch):
@@ -76,7 +77,8 @@ def test_what_is_no_listing(server, tmp_path):
         server.pages[tree] = (b"[]", {"Link": f'{link}; rel="next"'})
         with pytest.raises(ValueError, match="goes on at"):
             listing()
-    for nonsense in (b"<html>please log in", b"{}", b'[{"type": "file"}]', b"\xff", b'["x"]'):
+    for nonsense in (b"<html>please log in", b"{}", b'[{"type": "file"}]', b"\xff", b'["x"]', b"7",
+                     b"[" * 10**5, b'"\\ud800"', b"[" + b"9" * 5000 + b"]", b'[{"type": []}]'):
         server.pages[tree] = (nonsense, {})
         with pytest.raises(ValueError, match="data/go'|does not answer as the Hub does") as error:
             listing()
@@ -84,7 +86,71 @@ def test_what_is_no_listing(server, tmp_path):
     server.pages[tree] = (b"[]", {})
     with pytest.raises(ValueError, match="has no files below 'data/go'"):
         listing()
-    assert list(tmp_path.iterdir()) == [], "only a good listing is kept"
+    assert left_in(tmp_path) == [], "only a good listing is kept"
+
+
+@pytest.mark.parametrize("wrong", [
+    {"path": path} for path in ("../x", "/etc/x", "a//b", "a/./b", "a\\b", "\x1b[2J", "a\0",
+                                "\ud800", "", "x" * 1000, None, 7, ["a"])] + [
+    {"size": size} for size in (-1, 1.5, float("nan"), float("inf"), True, None, "3", 10**30)] + [
+    {"lfs": {"oid": oid}} for oid in ("c0ffee", "x" * 64, 7)] + [{"lfs": "x"}, {"lfs": [1]}])
+def test_a_listing_with_a_wrong_entry(server, tmp_path, wrong):
+    """Refused in one line, from the network and from the file where a listing is kept."""
+    make_hub(server)
+    cache, listing = tmp_path / "files.json", [{"type": "file", "path": "a.txt", "size": 3} | wrong]
+    for tree in (path for path in server.pages if "recursive=true" in path):
+        server.pages[tree] = (json.dumps(listing).encode(), {})
+    with pytest.raises(ValueError, match="does not answer as the Hub does") as error:
+        hub_files("some/set", "data/go", host=server.host, cache=cache)
+    line = line_of(error)
+    assert line.isprintable() and len(line) < 500 and not cache.exists()
+    if "lfs" not in wrong:
+        entry = {"path": "a.txt", "size": 3} | wrong
+        cache.write_text(json.dumps({
+            "repo": "some/set", "folder": "data/go", "revision": "main", "commit": "c0ffee12" * 5,
+            "files": [[entry["path"], entry["size"], None]]}), encoding="utf-8")
+        with pytest.raises(ValueError, match="files.json is not a listing") as error:
+            hub_files("some/set", "data/go", host=server.host, cache=cache)
+        assert line_of(error)
+
+
+@pytest.mark.parametrize("commit", ["main", "../../x", "c0ffee12" * 5 + "\n", 7, None])
+def test_a_commit_that_is_none(server, tmp_path, commit):
+    make_hub(server)
+    server.pages["/api/datasets/some/set/revision/main"] = (
+        json.dumps({"sha": commit}).encode(), {})
+    with pytest.raises(ValueError, match="does not answer as the Hub does") as error:
+        hub_files("some/set", "data/go", host=server.host, cache=tmp_path / "files.json")
+    assert line_of(error).isprintable() and len(server.seen) == 1
+
+
+def test_an_endless_listing(server, tmp_path, monkeypatch):
+    """Page after page, or a page without end."""
+    def listing():
+        return hub_files("some/set", "data/go", host=server.host, cache=tmp_path / "files.json")
+
+    class Pages(dict):
+        def __missing__(self, path):
+            link = f'<{server.host}/tree/{len(server.seen)}>; rel="next"'
+            return b'[{"type": "file", "path": "a", "size": 3}]', {"Link": link}
+
+    revision = "/api/datasets/some/set/revision/main"
+    make_hub(server)
+    server.pages = Pages({revision: server.pages[revision]})
+    monkeypatch.setattr(hub, "MOST_PAGES", 7)
+    with pytest.raises(ValueError, match="does not end after 7 pages"):
+        listing()
+    assert len(server.seen) == 1 + 7
+    monkeypatch.setattr(hub, "MOST_LISTED", 100)
+    with pytest.raises(ValueError, match="more than 16 bytes, which no listing has"):
+        listing()
+
+
+def test_a_token_that_is_none(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_\u201csecret\u201d")
+    with pytest.raises(ValueError, match="characters that no token has") as error:
+        hub_token()
+    assert "secret" not in line_of(error)
 
 
 @pytest.mark.parametrize("token, said", [(None, "without a token"),

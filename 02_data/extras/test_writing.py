@@ -5,6 +5,7 @@ import hashlib
 import json
 import lzma
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import data
 import writing as module
 from bpe import SPECIAL_TOKENS, Tokenizer, tokenizer_class
+from console import holding
 from conversations import render
 from corpus import find_source
 from data import Dataset, find_files
@@ -199,11 +201,27 @@ def test_workers_write_the_same(source, chats, tokenizer, tmp_path):
 
 def test_what_a_killed_process_left_is_no_obstacle(source, tokenizer, tmp_path):
     write_folder(source, tokenizer, tmp_path / "whole")
-    (tmp_path / "out" / ".writing.tmp").mkdir(parents=True)
-    for half in ("train.npy", ".writing.tmp/val.npy"):
-        (tmp_path / "out" / half).write_bytes(b"half")
-    write_folder(source, tokenizer, tmp_path / "out")
+    with holding(tmp_path / "out", "is being prepared"):
+        (tmp_path / "out" / ".writing.89abcdef.tmp").mkdir(parents=True)
+        for half in ("train.npy", ".writing.89abcdef.tmp/val.npy"):
+            (tmp_path / "out" / half).write_bytes(b"half")
+    with holding(tmp_path / "out", "is being prepared"):
+        write_folder(source, tokenizer, tmp_path / "out")
+    (tmp_path / "out" / ".lock").unlink()
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_two_processes_that_write_the_same(source, tokenizer, tmp_path):
+    """As on file systems without locks: neither takes the other's half for its own."""
+    def documents():
+        yield from source.documents()
+        write_folder(source, tokenizer, tmp_path / "out")
+
+    write_folder(source, tokenizer, tmp_path / "one")
+    both = SimpleNamespace(name=source.name, split_by=source.split_by, fim=source.fim,
+                           documents=documents)
+    write_folder(both, tokenizer, tmp_path / "out")
+    assert files(tmp_path / "out") == files(tmp_path / "one")
 
 
 def test_interrupted_writing_leaves_nothing(source, tokenizer, tmp_path, monkeypatch):

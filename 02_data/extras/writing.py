@@ -14,6 +14,7 @@ import io
 import json
 import lzma
 import os
+import secrets
 import shutil
 import sys
 import zlib
@@ -181,8 +182,7 @@ def write_folder(source, tokenizer, folder, workers=1):
         from fim import TOKENS
         if missing := [token for token in TOKENS if token not in tokenizer.special]:
             raise ValueError(f"the tokenizer has no {missing[0]}, which fill-in-the-middle needs")
-    aside = folder / ".writing.tmp"
-    shutil.rmtree(aside, ignore_errors=True)  # what a kill has left
+    aside = folder / f".writing.{secrets.token_hex(4)}.tmp"  # held() deletes what a kill leaves
     aside.mkdir(parents=True)
     try:
         dtype, compressors = dtype_of(tokenizer), Compressors()

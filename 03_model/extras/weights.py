@@ -33,6 +33,7 @@ import formats
 from conversations import begin_ids, end_ids
 from family import family_of
 from gpt import make_model
+from housekeeping import clear_away
 from huggingface import ARCHITECTURES, flat, from_huggingface, to_huggingface
 from records import library
 from shards import CONSTANTS, PURPOSE, check_size, naming, read_json, read_tensors
@@ -244,6 +245,7 @@ def all_or_nothing(folder):
     folder = Path(folder).resolve()
     if folder.exists():
         check_room(folder, WRITTEN)
+    clear_away(folder.parent, f".{folder.name}.*.tmp")
     aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         aside.mkdir(parents=True)
