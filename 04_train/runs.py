@@ -1,6 +1,6 @@
 """A run that can't be lost: its folder, and checkpoints that are whole or not there.
 
-    runs/tiny/config.json  tokenizer.json  metrics.jsonl  loss.png
+    runs/tiny/config.json  tokenizer.json  metrics.jsonl  loss.png  .name
     runs/tiny/checkpoints/step-000300/weights/head.weight.npy ...   one file for each tensor
                                       state.pt         optimizer, loop, loader, random numbers
                                       val.json         its validation bits per byte
@@ -18,7 +18,6 @@ import itertools
 import json
 import math
 import os
-import pickle
 import re
 import shutil
 import sys
@@ -27,7 +26,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import file_hash, read_text, write_safely
+from console import file_hash, housekeeping, read_text, write_safely
 
 import numpy as np
 import torch
@@ -36,7 +35,9 @@ from bpe import tokenizer_class
 from data import prepare, reopen
 from gpt import make_model
 
-STATE = {"step", "seconds", "optimizer", "loader", "data", "rng"}  # what state.pt has, at least
+STATE = {"step": int, "seconds": float, "optimizer": dict, "loader": dict, "data": str,
+         "rng": torch.Tensor}  # what state.pt has, at least
+WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
 
 
 def tensors(model):
@@ -112,11 +113,11 @@ def newest_checkpoint(folder):
 
 def val_of(checkpoint):
     """Its validation bits per byte; infinity if it was not evaluated, is damaged or is gone."""
-    bits = None
-    with contextlib.suppress(OSError):  # the trainer may delete it in the meantime
-        if not damage(checkpoint, "val.json"):
-            bits = json.loads(read_text(checkpoint / "val.json"))["val_bits_per_byte"]
-    return math.inf if bits is None or not math.isfinite(bits) else bits
+    try:
+        bits = json.loads(read_text(checkpoint / "val.json"))["val_bits_per_byte"]
+        return bits if math.isfinite(bits) and not damage(checkpoint, "val.json") else math.inf
+    except Exception:  # it is only a hint, and the trainer may delete it in the meantime
+        return math.inf
 
 
 def best_checkpoint(folder):
@@ -152,44 +153,56 @@ def damage(checkpoint, part=""):
 
 def check(checkpoint, part):
     """ValueError if damage() finds any. It names the whole checkpoint before this one."""
-    if not (found := damage(checkpoint, part)):
-        return
-    for other in reversed(all_checkpoints(checkpoint.parents[1])):
-        if step_of(other) < step_of(checkpoint) and not damage(other):
-            raise ValueError(f"{checkpoint} is damaged: {found}. {other.name}, before it, is whole:"
-                             f" --checkpoint {step_of(other)} reads that, and once "
-                             f"{checkpoint.name} is deleted, --resume goes on from there")
-    raise ValueError(f"{checkpoint} is damaged: {found}. There is no whole one before it")
+    if found := damage(checkpoint, part):
+        hint = "There is no whole one before it"
+        for other in all_checkpoints(checkpoint.parents[1]):
+            if step_of(other) < step_of(checkpoint) and not damage(other):
+                hint = (f"{other.name}, before it, is whole: --checkpoint {step_of(other)} reads "
+                        f"that, and once {checkpoint.name} is deleted, --resume goes on from there")
+        raise ValueError(f"{checkpoint} is damaged: {found}. {hint}")
 
 
 @torch.no_grad()
 def load_weights(model, checkpoint):
     """Fill `model` with a checkpoint's weights. ValueError if they are damaged or don't fit."""
     check(checkpoint, "weights/")
-    ours, there = dict(tensors(model)), sorted((checkpoint / "weights").glob("*.npy"))
-    found = {path.name.removesuffix(".npy"): np.load(path, mmap_mode="c") for path in there}
+    ours, found = dict(tensors(model)), {}
+    for path in sorted((checkpoint / "weights").glob("*.npy")):
+        try:
+            found[path.name.removesuffix(".npy")] = torch.from_numpy(np.load(path, mmap_mode="c"))
+        except Exception as error:  # numpy has a dozen kinds for what is no array
+            raise ValueError(f"{path} is no array: {type(error).__name__}") from None
     for name in sorted(ours.keys() | found.keys()):
-        shapes = [tuple(one[name].shape) if name in one else "absent" for one in (ours, found)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"{checkpoint} doesn't fit the config of its run: {name} is "
-                             f"{shapes[1]}, not {shapes[0]}")
-        ours[name].copy_(torch.from_numpy(found[name]))
+        forms = [f"{tuple(one[name].shape)} of {one[name].dtype}" if name in one else "absent"
+                 for one in (ours, found)]
+        if forms[0] != forms[1]:
+            raise ValueError(f"{checkpoint} doesn't fit the config of its run: {name!r} is "
+                             f"{forms[1]}, not {forms[0]}")
+        ours[name].copy_(found[name])
+
+
+def check_size(shape, checkpoint):
+    """ValueError if a model of this shape has more than a checkpoint holds, before it is built."""
+    sizes = [path.stat().st_size for path in (checkpoint / "weights").glob("*.npy")]
+    with torch.device("meta"):  # where tensors have no content
+        if shape.n_layer > len(sizes) or sum(sizes) < sum(
+                tensor.nbytes for _, tensor in tensors(make_model(shape))):
+            raise ValueError(f"{checkpoint} doesn't fit the config of its run: its {len(sizes)} "
+                             f"files of {sum(sizes):,} bytes are too few for {shape}")
 
 
 def load_state(checkpoint):
-    """A checkpoint's state, on the CPU; nothing in it is executed. ValueError if it is damaged,
-    lacks a part, or is that of another step.
-    """
+    """A checkpoint's state, on the CPU; nothing in it is executed. ValueError if it isn't whole."""
     check(checkpoint, "state.pt")
     path, step = checkpoint / "state.pt", step_of(checkpoint)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        missing = sorted(STATE - state.keys())
-    except (pickle.UnpicklingError, AttributeError) as error:
-        raise ValueError(f"{path} is no state of a run: {str(error).splitlines()[0]}") from None
-    if missing or state["step"] != step:
-        raise ValueError(f"{path} is of step {state.get('step')}, not {step}, or lacks a part: "
-                         f"{', '.join(missing)}")
+        wrong = sorted(part for part in STATE if not isinstance(state.get(part), STATE[part]))
+    except Exception as error:  # torch's text would be advice to execute what is in the file
+        raise ValueError(f"{path} is no state of a run ({type(error).__name__})") from None
+    if wrong or state["step"] != step:
+        raise ValueError(f"{path} is not of step {step}, or parts are missing or of another type: "
+                         f"{', '.join(wrong)}")
     return state
 
 
@@ -200,6 +213,7 @@ def start_run(runs_dir, name):
         folder = Path(runs_dir) / (name if n == 1 else f"{name}-{n}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
+            write_safely(folder / ".name", os.fsencode(name))  # NAME-2 may be another's own name
             return folder
 
 
@@ -226,7 +240,7 @@ def read_run(folder):
         content = json.loads(read_text(path))
         data_hash, where = content.pop("data_hash"), content.pop("data_folders")
         where = [(float(share), folder.resolve() / part) for share, part in where]
-        content |= content.pop("family") or {}
+        content.update(**content.pop("family") or {})
         if content.keys() - {field.name for field in dataclasses.fields(kind)}:
             from presets import FullConfig as kind  # which has more fields
         return kind(**content), data_hash, where
@@ -239,21 +253,15 @@ def read_config(folder):
     return read_run(folder)[0]
 
 
-def find_run(runs_dir, name):
-    """The folder of the newest run NAME or NAME-2, NAME-3 ..., or None if there is none."""
-    runs = [path.parent for path in Path(runs_dir).glob("*/config.json")
-            if re.fullmatch(rf"{re.escape(name)}(-\d+)?", path.parent.name)]
-    return max(runs, key=lambda run: (run / "config.json").stat().st_mtime, default=None)
-
-
 def newest_run(runs_dir="runs", name=None):
     """The run `name`, or the one that saved last. ValueError if there is none with a checkpoint."""
-    runs = [Path(runs_dir) / name] if name else Path(runs_dir).glob("*")
-    saved = [folder for folder in runs if newest_checkpoint(folder)]
-    if not saved:
-        raise ValueError(f"there is no {f'run {name!r}' if name else 'run'} with a checkpoint in "
-                         f"{runs_dir}/; train one: python 04_train/train.py --preset tiny")
-    return max(saved, key=lambda folder: (folder / "checkpoints").stat().st_mtime)
+    saved = [folder for folder in Path(runs_dir).glob("*") if newest_checkpoint(folder)]
+    found = [Path(runs_dir) / name] if name else saved
+    if not any(map(newest_checkpoint, found)):
+        there = housekeeping.nearest(name, [run.name for run in saved]) if housekeeping else ""
+        raise ValueError(f"there is no run {f'{name!r} ' if name else ''}with a checkpoint in "
+                         f"{runs_dir}/; {there}python 04_train/train.py trains one")
+    return max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime)
 
 
 def load_run(folder, device="cpu", which="newest", by_hand=False):
@@ -262,10 +270,12 @@ def load_run(folder, device="cpu", which="newest", by_hand=False):
     """
     config = dataclasses.replace(read_config(folder), by_hand=by_hand)
     tokenizer = tokenizer_class(by_hand).load(folder / "tokenizer.json")
-    model = make_model(config.gpt(tokenizer.vocab_size)).to(device)
+    shape = config.gpt(tokenizer.vocab_size)
     while True:
         checkpoint = find_checkpoint(folder, which)
         try:
+            check_size(shape, checkpoint)
+            model = make_model(shape).to(device)
             load_weights(model, checkpoint)
             return model.eval(), tokenizer, config, step_of(checkpoint)
         except (ValueError, OSError):
@@ -289,39 +299,25 @@ def run_data(folder, by_hand=False, data_dir=None):
     return data
 
 
-WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
-
-# What may change when a run goes on: how long it is, what it reports and keeps, and where it runs.
-MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "save_every", "keep", "device", "compile",
-              "data_dir", "wandb", "by_hand"}
-
-
 def choose_run(words, given, preset, kind):
     """(folder, config) of the run to go on with, or (None, config) of a new one. words: the options
     name, preset, runs_dir and resume; given: fields of a `kind` of Config; preset: those not given.
-    ValueError if a run is to go on with more changes than it MAY_CHANGE.
+    ValueError if there is no run to go on with, or not with these changes.
     """
-    name = words.name or words.preset
+    name = words.name or words.preset or "tiny"
     if Path(name).name != name or name == "..":
         raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
     if {*WAYS} & {*given}:  # how long a run is, only the user says
         given = dict.fromkeys(WAYS, 0) | given
-    if words.resume and (folder := find_run(words.runs_dir, name)):
-        old = read_config(folder)
-        new = dataclasses.replace(old, **given)
-        for key in given.keys() - MAY_CHANGE:
-            if getattr(new, key) != getattr(old, key):
-                raise ValueError(
-                    f"{folder} was started with {key} {getattr(old, key)}, not {getattr(new, key)};"
-                    " that is another run: give it another --name")
-        return folder, new
-    if words.resume and words.name:
-        raise ValueError(f"there is no run {name!r} in {words.runs_dir}/ to resume")
+    if words.resume and housekeeping:
+        from resuming import resumed  # any run that may be meant, and only what may change
+        return resumed(words, given)
     if words.resume:
-        print("nothing to resume: a new run")
+        folder = Path(words.runs_dir) / name
+        return folder, dataclasses.replace(read_config(folder), **given)
     if given.get("init", preset.get("init")) is not None:
         from starting import adopt  # the shape of a model from elsewhere
-        preset = adopt(words.preset, preset, given)
+        preset = adopt(name, preset, given)
     return None, kind(**preset | given)
 
 
@@ -331,7 +327,8 @@ def restore_weights(folder, config, data, model):
     """
     if checkpoint := newest_checkpoint(folder):
         state = load_state(checkpoint)
-        assert state["data"] == data.hash, "these are not the run's data, as run_data() gives them"
+        if state["data"] != data.hash:
+            raise ValueError(f"{checkpoint} was trained on data {state['data']!r}, not {data.hash}")
         load_weights(model, checkpoint)
         return state
     if config.init:
@@ -343,6 +340,9 @@ def restore_weights(folder, config, data, model):
 def restore_state(state, **parts):
     """Restore from a state {name: what has load_state_dict()}, and PyTorch's random numbers."""
     if "rng" in state:  # else the run is new
-        for name, part in parts.items():
-            part.load_state_dict(state.pop(name))  # which then is not kept twice
-        torch.set_rng_state(state["rng"])
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state.pop(name))  # which then is not kept twice
+            torch.set_rng_state(state["rng"])
+        except Exception as error:  # of any kind: they are torch's and ours
+            raise ValueError(f"the checkpoint's state doesn't fit the run: {error!r}") from error

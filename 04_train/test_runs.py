@@ -14,14 +14,15 @@ import runs
 from bpe import Tokenizer
 from console import holding
 from gpt import GPT
-from runs import (all_checkpoints, as_json, best_checkpoint, choose_run, find_checkpoint, find_run,
+from runs import (all_checkpoints, as_json, best_checkpoint, choose_run, find_checkpoint,
                   load_run, load_state, load_weights, newest_checkpoint, newest_run,
                   save_checkpoint, step_of, tensors)
 from train import Config
 
 
 def whole_state(step):
-    return dict.fromkeys(runs.STATE) | {"step": step}
+    return {"step": step, "seconds": 1.0, "optimizer": {}, "loader": {}, "data": "",
+            "rng": torch.get_rng_state()}
 
 
 def linear(value):
@@ -197,14 +198,14 @@ def test_what_does_not_belong_together(tmp_path):
     """Whole files, but of another model, another step, or of less than a run."""
     save_checkpoint(tmp_path, 1, tensors(linear(1)), {"step": 1})
     newest = newest_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match=r"doesn't fit .*: bias is \(2,\), not \(3,\)"):
+    with pytest.raises(ValueError, match=r"doesn't fit .*: 'bias' is \(2,\) of .*, not \(3,\) of "):
         load_weights(torch.nn.Linear(3, 3), newest)
-    with pytest.raises(ValueError, match=r"doesn't fit .*: bias is \(2,\), not absent"):
+    with pytest.raises(ValueError, match=r"doesn't fit .*: 'bias' is \(2,\) of .*, not absent"):
         load_weights(torch.nn.Linear(2, 2, bias=False), newest)
-    with pytest.raises(ValueError, match="lacks a part: data, loader, optimizer, rng, seconds"):
+    with pytest.raises(ValueError, match="missing .*: data, loader, optimizer, rng, seconds"):
         load_state(newest)
     save_checkpoint(tmp_path, 2, tensors(linear(1)), whole_state(3))
-    with pytest.raises(ValueError, match="step-000002/state.pt is of step 3, not 2"):
+    with pytest.raises(ValueError, match="step-000002/state.pt is not of step 2,"):
         load_state(newest_checkpoint(tmp_path))
     save_checkpoint(tmp_path, 4, tensors(linear(1)), [1])
     with pytest.raises(ValueError, match="step-000004/state.pt is no state of a run"):
@@ -315,15 +316,6 @@ def test_load_run(tmp_path):
         load_run(folder, which="6")
 
 
-def test_find_run(tmp_path):
-    assert find_run(tmp_path, "a") is None
-    for time, name in enumerate(("a-2", "a-b", "a-3")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").touch()
-        os.utime(tmp_path / name / "config.json", (time, time))
-    assert find_run(tmp_path, "a").name == "a-3" and find_run(tmp_path, "a-b").name == "a-b"
-
-
 def test_a_config_with_more_fields(tmp_path):
     """Another family, label smoothing ...: extras/presets.py's Config, and back."""
     from presets import ALL, FullConfig
@@ -341,22 +333,20 @@ class Words:
         self.runs_dir, self.name, self.resume, self.preset = runs_dir, name, resume, "nano"
 
 
-def test_which_run_is_meant(tmp_path, capsys):
+def test_which_run_is_meant(tmp_path):
+    """What --resume means is test_resuming.py's."""
     assert choose_run(Words(tmp_path), {"steps": 7}, {}, Config) == (None, Config(steps=7))
-    assert choose_run(Words(tmp_path, resume=True), {}, {}, Config)[0] is None
-    assert "nothing to resume" in capsys.readouterr().out
-    for name in ("a-b", "a"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(
-            as_json(Config(steps=5)) | {"data_hash": "", "data_folders": []}))
-    again = Words(tmp_path, "a", resume=True)
-    assert choose_run(again, {}, {}, Config) == (tmp_path / "a", Config(steps=5))
-    assert choose_run(again, {"steps": 9, "keep": 3}, {}, Config)[1] == Config(steps=9, keep=3)
-    assert choose_run(again, {"flops": 1e9}, {}, Config)[1] == Config(steps=0, flops=1e9)
-    with pytest.raises(ValueError, match="a was started with lr 0.006, not 0.1; that is another"):
-        choose_run(again, {"lr": 0.1}, {}, Config)
-    for name, resume, message in (("a/b", False, "'a/b' is not one of a folder"),
-                                  ("..", False, "'..' is not one of a folder"),
-                                  ("c", True, "there is no run 'c' in")):
+    for name, message in (("a/b", "'a/b' is not one of a folder"), ("..", "'..' is not one of a")):
         with pytest.raises(ValueError, match=message):
-            choose_run(Words(tmp_path, name, resume), {}, {}, Config)
+            choose_run(Words(tmp_path, name), {}, {}, Config)
+
+
+def test_a_copy_of_the_spine_goes_on_with_the_run_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "housekeeping", None)
+    (tmp_path / "nano").mkdir()
+    (tmp_path / "nano" / "config.json").write_text(json.dumps(
+        as_json(Config(steps=5)) | {"data_hash": "", "data_folders": []}))
+    found = choose_run(Words(tmp_path, resume=True), {"steps": 9}, {}, Config)
+    assert found == (tmp_path / "nano", Config(steps=9))
+    with pytest.raises(OSError, match="No such file or directory"):
+        choose_run(Words(tmp_path, "b", resume=True), {}, {}, Config)

@@ -64,7 +64,8 @@ class Config(GPTConfig):
     grad_clip: float = option(1.0, "largest norm of the gradients", least=1e-15)
     init: str = option("", "a Hugging Face folder: begin with its shape, weights and tokenizer")
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens", least=1)
-    eval_tokens: int = option(10_000, "tokens of an evaluation; the last one takes all", least=2)
+    eval_tokens: int = option(10_000, "tokens of an evaluation while it trains", least=2)
+    last_eval_tokens: int = option(0, "of the one at the end; 0: all validation text", least=0)
     save_every: int = option(200, "steps between checkpoints; each is evaluated, too", least=1)
     keep: int = option(2, "newest checkpoints kept, beside the best one", least=1)
     seed: int = option(0, "of the weights and of the order of the data", least=0)
@@ -262,10 +263,10 @@ def train(config, folder, data):
         if step < config.steps:
             print(f"stopped after step {step}, which is saved; --resume goes on")
             return None
-        bits = evaluate(model, data.val, sizes)
+        bits = evaluate(model, data.val, sizes, config.last_eval_tokens)
         if beside:
             beside.finished(step, bits)
-    print(f"{bits:.3f} bits per byte of all validation text\n"
+    print(f"{bits:.3f} bits per byte of validation text\n"
           f"next: python 05_sample/sample.py --run {folder.name}")
     return bits
 
@@ -275,10 +276,10 @@ def make_parser(kind, presets=None):
     parser = Parser(description=__doc__.splitlines()[0],
                     epilog="python 04_train/extras/presets.py lists more presets and options")
     add = parser.add_argument
-    add("--preset", default="tiny", choices=presets, help="the fields to begin with")
-    add("--name", help="the run's name (default: the preset's)")
+    add("--preset", choices=presets, help="the fields to begin with (default: tiny)")
+    add("--name", "--run", help="the run's name (default: the preset's)")
     add("--runs-dir", default="runs", help="where runs are kept (default: runs)")
-    add("--resume", action="store_true", help="go on with the run of that name")
+    add("--resume", action="store_true", help="go on with the run of that name, or the last")
     add("--plan", action="store_true", help="say what it would take, and end")
     add("--profile", action="store_true", help="say what a step spends where, and end")
     add_options(parser, kind)
@@ -291,12 +292,12 @@ def read_command_line(argv):
     """
     kind, presets = Config, PRESETS
     words, others = make_parser(kind).parse_known_args(argv)
-    if others or words.preset not in presets or hasattr(words, "init"):
+    if others or words.preset not in (None, *presets) or hasattr(words, "init"):
         from presets import ALL as presets, FullConfig as kind
         words = make_parser(kind, presets).parse_args(argv)
     given = {"by_hand": True} if by_hand() else {}  # what a reader wrote is what runs
     given |= {name: value for name, value in vars(words).items() if hasattr(kind, name)}
-    return words, given, presets[words.preset], kind
+    return words, given, presets[words.preset or "tiny"], kind
 
 
 def check(config):
@@ -309,18 +310,17 @@ def check(config):
 @contextlib.contextmanager
 def opened(argv, world=1, check=check, memory=None):
     """(config, folder, data) of the run that a command line means, held by this process; None if
-    it only asked for a plan. What can be refused is refused before a new run's folder is made.
+    there is nothing to train. What can be refused is refused before a new run's folder is made.
     memory(config, shape): {part: bytes} of each of `world` processes, if they share the work.
     """
     words, *meant = read_command_line(argv)
     folder, config = choose_run(words, *meant)
     check(config)
-    if words.plan or words.profile:
-        from length import show_plan
-        from timing import show_profile
-        show_plan(config, world, memory) if words.plan else show_profile(config)
-        yield None
-        return
+    if words.plan or words.profile or extra("length"):
+        from length import answered
+        if answered(words, folder, config, world, memory):
+            yield None
+            return
     with contextlib.ExitStack() as held:
         if folder:
             held.enter_context(holding(folder, "is being trained"))
@@ -333,11 +333,11 @@ def opened(argv, world=1, check=check, memory=None):
         if extra("length") or not config.steps:
             from length import announce
             config = announce(config, data, world, memory)
-        if newest and step_of(newest) > config.steps:
-            raise ValueError(f"{newest} is beyond the {config.steps} steps asked for")
         make_batches(data, config.batch_size, config.seq_len, 0, config.sampling, 0, world)
         if not folder:
-            folder = start_run(words.runs_dir, words.name or words.preset)
+            folder = start_run(words.runs_dir, words.name or words.preset or "tiny")
+            if extra("metrics"):
+                held.callback(extra("metrics").forget_unbegun, folder)
             held.enter_context(holding(folder, "is being trained"))
         write_config(folder, config, data)
         print(f"run        {folder}: steps {step_of(newest) if newest else 0} to {config.steps} of "

@@ -93,36 +93,37 @@ def draw_positions(losses, path):
              title="what context is worth")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
+    print(f"{path} shows what context is worth")
 
 
 @dataclass
 class Options(RunOptions):
     file: str = option("", "a UTF-8 text to evaluate on; without one, the run's validation set")
-    stride: int = option(0, "start a window every so many tokens, so that each is judged with a "
-                            "longer past; 0: windows side by side", least=0)
+    stride: int = option(0, "tokens between windows: fewer give each a longer past; 0: seq_len",
+                         least=0)
 
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
-    text = read_text(options.file) if options.file else None
+    text = read_text(options.file) if options.file else None  # first: the rest takes a while
     if text == "":
         raise ValueError(f"{options.file} is empty")
     folder, model, tokenizer, config, step = options.load()
+    windows(1, config.seq_len, options.stride or config.seq_len)  # refuses a wrong stride
     data = run_data(folder, config.by_hand)
     bos, sizes = document_start(tokenizer), token_bytes(tokenizer)
-    if options.file:
+    if text:
         labels = ids = np.array(bos + tokenizer.encode(text))
-        what = options.file
         from writing import Compressors
         bars = baselines(data, ids, Compressors(text.encode()).sizes())
     else:
         ids, labels = (read(0, len(data.val)) for read in (data.val.read, data.val.labels))
-        what = f"the validation set of {', '.join(config.data)}"
         bars = baselines(data)
     spans = windows(len(ids), config.seq_len, options.stride or config.seq_len)
     nats, targets = score(model, ids, spans), labels[1:]
+    what = options.file or f"the validation set of {', '.join(config.data)}"
     is_text = (targets >= 0) & (sizes[targets] > 0)
     bits = bits_per_byte(nats, targets, sizes)
 
@@ -134,11 +135,11 @@ def main(argv=None):
         error = standard_error(nats[is_text] / np.log(2), sizes[targets[is_text]], documents)
         error = f" +- {error:.3f} (standard error over {documents[-1] + 1} documents)"
     print(f"perplexity {perplexity(nats[is_text]):.2f} per token; bits per byte {bits:.4f}{error}")
-    from metrics import table
+    from metrics import Hints, table
     print(table(bars | {"this model": bits}))
-    if not options.file and not options.stride and len(nats) >= config.seq_len:
-        draw_positions(by_position(nats, config.seq_len), folder / "context.png")
-        print(f"{folder}/context.png shows what context is worth")
+    if not text and not options.stride and len(nats) >= config.seq_len:
+        Hints()("draw what context is worth", draw_positions, by_position(nats, config.seq_len),
+                folder / "context.png")
 
 
 if __name__ == "__main__":

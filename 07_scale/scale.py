@@ -5,12 +5,10 @@ the gradients are summed over the ranks; then every rank makes the same step, so
 equal stay equal. First the sums: one by one after the backward pass, then in buckets, sent while it
 is still at work on the layers below (Li et al. 2020, section 3.2). Then a step, and the loop.
 
-    torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny --engine zero2 --recompute hand
 
-Gradients travel over NCCL between GPUs (never tried here) and over gloo between CPUs, so that a
-laptop can try it all (a Mac with --device cpu).
-Takes train.py's options, too, reads and writes what it does. Next: zero.py, extras/selftest.py.
+Gradients travel over NCCL between GPUs (never tried here), over gloo between CPUs (on a Mac with
+--device cpu). Takes train.py's options, writes what it does. Next: zero.py, extras/selftest.py.
 """
 
 import contextlib
@@ -255,26 +253,29 @@ def train(config, folder, data, options, group):
                     pass
                 first(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
         if step == config.steps:
-            bits = evaluate(model, data.val, sizes, None, rank, world, total)
+            bits = evaluate(model, data.val, sizes, config.last_eval_tokens, rank, world, total)
             if beside:
                 beside.finished(step, bits)
     if rank == 0:
         print(f"stopped after step {step}, which is saved; --resume goes on"
-              if step < config.steps else f"{bits:.3f} bits per byte of all validation text\n"
+              if step < config.steps else f"{bits:.3f} bits per byte of validation text\n"
               f"next: python 05_sample/sample.py --run {folder.name}")
 
 
 def join():
     """Join torchrun's group, or one of one process. Returns a more patient one, for first()."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if "RANK" not in os.environ:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    else:
+    how = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    if "RANK" in os.environ:
         rank, ranks_here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
         if rank < torch.cuda.device_count():  # with fewer only --device cpu will do
             torch.cuda.set_device(rank)
-        dist.init_process_group(backend, timeout=timedelta(minutes=2))  # silent ranks are given up
+        how = {"timeout": timedelta(minutes=2)}  # silent ranks are given up
+    try:
+        dist.init_process_group(backend, **how)
+    except dist.DistError as error:
+        raise ValueError(f"the ranks did not meet: {str(error).splitlines()[0]}") from None
     return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
 
@@ -301,26 +302,25 @@ def main(argv=None):
                         choices=("ddp", "zero1", "zero2", "torch-ddp", "fsdp2"))
     parser.add_argument("--recompute", default="none", choices=("none", "hand", "torch"), help=
                         "compute a block's activations again in the backward pass, not keep them")
-    options, rest = parser.parse_known_args(argv)
     group, world = join(), dist.get_world_size()
     with contextlib.ExitStack() as held:
         held.callback(dist.destroy_process_group)
         started = [None] * world
-        dist.all_gather_object(started, [*vars(options).values(), *rest, torch.__version__])
+        dist.all_gather_object(started, [*(argv or sys.argv[1:]), torch.__version__])
 
         def open_run():
             if started.count(started[0]) < world:
-                raise ValueError(f"give all ranks the same command and PyTorch, not {started}")
+                words = set().union(*started) - {*started[0]}.intersection(*started)
+                raise ValueError("give all ranks the same command and PyTorch; they differ in "
+                                 f"{', '.join(sorted(words)) or 'the order of options'}")
+            options, rest = parser.parse_known_args(argv)
             if {"-h", "--help"} & {*rest}:
                 parser.print_help()
             how = extra("plan").of_ranks(options, world) if extra("plan") else {}
-            found = held.enter_context(opened(rest, world, **how))
-            if not found:
-                sys.exit()  # only a plan was asked for
-            config, folder, data = found
+            config, folder, data = held.enter_context(opened(rest, world, **how)) or sys.exit()
             print(f"engine     {options.engine} on {world} processes")
-            return config, folder, [(share, part.folder) for share, part in data.parts]
-        config, folder, parts = first(group, open_run)
+            return options, config, folder, [(share, part.folder) for share, part in data.parts]
+        options, config, folder, parts = first(group, open_run)
         train(config, folder, reopen(parts, config.by_hand), options, group)
 
 

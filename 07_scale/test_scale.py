@@ -428,12 +428,17 @@ def test_a_rank_that_dies_ends_the_others(alone, ranks, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_ranks_that_were_started_otherwise(alone, ranks):
-    """Noticed at once, before anything is made; all end, and only the first says why."""
+    """Noticed at once, before anything is made, and before options are understood; all end, and the
+    first says in a line what differs.
+    """
     words, whole = alone("muon")
-    engine = {"0": "ddp", "1": "zero1"}
-    start = time.monotonic()
-    both = ranks(lambda: main(["--engine", engine[os.environ["RANK"]], *words, "--name", "mixed"]))
-    assert [rank.exitcode for rank in both] == [2, 2] and time.monotonic() - start < 20
-    said = "".join(rank.log.read_text() for rank in both)
-    assert said.count("error: ") == said.count("give all ranks the same command and PyTorch") == 1
+    words = [*words, "--name", "mixed"]
+    for options, differ in (((["--engine", "ddp"], ["--engine", "zero9"]), "ddp, zero9"),
+                            ((["--seed", "1"], []), "--seed, 1")):
+        start = time.monotonic()
+        both = ranks(lambda: main([*options[int(os.environ["RANK"])], *words]))
+        said = "".join(rank.log.read_text() for rank in both)
+        assert [rank.exitcode for rank in both] == [2, 2] and time.monotonic() - start < 20, said
+        assert said == ("error: give all ranks the same command and PyTorch; they differ in "
+                        f"{differ}\n"), said
     assert not whole.with_name("mixed").exists()

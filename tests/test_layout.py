@@ -1,14 +1,19 @@
 """What holds for all files: who may import whom, what every file carries, what README promises."""
 
+import argparse
 import ast
+import importlib
+import inspect
 import re
 import runpy
 import shlex
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
+import console
 from blank import exercises
 from presets import ALL as PRESETS
 
@@ -126,6 +131,36 @@ def test_lines_are_not_too_long():
         lines = path.read_text(encoding="utf-8").splitlines()
         wide = [i for i, line in enumerate(lines, 1) if len(line) > 100]
         assert not wide, f"{path.name}: lines {wide} have more than 100 columns"
+
+
+class Found(Exception):
+    """A parser, at the moment when it is to read a command line."""
+
+
+def test_no_command_takes_abbreviations(monkeypatch):
+    """--run NAME must never mean --runs-dir NAME; where there is a --run, it names a run."""
+    def stop(parser, argv=None, namespace=None):
+        raise Found(parser)
+    monkeypatch.setattr(console.Parser, "parse_known_args", stop)
+    monkeypatch.setattr("scale.join", lambda: None)
+    monkeypatch.setattr("scale.dist", MagicMock())
+    monkeypatch.setattr("scale.first", lambda group, work: work())
+    named = set()
+    for path in [*CODE, ROOT / "tests" / "bench.py"]:
+        if "\ndef main(" in path.read_text(encoding="utf-8"):
+            main = importlib.import_module(path.stem).main
+            with pytest.raises(Found) as found:
+                main(*[[]][:len(inspect.signature(main).parameters)])
+            [parser] = found.value.args
+            parsers = [parser, *(command for action in parser._actions
+                                 if action.nargs == argparse.PARSER
+                                 for command in action.choices.values())]
+            for one in parsers:
+                assert isinstance(one, console.Parser) and not one.allow_abbrev, path.name
+                if run := one._option_string_actions.get("--run"):
+                    named.add((path.name, run.dest))
+    assert {name for name, dest in named} >= {"train.py", "sample.py", "evals.py"}
+    assert {dest for name, dest in named} <= {"run", "name"}
 
 
 def test_every_file_is_tested():

@@ -154,13 +154,31 @@ def plain_words(error):
 
 
 # ---- what a terminal shows ----
+def nearest(word, known):
+    """What to tell a user whose `word` is none of the `known` names: which is near, which there
+    are; "" if there are none.
+    """
+    near = difflib.get_close_matches(word or "", known, n=1, cutoff=0.5)
+    meant = "".join(f"did you mean {name!r}? " for name in near)
+    names = ", ".join(map(repr, sorted(known)[:20])) + ", ..." * (len(known) > 20)
+    return f"{meant}there are {names}; " if known else ""
+
+
 def nearest_option(parser, message):
-    """A hint for the user whose mistake argparse describes so: the option that may be meant."""
+    """A hint for the user whose mistake argparse describes so: the option that may be meant, or the
+    choice of one.
+    """
     commands = [command for action in parser._actions if action.nargs == argparse.PARSER
                 for command in action.choices.values()]
-    known = [name for one in (parser, *commands) for name in one._option_string_actions]
-    unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-    near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.5) if unknown else []
+    actions = [action for one in (parser, *commands) for action in one._actions]
+    word, known = "", []
+    if found := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+        word, known = found[1], [name for action in actions for name in action.option_strings]
+    elif found := re.match(r"argument (\S+?)[:/].*?invalid choice: '(.*?)'", message):
+        word, known = found[2], [str(choice) for action in actions
+                                 if found[1] in (*action.option_strings, action.dest)
+                                 for choice in action.choices or ()]
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}? " if near else ""
 
 
@@ -218,6 +236,15 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
 
 
 # ---- a folder for one process at a time ----
+def check_writable(folder):
+    """OSError unless `folder` could be made, or is there, and written into. It is not made yet."""
+    there = next(p for p in (Path(folder), *Path(folder).absolute().parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is no folder, so that nothing can be kept in {folder}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"there is no right to write into {there}")
+
+
 def lock(file, folder, what, wait):
     """Lock the open file folder/.lock. The lock ends with this process, however that ends. False
     if it can't be locked.

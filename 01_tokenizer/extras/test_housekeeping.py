@@ -14,8 +14,9 @@ import pytest
 
 import console
 from bpe import PATTERNS, Tokenizer, main
-from console import StopSignal, holding
-from housekeeping import Progress, duration, track, unicode_version, vet
+from console import Parser, StopSignal, holding
+from housekeeping import (Progress, check_writable, duration, nearest, track, unicode_version,
+                          vet)
 
 
 PLAIN = {"hash": "", "kind": "bpe", "pattern": "gpt2", "special_tokens": ["<|bos|>"],
@@ -75,6 +76,42 @@ def test_what_save_would_not_write(change, tmp_path):
     path.write_text(json.dumps(PLAIN | change))
     with pytest.raises(ValueError, match="tokenizer.json is not a tokenizer.json of"):
         Tokenizer.load(path)
+
+
+def test_what_is_near():
+    assert nearest("tinny", []) == "" and nearest(None, ["a"]) == "there are 'a'; "
+    assert nearest("tinny", ["tiny", "b"]) == "did you mean 'tiny'? there are 'b', 'tiny'; "
+    many = nearest("x", [f"run {i}" for i in range(99)])
+    assert many.count("run") == 20 and many.endswith(", ...; ")
+
+
+def test_a_choice_that_is_not_there_gets_the_nearest():
+    parser = Parser()
+    parser.add_argument("--preset", "--like", choices=("tiny", "nano"))
+    command = parser.add_subparsers(dest="command").add_parser("train")
+    command.add_argument("--engine", choices=("ddp", "zero1"))
+    for words, meant in ((["--preset", "tinny"], "tiny"), (["--like", "nan"], "nano"),
+                         (["tran"], "train"), (["train", "--engine", "dpd"], "ddp")):
+        with pytest.raises(ValueError, match=f"invalid choice: .*did you mean {meant}"):
+            parser.parse_args(words)
+    with pytest.raises(ValueError) as error:
+        parser.parse_args(["--preset", "xyz"])
+    assert "did you mean" not in str(error.value)
+
+
+def test_where_nothing_can_be_written(tmp_path, monkeypatch):
+    """It is said before anything is made."""
+    check_writable(tmp_path)
+    check_writable(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name in ("file", "file/runs", "link", "link/runs"):
+        with pytest.raises(NotADirectoryError, match="is no folder, so that nothing can be kept"):
+            check_writable(tmp_path / name)
+    monkeypatch.setattr(os, "access", lambda path, how: path != tmp_path)
+    with pytest.raises(PermissionError, match=f"no right to write into {tmp_path}$"):
+        check_writable(tmp_path / "runs")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
 def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):

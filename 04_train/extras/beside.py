@@ -20,7 +20,7 @@ from budget import count_parameters
 from data import baselines, document_start
 from gpt import generate, random_pick
 from length import cut_off
-from metrics import Log, environment, read_metrics, table
+from metrics import Hints, Log, environment, read_metrics, table
 from page import page
 from housekeeping import Progress, duration
 from report import draw
@@ -29,13 +29,13 @@ from watch import Spikes, activation_scales, snapshot, update_ratios
 
 
 def describe(groups, lr):
-    """A line for each group of an optimizer: what moves how many parameters, at which rate and
+    """A line for each group of make_optimizer()'s: what moves which parameters, at which rate and
     decay. lr: config.lr, the peak of a group whose scale is 1.
     """
-    for group in groups:
+    for group, which in zip(groups, ("the matrices of the blocks", "all else, tables and head")):
         sizes = [p.numel() for p in group["params"]]
-        yield (f"{group['kind']:10} moves {sum(sizes):,} parameters in {len(sizes)} tensors: "
-               f"learning rate {group['scale'] * lr:g}, decay {group['weight_decay']:g}")
+        yield (f"{group['kind']:10} moves {which}, {sum(sizes):,} parameters in {len(sizes)} "
+               f"tensors: learning rate {group['scale'] * lr:g}, decay {group['weight_decay']:g}")
 
 
 def sample(model, tokenizer, n_tokens=64):
@@ -54,23 +54,35 @@ class Beside:
     def __init__(self, config, folder, data, loader, start, whole, tensors, rank=0):
         self.config, self.folder, self.data, self.loader = config, folder, data, loader
         self.whole, self.tensors, self.leads = whole, tensors, rank == 0
-        self.spikes, self.line = Spikes(), Progress(patience=0)
+        self.spikes, self.line, self.hint = Spikes(), Progress(patience=0), Hints()
         step, self.before = start["step"], start["seconds"]
         self.first_step = step
         self.look_ahead(step)
         if not self.leads:
             return
-        if getattr(config, "wandb", False):
-            from wandb_log import WandbLog
-            self.log = WandbLog(folder, step, as_json(config))
-        else:
-            self.log = Log(folder, step)
-        for row in read_metrics(folder / "metrics.jsonl"):
-            if row.get("loss") is not None:
-                self.spikes.seen(row["loss"])
-        self.log.record(step, environment=environment(choose_device(config.device)), parameters=sum(
+        self.log = self.hint(f"write {folder}/metrics.jsonl", self.open_log, step)
+        self.hint("read the losses so far", self.remember)
+        self.record(step, environment=self.hint(
+            "tell the environment", environment, choose_device(config.device)), parameters=sum(
             count_parameters(config.gpt(data.tokenizer.vocab_size)).values()))
         self.say_what_is_cut_off()
+
+    def open_log(self, step):
+        if getattr(self.config, "wandb", False):
+            from wandb_log import WandbLog
+            return WandbLog(self.folder, step, as_json(self.config))
+        return Log(self.folder, step)
+
+    def remember(self):
+        """The losses that were recorded before: spikes stand out of these."""
+        for row in read_metrics(self.folder / "metrics.jsonl"):
+            if row.get("loss") is not None:
+                self.spikes.seen(row["loss"])
+
+    def record(self, step, **values):
+        """A row of the log, if there is one."""
+        if self.log:
+            self.hint(f"write {self.log.path}", self.log.record, step, **values)
 
     def look_ahead(self, step):
         """After `step`: what the next one will be compared with, if that is to be looked at."""
@@ -87,18 +99,18 @@ class Beside:
         if self.leads:
             self.line.show(lambda: self.pace(step, seconds, loss))
             flag = {"spike": True} if self.spikes.seen(loss) else {}
-            self.log.record(step, tokens=step * self.config.batch_size * self.config.seq_len,
-                            loss=loss, grad_norm=norm, **flag, lr=groups[-1]["lr"],
-                            seconds=round(seconds, 3))
+            self.record(step, tokens=step * self.config.batch_size * self.config.seq_len,
+                        loss=loss, grad_norm=norm, **flag, lr=groups[-1]["lr"],
+                        seconds=round(seconds, 3))
         if bits is not None and self.leads:
-            self.log.record(step, val_bits_per_byte=bits)
+            self.record(step, val_bits_per_byte=bits)
         if step % self.config.eval_every == 0:
             model, ratios = self.whole(), update_ratios(self.earlier, self.tensors())
             if self.leads:
                 ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
-                self.log.record(step, update_ratio=ratios,
-                                activation_scale=activation_scales(model, ids),
-                                sample=sample(model, self.data.tokenizer))
+                self.record(step, update_ratio=ratios, activation_scale=self.hint(
+                                "measure activations", activation_scales, model, ids),
+                            sample=self.hint("write a sample", sample, model, self.data.tokenizer))
                 self.redraw()
         self.look_ahead(step)
 
@@ -116,30 +128,32 @@ class Beside:
         """
         model = self.whole()
         if self.leads:
-            others = baselines(self.data)
-            self.log.record(step, val_bits_per_byte=bits, baselines=others)
+            others = self.hint("compute what others make of the text", baselines, self.data) or {}
+            self.record(step, val_bits_per_byte=bits, baselines=others)
             self.redraw()
-            page([self.folder], self.folder / "report.html")
+            self.hint(f"write {self.folder}/report.html", page, [self.folder],
+                      self.folder / "report.html")
             self.say_what_is_cut_off()
-            print(f"\n---- a sample ----\n{sample(model, self.data.tokenizer, 200)}\n\n"
+            text = self.hint("write a sample", sample, model, self.data.tokenizer, 200)
+            part = self.config.last_eval_tokens
+            print(f"\n---- a sample ----\n{text}\n\n"
                   f"---- bits per byte of {self.data.index['val']['bytes']:,} bytes of validation "
-                  f"text ----\n{table(others | {'this model': bits})}")
+                  f"text{f', this model: of about {part:,} tokens of it' * bool(part)} ----\n"
+                  f"{table(others | {'this model': bits})}")
 
     def say_what_is_cut_off(self):
         for line in cut_off(self.config, getattr(self.loader, "samplers", [])):
             print(line)
 
     def redraw(self):
-        """The picture of the run so far; a run doesn't stop because it can't be drawn."""
-        try:
-            draw(read_metrics(self.folder / "metrics.jsonl"), self.folder / "loss.png")
-        except Exception as error:
-            print(f"{self.folder}/loss.png could not be drawn: {error}", file=sys.stderr)
+        """The picture of the run so far."""
+        self.hint(f"draw {self.folder}/loss.png", lambda: draw(
+            read_metrics(self.folder / "metrics.jsonl"), self.folder / "loss.png"))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
         self.line.__exit__(*error)
-        if self.leads:
+        if self.leads and self.log:
             self.log.__exit__(*error)

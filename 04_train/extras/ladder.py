@@ -22,7 +22,6 @@ import itertools
 import math
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
@@ -38,7 +37,8 @@ from bpe import Tokenizer
 from budget import count_parameters, flops_per_token
 from curves import COLOURS, INK, picture
 from metrics import read_metrics
-from runs import choose_run, find_run, read_config
+from resuming import check_changes, find_run
+from runs import read_config
 from train import LADDER, Config
 
 RUNGS = list(LADDER)[:4]
@@ -223,8 +223,7 @@ def climb(rungs, budgets, runs_dir, options):
         name = f"ladder-{rung}-{budget:g}".replace("e+", "e")
         folder = find_run(runs_dir, name)
         if folder:
-            words = SimpleNamespace(name=name, preset=rung, runs_dir=runs_dir, resume=True)
-            choose_run(words, given, {}, Config)
+            check_changes(folder, given)
         if not folder or not read_point(folder):
             print(f"\n======== {name} ========")
             train.main(["--preset", rung, "--flops", str(budget), "--name", name, "--runs-dir",
@@ -287,7 +286,7 @@ def draw(points, law, ranges, path):
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False,
+    parser = Parser(description=__doc__.splitlines()[0],
                     epilog="Every other option is one of train.py, and holds for all runs.")
     parser.add_argument("--flops", nargs="+", type=float, required=True,
                         help="budgets, each for a run of every rung: at least two")

@@ -24,7 +24,7 @@ import torch
 
 from budget import count_parameters, flops_per_token, muon_groups, size, training_memory
 from machine import free_memory, keep_freed_memory, matmul_peak
-from housekeeping import duration
+from housekeeping import check_writable, duration
 
 HOLES = 7  # times the largest tensor; see holes()
 SHARE = 0.5  # of what a matrix product reaches: a guess; 0.4 (tiny) and 0.7 were seen on a CPU
@@ -139,6 +139,16 @@ def refuse(config, shape, available, world=1, memory=None):
 
 
 # ---- the plan ----
+def in_words(shape):
+    """A GPTConfig in a line: its sizes, and what its family has other than today's recipe."""
+    family = [f"{field.name} {getattr(shape.family, field.name)}" for field in
+              (dataclasses.fields(shape.family) if shape.family else ())
+              if getattr(shape.family, field.name) != field.default]
+    return (f"{shape.n_layer} layers of width {shape.d_model:,}, {shape.n_head} heads, "
+            f"{shape.n_kv_head} of keys and values, MLP {shape.d_ff:,} wide, {shape.vocab_size:,} "
+            f"ids, window {shape.seq_len:,}" + "".join(f", {choice}" for choice in family))
+
+
 def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=None):
     """Lines that say what a run will be: parameters, tokens, FLOPs, time, memory of a process.
 
@@ -149,7 +159,7 @@ def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=Non
     step_tokens, flops = config.batch_size * config.seq_len, flops_per_token(shape)
     tokens, peak = steps * step_tokens, world * matmul_peak(choose_device(config.device),
                                                             getattr(torch, config.dtype))
-    yield f"model      {shape}"
+    yield f"model      {in_words(shape)}"
     yield "           " + ", ".join(f"{name} {k:,}" for name, k in n.items() if k) + " parameters"
     yield (f"plan       {sum(n.values()):,} parameters, {outside:,} of them outside the embedding "
            "table")
@@ -166,19 +176,39 @@ def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=Non
 
 
 def show_plan(config, world=1, memory=None):
-    """Print the plan of a run whose data are not there yet; then ValueError if it can't be."""
+    """Print the plan of a run whose data are not there yet, and whether it would fit here."""
     shape, free = config.gpt(config.vocab_size), available(config.device)
     print(*plan(config, shape, free, world, None, memory), sep="\n")
-    refuse(config, shape, free, world, memory)
+    try:
+        refuse(config, shape, free, world, memory)
+    except ValueError as error:
+        print(f"here       it would be refused: it {error}")
+
+
+def answered(words, folder, config, world=1, memory=None):
+    """Whether nothing is to be trained, since a command line asks for a plan or a profile, or for
+    a run that is finished: then its answer is printed. words: its options; folder: of the run to
+    go on with, or None. OSError if a new run could not be kept, ValueError if `folder` is beyond
+    the steps asked for.
+    """
+    if words.plan:
+        show_plan(config, world, memory)
+    elif words.profile:
+        from timing import show_profile
+        show_profile(config)
+    elif folder:
+        from resuming import finished
+        return finished(folder, config)
+    else:
+        check_writable(words.runs_dir)
+        return False
+    return True
 
 
 def announce(config, data, world=1, memory=None):
     """Print the plan of a run, once it is clear that it fits. Returns its config, with the length
     as a number of steps, whichever way it was said.
     """
-    if getattr(config, "wandb", False):
-        from wandb_log import import_wandb
-        import_wandb()
     shape, free = config.gpt(data.tokenizer.vocab_size), available(config.device)
     config = dataclasses.replace(config, steps=planned_steps(config, shape), flops=0.0,
                                  tokens_per_param=0.0)

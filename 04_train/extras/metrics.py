@@ -19,22 +19,25 @@ import json
 import math
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import write_safely
+from console import escaped, read_text, write_safely
 
 
 # ---- reading ----
 def read_metrics(path):
-    """The objects in a .jsonl file; a last line that a kill cut short is left out, NaN is None."""
+    """The objects in a .jsonl file; a last line that a kill cut short is left out, NaN is None.
+    ValueError if it holds anything else.
+    """
     try:
         rows = [json.loads(line, parse_constant=lambda name: None)
-                for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]]
-    except ValueError as error:
+                for line in read_text(path).split("\n")[:-1]]
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds a line that is no JSON: {error}") from None
     if not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows):
         raise ValueError(f"{path} holds a line that is no metric of a step")
@@ -47,6 +50,14 @@ def table(rows):
                      for name, bits in sorted(rows.items(), key=lambda row: -row[1]))
 
 
+def forget_unbegun(folder):
+    """Delete the folder of a run that has ended before anything came of it, so that a start that
+    failed leaves nothing behind.
+    """
+    if not any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 # ---- writing ----
 def finite(value):
     """`value` with None for each number in it that is not finite: JSON has no NaN."""
@@ -55,36 +66,56 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class Hints:
+    """Calls what a run can do without: pictures, records, what it sends elsewhere. What fails is
+    said in a line on stderr, the first time, and the run goes on.
+    """
+
+    def __init__(self):
+        self.failed = set()
+
+    def __call__(self, what, work, *given, **named):
+        """work(*given, **named), or None if that fails. `what` completes "could not ..."."""
+        try:
+            return work(*given, **named)
+        except Exception as error:
+            if what not in self.failed:
+                why = " ".join(escaped(str(error) or type(error).__name__).split())[:300]
+                print(f"could not {what}, which changes nothing else: {why}", file=sys.stderr)
+            self.failed.add(what)
+
+
 class Log:
     """Where a run's rows go: its folder's metrics.jsonl, where each is to be seen at once.
 
     step: the one after which the run goes on. Rows of later ones, and the result of a run that
-    was thought to have ended, are forgotten: they will come again.
+    was thought to have ended, are forgotten: they will come again. A damaged file is renamed.
     """
 
     def __init__(self, folder, step=0):
-        self.path = Path(folder) / "metrics.jsonl"
-        rows = [row for row in (read_metrics(self.path) if self.path.exists() else [])
-                if row["step"] <= step and "baselines" not in row]
+        self.path, rows = Path(folder) / "metrics.jsonl", []
+        try:
+            rows = read_metrics(self.path) if self.path.exists() else []
+        except ValueError as error:
+            aside = self.path.with_suffix(".jsonl.damaged")
+            os.replace(self.path, aside)
+            print(f"{error}; it is {aside.name} now, and a new one begins", file=sys.stderr)
+        rows = [row for row in rows if row["step"] <= step and "baselines" not in row]
         write_safely(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         self.file = open(self.path, "a", encoding="utf-8")
 
     def record(self, step, **values):
         """Append the row {"step": step, **values}, and return it."""
         row = finite({"step": step} | values)
-        try:
-            self.file.write(json.dumps(row) + "\n")
-            self.file.flush()
-        except OSError as error:
-            raise OSError(f"could not write {self.path}: {error.strerror}; --resume goes on from "
-                          "the newest checkpoint") from None
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()  # what can't be written now stays in the buffer, and comes with the next
         return row
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        with contextlib.suppress(OSError):  # of a disk that is full, which record() has named
+        with contextlib.suppress(OSError):  # of a disk that is full
             self.file.close()
 
 

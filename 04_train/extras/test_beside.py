@@ -91,7 +91,31 @@ def test_a_picture_that_fails_stops_nothing(run, monkeypatch, capsys):
         raise torch.OutOfMemoryError("no room")
     monkeypatch.setattr(beside, "draw", fails)
     steps(run, 0, 2)
-    assert "loss.png could not be drawn: no room" in capsys.readouterr().err
+    assert "loss.png, which changes nothing else: no room" in capsys.readouterr().err
+
+
+def test_nothing_that_is_only_a_hint_ends_a_run(run, monkeypatch, tmp_path, capsys):
+    """Each says so once, in a line; what can be done is done."""
+    def fails(*what, **named):
+        raise OSError("it rains")
+    monkeypatch.setattr(beside.Log, "record", fails)
+    hints = ("environment", "activation_scales", "sample", "baselines", "page", "draw")
+    for name in hints:
+        monkeypatch.setattr(beside, name, fails)
+    steps(run, 0, 4).finished(4, 1.5)
+    said, lines = capsys.readouterr(), []
+    lines = [line for line in said.err.splitlines() if "it rains" in line]
+    assert len(lines) == len(set(lines)) == 7 and "this model" in said.out
+    assert all(line.startswith("could not ") for line in lines), lines
+
+
+@pytest.mark.parametrize("spoil, said", [
+    (lambda path: path.write_bytes(b"\xff\n"), "it is metrics.jsonl.damaged now"),
+    (lambda path: path.mkdir(), "could not write ")], ids=["damaged", "a folder"])
+def test_a_log_that_cannot_go_on(run, spoil, said, tmp_path, capsys):
+    spoil(tmp_path / "metrics.jsonl")
+    steps(run, 0, 2).finished(2, 1.5)
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -100,6 +124,7 @@ def test_describe(optimizer):
     made = make_optimizer(GPT(config.gpt(300)), config)
     first, second = beside.describe(made.param_groups, config.lr)
     rate = "0.02" if optimizer == "muon" else "0.001"
-    assert first == (f"{optimizer:10} moves 3,072 parameters in 8 tensors: learning rate {rate}, "
-                     "decay 0.1")
-    assert second == "adamw      moves 9,600 parameters in 2 tensors: learning rate 0.001, decay 0"
+    assert first == (f"{optimizer:10} moves the matrices of the blocks, 3,072 parameters in 8 "
+                     f"tensors: learning rate {rate}, decay 0.1")
+    assert second == ("adamw      moves all else, tables and head, 9,600 parameters in 2 tensors: "
+                      "learning rate 0.001, decay 0")

@@ -1,13 +1,16 @@
 """Tests of length.py: worked examples by pencil, and memory beside what PyTorch takes."""
 
+import argparse
 import dataclasses
 
 import pytest
 
 import length
+import resuming
 from budget import flops_per_token, training_memory
 from length import (announce, largest_tensor, memory_needed, outside_table, plan, planned_steps,
                     refuse, show_plan, windows_at_once)
+from family import FAMILIES, model_config
 from presets import FullConfig
 from runs import choose_run
 from train import Config
@@ -187,13 +190,36 @@ def test_plan_without_measurements(monkeypatch):
     assert "epochs" not in lines and "free" not in lines and "a process" in lines
 
 
+def test_the_model_in_words():
+    assert length.in_words(SMALL.gpt(2000)) == (
+        "2 layers of width 64, 2 heads, 2 of keys and values, MLP 256 wide, 2,000 ids, window 64")
+    gpt2 = model_config(**FAMILIES["gpt2"])
+    assert "positions learned, norm layernorm, " in length.in_words(gpt2)
+    assert "rope_base" not in length.in_words(gpt2), "only what differs"
+
+
+def test_what_needs_no_training(monkeypatch, capsys, tmp_path):
+    """A plan, a finished run; and a new run that can't be kept is refused at once."""
+    words = argparse.Namespace(plan=False, profile=False, runs_dir=tmp_path / "runs")
+    assert not length.answered(words, None, SMALL) and not [*tmp_path.iterdir()]
+    monkeypatch.setattr(resuming, "finished", lambda folder, config: folder.name == "done")
+    assert length.answered(words, tmp_path / "done", SMALL)
+    assert not length.answered(words, tmp_path / "begun", SMALL)
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(OSError, match="runs is no folder"):
+        length.answered(words, None, SMALL)
+    words.plan = True
+    assert length.answered(words, None, SMALL) and "plan " in capsys.readouterr().out
+
+
 def test_a_plan_is_printed_and_what_does_not_fit_refused(monkeypatch, capsys):
     monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e9)
     show_plan(dataclasses.replace(SMALL, steps=0, tokens_per_param=20.0))
     assert "20.0" in capsys.readouterr().out
     monkeypatch.setattr(length, "free_memory", lambda device: 1000)
-    with pytest.raises(ValueError, match="a smaller --preset is what it takes"):
-        show_plan(SMALL)
+    show_plan(SMALL)  # which answers the question, and so is no error
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("here ") and last.endswith("a smaller --preset is what it takes")
 
     class Data:
         train = range(100)

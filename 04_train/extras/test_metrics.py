@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from metrics import Log, environment, finite, read_metrics, table
+from metrics import Hints, Log, environment, finite, forget_unbegun, read_metrics, table
 
 
 def test_read_metrics(tmp_path):
@@ -14,7 +14,7 @@ def test_read_metrics(tmp_path):
     path.write_text('{"step": 1, "loss": NaN}\n')
     assert read_metrics(path) == [{"step": 1, "loss": None}], "what older files may hold"
     for line, complaint in (("5", "no metric"), ('{"step": "1"}', "no metric"),
-                            ("nonsense", "no JSON")):
+                            ("nonsense", "no JSON"), ("[" * 100_000, "no JSON")):
         path.write_text(line + "\n")
         with pytest.raises(ValueError, match=complaint):
             read_metrics(path)
@@ -47,6 +47,39 @@ def test_what_will_come_again_is_forgotten(tmp_path):
         log.record(3, loss=0.5)
     assert read_metrics(tmp_path / "metrics.jsonl") == [
         {"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}, {"step": 3, "loss": 0.5}]
+
+
+def test_what_is_damaged_is_put_aside(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text("nonsense\n")
+    with Log(tmp_path, step=2) as log:
+        log.record(3, loss=0.5)
+    assert (tmp_path / "metrics.jsonl.damaged").read_text() == "nonsense\n"
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 3, "loss": 0.5}]
+    [line] = capsys.readouterr().err.splitlines()
+    assert "no JSON" in line and "metrics.jsonl.damaged" in line
+
+
+def test_hints(capsys):
+    """What fails is said once, in one line, and nothing in it reaches the terminal as it is."""
+    hint = Hints()
+    assert hint("add", lambda a, b: a + b, 1, b=2) == 3
+    for _ in range(3):
+        assert hint("divide", lambda: 1 / 0) is None
+    assert hint("shout", lambda: open("\x1b[31m\n")) is None
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "could not divide, which changes nothing else: division by zero"
+    assert "\x1b" not in second and "No such file" in second
+    with pytest.raises(KeyboardInterrupt):
+        hint("stop", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+
+def test_a_start_that_failed_leaves_no_folder(tmp_path):
+    for name in ("config.json", "metrics.jsonl", "checkpoints"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).touch()
+        forget_unbegun(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "metrics.jsonl"]
 
 
 def test_environment():

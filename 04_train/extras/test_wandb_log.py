@@ -1,12 +1,12 @@
-"""Tests of wandb_log.py; Weights & Biases is played by a module of that name."""
+"""Tests of wandb_log.py: a hint, no more. Weights & Biases is played by a module of its name."""
 
 import sys
 import types
 
 import pytest
 
-from metrics import Log, read_metrics
-from wandb_log import WandbLog, import_wandb
+from metrics import read_metrics
+from wandb_log import WandbLog
 
 
 class Wandb(types.ModuleType):
@@ -32,14 +32,6 @@ class Wandb(types.ModuleType):
 
     def finish(self, exit_code):
         self.code = exit_code
-
-
-def test_import_wandb(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
-    with pytest.raises(ValueError, match="pip install wandb"):
-        import_wandb()
-    with Log(tmp_path) as log:  # who doesn't ask for it doesn't need it
-        log.record(1, loss=1.0)
 
 
 def test_wandb_gets_every_row(monkeypatch, tmp_path):
@@ -73,11 +65,17 @@ def test_a_run_outlives_wandb(monkeypatch, tmp_path, capsys):
     assert len(fake.rows) == 2 and fake.code is None, "it is asked no more"
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1 + 5, "all rows are in the file"
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and "connection lost" in lines[0] and "goes on" in lines[0]
+    assert len(lines) == 1 and "connection lost" in lines[0] and "any longer" in lines[0]
 
 
-def test_wandb_that_cannot_start(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "wandb", Wandb(broken=0))
-    with pytest.raises(ValueError, match="no API key configured.*WANDB_MODE=offline") as error:
-        WandbLog(tmp_path)
-    assert "\n" not in str(error.value) and not list(tmp_path.iterdir()), "nothing was begun"
+@pytest.mark.parametrize("module, why", [(None, "wandb"),
+                                         (Wandb(broken=0), "no API key configured")])
+def test_wandb_that_cannot_start(module, why, monkeypatch, tmp_path, capsys):
+    """Not installed, or without a key or a network: the run goes on, and one line says so."""
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    with WandbLog(tmp_path) as log:
+        for step in (1, 2):
+            log.record(step, loss=1.0)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("could not send metrics to wandb (pip install wandb,") and why in line
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]

@@ -1,7 +1,7 @@
 """Rows of metrics.jsonl go to Weights & Biases, too: train.py --wandb.
 
 A run is one run there as well, also if it goes on: its id is kept in a row, {"step": 0, "wandb":
-id}. WANDB_PROJECT and WANDB_MODE=offline work as everywhere. Should it fail later, one line says so
+id}. WANDB_PROJECT and WANDB_MODE=offline work as everywhere. Whenever it fails, one line says so
 and the run goes on without it.
 Left out: what is in the rows, which is metrics.py's.
 
@@ -19,50 +19,43 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 
 import console  # noqa: F401, first: it makes the others be found
 
-from metrics import Log, read_metrics
-
-
-def import_wandb():
-    """The module of Weights & Biases. ValueError if there is none."""
-    try:
-        return importlib.import_module("wandb")
-    except ImportError:
-        raise ValueError("wandb is not installed: pip install wandb, or leave out --wandb"
-                         ) from None
+from metrics import Hints, Log, read_metrics
 
 
 class WandbLog(Log):
-    """A Log, of the run in `folder` with `config`, a dict. ValueError if wandb can't start."""
+    """A Log, of the run in `folder` with `config`, a dict."""
 
     def __init__(self, folder, step=0, config=None):
-        module, path = import_wandb(), Path(folder) / "metrics.jsonl"
-        rows = read_metrics(path) if path.exists() else []
-        known = [row["wandb"] for row in rows if "wandb" in row]
-        name = known[0] if known else secrets.token_hex(4)
-        try:
-            self.wandb = module.init(
-                project=os.environ.get("WANDB_PROJECT", "text-to-text"), dir=folder,
-                name=Path(folder).name, id=name, resume="allow", config=config)
-            self.wandb.define_metric("*", step_metric="step")  # rows of one step come apart
-        except Exception as error:  # of any kind: no key, no network ...
-            raise ValueError(f"wandb can't start: {' '.join(str(error).split())[:200]}. "
-                             "WANDB_MODE=offline needs neither key nor network") from None
         super().__init__(folder, step)
-        if not known:
+        self.hints, self.wandb = Hints(), None
+        known = [row["wandb"] for row in read_metrics(self.path) if "wandb" in row]
+        name = known[0] if known else secrets.token_hex(4)
+        self.wandb = self.hints("send metrics to wandb (pip install wandb, wandb login, or "
+                                "WANDB_MODE=offline)", self.begin, name, config)
+        if self.wandb and not known:
             super().record(0, wandb=name)
 
+    def begin(self, name, config):
+        """The wandb run of that id. It fails without the package, without a key, a network ..."""
+        run = importlib.import_module("wandb").init(
+            project=os.environ.get("WANDB_PROJECT", "text-to-text"), dir=self.path.parent,
+            name=self.path.parent.name, id=name, resume="allow", config=config)
+        run.define_metric("*", step_metric="step")  # rows of one step come apart
+        return run
+
     def record(self, step, **values):
-        self.send("log", super().record(step, **values))
+        row = super().record(step, **values)
+        self.send("log", row)
+        return row
 
     def send(self, method, *values, **named):
-        """Call a method of the wandb run; if it can't, there is none any more."""
-        try:
-            if self.wandb:
-                getattr(self.wandb, method)(*values, **named)
-        except Exception as error:
-            self.wandb = None
-            print(f"wandb failed, the run goes on without it: {' '.join(str(error).split())[:200]}",
-                  file=sys.stderr)
+        """Call a method of the wandb run; if it fails, there is none any more."""
+        def call():
+            run, self.wandb = self.wandb, None
+            getattr(run, method)(*values, **named)
+            self.wandb = run
+        if self.wandb:
+            self.hints("send metrics to wandb any longer", call)
 
     def __exit__(self, *error):
         super().__exit__(*error)

@@ -1,0 +1,97 @@
+"""--resume: which run is meant, what may change when it goes on, and whether it is finished.
+
+--name, or --run, is a run's own name, and wins. A --preset alone means the last run that was
+started without a name; neither of them means the run that saved last.
+
+Reads runs/NAME/; writes nothing: runs.py and train.py call it. Next: beside.py.
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+
+from console import escaped
+
+from bpe import Tokenizer
+from housekeeping import nearest
+from length import planned_steps
+from metrics import read_metrics
+from runs import WAYS, newest_checkpoint, newest_run, read_config, step_of
+
+# What may change when a run goes on: how long it is, what it reports and keeps, and where it runs.
+MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "last_eval_tokens", "save_every", "keep",
+              "device", "compile", "data_dir", "wandb", "by_hand"}
+
+
+def started_as(folder):
+    """The name for which start_run() has made the folder of a run; NAME of NAME-2, NAME-3 ...
+
+    The folder's own name where nothing was written down, as in runs of an earlier version.
+    """
+    file = folder / ".name"
+    return os.fsdecode(file.read_bytes()) if file.is_file() else folder.name
+
+
+def find_run(runs_dir, name, last=False):
+    """The folder of the run NAME; if there is none, or if `last` is true, that of the last run that
+    was started with this name: of NAME, NAME-2, NAME-3 ... the highest. None if there is none.
+    """
+    runs = [path.parent for path in Path(runs_dir).glob("*/config.json")]
+    exact = [run for run in runs if run.name == name]
+    if exact and not last:
+        return exact[0]
+    return max([run for run in runs if started_as(run) == name] or exact,
+               key=lambda run: (len(run.name), run.name), default=None)
+
+
+def check_changes(folder, given):
+    """The Config of the run in `folder`, with the fields in `given` changed. ValueError if that
+    would be another run.
+    """
+    old = read_config(folder)
+    new = dataclasses.replace(old, **given)
+    for key in given.keys() - MAY_CHANGE:
+        if getattr(new, key) != getattr(old, key):
+            raise ValueError(f"{folder} was started with {key} {getattr(old, key)}, not "
+                             f"{getattr(new, key)}; that is another run: give it another --name")
+    return new
+
+
+def resumed(words, given):
+    """(folder, config) of the run that a command line means, as in runs.choose_run(). ValueError if
+    there is none, which says which runs there are.
+    """
+    name, runs_dir = words.name or words.preset, Path(words.runs_dir)
+    if not name:
+        folder = newest_run(runs_dir)
+        print(f"resume     {escaped(str(folder))}, the run that saved last")
+    elif not (folder := find_run(runs_dir, name, last=not words.name)):
+        there = nearest(name, [path.parent.name for path in runs_dir.glob("*/config.json")])
+        raise ValueError(f"there is no run {name!r} in {runs_dir}/ to resume; {there}"
+                         "without --resume a new one starts")
+    return folder, check_changes(folder, given)
+
+
+def finished(folder, config):
+    """Whether the run in `folder` has made all steps that `config` asks for, and has its result:
+    then that is printed, and how to go on. ValueError if it has made more steps.
+    """
+    checkpoint = newest_checkpoint(folder)
+    if not checkpoint:
+        return False
+    steps = planned_steps(config, config.gpt(Tokenizer.load(folder / "tokenizer.json").vocab_size))
+    if step_of(checkpoint) > steps:
+        raise ValueError(f"{checkpoint} is beyond the {steps} steps asked for")
+    try:
+        results = [row["val_bits_per_byte"] for row in read_metrics(folder / "metrics.jsonl")
+                   if "baselines" in row and row["step"] == step_of(checkpoint) == steps]
+        result = f"{results[-1]:.3f}"
+    except (OSError, ValueError, LookupError, TypeError):  # it will be made again
+        return False
+    print(f"{escaped(str(folder))} is finished: {steps:,} steps, {result} bits per byte. "
+          f"--resume --steps {2 * steps} would go on to {2 * steps:,}")
+    return True
