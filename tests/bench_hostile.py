@@ -21,6 +21,7 @@ Anything else may be read as what it says now. A validation result may be forgot
 
 import collections
 import dataclasses
+import faulthandler
 import fnmatch
 import gc
 import hashlib
@@ -29,6 +30,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -50,7 +52,7 @@ import torch
 
 import hostile_files as files
 from housekeeping import Progress
-from mutations import brief, change
+from mutations import UNPACK, brief, change
 
 SECONDS, WAIT = 5, 20  # of work, and of the clock
 MEMORY, WRITTEN = 1 << 30, 100 << 20  # bytes
@@ -124,10 +126,10 @@ def fingerprint(value):
 
 
 def own_hash(content):
-    """The hash that a tokenizer.json of the course holds, of all else in it; None for others."""
+    """(the hash that a tokenizer.json of the course holds, what it should be); None for others."""
     try:
         content = json.loads(content)
-        stored = content.pop("hash")
+        stored, _ = content.pop("hash"), content.pop("unicode", None)
         return stored, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None, None
@@ -144,25 +146,26 @@ def is_covered(folder, name, old):
 
 
 def seal(folder, name, old, new):
-    """Write the file's checksums anew, wherever they stand."""
+    """Write the file's checksums anew, wherever they stand. Returns whether there were any."""
     before, after = own_hash(old)[0], own_hash(new)[1]
-    swaps = {}
+    swaps = {hashlib.sha256(old).hexdigest(): hashlib.sha256(new).hexdigest()}
     if before and after:
-        swaps[before] = after
-        new = json.dumps(json.loads(new) | {"hash": after}).encode()
-        (folder / name).write_bytes(new)
-    swaps[hashlib.sha256(old).hexdigest()] = hashlib.sha256(new).hexdigest()
+        (folder / name).write_text(json.dumps(json.loads(new) | {"hash": after}))
+        swaps = {before: after}
+    n = 0
     for path in folder.rglob("*.json"):
-        if path != folder / name:
-            text = path.read_text()
-            for before, after in swaps.items():
-                text = text.replace(before, after)
-            path.write_text(text)
+        text = path.read_text("latin-1")
+        if path != folder / name and any(each in text for each in swaps):
+            for each in swaps:
+                text = text.replace(each, swaps[each])
+            path.write_text(text, "latin-1")
+            n += 1
+    return n > 0 or swaps.keys() == {before}
 
 
-def no_json(data):
-    """Whether a line of a .jsonl file is no JSON."""
-    for line in data.split(b"\n"):
+def no_json(name, data):
+    """Whether a line of a .jsonl file, perhaps packed, is no JSON."""
+    for line in UNPACK.get(Path(name).suffix, bytes)(data).split(b"\n"):
         try:
             line.strip() and json.loads(line.decode().removeprefix("\ufeff"))
         except (ValueError, RecursionError):
@@ -177,14 +180,19 @@ def must_be_noticed(name, old, made, covered, sealed):
         return True
     if suffix == ".safetensors":
         return made.cut or made.inside or made.at < 8 + struct.unpack("<Q", old[:8])[0]
-    if suffix in (".gz", ".zst", ".zip"):
-        return not made.inside
-    if suffix == ".jsonl":
-        return no_json(made.data) and "metrics" not in name
+    if suffix in (".gz", ".zst", ".zip") and not made.inside:
+        return True
+    if ".jsonl" in name:
+        return "metrics" not in name and no_json(name, made.data)
     return made.cut and suffix in (".parquet", ".npy", ".pt", ".http")
 
 
 # ---- a try ----
+OTHERS = {"missing": lambda path: None, "a folder": Path.mkdir, "a pipe": os.mkfifo,
+          "a link to nothing": lambda path: path.symlink_to("nothing"),
+          "a link to itself": lambda path: path.symlink_to(path.name)}
+
+
 def mutate(folder, globs, rng):
     """Change one file of an example. Returns (in words what was done, whether it must be noticed).
     """
@@ -192,11 +200,15 @@ def mutate(folder, globs, rng):
     name = rng.choice(sorted(name for name in there
                              if any(fnmatch.fnmatch(name, glob) for glob in globs.split())))
     old = (folder / name).read_bytes()
-    made, covered = change(rng, name, old), is_covered(folder, name, old)
+    covered = is_covered(folder, name, old)
+    if rng.random() < 0.03 and not name.endswith(".http"):
+        (folder / name).unlink()
+        way = rng.choice(tuple(OTHERS))
+        OTHERS[way](folder / name)
+        return f"{name} is {way}", covered
+    made = change(rng, name, old)
     (folder / name).write_bytes(made.data)
-    sealed = covered and rng.random() < 0.5 and not name.endswith(".http")
-    if sealed:
-        seal(folder, name, old, made.data)
+    sealed = covered and rng.random() < 0.5 and seal(folder, name, old, made.data)
     words = f"{name}: {made.words}" + ", checksum made to fit" * sealed
     return words, must_be_noticed(name, old, made, covered, sealed)
 
@@ -216,7 +228,8 @@ def verdict(work, out, err):
         ours = [each for each in frames if each.filename.startswith(f"{ROOT}/0")] or frames
         return "wrong", (f"traceback in {Path(ours[-1].filename).name}:{ours[-1].lineno}, "
                          f"{type(error).__name__}: {brief(str(error), 150)}")
-    sys.stdout.flush(), sys.stderr.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     said, errors = (path.read_text(errors="replace") for path in (out, err))
     if bad := next((c for c in said + errors if not (c.isprintable() or c in "\n\t")), None):
         return "wrong", f"it prints {bad!r}: {brief((errors or said)[-500:], 200)}"
@@ -242,46 +255,51 @@ class Try:
         self.process = os.fork()
         if not self.process:
             try:
-                self.limit()
+                before = self.limit()
                 shutil.copytree(example, place)
                 what = mutate(place, kind.files, rng) if rng else ("nothing", True)
-                self.beside("what").write_text(json.dumps(what))
+                self.beside("what").write_text(json.dumps([*what, before]))
                 os.chdir(place)
                 result = verdict(lambda: kind.read(place), self.beside("out"), self.beside("err"))
                 self.beside("result").write_text(json.dumps(result))
             finally:
+                sys.stderr.flush()
                 os._exit(0)
 
     def beside(self, what):
         return self.place.with_suffix(f".{what}")
 
     def limit(self):
-        """How long this process may work, what it may take, and where its output goes."""
-        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        """How long this process may work, what it may take, and where its output goes. Returns the
+        bytes of memory that it has already.
+        """
+        now, resident, *_ = (int(n) * resource.getpagesize()
+                             for n in Path("/proc/self/statm").read_text().split())
         for what, most in ((resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_FSIZE, WRITTEN),
                            (resource.RLIMIT_AS, now + 4 * MEMORY), (resource.RLIMIT_CORE, 0)):
             resource.setrlimit(what, (most, most + 1))
+        faulthandler.register(signal.SIGXCPU, open(self.beside("where"), "w"), chain=True)
         sys.stdout = open(self.beside("out"), "w", encoding="utf-8")
         sys.stderr = open(self.beside("err"), "w", encoding="utf-8", errors="backslashreplace")
         for number, stream in ((1, sys.stdout), (2, sys.stderr)):
             os.dup2(stream.fileno(), number)
+        return resident
 
     def ended(self):
         """Whether it has ended. One that has had its time is ended."""
         if late := time.monotonic() - self.began > WAIT:
-            os.kill(self.process, signal.SIGKILL)
+            os.kill(self.process, signal.SIGXCPU)  # as if it had used it up
         done, self.status, self.used = os.wait4(self.process, 0 if late else os.WNOHANG)
         return done
 
-    def result(self, good, before):
-        """(what was done, "read", "refused" or "wrong", why). good: the example's fingerprints;
-        before: bytes that the process had when it began.
-        """
-        words, noticed = json.loads(self.beside("what").read_text())
+    def result(self, good):
+        """(what was done, "read", "refused" or "wrong", why). good: the example's fingerprints."""
+        words, noticed, before = json.loads(self.beside("what").read_text())
         code = os.waitstatus_to_exitcode(self.status)
         taken = self.used.ru_maxrss * 1024 - before
         if code in (-signal.SIGXCPU, -signal.SIGKILL):
-            kind, why = "wrong", "it hangs"
+            at = re.search(rf'File "{ROOT}/0.*/(\S+)", line (\d+)', self.beside("where").read_text())
+            kind, why = "wrong", f"it hangs in {at[1]}:{at[2]}" if at else "it hangs"
         elif code or not self.beside("result").exists():
             kind, why = "wrong", f"it ends with {code}"
         elif taken > MEMORY:
@@ -325,19 +343,18 @@ def examples(folder, kinds):
 
 def done(folder, jobs, good={}, processes=2):
     """Do (kind, number, rng) of jobs, several at a time; yield (kind, number, result, printed)."""
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    running, jobs = {}, iter(jobs)
+    running, places, jobs = {}, itertools.count(), iter(jobs)
     try:
         while True:
             while len(running) < processes and (job := next(jobs, None)):
                 kind, number, rng = job
-                place = folder / f"{KINDS.index(kind) if kind in KINDS else 0}-{number}"
-                running[Try(kind, folder / kind.make.__name__, place, rng)] = kind, number
+                one = Try(kind, folder / kind.make.__name__, folder / f"{next(places)}", rng)
+                running[one] = kind, number
             if not running:
                 return
             for one in [one for one in running if one.ended()]:
                 kind, number = running.pop(one)
-                yield kind, number, one.result(good.get(kind), before), one.printed()
+                yield kind, number, one.result(good.get(kind)), one.printed()
                 one.forget()
             time.sleep(0.001)
     finally:
@@ -350,16 +367,17 @@ def bench_hostile(seconds, tries, seed, only=None, kinds=KINDS):
     ValueError if anything was.
     """
     torch.set_num_threads(1)  # a fork does not get its parent's threads
-    numbers = itertools.count() if tries is None else range(tries)
+    numbers = range(tries) if tries else itertools.count()
+    jobs = ((kinds[n % len(kinds)], n) for n in (numbers if only is None else [only]))
+    kinds = kinds if only is None else [kinds[only % len(kinds)]]
     counts, wrong = collections.defaultdict(collections.Counter), []
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
         good = examples(folder := Path(folder).resolve(), kinds)
         gc.freeze()  # a fork shares what is not looked at
         began = time.monotonic()
-        jobs = ((kinds[n % len(kinds)], n, random.Random(f"{seed}-{n}"))
-                for n in (numbers if only is None else [only]))
         jobs = itertools.takewhile(lambda job: not seconds or time.monotonic() < began + seconds,
                                    jobs)
+        jobs = ((kind, number, random.Random(f"{seed}-{number}")) for kind, number in jobs)
         for kind, number, (words, what, why), printed in done(folder, jobs, good):
             counts[kind][what] += 1
             if what == "wrong":

@@ -272,6 +272,7 @@ def change_http(rng, data):
     return b"\r\n".join(lines) + b"\r\n\r\n" + body, words
 
 
+UNPACK = {".gz": gzip.decompress, ".zst": unzstd}
 FORMATS = {
     ".json": change_json, ".jsonl": change_line, ".tiktoken": change_words, ".bpe": change_words,
     ".gz": change_packed("x.jsonl", gzip.decompress, lambda data: gzip.compress(data, mtime=0)),
