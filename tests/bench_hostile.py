@@ -67,12 +67,12 @@ class Kind:
 
 
 KINDS = (
-    *(Kind(f"tokenizer, {what}", files.make_tokenizers, files.read_tokenizer(names.split()[0]), names)
-      for what, names in (
+    *(Kind(f"tokenizer, {name}", files.make_tokenizers, files.read_tokenizer(what.split()[0]), what)
+      for name, what in (
           ("ours", "tokenizer.json"), ("ours, other ids", "mapped.json"),
           ("Hugging Face's", "huggingface.json"), ("ranks", "r50k_base.tiktoken"),
           ("GPT-2's", "encoder.json vocab.bpe"))),
-    *(Kind(name, files.make_sources, files.read_source(source), names) for name, source, names in (
+    *(Kind(name, files.make_sources, files.read_source(source), what) for name, source, what in (
         ("texts .jsonl", "jsonl:x.jsonl", "x.jsonl"),
         ("texts .jsonl.gz", "jsonl:x.jsonl.gz", "x.jsonl.gz"),
         ("texts .jsonl.zst", "jsonl:x.jsonl.zst", "x.jsonl.zst"),
@@ -110,7 +110,8 @@ def fingerprint(value):
         if isinstance(value, dict):
             value = [item for pair in value.items() for item in pair]
         if isinstance(value, torch.Tensor):
-            value = value.detach().contiguous().view(torch.uint8).numpy() if value.dim() else value
+            add((str(value.dtype), tuple(value.shape)))
+            value = value.detach().reshape(-1).contiguous().view(torch.uint8).numpy()
         if isinstance(value, np.ndarray):
             add((value.dtype.str, value.shape))
             sha256.update(np.ascontiguousarray(value).tobytes())
@@ -294,11 +295,13 @@ class Try:
 
     def result(self, good):
         """(what was done, "read", "refused" or "wrong", why). good: the example's fingerprints."""
-        words, noticed, before = json.loads(self.beside("what").read_text())
+        found = self.beside("what")
+        words, noticed, before = json.loads(found.read_text()) if found.exists() else ("?", True, 0)
         code = os.waitstatus_to_exitcode(self.status)
         taken = self.used.ru_maxrss * 1024 - before
         if code in (-signal.SIGXCPU, -signal.SIGKILL):
-            at = re.search(rf'File "{ROOT}/0.*/(\S+)", line (\d+)', self.beside("where").read_text())
+            ours = rf'File "{ROOT}/0.*/(\S+)", line (\d+)'
+            at = re.search(ours, self.beside("where").read_text())
             kind, why = "wrong", f"it hangs in {at[1]}:{at[2]}" if at else "it hangs"
         elif code or not self.beside("result").exists():
             kind, why = "wrong", f"it ends with {code}"

@@ -31,11 +31,8 @@ import matplotlib.figure  # noqa: F401, what functions import: loaded once, not 
 import matplotlib.backends.backend_agg  # noqa: F401
 import matplotlib.backends.backend_svg  # noqa: F401
 import matplotlib.ticker  # noqa: F401
-import pyarrow.parquet
-import safetensors.torch
 import torch
 import torch._dynamo  # noqa: F401, which every optimizer asks for
-import zstandard  # noqa: F401
 
 import bpe
 import clean
@@ -59,11 +56,14 @@ import weights
 from gpt import GPT
 from mutations import zstd
 from optim import make_optimizer
+from records import library
 from runs import (all_checkpoints, load_run, load_state, newest_checkpoint, restore_state, run_data,
                   save_checkpoint, tensors, val_of, write_config)
 from train import Config
 from writing import write_folder
 
+pyarrow, _, safetensors, _, _ = (library(name, "bench.py hostile") for name in (
+    "pyarrow", "pyarrow.parquet", "safetensors", "safetensors.torch", "zstandard"))
 TEXT = "the cat sat on the mat, 12 of them; " + 40 * "a" + " naïve <|bos|> 🙂\n"
 TEXTS = [f"{i} is the number of document {i}, {'spam ' * (i % 5)}eggs.\n" for i in range(60)]
 ROWS = [{"text": text, "path": f"src/{i}.py", "license": ["mit"], "stars": i}

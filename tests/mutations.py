@@ -216,14 +216,15 @@ def change_safetensors(rng, data):
 def change_npy(rng, data):
     n, = struct.unpack("<H", data[8:10])
     key, new = rng.choice((("descr", "'|O'"), ("descr", "'<f8'"), ("descr", "'<i4'"),
-                           ("descr", "'|S0'"), ("descr", "'<U99999999'"), ("descr", "[('a', '<f4')]"),
+                           ("descr", "'|S0'"), ("descr", "'<U99999999'"),
+                           ("descr", "[('a', '<f4')]"),
                            ("shape", "(-1,)"), ("shape", "(1 << 50,)"), ("shape", "(10**15,)"),
                            ("shape", "()"), ("shape", "(0, 2**62)"), ("shape", "5"),
                            ("shape", "(1.5,)"), ("shape", "(" * 300), ("fortran_order", "7"),
                            ("x", "1")))
     header = ast.literal_eval(data[10:10 + n].decode())
-    text = "".join(f"{k!r}: {new if k == key else repr(v)}, " for k, v in ({key: 0} | header).items())
-    text = f"{{{text}}}\n".encode()
+    parts = {k: repr(v) for k, v in header.items()} | {key: new}
+    text = f"{{{', '.join(f'{k!r}: {v}' for k, v in parts.items())}}}\n".encode()
     return data[:8] + struct.pack("<H", len(text)) + text + data[10 + n:], f"header: {key} {new}"
 
 
@@ -252,11 +253,12 @@ def change_http(rng, data):
     i = rng.randrange(len(lines) + 2)
     if i < len(lines):
         name, _, value = lines[i].partition(b": " if i else b" ")
-        new = rng.choice((b"", b"-1", b"0", b"1", str(len(body) + 9).encode(), b"9" * 30, b"x\x1b[2J",
-                          b"bytes 0-9/10", b"bytes 9-1/99999999999", b"ftp://127.0.0.1/x",
-                          b"http://127.0.0.2:9/x", b"file:///etc/passwd", b"/loop", b"chunked",
-                          b'</tree?cursor=<n>>; rel="next"', b"500 no\x1b[2J", b"204 empty", b"429 x",
-                          b"206 part", b"304 same", b"301 gone", b"401 who", b"416 range", value * 2))
+        new = rng.choice((
+            b"", b"-1", b"0", b"1", b"%d" % (len(body) + 9), b"9" * 30, b"x\x1b[2J", value * 2,
+            b"bytes 0-9/10", b"bytes 9-1/99999999999", b"ftp://127.0.0.1/x", b"file:///etc/passwd",
+            b"http://127.0.0.2:9/x", b"/loop", b"chunked", b'</tree?cursor=<n>>; rel="next"',
+            b"500 no\x1b[2J", b"204 empty", b"206 part", b"301 gone", b"304 same", b"401 who",
+            b"416 range", b"429 x"))
         name = rng.choice((name, name, name, b"Retry-After", b"Content-Encoding")) if i else name
         lines[i] = name + (b": " if i else b" ") + new
         words = f"header {lines[i]!r}"

@@ -1,4 +1,4 @@
-"""The fuzzer of bench.py hostile: it reads its examples, finds planted faults, and repeats a try."""
+"""bench.py hostile reads its examples, finds planted faults, and repeats a try."""
 
 import json
 import os
