@@ -14,6 +14,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
     python tests/bench.py crash --kills 100
     python tests/bench.py scale --kills 10 --memory
+    python tests/bench.py hostile --seconds 60 --seed 1
 
 FILE: .txt or .jsonl (every string in it), gzipped or not, or a folder of Python files. Prints
 tables, as README shows them.
@@ -337,6 +338,11 @@ def main():
     command.add_argument("--kills", type=int, default=0, help="ranks to kill (default: 0)")
     command.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     command.add_argument("--memory", action="store_true", help="plan.py's beside what steps take")
+    command = commands.add_parser("hostile", help="damaged files: refused in a line, or read right")
+    command.add_argument("--seconds", type=float, help="for so long (default: 60)")
+    command.add_argument("--tries", type=int, help="or so many")
+    command.add_argument("--seed", type=int, default=0, help="of the changes (default: 0)")
+    command.add_argument("--only", type=int, metavar="TRY", help="repeat this one, and show it")
     commands.add_parser("contend", help=argparse.SUPPRESS).add_argument("job")
     args = parser.parse_args()
     if args.command == "tokenizer":
@@ -367,6 +373,10 @@ def main():
     elif args.command == "scale":
         import bench_scale
         bench_scale.bench_scale(args.rounds, args.kills, args.seed, args.memory)
+    elif args.command == "hostile":
+        import bench_hostile
+        seconds = args.seconds or (None if args.tries else 60)
+        bench_hostile.bench_hostile(seconds, args.tries, args.seed, args.only)
     else:
         contend(args.job)
 
