@@ -135,7 +135,7 @@ def escaped(text):
 
 
 def has_colours():
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def track(items, label, total=None, size=lambda item: 1, unit=""):

@@ -204,7 +204,8 @@ def load(path, pattern=None):
     """The Tokenizer in a file or folder of any format known here. ValueError if there is none."""
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path}: there is no such file")
+        raise ValueError(f"{path}: there is no such file (01_tokenizer/bpe.py train makes a "
+                         "tokenizer.json)")
     if path.is_dir():
         names = ("tokenizer.json", "encoder.json", "vocab.json")
         if not (found := [path / name for name in names if (path / name).exists()]):

@@ -94,6 +94,9 @@ def test_colours_only_on_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     main(["show", "hi", "--tokenizer", made])
     assert capsys.readouterr().out == "\x1b[30;48;5;153mhi\x1b[0m\x1b[2m256\x1b[0m\n"
+    monkeypatch.setenv("NO_COLOR", "")
+    main(["show", "hi", "--tokenizer", made])
+    assert "\x1b" in capsys.readouterr().out, "an empty value asks for nothing"
     monkeypatch.setenv("NO_COLOR", "1")
     main(["show", "hi", "--tokenizer", made])
     assert capsys.readouterr().out == "[hi]256\n"

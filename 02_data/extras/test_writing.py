@@ -19,6 +19,7 @@ from corpus import find_source
 from data import Dataset, find_files
 from fast import FastTokenizer
 from fim import MIDDLE, TOKENS
+from mapped import MappedTokenizer
 from writing import (Compressors, NpyWriter, encode, encode_batch, encode_conversation,
                      write_folder)
 
@@ -49,6 +50,20 @@ def chats(tmp_path):
 
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_added_tokens_count_as_the_text_they_are(source, tmp_path):
+    """Bits per byte are of all bytes of the text, whatever stands for them."""
+    names = {"    ": 257, "<tool_call>": 258, " sat": 259}
+    tokenizer = MappedTokenizer([], "gpt2", {"<|bos|>": 256}, added_tokens=[names])
+    sizes = data.token_bytes(tokenizer)
+    assert {name: sizes[i] for name, i in names.items()} == {n: len(n) for n in names}
+    text = "a    b<tool_call>c <|bos|>"
+    assert sizes[data.encode(text, tokenizer)].sum() == len(text)
+    write_folder(source, tokenizer, tmp_path / "data")
+    written = Dataset(tmp_path / "data")
+    for part, split in ((written.train, "train"), (written.val, "val")):
+        assert 259 in part.ids and sizes[part.ids].sum() == written.index[split]["bytes"]
 
 
 # ---- the same as data.py ----
