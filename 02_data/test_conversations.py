@@ -102,6 +102,10 @@ def test_where_texts_begin_and_end(tokenizer):
     other = Tokenizer([], "gpt4", ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     assert begin_ids(other) == []
     assert end_ids(other) == {other.special["<|endoftext|>"], other.special["<|im_end|>"]}
+    other.begin, other.ends = [65, 66], [67]  # as a file from elsewhere says
+    assert begin_ids(other) == [65, 66] and end_ids(other) == {67, 256, 258}
+    begin_ids(other).append(1)
+    assert begin_ids(other) == [65, 66], "the list is the caller's own"
 
 
 def test_prompt_ids(tokenizer):

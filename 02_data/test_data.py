@@ -260,6 +260,10 @@ def test_document_start(tokenizer):
     assert document_start(tokenizer) == [tokenizer.special["<|bos|>"]]
     both = Tokenizer([], special_tokens=["<|endoftext|>", "<|begin_of_text|>"])
     assert document_start(both) == [257], "<|endoftext|> only where there is no other"
+    both.begin = [65, 66]
+    assert document_start(both) == [65, 66], "as its file says"
+    both.begin, both.special, both.ends = [], {}, [67, 68]
+    assert document_start(both) == [67], "what ends a document also stands between two"
     with pytest.raises(ValueError, match="has none of <.bos.>, .*to open a document"):
         document_start(Tokenizer([], special_tokens=["<|im_start|>"]))
 

@@ -76,7 +76,8 @@ def find_patterns(pre_tokenizer, refuse):
 
 def opening(step, refuse):
     """The ids that the post-processor of a tokenizer.json puts before a text. What it puts behind
-    is for texts that are whole, and is left out.
+    is for texts that are whole, and is left out. (Where there is a tokenizer.json, transformers
+    looks at no add_bos_token in tokenizer_config.json either.)
     """
     kind = step.get("type", "ByteLevel")
     if kind == "Sequence":

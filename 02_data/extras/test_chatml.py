@@ -4,6 +4,7 @@ import pytest
 
 from bpe import Tokenizer
 from chatml import chatml_prompt, main, render_chatml
+from conversations import prompt_ids
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
                    (("user", "Hi"), ("assistant", "Ho")))
@@ -33,8 +34,9 @@ def test_chatml_prompt():
     tokenizer = Tokenizer([], "gpt4", ["<|im_start|>", "<|im_end|>"])
     assert tokenizer.decode(chatml_prompt([USER], tokenizer)) == (
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
-    with pytest.raises(ValueError, match="no special tokens for a conversation"):
-        chatml_prompt([USER], Tokenizer([], "gpt4", []))
+    for half in ([], ["<|im_start|>"], ["<|im_end|>"], ["<|assistant_start|>"]):
+        with pytest.raises(ValueError, match="no special tokens for a conversation"):
+            prompt_ids([USER], Tokenizer([], "gpt4", half))
 
 
 def test_command_line(capsys):

@@ -40,7 +40,7 @@ def naming(path):
         what = " ".join(escaped(str(error) if plain else repr(error)).split())
         what = what if len(what) < 600 else f"{what[:600]} ..."
         where = " ".join(escaped(str(path)).split())
-        raise ValueError(what if where in what else f"{where}: {what}") from None
+        raise ValueError(what if what.startswith(where) else f"{where}: {what}") from None
 
 
 def said_once(pairs):

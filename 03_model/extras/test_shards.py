@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,10 +80,16 @@ def test_damaged_files(what, header, data, length, tmp_path, safetensors):
     assert f"{tmp_path / 'model.safetensors'}" in complaint(read_tensors, tmp_path), what
 
 
-def test_files_that_are_none(tmp_path, safetensors):
+def test_files_that_are_none(tmp_path, safetensors, monkeypatch):
     (tmp_path / "model.safetensors").mkdir()
     assert "holds no model.safetensors" in complaint(read_tensors, tmp_path)
     assert "holds no model.safetensors" in complaint(read_tensors, tmp_path / "nowhere")
+    monkeypatch.chdir(tmp_path)
+    Path("m").mkdir()
+    Path("m/config.json").write_text('{"model_type": "m"}')
+    assert complaint(open_folder, "m").startswith("m/config.json: model_type"), "however short"
+    Path("m/x\x1b[31m\n.bin").write_text("")
+    assert "only a pickle, x\\x1b[31m .bin" in complaint(read_tensors, Path("m"))
 
 
 def shards(folder, index, **files):

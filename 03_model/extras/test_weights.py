@@ -362,6 +362,12 @@ def test_write_model_all_or_nothing(tmp_path, monkeypatch, safetensors):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == [folder], "something was left beside it"
 
+    with pytest.raises(KeyError), weights.all_or_nothing(folder) as one:
+        with weights.all_or_nothing(folder) as other:
+            assert one != other, "two processes may write the same model at once"
+            raise KeyError
+    assert list(tmp_path.iterdir()) == [folder]
+
     moves = []
 
     def stopped(source, target):
