@@ -145,7 +145,7 @@ def folder(path, include=(), exclude=(), links=("0",), strict=("0",)):
     files, objections = texts(filter(wanted, files), filter(wanted, left_out))
     note = told(name, objections) if objections else ""
     if objections and switch(strict, "strict"):
-        raise ValueError(f"{note}; strict=1 leaves out nothing")
+        raise ValueError(f"{note}; with strict=1 that is an error")
     if not files:
         raise ValueError(note or f"{name} holds no text" + " that the globs let through" * bool(
             include or exclude))

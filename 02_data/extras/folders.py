@@ -71,7 +71,7 @@ def objection(file):
     except OSError:
         return "not readable"
     except ValueError as error:
-        return ("a Git LFS pointer, git lfs pull fetches the file" if "Git LFS" in str(error) else
+        return ("only a Git LFS pointer, see git lfs pull" if "Git LFS" in str(error) else
                 "not UTF-8 text")
 
 
@@ -82,7 +82,7 @@ def told(name, objections):
         groups.setdefault(why, []).append(path.name)
     said = "; ".join(f"{len(names):,} {why} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
                      for why, names in groups.items())
-    return one_line(f"{name}: left out {said}", 600)
+    return one_line(f"{name}: files left out: {said}", 600)
 
 
 def texts(files, left_out=()):
@@ -91,6 +91,6 @@ def texts(files, left_out=()):
     """
     objections = {path: objection(path) for path in files}
     found = [path for path, why in objections.items() if not why]
-    objections |= {path: "a link that leads elsewhere, links=1 follows it" if path.is_symlink()
+    objections |= {path: "linked from elsewhere, read with links=1" if path.is_symlink()
                    else "not readable" for path in left_out}
     return found, {path: why for path, why in objections.items() if why}

@@ -59,7 +59,7 @@ def test_folders_that_hold_no_text(tmp_path, fails):
     (tmp_path / "empty").touch()
     assert "holds no text" in fails(main, f"folder:{tmp_path}")
     (tmp_path / "latin1").write_bytes(b"caf\xe9")
-    assert "left out 1 not UTF-8 text (latin1)" in fails(main, f"folder:{tmp_path}")
+    assert "files left out: 1 not UTF-8 text (latin1)" in fails(main, f"folder:{tmp_path}")
     assert "latin1 is not UTF-8" in fails(main, f"folder:{tmp_path / 'latin1'}")
     (tmp_path / "latin1").write_bytes(b"\x7fELF\0\0")
     assert "latin1 is a binary file" in fails(main, f"folder:{tmp_path / 'latin1'}")

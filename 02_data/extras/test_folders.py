@@ -57,8 +57,8 @@ def test_both_layers_read_the_same(real, monkeypatch, capsys):
     files = data.find_files(f"folder:{real}")
     assert names(files, real) == ["a.txt", "bom", "sub/b.txt"]
     assert list(data.documents(f"folder:{real}", files)) == found
-    assert "left out 2 not UTF-8 text (latin1, picture.png); 1 a Git LFS pointer" in said
-    assert "5 a link that leads elsewhere, links=1 follows it (broken, folder, hidden, ...)" in said
+    assert "files left out: 2 not UTF-8 text (latin1, picture.png); 1 only a Git LFS" in said
+    assert "5 linked from elsewhere, read with links=1 (broken, folder, hidden, ...)" in said
     assert said.count("\n") == 1 and "secret" not in str(found)
 
 
@@ -88,7 +88,7 @@ def test_one_rule_for_rows(tmp_path, monkeypatch, capsys, fails, kind, ending):
     found = [r["text"] for r in open.func(kind, read, *open.args[2:], str(top)).records()]
     spark = ["a"] if kind == "jsonl" else []  # Spark's _temporary holds what was not finished
     assert found == [f"{name}{ending}" for name in (*spark, "a.txt", "b", "part-0")]
-    assert f"left out 1 a link that leads elsewhere, links=1 follows it (link{ending})" in (
+    assert f"files left out: 1 linked from elsewhere, read with links=1 (link{ending})" in (
         capsys.readouterr().err)
     assert "is neither a file nor a folder" in fails(main, f"{kind}:{top}/pipe{ending}")
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import lzma
+import resource
 import zlib
 from types import SimpleNamespace
 
@@ -99,6 +100,18 @@ def test_the_python_source_is_the_same_by_both_doors(tmp_path, monkeypatch):
                          say=lambda text: None) for workers in (1, 2)]
     assert made[0].folder.name == made[1].folder.name
     assert files(made[0].folder) == files(made[1].folder)
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    """As far as a file may grow here, which is what a full disk looks like to a writer."""
+    writer, before = NpyWriter(tmp_path / "train.npy", np.dtype(np.uint16)), resource.getrlimit(
+        resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large: .*train.npy"):
+            writer.append(np.zeros(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # ---- one document ----
