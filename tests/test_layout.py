@@ -163,6 +163,36 @@ def test_no_command_takes_abbreviations(monkeypatch):
     assert {dest for name, dest in named} <= {"run", "name"}
 
 
+def opens_text(call):
+    """Whether a call reads or writes text in the encoding of the machine's locale."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    module = getattr(getattr(call.func, "value", None), "id", "")
+    known = {keyword.arg for keyword in call.keywords}
+    if "encoding" in known or module == "os":
+        return False
+    if name in ("read_text", "write_text"):  # console.read_text(), a function, decodes UTF-8
+        return isinstance(call.func, ast.Attribute) and module != "console"
+    if name == "open":
+        at = 0 if isinstance(call.func, ast.Attribute) and module not in ("gzip", "io") else 1
+        mode = ([*call.args[at:at + 1], *(k.value for k in call.keywords if k.arg == "mode")]
+                or [ast.Constant("r" if module != "gzip" else "rb")])[0]
+        return isinstance(mode, ast.Constant) and "b" not in str(mode.value)
+    return name in ("run", "Popen", "check_output") and "text" in known
+
+
+def test_text_is_utf_8_on_every_machine():
+    for code, found in (("open(p)", True), ("open(p, 'rb')", False), ("p.open('w')", True),
+                        ("p.read_text()", True), ("p.write_text(x)", True), ("gzip.open(p)", False),
+                        ("read_text(p)", False), ("run(x, text=True)", True),
+                        ("p.read_text(encoding='utf-8')", False), ("os.open(p, 0)", False)):
+        assert opens_text(ast.parse(code).body[0].value) == found, code
+    others = [p for p in ROOT.glob("tests/*.py") if not p.name.startswith("test_")]
+    for path in [*CODE, *others, ROOT / "conftest.py"]:  # what a test writes, it reads itself
+        lines = [node.lineno for node in ast.walk(tree(path))
+                 if isinstance(node, ast.Call) and opens_text(node)]
+        assert not lines, f"{path.name}: lines {lines} open text without encoding=\"utf-8\""
+
+
 def test_every_file_is_tested():
     for path in CODE:
         assert path.with_name(f"test_{path.name}").exists(), f"{path.name} has no tests"
