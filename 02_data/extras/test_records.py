@@ -137,6 +137,6 @@ def test_read_core(tmp_path):
         bundle.writestr("__MACOSX/eval_bundle/eval_data/._arc.jsonl", "junk")
     assert [record["text"] for record in read_core(tmp_path / "bundle.zip")] == [
         "Why?\na\nb", "It was\nso"]
-    (tmp_path / "bundle.zip").write_text("<html>please log in")
+    (tmp_path / "bundle.zip").write_text("<html>please log in", encoding="utf-8")
     with pytest.raises(ValueError, match="bundle.zip is no .zip file"):
         list(read_core(tmp_path / "bundle.zip"))
