@@ -13,18 +13,18 @@ laptop can try it all (a Mac with --device cpu).
 Takes train.py's options, too, reads and writes what it does. Next: zero.py, extras/selftest.py.
 """
 
-import contextlib
-import math
-import os
 import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, StopSignal, choose_device, run
+import contextlib
+import math
+import os
+import time
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -254,13 +254,15 @@ def train(config, folder, data, options, group):
                 for _ in weights if rank else ():  # all ranks put them together, one by one
                     pass
                 first(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
-        if step == config.steps:
+        stop.release()  # from here on nothing is lost
+        stopped = float(total(torch.tensor(float(stop.asked)))) > 0  # any rank
+        if not stopped:
             bits = evaluate(model, data.val, sizes, None, rank, world, total)
             if beside:
                 beside.finished(step, bits)
     if rank == 0:
         print(f"stopped after step {step}, which is saved; --resume goes on"
-              if step < config.steps else f"{bits:.3f} bits per byte of all validation text\n"
+              if stopped else f"{bits:.3f} bits per byte of all validation text\n"
               f"next: python 05_sample/sample.py --run {folder.name}")
 
 
@@ -315,9 +317,7 @@ def main(argv=None):
                 parser.print_help()
             how = extra("plan").of_ranks(options, world) if extra("plan") else {}
             found = held.enter_context(opened(rest, world, **how))
-            if not found:
-                sys.exit()  # only a plan was asked for
-            config, folder, data = found
+            config, folder, data = found or sys.exit()  # only a plan was asked for
             print(f"engine     {options.engine} on {world} processes")
             return config, folder, [(share, part.folder) for share, part in data.parts]
         config, folder, parts = first(group, open_run)

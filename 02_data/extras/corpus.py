@@ -27,7 +27,7 @@ from typing import Callable
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, read_text, run, track
+from console import Parser, escaped, read_text, run, track
 
 from data import FEW, find_files, fingerprint, is_validation, slug
 from download import fetch
@@ -315,7 +315,8 @@ def main(argv=None):
     for split, (n, n_bytes) in counts.items():
         what = "documents" if source.split_by != "tail" else "parts of documents"
         print(f"{split:5} {n:9,} {what} {n_bytes:15,} bytes")
-    print(f"split by {source.split_by}; the first document begins:\n\n{first[:300]}")
+    print(f"split by {source.split_by}; the first document begins:\n\n"
+          f"{escaped(first[:300])}")
 
 
 if __name__ == "__main__":

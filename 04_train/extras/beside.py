@@ -12,7 +12,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import choose_device
+from console import choose_device, escaped
 
 import torch
 
@@ -116,12 +116,12 @@ class Beside:
         """
         model = self.whole()
         if self.leads:
-            others = baselines(self.data)
-            self.log.record(step, val_bits_per_byte=bits, baselines=others)
+            others, wrote = baselines(self.data), sample(model, self.data.tokenizer, 200)
+            self.log.record(step, val_bits_per_byte=bits, baselines=others, sample=wrote)
             self.redraw()
             page([self.folder], self.folder / "report.html")
             self.say_what_is_cut_off()
-            print(f"\n---- a sample ----\n{sample(model, self.data.tokenizer, 200)}\n\n"
+            print(f"\n---- a sample ----\n{escaped(wrote)}\n\n"
                   f"---- bits per byte of {self.data.index['val']['bytes']:,} bytes of validation "
                   f"text ----\n{table(others | {'this model': bits})}")
 
@@ -134,7 +134,7 @@ class Beside:
         try:
             draw(read_metrics(self.folder / "metrics.jsonl"), self.folder / "loss.png")
         except Exception as error:
-            print(f"{self.folder}/loss.png could not be drawn: {error}", file=sys.stderr)
+            print(escaped(f"{self.folder}/loss.png could not be drawn: {error}"), file=sys.stderr)
 
     def __enter__(self):
         return self
