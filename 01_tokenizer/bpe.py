@@ -15,16 +15,16 @@ Reads text; writes tokenizer.json, plain JSON. Left to extras/: the same ids in 
 more options (commands.py), tokenizers from elsewhere (formats.py). Next: 02_data/data.py.
 """
 
-import hashlib
-import json
 import sys
-from collections import Counter, defaultdict
 from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, escaped, housekeeping, read_text, run, track, write_safely
+import hashlib
+import json
+from collections import Counter, defaultdict
 
 import regex
 

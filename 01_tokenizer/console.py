@@ -4,15 +4,8 @@ never half written. Whose files run, locks and progress are extras/housekeeping.
 No stage is about any of this, and a first reading may skip it. Start with bpe.py.
 """
 
-import argparse
-import contextlib
-import dataclasses
-import hashlib
 import importlib
 import os
-import re
-import secrets
-import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +17,17 @@ at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 there = (ROOT / "01_tokenizer" / "extras" / "housekeeping.py").exists()
 housekeeping = importlib.import_module("housekeeping") if there else None  # None: copies alone
+if not housekeeping:  # which has seen to Ctrl-C, before all else is loaded, and to this:
+    script = sys.modules["__main__"]  # it is not loaded a second time by what it imports
+    sys.modules.setdefault(Path(getattr(script, "__file__", None) or "-").stem, script)
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import re
+import secrets
+import signal
 
 
 def by_hand():
@@ -182,25 +186,21 @@ def file_hash(path):
 
 
 class StopSignal:
-    """The first Ctrl-C or SIGTERM sets `asked`, so that a step can end; a second acts as ever."""
+    """Until release() the first Ctrl-C or SIGTERM only sets `asked`, its number: a step can end."""
 
-    asked = False
+    asked = 0  # the class has it, and main() its exit code, also when the context is over
 
     def __enter__(self):
+        StopSignal.asked = 0
         self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def ask(self, number, frame):
-        self.asked = True
-        signal.signal(number, self.before[number])
+        StopSignal.asked = number
+        signal.signal(number, self.before[number])  # a second acts as ever
 
-    def __exit__(self, *error):
+    def release(self, *error):
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-
-if housekeeping:
-    housekeeping.start()
-else:  # a script is not loaded a second time by what it imports
-    script = sys.modules["__main__"]
-    sys.modules.setdefault(Path(getattr(script, "__file__", None) or "-").stem, script)
+    __exit__ = release

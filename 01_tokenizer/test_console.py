@@ -172,26 +172,68 @@ def test_mine_anywhere_else_is_refused(course):
 
 
 def test_ctrl_c_while_loading(course, monkeypatch):
-    """It ends at once and says nothing; once main() runs, Ctrl-C is a KeyboardInterrupt again."""
+    """It ends at once and says nothing. Once main() runs, what it does last is done."""
     monkeypatch.setattr(subprocess, "Popen", functools.partial(  # a shell's `&` ignores Ctrl-C
         subprocess.Popen, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
     course.write("01_tokenizer/slow.py", """
 import time
 def main():
-    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-import signal
-if len(sys.argv) > 1:
+    class Swallows:  # Python only reports an exception that comes in here, and goes on
+        def __del__(self):
+            print("working", flush=True)
+            time.sleep(30)
+    try:
+        if "swallowed" in sys.argv:
+            Swallows()
+        print("working", flush=True)
+        time.sleep(30)
+    except KeyboardInterrupt:
+        if "converted" in sys.argv:
+            raise ImportError("as what is written in C makes of it")
+        raise
+    finally:
+        print("cleared away")
+if "loading" in sys.argv:
     print("loading", flush=True)
     time.sleep(30)
 run(main)
 """)
-    assert course("01_tokenizer/slow.py") == "True\n", "main() has Python's own handler"
-    process = subprocess.Popen([sys.executable, "01_tokenizer/slow.py", "slowly"],
-                               cwd=course.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout.readline() == b"loading\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err) == (-signal.SIGINT, b"", b""), "130 in a shell"
+    for moment, number, code, out, err in (
+            ("loading", signal.SIGINT, -signal.SIGINT, b"", b""),  # which is 130 in a shell
+            ("working", signal.SIGINT, 130, b"cleared away\n", b"stopped: "),
+            ("working", signal.SIGTERM, 143, b"cleared away\n", b"stopped: "),
+            ("converted", signal.SIGTERM, 143, b"cleared away\n", b"stopped: "),
+            ("swallowed", signal.SIGINT, 130, b"", b"")):
+        process = subprocess.Popen([sys.executable, "01_tokenizer/slow.py", moment],
+                                   cwd=course.folder, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        assert process.stdout.readline() in (b"loading\n", b"working\n")
+        process.send_signal(number)
+        said, wrong = process.communicate(timeout=20)
+        assert (process.returncode, said, wrong[:9]) == (code, out, err), f"{moment}: {wrong}"
+        assert wrong.count(b"\n") <= 1
+
+
+def test_what_is_wrong_with_the_surroundings(course):
+    """A full disk, a closed output, a folder that isn't there, an argument: one line each."""
+    script = course.folder / "01_tokenizer" / "bpe.py"
+    course(script, "train", script, "--vocab-size", "300")
+    encode = f"{sys.executable} {script} encode"
+    for command, code, line in (
+            (f"{encode} hello > /dev/full", 2, "error: [Errno 28] No space left on device: "
+             "'standard output'"),
+            (f"{encode} --help > /dev/full", 2, "error: [Errno 28] No space left on device: "
+             "'standard output'"),
+            (f"{encode} hello >&-", 2, "error: the standard output is closed"),
+            (f"{encode} $'hell\\xff'", 2, r"error: the argument 'hell\udcff' is not UTF-8"),
+            (f"PYTHONPATH=/none:{course.folder} {encode} hello > /dev/null", 0,
+             "PYTHONPATH names '/none', which does not exist"),
+            (f"{encode} hello --tokenizer $'a\\e[31m\\nb'", 2, r"error: [Errno 2] No such file or "
+             r"directory: 'a\x1b[31m\nb'")):
+        done = subprocess.run(["bash", "-c", command], cwd=course.folder, capture_output=True,
+                              text=True)
+        assert done.returncode == code and done.stderr.startswith(line), f"{command}: {done}"
+        assert done.stderr.count("\n") == 1 and not done.stdout
 
 
 def ends(error, capsys):
@@ -206,6 +248,8 @@ def ends(error, capsys):
 def test_run_ends_with_a_code(capsys):
     assert ends(ValueError("no"), capsys) == (2, "error: no\n")
     assert ends(OSError("no"), capsys) == (2, "error: no\n")
+    assert ends(ValueError("a key \x1b[31m\nof a file"), capsys) == (
+        2, "error: a key \\x1b[31m\\nof a file\n"), "one line, that a terminal shows as it is"
     assert ends(KeyboardInterrupt(), capsys) == (130, "")
     assert ends(NotImplementedError("exercise: merge"), capsys) == (
         2, "error: exercise: merge is still to be written\n")

@@ -10,17 +10,7 @@ tokenizer.json; train.npy, val.npy: all ids; where documents begin; index.json: 
 Reads a source; writes data/NAME-KEY/; prints baselines. extras/ has more. Next: conversations.py.
 """
 
-import hashlib
-import io
-import json
-import lzma
-import math
-import os
-import re
 import sys
-import zlib
-from argparse import BooleanOptionalAction
-from array import array
 from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
@@ -28,6 +18,16 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 
 from console import (Parser, by_hand, file_hash, holding, housekeeping, read_text, run, track,
                      write_safely)
+import hashlib
+import io
+import json
+import lzma
+import math
+import os
+import re
+import zlib
+from argparse import BooleanOptionalAction
+from array import array
 
 import numpy as np
 

@@ -397,7 +397,8 @@ def test_kill_and_resume(long_run, signal_name, moment, fork):
     if signal_name != "SIGKILL":
         last = metrics(folder)[-1]["step"]
         assert f"stopped after step {last}, which is saved" in process.log.read_text()
-        assert newest.name == f"step-{last:06}" and process.exitcode == 0
+        assert newest.name == f"step-{last:06}" and (
+            process.exitcode == 128 + getattr(signal, signal_name))
     main([*arguments, "--resume"])
     assert without_times(metrics(folder)) == without_times(metrics(whole))
     assert same_files(newest_checkpoint(folder), newest_checkpoint(whole))

@@ -11,22 +11,22 @@ the loop that calls both. All in one process; 07_scale/scale.py has the loop for
 Reads a source of 02_data; writes data/ and runs/NAME/ (see runs.py). Next: 05_sample/sample.py.
 """
 
-import contextlib
-import dataclasses
-import importlib.util
-import math
-import os
 import sys
-import time
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # said before torch comes: idle threads sleep
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import (Parser, StopSignal, add_options, by_hand, choose_device, holding, option, run,
                      track)
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # said before torch comes: idle threads sleep
 
 import numpy as np
 import torch
@@ -97,8 +97,7 @@ class Config(GPTConfig):
 
 
 def rung(depth):
-    """Config's fields of today's recipe at a depth, the one dial that sets all others, from minutes
-    on a laptop to a billion parameters.
+    """Config's fields of today's recipe at a depth, the one dial that sets all others.
 
     Width is 64 a layer, in heads of 64 below depth 8, of 128 from there (depth is even then).
     Vocabulary and window double with each layer from 2,048 and 128 at depth 3 to 32,768 and 1,024.
@@ -219,7 +218,6 @@ def evaluate(model, ids, sizes, max_tokens=None, rank=0, world=1, total=lambda n
 # (rows and pictures of the run, by metrics, watch, report and page), length (the plan, and whether
 # it fits). They call budget and machine. console.py calls housekeeping; bpe fast and its pieces.
 # When asked for: starting (--init), timing (--profile), presets, nonfinite (where a NaN began).
-
 def extra(name):
     """A module of extras/, or None where that was not copied."""
     return importlib.import_module(name) if importlib.util.find_spec(name) else None
@@ -236,16 +234,16 @@ def train(config, folder, data):
     loader = make_batches(data, config.batch_size, config.seq_len, config.seed, config.sampling)
     torch.manual_seed(config.seed)
     restore_state(start, optimizer=optimizer, loader=loader)
-    step, seconds = start["step"], start["seconds"]
+    step, seconds, stopped = start["step"], start["seconds"], 0
     beside = extra("beside") and extra("beside").Beside(
         config, folder, data, loader, start, lambda: model, lambda: tensors(model))
     with beside or contextlib.nullcontext(), StopSignal() as stop:
-        while step < config.steps and not stop.asked:
+        while step < config.steps and not stopped:
             # 1. a step
             began = time.perf_counter()
             batch = next(loader)
             mean, norm = train_step(model, optimizer, batch, step, config, loss)
-            step += 1
+            step, stopped = step + 1, stop.asked
             seconds += time.perf_counter() - began
             # 2. what came of it
             bits, saves = None, step % config.save_every == 0 or step == config.steps
@@ -255,14 +253,16 @@ def train(config, folder, data):
                 beside.after(step, seconds, mean, norm, optimizer.param_groups, bits, batch)
             elif bits is not None:
                 print(f"step {step}  loss {mean:.3f}  {bits:.3f} bits per byte")
-            if saves or stop.asked:
+            if saves or stopped:
                 state = {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
                          "loader": loader.state_dict(), "data": data.hash,
                          "rng": torch.get_rng_state()}
                 save_checkpoint(folder, step, tensors(model), state, config.keep, bits)
-        if step < config.steps:
+        stop.release()  # from here on nothing is lost
+        if stop.asked:
             print(f"stopped after step {step}, which is saved; --resume goes on")
             return None
+        print(f"step {step}, the last, is saved; evaluating on the validation text")
         bits = evaluate(model, data.val, sizes, config.last_eval_tokens)
         if beside:
             beside.finished(step, bits)

@@ -14,13 +14,13 @@ the run's folder. Next: 07_scale/scale.py.
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, add_options, option, read_text, run
+from dataclasses import dataclass
 
 import numpy as np
 

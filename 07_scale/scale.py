@@ -11,18 +11,18 @@ Gradients travel over NCCL between GPUs (never tried here), over gloo between CP
 --device cpu). Takes train.py's options, writes what it does. Next: zero.py, extras/selftest.py.
 """
 
-import contextlib
-import math
-import os
 import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import Parser, StopSignal, choose_device, run
+import contextlib
+import math
+import os
+import time
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -252,13 +252,16 @@ def train(config, folder, data, options, group):
                 for _ in weights if rank else ():  # all ranks put them together, one by one
                     pass
                 first(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
-        if step == config.steps:
-            bits = evaluate(model, data.val, sizes, config.last_eval_tokens, rank, world, total)
+        stop.release()  # from here on nothing is lost
+        stopped = float(total(torch.tensor(float(stop.asked)))) > 0  # any rank
+        if not stopped:
+            bits = evaluate(model, data.val, sizes, config.last_eval_tokens, rank, world,
+                            total)
             if beside:
                 beside.finished(step, bits)
     if rank == 0:
         print(f"stopped after step {step}, which is saved; --resume goes on"
-              if step < config.steps else f"{bits:.3f} bits per byte of validation text\n"
+              if stopped else f"{bits:.3f} bits per byte of validation text\n"
               f"next: python 05_sample/sample.py --run {folder.name}")
 
 

@@ -334,6 +334,9 @@ def main():
     command.add_argument("--flips", type=int, default=0, help="of bits in its files (default: 0)")
     command.add_argument("--races", type=int, default=0, help="of each of four kinds (default: 0)")
     command.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    command = commands.add_parser("stop", help="Ctrl-C and SIGTERM at any moment of a command")
+    command.add_argument("--times", type=int, default=50, help="of each command (default: 50)")
+    command.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     command = commands.add_parser("scale", help="two ranks: engines, memory, faults")
     command.add_argument("--rounds", type=int, default=15, help="of steps (default: 15)")
     command.add_argument("--kills", type=int, default=0, help="ranks to kill (default: 0)")
@@ -371,6 +374,9 @@ def main():
     elif args.command == "crash":
         import bench_crash
         bench_crash.bench_crash(args.kills, args.flips, args.races, args.seed)
+    elif args.command == "stop":
+        import bench_stop
+        bench_stop.bench_stop(args.times, args.seed)
     elif args.command == "scale":
         import bench_scale
         bench_scale.bench_scale(args.rounds, args.kills, args.seed, args.memory)

@@ -147,8 +147,9 @@ def interrupt(process, rng, runs_dir, seconds, log, counts):
     os.kill(process.pid, getattr(signal, name))
     process.join()
     counts[name] += 1
-    # 0: it was asked to stop and has saved, or had come to its end.
-    if process.exitcode not in (0, {"SIGKILL": -9, "SIGTERM": -15, "SIGINT": 130}[name]):
+    # 0: it had come to its end. 130, 143: it was asked to stop, and has saved if it had begun.
+    if process.exitcode not in (0, *{"SIGKILL": [-9], "SIGTERM": [-15, 143],
+                                     "SIGINT": [130]}[name]):
         raise ValueError(f"{name} made it end with {process.exitcode}: {read_text(log)[-500:]}")
     if folder := run_in(runs_dir):
         counts["while saving"] += any(folder.glob(".checkpoint.*.tmp"))

@@ -6,22 +6,15 @@ each file once; two processes must not train one run. console.py calls this, in 
 Reads and writes .lock in the folders that are held. Next: 02_data/data.py.
 """
 
-import argparse
-import contextlib
-import difflib
-import functools
 import importlib
 import importlib.machinery
 import os
-import platform
-import re
-import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+console = sys.modules["console"]  # which loads this file, and goes on when that is done
 
 
 # ---- whose files run ----
@@ -56,11 +49,14 @@ def script_file(name="__main__"):
 
 def start():
     """While a script loads: end it, with one line and exit code 2, if there is a mine/ in the wrong
-    place. Ctrl-C ends it at once, as nothing can be lost yet. A terminal says what is being loaded.
+    place or nothing to print to. Ctrl-C ends it at once, as nothing can be lost yet. A terminal
+    says what is being loaded, and anyone which part of PYTHONPATH isn't there.
 
     The script is registered also as the module of its name, so that no file is loaded twice; unless
     PYTHONPATH has another file of that name, which loaded() will prefer.
     """
+    if script_file() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name in ("__main__", "__mp_main__"):  # the second in a process that was spawned
         if file := script_file(name):
             found = importlib.machinery.PathFinder.find_spec(Path(file).stem)
@@ -68,40 +64,129 @@ def start():
                 sys.modules.setdefault(Path(file).stem, sys.modules[name])
     if not script_file():
         return
-    for folder in sys.path:
-        if wrong := misplaced(folder):
-            print(f"error: {wrong}", file=sys.stderr)
-            sys.exit(2)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.stderr is None:  # closed: 2>&-
+        sys.stderr = open(os.devnull, "w")
+    wrong = [*filter(None, map(misplaced, sys.path))]
+    if sys.stdout is None:
+        wrong.append("the standard output is closed; > /dev/null is for what nobody wants to see")
+    if wrong:
+        print(f"error: {wrong[0]}", file=sys.stderr)
+        sys.exit(2)
+    for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        if folder and not os.path.exists(folder):
+            print(f"PYTHONPATH names {folder!r}, which does not exist", file=sys.stderr)
     if sys.stderr.isatty():
         print(f"loading {Path(script_file()).stem} ...\r", end="", file=sys.stderr, flush=True)
 
 
-def loaded(main):
-    """Undo what start() did, as everything is loaded now. Returns the function to be run for a
-    script's `main`: that of the module named like the script, which with PYTHONPATH=mine is the
-    reader's. Any other function is returned as it is.
+start()  # and only then all else, as Ctrl-C has a traceback until then
 
-    From here on what a terminal or a pipe can't show, by its encoding, is spelled out: no text ends
-    a command.
+import argparse
+import atexit
+import contextlib
+import difflib
+import functools
+import itertools
+import platform
+import re
+import shutil
+import time
+import unicodedata
+
+
+def loaded(main):
+    """Undo what start() did, as everything is loaded now. Returns what is to be run for a script's
+    `main`: that of the module named like the script, which with PYTHONPATH=mine is the reader's,
+    or any other function as it is; but stopping() as it says.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    if sys.stderr.isatty():
-        print("\x1b[K", end="", file=sys.stderr, flush=True)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     file, script = script_file(), sys.modules["__main__"]
+    if file:
+        if sys.stderr.isatty():
+            print("\x1b[K", end="", file=sys.stderr, flush=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored, or a debugger's
+                signal.signal(number, stop)
+        # In a pipe, too, a line is seen when it is printed; what it can't hold is escaped.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+        sys.stderr.reconfigure(errors="backslashreplace")
+        if not isinstance(sys.stdout, Output):
+            sys.stdout = Output(sys.stdout, OUTPUT)
+            sys.stderr = Output(sys.stderr, "standard error")
+        sys.unraisablehook = unraisable
+        atexit.register(stop_at_once)
     if (not file or main.__module__ != "__main__"
             or getattr(script, main.__name__, None) is not main):
-        return main
+        return functools.partial(stopping, main)
     readers = importlib.import_module(Path(file).stem)
     if not hasattr(readers, main.__name__):
         raise ValueError(f"{readers.__file__} has no {main.__name__}(); tests/blank.py writes "
                          "files that do")
-    return getattr(readers, main.__name__)
+    return functools.partial(stopping, getattr(readers, main.__name__))
+
+
+# ---- how a command ends ----
+OUTPUT = "standard output"
+stopped = 0  # the exit code, once a signal has asked for the end: 128 + its number
+
+
+def stop_at_once():
+    """From here on Ctrl-C and SIGTERM end the process, with nothing being cleared away."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is stop:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def stop(number, frame):
+    """The first Ctrl-C or SIGTERM ends main() by an exception, so that what is half written is
+    cleared away. The second doesn't wait for that.
+    """
+    global stopped
+    stopped = 128 + number
+    stop_at_once()
+    raise KeyboardInterrupt
+
+
+def unraisable(error):
+    """An exception that Python can't raise, as it came in a callback of its own: it reports it, and
+    goes on. That of stop() is to end the process all the same.
+    """
+    if stopped and isinstance(error.exc_value, KeyboardInterrupt):
+        os._exit(stopped)
+    if not stopped:
+        sys.__unraisablehook__(error)
+
+
+def stopping(main):
+    """Call main(). If a signal stopped it, whatever exception came of that, exit with code 130 or
+    143, also if a StopSignal made a good end of it. ValueError if an argument is not UTF-8.
+    """
+    StopSignal = console.StopSignal
+    StopSignal.asked = 0
+    try:
+        try:
+            main()
+        finally:
+            print(end="", flush=True)
+        if StopSignal.asked:
+            sys.exit(128 + StopSignal.asked)
+    except BrokenPipeError:
+        raise
+    except BaseException as error:
+        if stopped:
+            print("stopped: what was finished is kept, nothing is left half written",
+                  file=sys.stderr)
+            sys.exit(stopped)
+        if isinstance(error, UnicodeEncodeError) and (word := next(
+                (word for word in sys.argv[1:] if not is_text(word)), None)):
+            raise ValueError(f"the argument {word!r} is not UTF-8") from None
+        if getattr(error, "filename", None) == OUTPUT:  # Python would try again when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def is_text(word):
+    """Whether an argument was UTF-8: for any other byte Python has half of a surrogate pair."""
+    return not any("\ud800" <= c <= "\udfff" for c in word)
 
 
 # ---- what is installed, what was read, and what went wrong ----
@@ -191,32 +276,102 @@ def duration(seconds):
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
+def cells(text):
+    """How many columns of a terminal a text takes: none for what combines, two for wide letters."""
+    return sum((unicodedata.east_asian_width(c) in "WF") + (not unicodedata.combining(c))
+               for c in text)
+
+
+def fit(text, columns):
+    """`text`, with control characters escaped, cut to so many columns."""
+    text = console.escaped(text).replace("\n", "\\n")
+    widths = itertools.accumulate(cells(c) for c in text)
+    return "".join(c for c, width in zip(text, widths) if width <= columns)
+
+
+class Output:
+    """A stream of this process. On a terminal, what is written takes the place of the line of a
+    Progress, which is drawn below it the next time; and control characters, which names, files and
+    models may hold, are spelled out, but for line ends, tabs and colours. Of a full disk it says
+    what didn't fit.
+    """
+
+    control = re.compile(r"(?!\x1b\[[\d;]*m)[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+    def __init__(self, stream, name):
+        self.stream, self.name, self.terminal = stream, name, stream.isatty()
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        if self.terminal:
+            Progress.clear()
+            text = self.control.sub(lambda found: repr(found[0])[1:-1], text)
+        return self.named(self.stream.write, text)
+
+    def flush(self):
+        self.named(self.stream.flush)
+
+    def named(self, work, *what):
+        try:
+            return work(*what)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.name) from None
+
+
 class Progress:
     """A line on stderr that redraws on a terminal, and is printed now and then in a pipe.
 
     Silent for its first `patience` seconds, so that quick work stays quiet.
     """
 
+    drawn = None  # the stream on which a line stands that isn't ended yet
+
     def __init__(self, patience=2.0, stream=None):
-        self.stream, self.start = stream or sys.stderr, time.monotonic()
-        self.next_time, self.live, self.drawn = self.start + patience, self.stream.isatty(), False
+        stream = stream or sys.stderr
+        self.stream, self.start = getattr(stream, "stream", stream), time.monotonic()  # no Output
+        self.next_time, self.live = self.start + patience, self.stream.isatty()
+
+    def columns(self):
+        """Of the terminal now: of stderr's own, if stdout is another, and of COLUMNS the fewer."""
+        known = [shutil.get_terminal_size().columns]
+        with contextlib.suppress(OSError):  # or it says 0
+            known.append(os.get_terminal_size(self.stream.fileno()).columns)
+        return min(filter(None, known))
 
     def show(self, text):
         """Show `text` if it is time to; `text` may be a function, called only when it is."""
         if (now := time.monotonic()) < self.next_time:
             return
-        self.next_time, self.drawn = now + (0.1 if self.live else 10.0), True
+        self.next_time = now + (0.1 if self.live else 10.0)
         text = text() if callable(text) else text
         if self.live:
-            text = f"\r{text[:shutil.get_terminal_size().columns - 1]}\x1b[K"
+            Progress.drawn = self.stream
+            text = f"\r{fit(text, self.columns() - 1)}\x1b[K"
         print(text, end="" if self.live else "\n", file=self.stream, flush=True)
+
+    @classmethod
+    def clear(cls):
+        """Take the line away, so that another can be printed there."""
+        if cls.drawn:
+            print("\r\x1b[K", end="", file=cls.drawn, flush=True)
+            cls.drawn = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):  # the line stays; what comes next is printed below it
-        if self.live and self.drawn:
+        if self.live and Progress.drawn:
             print(file=self.stream, flush=True)
+            Progress.drawn = None
+
+
+def pace(done, seconds, unit):
+    """How fast it goes, in a unit in which that is a number above 1: 12 MB/s, 3.4 s/MB."""
+    if done >= seconds or not done:
+        return f"{done / seconds:,.{0 if done >= 10 * seconds else 1}f}{unit}/s"
+    return f"{seconds / done:,.1f} s{'/MB' if unit == ' MB' else ' each'}"
 
 
 def track(items, label, total=None, size=lambda item: 1, unit=""):
@@ -225,7 +380,7 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
         seconds = time.monotonic() - progress.start
         of = f" of {total:,}" if total else ""
         left = f", {duration(seconds / done * (total - done))} left" if total and done else ""
-        return f"{label}: {done:,.0f}{of}{unit}, {done / seconds:,.0f}{unit}/s{left}"
+        return f"{label}: {done:,.0f}{of}{unit}, {pace(done, seconds, unit)}{left}"
 
     done = 0
     with Progress() as progress:
@@ -254,15 +409,15 @@ def lock(file, folder, what, wait):
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
-        busy = f"{folder} {what} by {file.read(1000) or 'another process'}"
+        busy = console.escaped(f"{folder} {what} by {file.read(1000) or 'another process'}")
         if not wait:
             raise ValueError(f"{busy}; one at a time") from None
         print(f"{busy}; this one waits for it", file=sys.stderr)
         fcntl.lockf(file, fcntl.LOCK_EX)
     except (OSError, ImportError) as error:  # on a file system without locks, or on Windows
         why = getattr(error, "strerror", error)
-        print(f"{folder} can't be locked ({why}): see that it {what} by this process only",
-              file=sys.stderr)
+        print(console.escaped(f"{folder} can't be locked ({why}): see that it {what} by this "
+                              "process only"), file=sys.stderr)
         return False
     return True
 

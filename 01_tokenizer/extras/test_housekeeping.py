@@ -5,9 +5,12 @@ import io
 import json
 import os
 import platform
+import pty
 import shutil
 import signal
+import struct
 import sys
+import termios
 import time
 
 import pytest
@@ -15,8 +18,8 @@ import pytest
 import console
 from bpe import PATTERNS, Tokenizer, main
 from console import Parser, StopSignal, holding
-from housekeeping import (Progress, check_writable, duration, nearest, track, unicode_version,
-                          vet)
+from housekeeping import (Output, Progress, cells, check_writable, duration, fit, nearest, pace,
+                          track, unicode_version, vet)
 
 
 PLAIN = {"hash": "", "kind": "bpe", "pattern": "gpt2", "special_tokens": ["<|bos|>"],
@@ -200,6 +203,20 @@ def test_stop_signal():
         signal.signal(signal.SIGINT, before)
 
 
+def test_after_its_release_a_signal_acts_as_ever():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.asked == signal.SIGTERM
+            stop.release()
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        with StopSignal() as stop:
+            assert not stop.asked, "another one begins anew"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_duration():
     assert [duration(s) for s in (0, 9.4, 59.6, 754, 10800, 432000)] == [
         "0:00", "0:09", "1:00", "12:34", "3:00:00", "5 days"]
@@ -216,6 +233,44 @@ def test_progress_is_cut_to_the_terminal(monkeypatch):
     with Progress(patience=0, stream=terminal) as progress:
         progress.show("123456789 " * 3)
     assert terminal.getvalue() == "\r123456789 123456789\x1b[K\n"
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("漢字かな", "漢字"), ("a\nb\x1b[2J", r"a\nb"), ("e\u0301" * 9, "e\u0301" * 5),
+    ("\tab", r"\tab")])
+def test_progress_is_one_line_of_any_text(text, shown):
+    """Wide letters take two columns, and what a file holds is spelled out."""
+    assert fit(text, 5)[:len(shown)] == shown and cells(fit(text, 5)) <= 5
+
+
+def test_progress_asks_its_own_terminal(monkeypatch):
+    """And not that of the standard output; one that doesn't know its size has 80 columns."""
+    here, there = pty.openpty()
+    with open(there, "w", closefd=True) as stream:
+        monkeypatch.delenv("COLUMNS", raising=False)
+        for size, columns in ((30, 30), (0, 80), (20, 20), (500, 80)):
+            fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", 24, size, 0, 0))
+            assert Progress(stream=stream).columns() == columns
+    os.close(here)
+
+
+def test_what_others_print_takes_the_place_of_the_line():
+    terminal = Terminal()
+    output = Output(terminal, "standard output")
+    with Progress(patience=0, stream=output) as progress:
+        progress.show("one of two")
+        print("a file \x1b[31mis\x1b[0m\tred\x1b[2J\x07\r", file=output)
+    assert terminal.getvalue() == ("\rone of two\x1b[K\r\x1b[Ka file \x1b[31mis\x1b[0m\tred"
+                                   "\\x1b[2J\\x07\\r\n")
+    pipe = io.StringIO()
+    print("\x1b[2J", end="", file=Output(pipe, "standard output"))
+    assert pipe.getvalue() == "\x1b[2J", "a file gets what was written"
+
+
+def test_pace():
+    assert [pace(*what) for what in ((30, 2, " MB"), (3, 2, ""), (1, 3, " batches"), (1, 4, " MB"),
+                                     (0, 3, ""))] == [
+        "15 MB/s", "1.5/s", "3.0 s each", "4.0 s/MB", "0.0/s"]
 
 
 def test_progress():

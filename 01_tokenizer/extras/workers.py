@@ -7,6 +7,8 @@ import multiprocessing
 import signal
 from collections import deque
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def in_batches(items, limit, size=len):
     """Lists of consecutive `items`, each full as soon as the sizes in it reach `limit`."""
@@ -25,6 +27,7 @@ def serve(function, pipe, others):
     """What a worker of parallel() does: an item in, a result out, until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     for end in others:
         end.close()
     try:
@@ -58,7 +61,10 @@ def parallel(function, items, workers):
         others = [here, *idle, *busy] if forked else []
         processes.append(multiprocessing.Process(target=serve, args=(function, there, others),
                                                  daemon=True))
+        # A worker is born with our handlers of signals: none must come before it has its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         processes[-1].start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         there.close()
         idle.append(here)
 

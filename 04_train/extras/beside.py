@@ -12,7 +12,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import choose_device
+from console import choose_device, escaped
 
 import torch
 
@@ -129,14 +129,14 @@ class Beside:
         model = self.whole()
         if self.leads:
             others = self.hint("compute what others make of the text", baselines, self.data) or {}
-            self.record(step, val_bits_per_byte=bits, baselines=others)
+            wrote = self.hint("write a sample", sample, model, self.data.tokenizer, 200) or ""
+            self.record(step, val_bits_per_byte=bits, baselines=others, sample=wrote)
             self.redraw()
             self.hint(f"write {self.folder}/report.html", page, [self.folder],
                       self.folder / "report.html")
             self.say_what_is_cut_off()
-            text = self.hint("write a sample", sample, model, self.data.tokenizer, 200)
             part = self.config.last_eval_tokens
-            print(f"\n---- a sample ----\n{text}\n\n"
+            print(f"\n---- a sample ----\n{escaped(wrote)}\n\n"
                   f"---- bits per byte of {self.data.index['val']['bytes']:,} bytes of validation "
                   f"text{f', this model: of about {part:,} tokens of it' * bool(part)} ----\n"
                   f"{table(others | {'this model': bits})}")

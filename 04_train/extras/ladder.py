@@ -300,7 +300,7 @@ def main(argv=None):
                          "points for a law; give at least two budgets")
     folders = climb(RUNGS, budgets, args.runs_dir, options)
     if not folders:
-        print("\nstopped; the same command goes on from here")
+        print("\nstopped; the same command goes on from here")  # and run() sees to the exit code
         return
     points = {key: read_point(folder) for key, folder in folders.items()}
     rows = [point[:3] for point in points.values()]

@@ -18,30 +18,35 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import read_text, write_safely
+from console import escaped, read_text, write_safely
 from metrics import read_metrics
 from housekeeping import duration
-from report import BITS, column, evenly, numbers, picture, smooth
+from report import BITS, column, evenly, known_rows, numbers, picture, smooth
 
 STYLE = """
 :root { color-scheme: light dark; --soft: #8883; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; margin: 0; } h2 { font-size: 1.1em; margin: 2.2em 0 .6em; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
+       -webkit-text-size-adjust: 100%; }
+h1 { font-size: 1.6em; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.1em; margin: 2.2em 0 .6em; }
 p { margin: .2em 0; opacity: .7; }
 svg { width: 100%; height: auto; } svg text { fill: currentColor; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .15em 1.5em .15em 0;
          border-bottom: 1px solid var(--soft); overflow-wrap: anywhere; }
-th { font-weight: normal; opacity: .7; } thead th { font-weight: bold; opacity: 1; }
+th { font-weight: normal; opacity: .7; white-space: nowrap; }
+thead th { font-weight: bold; opacity: 1; }
 pre { margin: .2em 0 1em; padding: .7em .9em; background: var(--soft); border-radius: 6px;
       white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; line-height: 1.4; }
-.wide { overflow-x: auto; }
-.cards { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 1em 2em;
-         margin: 1.5em 0; }
+.wide, .columns, .bars { overflow-x: auto; }
+.cards, .curves { display: grid; gap: 1em; margin: 1.5em 0;
+                  grid-template-columns: repeat(auto-fit, minmax(7.5em, 1fr)); }
+.curves { grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); }
 .cards b { display: block; font-size: 1.5em; font-weight: 600; }
 .cards span, small { opacity: .7; font-size: .85em; }
 .samples { display: grid; gap: 1em;
            grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); }
+.samples div { min-width: 0; }
 .columns { columns: 3 280px; column-gap: 2em; } .columns table { width: 100%; }
 .bar { background: #8886; height: .8em; } .own .bar { background: #1f77b4; }
 .own { font-weight: 600; } .bars table { width: 100%; } .bars td:last-child { width: 75%; }
@@ -89,8 +94,8 @@ def differing(runs):
 
 # ---- HTML: data go through text() ----
 def text(value):
-    """Any value as HTML that shows it and does nothing else."""
-    return html.escape("-" if value is None else str(value))
+    """Any value as HTML that shows it and does nothing else, control characters spelled out."""
+    return html.escape("-" if value is None else escaped(str(value)))
 
 
 def section(title, content, kind="wide"):
@@ -117,16 +122,20 @@ def bars(rows):
 
 
 def curves(runs):
-    """All runs' metrics in one SVG, in which text and axes have the page's colour."""
-    svg = picture(runs, "svg").decode()
-    return svg[svg.index("<svg"):].replace("#000000", "currentColor")
+    """All runs' metrics, an SVG for each panel, so that a telephone shows one below the other; text
+    and axes have the page's colour.
+    """
+    svgs = [picture(runs, "svg", [(2.6, 0, [draw])], width=5).decode()
+            for *_, panels in known_rows(runs) for draw in panels]
+    svgs = [svg[svg.index("<svg"):].replace("#000000", "currentColor") for svg in svgs]
+    return f"<div class=curves>{''.join(svgs)}</div>"
 
 
 def samples(metrics, most):
-    """At most `most` of what the model wrote, from early to late."""
-    rows = evenly([row for row in metrics if row.get("sample")], most)
-    return "".join(f"<div><small>step {row['step']:,}</small><pre>{text(row['sample'])}</pre></div>"
-                   for row in rows)
+    """At most `most` of what the model wrote, from early to late, at a step what it wrote last."""
+    last = {row["step"]: row["sample"] for row in metrics if row.get("sample")}
+    return "".join(f"<div><small>step {step:,}</small><pre>{text(sample)}</pre></div>"
+                   for step, sample in evenly([*last.items()], most))
 
 
 # ---- the page ----
@@ -180,6 +189,7 @@ def page(folders, path):
     body = one(*runs[names[0]]) if len(runs) == 1 else several(runs)
     write_safely(path, (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title>"
         f"<style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>\n"
         ).encode("utf-8", "replace"))  # half a surrogate pair has no UTF-8

@@ -18,7 +18,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, run, write_safely
+from console import Parser, escaped, run, write_safely
 
 import numpy as np
 
@@ -184,32 +184,41 @@ PANELS = (
 
 
 # ---- pictures ----
-def picture(runs, format):
-    """The bytes of a picture, "png" or "svg", of what `runs`, a list of metrics, have recorded.
-
-    ValueError if that is nothing that could be drawn.
+def known_rows(runs):
+    """The rows of PANELS of which `runs`, a list of metrics, have recorded something, with what
+    draws each panel: [(height, room, [functions])]. ValueError if there are none.
     """
-    import matplotlib
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state
-    from matplotlib.ticker import EngFormatter
-
     known = {key for metrics in runs for row in metrics for key in row}
     rows = [(height, room, [draw for draw, *keys in panels if known >= set(keys)])
             for height, room, panels in (PANELS if len(runs) == 1 else PANELS[:-1])]
     rows = [row for row in rows if row[-1]]
     if not rows:
         raise ValueError("nothing to draw yet: no step was recorded")
+    return rows
+
+
+def picture(runs, format, rows=None, width=11):
+    """The bytes of a picture, "png" or "svg", of `runs`, a list of metrics: of `rows` of panels,
+    known_rows() without them, together so many inches wide.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+    from matplotlib.ticker import EngFormatter
+
+    rows = rows or known_rows(runs)
     heights, file = [height for height, *_ in rows], io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, sum(heights)))
+        figure = Figure(figsize=(width, sum(heights)))
         parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
         for part, (height, room, panels) in zip(parts, rows):
-            # Places are given: a layout engine would take as long as all the drawing.
-            part.subplots_adjust(left=0.06, right=0.87 if len(runs) == 1 else 0.98, wspace=room,
-                                 bottom=0.4 / height, top=1 - 0.3 / height)
             for axes, draw in zip(part.subplots(1, len(panels), squeeze=False)[0], panels):
                 draw(axes, [(f"C{i}", metrics) for i, metrics in enumerate(runs)])
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k
+            # Places are given: a layout engine would take as long as all the drawing. A panel that
+            # is alone leaves no room for a legend that it doesn't have.
+            legend = len(runs) == 1 and (len(panels) > 1 or axes.get_legend())
+            part.subplots_adjust(left=0.66 / width, right=1 - (1.43 if legend else 0.22) / width,
+                                 wspace=room, bottom=0.4 / height, top=1 - 0.3 / height)
         how = {"dpi": 110} if format == "png" else {"transparent": True, "metadata": {"Date": None}}
         figure.savefig(file, format=format, **how)
     return file.getvalue()
@@ -247,7 +256,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not args.runs:
         for line in listing(args.runs_dir):
-            print(line)
+            print(escaped(line).replace("\n", "\\n"))
         return
     output = Path(args.output or Path(args.runs[0] if len(args.runs) == 1 else ".") / "report.html")
     page(args.runs, output)

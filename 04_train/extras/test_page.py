@@ -1,6 +1,7 @@
 """Tests of page.py: what a browser would find in a page."""
 
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -88,7 +89,7 @@ def test_page_of_one_run(tmp_path):
     run_of(tmp_path / "tiny", data=["python", "gsm8k"])
     page([tmp_path / "tiny"], tmp_path / "page.html")
     found = Page(tmp_path / "page.html")
-    assert found.tags.count("svg") == 1 and "script" not in found.tags
+    assert found.tags.count("svg") == 5 and "script" not in found.tags, "a picture for each panel"
     for word in ("tiny", "1.250", "1,920", "1:00", "written after 5", "written after 30",
                  "validation, bits a byte", "learning rate", "tokens a second"):
         assert word in found.texts, f"{word!r} is missing"
@@ -103,13 +104,40 @@ def test_page_of_several_runs(tmp_path):
     run_of(tmp_path / "b", n=20, done=False, lr=0.02)
     page([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html")
     found = Page(tmp_path / "page.html")
-    assert found.tags.count("svg") == 1, "the curves are in one picture"
+    assert found.tags.count("svg") == 5, "the curves of both runs are in the same pictures"
     for row in (["a", "b"], ["bits per byte", "1.250", "1.050 so far"], ["steps", "30", "20 of 30"],
                 ["lr", "0.006", "0.02"], ["date", "a", "b"]):
         assert row in found.rows, f"{row} is missing"
     assert ["python", "3.11", "3.11"] not in found.rows, "what is the same is not listed"
     assert found.texts.count("written after 5") == 2
     assert "written after 20" in found.texts and "written after 30" in found.texts
+
+
+def test_what_was_written_last(tmp_path):
+    """A step's last sample, that of the run's end, takes the place of those before."""
+    rows = run_of(tmp_path / "tiny")
+    rows += [{"step": 30, "baselines": {}, "sample": "<the end>\x1b[31m"}]
+    (tmp_path / "tiny" / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    page([tmp_path / "tiny"], tmp_path / "page.html")
+    found = Page(tmp_path / "page.html")
+    assert "<the end>\\x1b[31m" in found.texts and "written after 30" not in found.texts
+    assert "&lt;the end&gt;" in found.source and found.texts.count("step 30") == 1
+
+
+def test_a_page_fits_a_telephone(tmp_path):
+    """It says that it fits any width, and has none of its own above 340 pixels."""
+    run_of(tmp_path / "tiny")
+    page([tmp_path / "tiny"], tmp_path / "page.html")
+    source = Page(tmp_path / "page.html").source
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in source
+    style = source[source.index("<style>"):source.index("</style>")]
+    widths = re.findall(r"(?<!max-)width: *(\d+)px|minmax\((\d+)px", style)
+    assert not widths and "svg { width: 100%; height: auto; }" in style
+    assert "min(340px, 100%)" in style and "color-scheme: light dark" in style
+    kinds = set(re.findall(r'<div class="(\w+)"><table', source))
+    assert kinds == {"bars", "columns", "wide"}
+    for kind in kinds:
+        assert re.search(rf"\.{kind}[^{{]*\{{ overflow-x: auto", style), f"{kind} can't be scrolled"
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
