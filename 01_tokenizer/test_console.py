@@ -14,7 +14,7 @@ import pytest
 import regex
 
 import console
-from console import (Parser, add_options, check_options, choose_device, option, run,
+from console import (Parser, add_options, check_options, choose_device, option, read_text, run,
                      write_safely)
 
 HEADER = (console.ROOT / "01_tokenizer" / "bpe.py").read_text(encoding="utf-8")
@@ -381,3 +381,18 @@ def test_write_safely(tmp_path, monkeypatch):
 def test_file_hash(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")  # the first example of FIPS 180-4
     assert console.file_hash(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_what_an_error_quotes_is_escaped_and_on_one_line(capsys):
+    def fail():
+        raise ValueError("bad name a\x1b[2Jb\n  second line")
+
+    with pytest.raises(SystemExit):
+        run(fail)
+    assert capsys.readouterr().err == "error: bad name a\\x1b[2Jb second line\n"
+
+
+def test_a_pointer_of_git_lfs_is_no_text(tmp_path):
+    (tmp_path / "a").write_text("version https://git-lfs.github.com/spec/v1\nsize 1\n")
+    with pytest.raises(ValueError, match="a is a Git LFS pointer, not the file: run git lfs pull"):
+        read_text(tmp_path / "a")
