@@ -185,7 +185,7 @@ def check_size(shape, checkpoint):
     """ValueError if a model of this shape has more than a checkpoint holds, before it is built."""
     sizes = [path.stat().st_size for path in (checkpoint / "weights").glob("*.npy")]
     with torch.device("meta"):  # where tensors have no content
-        if shape.n_layer > len(sizes) or sum(sizes) < sum(
+        if shape.n_layer > len(sizes) or shape.d_model ** 2 > sum(sizes) or sum(sizes) < sum(
                 tensor.nbytes for _, tensor in tensors(make_model(shape))):
             raise ValueError(f"{checkpoint} doesn't fit the config of its run: its {len(sizes)} "
                              f"files of {sum(sizes):,} bytes are too few for {shape}")
@@ -201,8 +201,7 @@ def load_state(checkpoint):
     except Exception as error:  # torch's text would be advice to execute what is in the file
         raise ValueError(f"{path} is no state of a run ({type(error).__name__})") from None
     if wrong or state["step"] != step:
-        raise ValueError(f"{path} is not of step {step}, or parts are missing or of another type: "
-                         f"{', '.join(wrong)}")
+        raise ValueError(f"{path} is not of step {step}, or lacks a part: {', '.join(wrong)}")
     return state
 
 
@@ -285,14 +284,15 @@ def load_run(folder, device="cpu", which="newest", by_hand=False):
 
 def run_data(folder, by_hand=False, data_dir=None):
     """The data that a run was trained on, from their folders; if those are gone, prepared anew in
-    data_dir (default: the run's). ValueError if the source is not what it was.
+    data_dir (default: where they were). ValueError if the source is not what it was.
     """
     config, data_hash, where = read_run(folder)
     if where and all((part / "index.json").exists() for _, part in where):
         data = reopen(where, by_hand, check=True)
     else:
         tokenizer = tokenizer_class(by_hand).load(folder / "tokenizer.json")
-        data = prepare(config.data, None, data_dir or config.data_dir, tokenizer, by_hand)
+        data_dir = data_dir or (where[0][1].parent if where else config.data_dir)
+        data = prepare(config.data, None, data_dir, tokenizer, by_hand)
     if data.hash != data_hash:
         raise ValueError(f"{folder} was trained on data {data_hash}, but its data are now "
                          f"{data.hash}: the source has changed")

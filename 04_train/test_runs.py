@@ -2,9 +2,10 @@
 
 import errno
 import json
-import os
+import math
 import random
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -202,7 +203,7 @@ def test_what_does_not_belong_together(tmp_path):
         load_weights(torch.nn.Linear(3, 3), newest)
     with pytest.raises(ValueError, match=r"doesn't fit .*: 'bias' is \(2,\) of .*, not absent"):
         load_weights(torch.nn.Linear(2, 2, bias=False), newest)
-    with pytest.raises(ValueError, match="missing .*: data, loader, optimizer, rng, seconds"):
+    with pytest.raises(ValueError, match="lacks a part: data, loader, optimizer, rng, seconds"):
         load_state(newest)
     save_checkpoint(tmp_path, 2, tensors(linear(1)), whole_state(3))
     with pytest.raises(ValueError, match="step-000002/state.pt is not of step 2,"):
@@ -280,13 +281,93 @@ def test_a_config_that_was_changed(tmp_path, changed):
         runs.read_config(tmp_path)
 
 
+SMALL = {"n_layer": 1, "d_model": 16, "d_ff": 16, "seq_len": 32}
+
+
+@pytest.mark.parametrize("changed", [
+    {name: value} for name, value in [
+        ("steps", 2.5), ("steps", "3"), ("steps", None), ("steps", True), ("n_layer", 1.0),
+        ("keep", math.inf), ("keep", 1.0), ("compile", "x"), ("compile", 0), ("lr", math.nan),
+        ("lr", "0.1"), ("lr", True), ("seed", None), ("device", "tpu"), ("data", [])]], ids=str)
+def test_fields_of_a_config_have_their_types(tmp_path, changed):
+    """Also values that equal the default: 1.0 is no 1, 0 no False."""
+    (tmp_path / "config.json").write_text(json.dumps(
+        as_json(Config(**SMALL)) | {"data_hash": "", "data_folders": []} | changed))
+    with pytest.raises(ValueError, match=f"is not the config of a run.*{[*changed][0]} is "):
+        runs.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"n_layer": 2**31 - 1}, {"n_layer": 3}, {"d_ff": 2**31 - 1},
+                                     {"d_model": 2**20, "n_head": 1, "n_kv_head": 1},
+                                     {"d_model": 2**31 - 2, "n_head": 1, "n_kv_head": 1,
+                                      "d_ff": 2**31 - 1}], ids=str)
+def test_a_config_of_a_giant_is_refused_before_it_is_built(tmp_path, changed):
+    tokenizer, config = Tokenizer([]), Config(**SMALL)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    save_checkpoint(tmp_path, 1, tensors(GPT(config.gpt(tokenizer.vocab_size))), {})
+    (tmp_path / "config.json").write_text(json.dumps(
+        as_json(config) | {"data_hash": "", "data_folders": []} | changed))
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="doesn't fit the config of its run: its 6 files of"):
+        load_run(tmp_path)
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("damaged", [
+    lambda data: data[:50], lambda data: b"", lambda data: data[:-1],
+    lambda data: b"PK\3\4" + data[4:], lambda data: b"\x80\4" + data[2:],
+    lambda data: data.replace(b"<f4", b"|O8"), lambda data: data.replace(b"<f4", b">f4"),
+    lambda data: data.replace(b"<f4", b"<i4"), lambda data: data.replace(b"(2, 2)", b"((((((")])
+def test_an_array_that_is_none(tmp_path, damaged):
+    """Its checksum is right: someone has made it so."""
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
+    newest = newest_checkpoint(tmp_path)
+    path, sums = newest / "weights" / "weight.npy", json.loads(
+        (newest / "checksums.json").read_text())
+    path.write_bytes(damaged(path.read_bytes()))
+    sums["weights/weight.npy"] = runs.file_hash(path)
+    (newest / "checksums.json").write_text(json.dumps(sums))
+    expected = "weight.npy is no array|doesn't fit .*'weight' is"
+    with pytest.raises(ValueError, match=expected) as error:
+        load_weights(linear(0), newest)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part, value", [("step", None), ("step", "1"), ("seconds", None),
+                                         ("optimizer", []), ("rng", [1]), ("data", None)])
+def test_a_state_whose_parts_have_other_types(tmp_path, part, value):
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), whole_state(1) | {part: value})
+    with pytest.raises(ValueError, match=f"state.pt is not of step 1, .*: {part}$"):
+        load_state(newest_checkpoint(tmp_path))
+
+
+def test_a_state_that_does_not_fit_the_run():
+    with pytest.raises(ValueError, match="state doesn't fit the run: KeyError"):
+        runs.restore_state(whole_state(1), optimizer=torch.optim.SGD([torch.ones(1)], lr=1.0))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "3", '{"val_bits_per_byte": "1"}', "{}",
+                                  '{"val_bits_per_byte": 1' + "0" * 400 + "}", "\0"])
+def test_val_json_is_only_a_hint(tmp_path, text):
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), {}, val=1.0)
+    newest = newest_checkpoint(tmp_path)
+    (newest / "val.json").write_text(text)
+    sums = json.loads((newest / "checksums.json").read_text())
+    sums["val.json"] = runs.file_hash(newest / "val.json")
+    (newest / "checksums.json").write_text(json.dumps(sums))
+    assert runs.val_of(newest) == math.inf and best_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, 2, tensors(linear(1)), {}, keep=1)
+    assert kept(tmp_path) == [2]
+
+
 def test_nothing_in_a_file_is_executed(tmp_path):
     class Trap:
         def __reduce__(self):
             return (print, ("executed",))
     save_checkpoint(tmp_path, 1, tensors(linear(1)), {"rng": Trap()})
-    with pytest.raises(ValueError, match="state.pt is no state of a run"):
+    with pytest.raises(ValueError, match="state.pt is no state of a run") as error:
         load_state(newest_checkpoint(tmp_path))
+    assert "weights_only" not in str(error.value), "torch's advice would be to execute it"
 
 
 def test_newest_run(tmp_path):

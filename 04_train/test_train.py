@@ -614,7 +614,7 @@ def test_the_data_of_a_run_are_found_from_anywhere(arguments, tmp_path, monkeypa
         json.loads((nano / "config.json").read_text())["data_folders"][0][1])
     content = json.loads((nano / "config.json").read_text())
     (nano / "config.json").write_text(json.dumps(
-        content | {"data_folders": [[1.0, "../nowhere"]], "data_dir": "elsewhere"}))
+        content | {"data_folders": [[1.0, "../../elsewhere/x"]]}))
     assert run_data(nano).hash == found.hash and (tmp_path / "elsewhere").exists()
     (nano / "config.json").write_text(json.dumps(content | {"data_hash": "of another text"}))
     with pytest.raises(ValueError, match="trained on data of another text, but its data are now"):
@@ -625,6 +625,33 @@ def test_the_data_of_a_run_are_found_from_anywhere(arguments, tmp_path, monkeypa
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_nothing_is_made_in_the_working_directory(arguments, nano, tmp_path, monkeypatch):
+    """What belongs to a run that is elsewhere stays there, also data that are to be made anew."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    content = json.loads((nano / "config.json").read_text())
+    (nano / "config.json").write_text(json.dumps(
+        content | {"data_folders": [[1.0, "../../made anew/x"]], "data_dir": "data"}))
+    main(["--runs-dir", str(nano.parent), "--run", "nano", "--resume", "--steps", "13"])
+    assert newest_checkpoint(nano).name == "step-000013" and (tmp_path / "made anew").exists()
+    main([*arguments, "--name", "second", "--steps", "1"])
+    assert not [*(tmp_path / "here").iterdir()]
+    assert sorted(path.name for path in nano.parent.iterdir()) == ["nano", "second"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_start_that_fails_leaves_no_folder(arguments, tmp_path, monkeypatch, fails):
+    def broken(*what):
+        raise ValueError("no room for it")
+    monkeypatch.setattr(module, "make_optimizer", broken)
+    assert "no room for it" in fails(main, *arguments)
+    assert not [*(tmp_path / "runs").iterdir()]
+    (tmp_path / "file").touch()
+    assert "file is no folder" in fails(main, "--runs-dir", tmp_path / "file/runs", "--data", "x")
+
+
 def test_resume_without_a_run_is_refused(arguments, nano, tmp_path, fails, capsys):
     """With the names of those that are there; a bare --resume says which it takes, a finished run
     that it is finished, before its data are read.
@@ -633,7 +660,8 @@ def test_resume_without_a_run_is_refused(arguments, nano, tmp_path, fails, capsy
     assert "no run 'nano' in" in fails(main, *elsewhere, "--resume")
     assert not (tmp_path / "other").exists()
     where = ["--runs-dir", str(tmp_path / "runs")]
-    assert "did you mean 'nano'? there are 'nano'" in fails(main, *where, "--run", "nan", "--resume")
+    meant = fails(main, *where, "--run", "nan", "--resume")
+    assert "did you mean 'nano'? there are 'nano'" in meant
     (nano / "config.json").write_text((nano / "config.json").read_text().replace("../", "gone/"))
     before = sorted(nano.rglob("*"))
     main([*where, "--resume"])

@@ -78,7 +78,7 @@ class Config(GPTConfig):
         names = (self.data,) if isinstance(self.data, str) else tuple(self.data)
         object.__setattr__(self, "data", names)
         super().__post_init__()
-        if not all(isinstance(name, str) for name in names):
+        if not names or not all(isinstance(name, str) for name in names):
             raise ValueError(f"data is {names}, but must be names of sources")
         if not any(getattr(self, way) for way in WAYS):
             raise ValueError("steps is 0: say how many, or give flops or tokens_per_param")
@@ -328,7 +328,7 @@ def opened(argv, world=1, check=check, memory=None):
         if config.init:
             from starting import adopted_tokenizer
             tokenizer = adopted_tokenizer(folder, config)
-        data = (run_data(folder, config.by_hand, config.data_dir) if newest else
+        data = (run_data(folder, config.by_hand, getattr(words, "data_dir", None)) if folder else
                 prepare(config.data, config.vocab_size, config.data_dir, tokenizer, config.by_hand))
         if extra("length") or not config.steps:
             from length import announce
