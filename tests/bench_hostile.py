@@ -16,7 +16,8 @@ What has to be noticed, that is, refused or read as if nothing had happened:
   header of .safetensors. Left out: what a .zip's directory no longer lists;
 - a missing end of a .parquet, .npy, .pt or .safetensors file, or of what a server said would come;
 - a line of a .jsonl source that is no JSON, as after a cut within it.
-Anything else may be read as what it says now. A validation result may be forgotten.
+Anything else may be read as what it says now. A validation result may be forgotten. A file may also
+be missing, or a folder, a pipe or a broken link be in its place. Needs Linux.
 """
 
 import collections
@@ -52,7 +53,7 @@ import torch
 
 import hostile_files as files
 from housekeeping import Progress
-from mutations import UNPACK, brief, change
+from mutations import UNPACK, brief, change, is_covered, seal
 
 SECONDS, WAIT = 5, 20  # of work, and of the clock
 MEMORY, WRITTEN = 1 << 30, 100 << 20  # bytes
@@ -83,12 +84,15 @@ KINDS = (
     Kind("texts to batches", files.make_sources, files.read_batches, "x.jsonl"),
     Kind("prepared data", files.make_data, files.read_data, "data/*"),
     Kind("cleaned data", files.make_data, files.read_cleaned, "cleaned/*.json* cleaned/*.txt"),
-    Kind("run, config, tokenizer", files.make_run, files.read_run, "run/*g.json run/*r.json"),
+    Kind("run, config", files.make_run, files.read_run, "run/config.json"),
+    Kind("run, tokenizer", files.make_run, files.read_run, "run/tokenizer.json"),
     Kind("run, weights", files.make_run, files.read_run, "run/*4/weights/*"),
     Kind("run, state", files.make_run, files.read_state, "run/*4/*.json run/*4/*.pt"),
     Kind("run, evaluated", files.make_run, files.read_evals, "run/* data/*"),
     Kind("run, its report", files.make_run, files.read_report, "run/metrics.jsonl run/config.json"),
-    Kind("weights, settings", files.make_weights, files.read_weights("whole"), "whole/*.json"),
+    Kind("weights, config", files.make_weights, files.read_weights("whole"), "whole/config.json"),
+    Kind("weights, settings", files.make_weights, files.read_weights("whole"), "whole/*_*.json"),
+    Kind("weights, tokenizer", files.make_weights, files.read_weights("whole"), "whole/*r.json"),
     Kind("weights, tensors", files.make_weights, files.read_weights("whole"), "whole/model*"),
     Kind("weights, shards", files.make_weights, files.read_weights("shards"), "shards/model*"),
     Kind("Hub, listings", files.make_answers, files.read_hub,
@@ -124,44 +128,6 @@ def fingerprint(value):
             sha256.update(ascii(value).encode() + b",")
     add(value)
     return sha256.hexdigest()
-
-
-def own_hash(content):
-    """(the hash that a tokenizer.json of the course holds, what it should be); None for others."""
-    try:
-        content = json.loads(content)
-        stored, _ = content.pop("hash"), content.pop("unicode", None)
-        return stored, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None, None
-
-
-def is_covered(folder, name, old):
-    """Whether a checksum of the file is written down, in it or in its folder."""
-    stored, computed = own_hash(old)
-    body = old.partition(b"\r\n\r\n")[2] if name.endswith(".http") else old
-    sha256 = hashlib.sha256(body).hexdigest()
-    return stored is not None and stored == computed or any(
-        sha256 in path.read_text("latin-1") for path in folder.rglob("*")
-        if path.suffix in (".json", ".http"))
-
-
-def seal(folder, name, old, new):
-    """Write the file's checksums anew, wherever they stand. Returns whether there were any."""
-    before, after = own_hash(old)[0], own_hash(new)[1]
-    swaps = {hashlib.sha256(old).hexdigest(): hashlib.sha256(new).hexdigest()}
-    if before and after:
-        (folder / name).write_text(json.dumps(json.loads(new) | {"hash": after}))
-        swaps = {before: after}
-    n = 0
-    for path in folder.rglob("*.json"):
-        text = path.read_text("latin-1")
-        if path != folder / name and any(each in text for each in swaps):
-            for each in swaps:
-                text = text.replace(each, swaps[each])
-            path.write_text(text, "latin-1")
-            n += 1
-    return n > 0 or swaps.keys() == {before}
 
 
 def no_json(name, data):
@@ -345,7 +311,7 @@ def examples(folder, kinds):
 
 
 def done(folder, jobs, good={}, processes=2):
-    """Do (kind, number, rng) of jobs, several at a time; yield (kind, number, result, printed)."""
+    """Do jobs, (kind, number, rng), some at a time. Yield (kind, number, result(), printed())."""
     running, places, jobs = {}, itertools.count(), iter(jobs)
     try:
         while True:
@@ -363,6 +329,7 @@ def done(folder, jobs, good={}, processes=2):
     finally:
         for one in running:
             os.kill(one.process, signal.SIGKILL)
+            os.waitpid(one.process, 0)
 
 
 def bench_hostile(seconds, tries, seed, only=None, kinds=KINDS):
@@ -370,17 +337,17 @@ def bench_hostile(seconds, tries, seed, only=None, kinds=KINDS):
     ValueError if anything was.
     """
     torch.set_num_threads(1)  # a fork does not get its parent's threads
-    numbers = range(tries) if tries else itertools.count()
-    jobs = ((kinds[n % len(kinds)], n) for n in (numbers if only is None else [only]))
-    kinds = kinds if only is None else [kinds[only % len(kinds)]]
+    numbers, every = range(tries) if tries else itertools.count(), kinds
+    if only is not None:
+        numbers, kinds = [only], [every[only % len(every)]]
     counts, wrong = collections.defaultdict(collections.Counter), []
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
         good = examples(folder := Path(folder).resolve(), kinds)
         gc.freeze()  # a fork shares what is not looked at
         began = time.monotonic()
-        jobs = itertools.takewhile(lambda job: not seconds or time.monotonic() < began + seconds,
-                                   jobs)
-        jobs = ((kind, number, random.Random(f"{seed}-{number}")) for kind, number in jobs)
+        jobs = ((every[n % len(every)], n, random.Random(f"{seed}-{n}")) for n in numbers)
+        if seconds:
+            jobs = itertools.takewhile(lambda job: time.monotonic() < began + seconds, jobs)
         for kind, number, (words, what, why), printed in done(folder, jobs, good):
             counts[kind][what] += 1
             if what == "wrong":
@@ -390,6 +357,7 @@ def bench_hostile(seconds, tries, seed, only=None, kinds=KINDS):
                       + f": {why}" * (what != "read"))
             progress.show(lambda: f"{sum(c.total() for c in counts.values())} tries, "
                           f"{len(wrong)} wrong")
+        gc.unfreeze()
         n = sum(each.total() for each in counts.values())
         rate = n / (time.monotonic() - began)
     print(f"\nseed {seed}: {n:,} tries, {rate:.1f} a second\n\n"

@@ -8,6 +8,7 @@ file around it is whole again. bench_hostile.py reads what comes out.
 import ast
 import copy
 import gzip
+import hashlib
 import io
 import json
 import struct
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Values in JSON, as they are written there: of every type, too large, too deep, not to be printed.
-VALUES = ["null", "true", "false", "0", "-1", "1", "2", "0.5", "-0.0", "NaN", "Infinity", "1e400",
-          "-1e308", "255", "65536", "2147483647", "-2147483648", "9223372036854775808",
-          "1" + 400 * "0", 5000 * "7", '""', '"x"', '"0"', '"\\ud83d"', '"\\u0000"', '"a\\r\\nb"',
+NUMBERS = ["0", "-1", "1", "2", "0.5", "-0.0", "NaN", "Infinity", "1e400", "-1e308", "255", "65536",
+           "2147483647", "-2147483648", "9223372036854775808", "1" + 400 * "0", 5000 * "7"]
+VALUES = [*NUMBERS, "null", "true", "false", '""', '"x"', '"0"', '"\\ud83d"', '"\\u0000"', '"a\\r\\nb"',
           '"\\u001b[2J\\u001b]0;title\\u0007"', '"../../x"', '"/dev/zero"', '"(?:a+)+b"',
           '"(a|aa)+$"', f'"{100_000 * "a"}"', "[]", "{}", "[[]]", '{"a": 1}', "[0, 0]", "[null]",
           "[" * 100_000 + "]" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000]
@@ -75,12 +76,15 @@ def change_bytes(rng, data):
 
 
 # ---- trees: what JSON, a pickle or a row holds ----
-def places(tree):
-    """(container, key) of every value in a tree of dicts and lists."""
-    for key, value in list(tree.items() if isinstance(tree, dict) else enumerate(tree)):
-        yield tree, key
-        if isinstance(value, (dict, list)):
-            yield from places(value)
+def place(rng, tree):
+    """(container, key) of a value in a tree of dicts and lists. Large parts are not drawn more often
+    than small ones: what stands alone says what the others mean.
+    """
+    container, key = tree, ""
+    while isinstance(value := container[key], (dict, list)) and value and rng.random() < 0.85:
+        container, key = value, rng.choice(list(value) if isinstance(value, dict)
+                                           else range(len(value)))
+    return container, key
 
 
 class Raw(str):
@@ -90,8 +94,7 @@ class Raw(str):
 def change_tree(rng, tree, value_of=Raw):
     """(a changed copy of a tree, in words what is other). value_of(JSON) -> a value in it."""
     tree = {"": copy.deepcopy(tree)}
-    found = list(places(tree))
-    container, key = found[rng.randrange(len(found))]
+    container, key = place(rng, tree)
     old, way = container[key], rng.randrange(8)
     where = f"{brief(key)}, which was {brief(container[key])},"
     if way == 0 and container is not tree:
@@ -105,9 +108,9 @@ def change_tree(rng, tree, value_of=Raw):
         container[new] = container.pop(key)
         return tree[""], f"{where} under the key {brief(new)}"
     if way == 2:
-        other, place = found[rng.randrange(len(found))]
-        container[key] = copy.deepcopy(other[place])
-        return tree[""], f"{where} replaced by {brief(other[place])}"
+        other, name = place(rng, tree)
+        container[key] = copy.deepcopy(other[name])
+        return tree[""], f"{where} replaced by {brief(container[key])}"
     if way == 3 and type(old) in (int, float):
         container[key] = rng.choice((old + 1, old - 1, -old, old * 2, old * 1000, float(old)))
         return tree[""], f"{where} now {container[key]}"
@@ -116,7 +119,8 @@ def change_tree(rng, tree, value_of=Raw):
         container[key] = old[:at] + rng.choice(("", "\x1b[2J", "\n", "\udc80", "é", "a" * 30)) \
             + old[at + 1:]
         return tree[""], f"{where} now {brief(container[key])}"
-    new = rng.choice(VALUES)
+    same_type = type(old) in (int, float) and rng.random() < 0.5
+    new = rng.choice(NUMBERS if same_type else VALUES)
     if way == 4 and isinstance(container, dict) and container is not tree and value_of is Raw:
         container[key] = Raw(f"{json.dumps(old)}, {json.dumps(key)}: {new}")
         return tree[""], f"{where} and once more as {brief(new)}"
@@ -295,3 +299,42 @@ def change(rng, name, data):
         found = found or change_bytes(rng, data)
         if found.data != data:
             return found
+
+
+# ---- checksums ----
+def own_hash(content):
+    """(the hash that a tokenizer.json of the course holds, what it should be); None for others."""
+    try:
+        content = json.loads(content)
+        stored, _ = content.pop("hash"), content.pop("unicode", None)
+        return stored, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None, None
+
+
+def is_covered(folder, name, old):
+    """Whether a checksum of the file is written down, in it or in its folder."""
+    stored, computed = own_hash(old)
+    body = old.partition(b"\r\n\r\n")[2] if name.endswith(".http") else old
+    sha256 = hashlib.sha256(body).hexdigest()
+    return stored is not None and stored == computed or any(
+        sha256 in path.read_text("latin-1") for path in folder.rglob("*")
+        if path.suffix in (".json", ".http"))
+
+
+def seal(folder, name, old, new):
+    """Write the file's checksums anew, wherever they stand. Returns whether there were any."""
+    before, after = own_hash(old)[0], own_hash(new)[1]
+    swaps = {hashlib.sha256(old).hexdigest(): hashlib.sha256(new).hexdigest()}
+    if before and after:
+        (folder / name).write_text(json.dumps(json.loads(new) | {"hash": after}))
+        swaps = {before: after}
+    n = 0
+    for path in folder.rglob("*.json"):
+        text = path.read_text("latin-1")
+        if path != folder / name and any(each in text for each in swaps):
+            for each in swaps:
+                text = text.replace(each, swaps[each])
+            path.write_text(text, "latin-1")
+            n += 1
+    return n > 0 or swaps.keys() == {before}
