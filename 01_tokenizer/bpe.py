@@ -166,7 +166,8 @@ class Tokenizer:
         if self.pattern in PATTERNS.values():
             self.find_pieces = regex.compile(self.pattern).findall
         else:  # one that might be wrong, lose text or take for ever
-            from pieces import piece_finder
+            from pieces import find_pattern, piece_finder
+            self.pattern = find_pattern(pattern)
             self.find_pieces = piece_finder(self.pattern)
 
     @classmethod

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import regex
 
+from bpe import Tokenizer
 from pieces import (DIGITS, PATTERNS, WHITESPACE, blocks, characters, count_pieces, cut, each_text,
                     find_pattern, group_digits, is_cuttable, ours, piece_finder, spell_out, uncut)
 
@@ -62,6 +63,11 @@ def test_what_the_patterns_are_for():
     assert pieces("o200k", "getName it's") == ["get", "Name", " it's"]
     assert pieces("go", "if err != nil {\n\t\treturn HTTPServer.my_name\n\t}\n") == [
         "if err", " != nil", " {\n\t\t", "return HTTP", "Server", ".my", "_name", "\n\t", "}\n"]
+
+
+def test_the_plain_tokenizer_knows_them_too():
+    assert Tokenizer([], "go").pattern == PATTERNS["go"]
+    assert Tokenizer([], "go").find_pieces("if err") == ["if err"]
 
 
 def test_group_digits():
