@@ -209,6 +209,7 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
 def train(config, folder, data, options, group):
     """train.train() on all ranks. options: engine and recompute; group: for first()."""
     rank, world, device = dist.get_rank(), dist.get_world_size(), choose_device(config.device)
+    sizes = token_bytes(data.tokenizer)
     model = config.make_model(data.tokenizer.vocab_size).to(device)
     start = restore_weights(folder, config, data, model)
     if options.recompute != "none":
@@ -225,7 +226,6 @@ def train(config, folder, data, options, group):
     torch.manual_seed(config.seed)
     restore_state(start, **parts)
     step, seconds, stopped = start["step"], start["seconds"], False
-    sizes = token_bytes(data.tokenizer)
     beside = extra("beside") and extra("beside").Beside(
         config, folder, data, loader, start, engine.whole, engine.tensors, rank)
     with beside or contextlib.nullcontext(), StopSignal() as stop:
@@ -253,10 +253,8 @@ def train(config, folder, data, options, group):
                     pass
                 first(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
         stop.release()  # from here on nothing is lost
-        stopped = float(total(torch.tensor(float(stop.asked)))) > 0  # any rank
-        if not stopped:
-            bits = evaluate(model, data.val, sizes, config.last_eval_tokens, rank, world,
-                            total)
+        if not (stopped := bool(total(torch.tensor(float(stop.asked))))):  # on any rank
+            bits = evaluate(model, data.val, sizes, config.last_eval_tokens, rank, world, total)
             if beside:
                 beside.finished(step, bits)
     if rank == 0:

@@ -65,7 +65,7 @@ def start():
     if not script_file():
         return
     if sys.stderr is None:  # closed: 2>&-
-        sys.stderr = open(os.devnull, "w")
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
     wrong = [*filter(None, map(misplaced, sys.path))]
     if sys.stdout is None:
         wrong.append("the standard output is closed; > /dev/null is for what nobody wants to see")
@@ -99,6 +99,9 @@ def loaded(main):
     `main`: that of the module named like the script, which with PYTHONPATH=mine is the reader's,
     or any other function as it is; but stopping() as it says.
     """
+    for stream in (sys.stdout, sys.stderr):  # what their encoding doesn't have is spelled out
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     file, script = script_file(), sys.modules["__main__"]
     if file:
         if sys.stderr.isatty():
@@ -106,10 +109,8 @@ def loaded(main):
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored, or a debugger's
                 signal.signal(number, stop)
-        # In a pipe, too, a line is seen when it is printed; what it can't hold is escaped.
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-        sys.stderr.reconfigure(errors="backslashreplace")
         if not isinstance(sys.stdout, Output):
+            sys.stdout.reconfigure(line_buffering=True)  # in a pipe, too, a line is seen at once
             sys.stdout = Output(sys.stdout, OUTPUT)
             sys.stderr = Output(sys.stderr, "standard error")
         sys.unraisablehook = unraisable
