@@ -171,7 +171,7 @@ def opens_text(call):
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     module = getattr(getattr(call.func, "value", None), "id", "")
     known = {keyword.arg for keyword in call.keywords}
-    if "encoding" in known or module == "os":
+    if "encoding" in known or module == "os" or (name == "read_text" and len(call.args) == 2):
         return False
     if name in ("read_text", "write_text"):  # console.read_text(), a function, decodes UTF-8
         of_a_package = "distribution" in ast.unparse(call.func)
