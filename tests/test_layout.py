@@ -143,7 +143,7 @@ def test_no_command_takes_abbreviations(monkeypatch):
         raise Found(parser)
     monkeypatch.setattr(console.Parser, "parse_known_args", stop)
     monkeypatch.setattr("scale.join", lambda: None)
-    monkeypatch.setattr("scale.dist", MagicMock())
+    monkeypatch.setattr("scale.dist", MagicMock(get_world_size=lambda: 1))
     monkeypatch.setattr("scale.first", lambda group, work: work())
     named = set()
     for path in [*CODE, ROOT / "tests" / "bench.py"]:
