@@ -284,8 +284,8 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys, monkeypatch
     for word in ("a sample", "this model", "uniform", "unigram", "zlib -9", "lzma -9"):
         assert word in out
     assert {p.name for p in folder.iterdir()} == {
-        ".lock", ".name", "config.json", "tokenizer.json", "checkpoints", "metrics.jsonl", "loss.png",
-        "report.html"}
+        ".lock", ".name", "config.json", "tokenizer.json", "checkpoints", "metrics.jsonl",
+        "loss.png", "report.html"}
     rows = metrics(folder)
     assert [m["step"] for m in rows if "loss" in m] == list(range(1, 13))
     first, last = losses(rows)[0], losses(rows)[-1]
