@@ -2,8 +2,8 @@
 
 Ctrl-C, or SIGTERM, at any moment of a command, its imports included, to it alone or, as a terminal
 does, to all its processes: does it end soon, with the code that tells so, without a traceback, and
-are no half-written files and no processes left? What is left out: the first hundredth of a second
-or so, while Python itself starts and has not read a line of ours, is counted but not judged.
+are no half-written files and no processes left? Left out: the first hundredths of a second, until
+Python has started and console.py has seen to Ctrl-C. What happens then is counted, and not judged.
 """
 
 import collections
@@ -66,8 +66,8 @@ def interrupt(command, folder, log, seconds, rng):
     said = Path(log.name).read_text(errors="replace")
     halves = [path for path in folder.rglob("*.tmp") if code in (130, 143)]
     if "Traceback" in said or "Exception ignored" in said or "Error" in said:
-        ours = str(ROOT) in said
-        return f"traceback: {said[-1500:]}" if ours else "while Python itself starts"
+        early = "console.py" not in said or "housekeeping.py" in said and "in start\n" in said
+        return "while Python starts" if early else f"traceback: {said[-1500:]}"
     if group_of(process):
         return "a process is left"
     if halves:

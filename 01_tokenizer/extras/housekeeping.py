@@ -96,8 +96,8 @@ import unicodedata
 
 def loaded(main):
     """Undo what start() did, as everything is loaded now. Returns what is to be run for a script's
-    `main`: that of the module named like the script, which with PYTHONPATH=mine is the reader's,
-    or any other function as it is; but stopping() as it says.
+    `main`, by stopping(): that of the module named like the script, which with PYTHONPATH=mine is
+    the reader's, or any other function as it is.
     """
     for stream in (sys.stdout, sys.stderr):  # what their encoding doesn't have is spelled out
         if hasattr(stream, "reconfigure"):
@@ -161,33 +161,25 @@ def stopping(main):
     """Call main(). If a signal stopped it, whatever exception came of that, exit with code 130 or
     143, also if a StopSignal made a good end of it. ValueError if an argument is not UTF-8.
     """
-    StopSignal = console.StopSignal
-    StopSignal.asked = 0
+    console.StopSignal.asked = 0
     try:
         try:
             main()
         finally:
             print(end="", flush=True)
-        if StopSignal.asked:
-            sys.exit(128 + StopSignal.asked)
-    except BrokenPipeError:
-        raise
+        if console.StopSignal.asked:
+            sys.exit(128 + console.StopSignal.asked)
     except BaseException as error:
         if stopped:
             print("stopped: what was finished is kept, nothing is left half written",
                   file=sys.stderr)
             sys.exit(stopped)
-        if isinstance(error, UnicodeEncodeError) and (word := next(
-                (word for word in sys.argv[1:] if not is_text(word)), None)):
-            raise ValueError(f"the argument {word!r} is not UTF-8") from None
+        for word in sys.argv[1:] if isinstance(error, UnicodeEncodeError) else ():
+            if re.search("[\ud800-\udfff]", word):  # what Python makes of bytes that are no UTF-8
+                raise ValueError(f"the argument {word!r} is not UTF-8") from None
         if getattr(error, "filename", None) == OUTPUT:  # Python would try again when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
-
-
-def is_text(word):
-    """Whether an argument was UTF-8: for any other byte Python has half of a surrogate pair."""
-    return not any("\ud800" <= c <= "\udfff" for c in word)
 
 
 # ---- what is installed, what was read, and what went wrong ----

@@ -7,7 +7,7 @@ Left out: any choice of what is shown.
     python 04_train/extras/report.py runs/tiny
     python 04_train/extras/report.py runs/tiny runs/tiny-2 --output compare.html
 
-Reads metrics.jsonl and config.json of each run; writes the page. Next: timing.py.
+Reads metrics.jsonl and config.json of each run; writes the page. Next: compare.py.
 """
 
 import html
@@ -25,8 +25,7 @@ from report import BITS, column, evenly, known_rows, numbers, picture, smooth
 
 STYLE = """
 :root { color-scheme: light dark; --soft: #8883; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
-       -webkit-text-size-adjust: 100%; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1em; margin: 2.2em 0 .6em; }
 p { margin: .2em 0; opacity: .7; }
@@ -46,7 +45,6 @@ pre { margin: .2em 0 1em; padding: .7em .9em; background: var(--soft); border-ra
 .cards span, small { opacity: .7; font-size: .85em; }
 .samples { display: grid; gap: 1em;
            grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); }
-.samples div { min-width: 0; }
 .columns { columns: 3 280px; column-gap: 2em; } .columns table { width: 100%; }
 .bar { background: #8886; height: .8em; } .own .bar { background: #1f77b4; }
 .own { font-weight: 600; } .bars table { width: 100%; } .bars td:last-child { width: 75%; }
@@ -84,12 +82,6 @@ def results(metrics, config):
 def environment(metrics):
     """On what a run ran when it last started or went on; {} if it has not said."""
     return next((row["environment"] for row in metrics[::-1] if row.get("environment")), {})
-
-
-def differing(runs):
-    """What several {name: value} do not all say: {name: [values]}, None where one says nothing."""
-    rows = {name: [run.get(name) for run in runs] for run in runs for name in run}
-    return {name: values for name, values in rows.items() if values.count(values[0]) < len(runs)}
 
 
 # ---- HTML: data go through text() ----
@@ -152,24 +144,6 @@ def one(metrics, config):
             + section("Where it ran", table({k: [v] for k, v in environment(metrics).items()})))
 
 
-def several(runs):
-    """What a page says of {name: (metrics, config)}, beneath the title."""
-    from matplotlib.colors import to_hex
-
-    metrics, configs = zip(*runs.values())
-    heads = [f"<i style='background:{to_hex(f'C{i}')}'></i>{text(name)}"
-             for i, name in enumerate(runs)]  # in the colours of the curves
-    found = [results(*run) for run in runs.values()]
-    names = dict.fromkeys(name for each in found for name in each)
-    different = differing(configs) | differing(list(map(environment, metrics)))
-    wrote = [samples(rows, 3) for rows in metrics]
-    columns = "".join(f"<div><b>{head}</b>{each}</div>" for head, each in zip(heads, wrote))
-    return (f"{' &emsp; '.join(heads)}{curves(metrics)}"
-            + section("Results", table({n: [each.get(n) for each in found] for n in names}, heads))
-            + section("What was different", table(different, heads))
-            + section("What they wrote", columns if any(wrote) else "", "samples"))
-
-
 def page(folders, path):
     """Write the page of the runs in `folders`. ValueError if one is no run, or none has begun."""
     folders = [Path(folder) for folder in folders]
@@ -186,6 +160,8 @@ def page(folders, path):
             raise ValueError(f"{path_of_config} is not the config of a run: {error}") from None
         runs[name] = read_metrics(folder / "metrics.jsonl"), config
     title = text(", ".join(runs))
+    if len(runs) > 1:
+        from compare import several
     body = one(*runs[names[0]]) if len(runs) == 1 else several(runs)
     write_safely(path, (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from page import differing, page, results, text
+from page import page, results, text
 
 EVIL = "<script>alert('1')</script>&amp;\"'\u001b\ud800"
 
@@ -72,12 +72,6 @@ def test_results():
     assert results([{"step": 1, "loss": None, "seconds": 0, "tokens": 0}], {})["steps"] == "1"
 
 
-def test_differing():
-    assert differing([{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": None}]) == {"b": [2, 3]}
-    assert differing([{"a": [1]}, {}]) == {"a": [[1], None]}
-    assert differing([{}, {}]) == {}
-
-
 def test_text():
     assert text(EVIL).startswith("&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;&amp;amp;&quot;")
     assert [text(v) for v in (1e-6, 0.006, 12345678, "<b>", None, True)] == [
@@ -97,20 +91,6 @@ def test_page_of_one_run(tmp_path):
                 ["data", "['python', 'gsm8k']"], ["python", "3.11"]):
         assert row in found.rows, f"{row} is missing"
     assert found.rows.index(["zlib -9", "2.500"]) < found.rows.index(["this model", "1.250"])
-
-
-def test_page_of_several_runs(tmp_path):
-    run_of(tmp_path / "a")
-    run_of(tmp_path / "b", n=20, done=False, lr=0.02)
-    page([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html")
-    found = Page(tmp_path / "page.html")
-    assert found.tags.count("svg") == 5, "the curves of both runs are in the same pictures"
-    for row in (["a", "b"], ["bits per byte", "1.250", "1.050 so far"], ["steps", "30", "20 of 30"],
-                ["lr", "0.006", "0.02"], ["date", "a", "b"]):
-        assert row in found.rows, f"{row} is missing"
-    assert ["python", "3.11", "3.11"] not in found.rows, "what is the same is not listed"
-    assert found.texts.count("written after 5") == 2
-    assert "written after 20" in found.texts and "written after 30" in found.texts
 
 
 def test_what_was_written_last(tmp_path):
