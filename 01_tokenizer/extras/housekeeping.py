@@ -182,7 +182,7 @@ def stopping(main):
         raise
 
 
-# ---- what is installed, what was read, and what went wrong ----
+# ---- what was read, and what went wrong ----
 @functools.cache
 def unicode_version():
     """The version of Unicode whose tables tell the module regex what a letter is. It gives that
