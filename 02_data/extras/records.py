@@ -12,7 +12,10 @@ Used by corpus.py. Next: download.py.
 import gzip
 import importlib
 import json
+import lzma
+import os
 import re
+import struct
 import sys
 import zipfile
 import zlib
@@ -21,7 +24,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import read_text
+from console import escaped, read_text
 
 from conversations import in_turns
 
@@ -33,6 +36,9 @@ FIELDS = {  # our field name, and the names that other data sets use for it
     "license": ("license", "max_stars_repo_licenses"),
     "stars": ("stars", "max_stars_count"),
 }
+LARGEST_MEMBER = 200_000_000  # bytes of a file in a .zip file
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError,
+               struct.error, OverflowError, RuntimeError)  # the last: encrypted, or packed otherwise
 OTHER_FORMS = {"turns", "question", "answer", "prompt", "canonical_solution", "test", "query",
                "choices", "context", "context_options", "continuation"}
 
@@ -190,17 +196,30 @@ def read_wikitext(path, field=None):
 
 
 def read_core(path, field=None):
-    """The items of the CORE bundle, a .zip file."""
+    """The items of the CORE bundle, a .zip file; nothing of it is unpacked onto the disk."""
+    found = 0
     try:
-        bundle = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no .zip file ({error}); delete it to fetch it anew") from None
-    for name in sorted(bundle.namelist()):
-        if re.match(r"[^_].*eval_data/.*\.jsonl$", name):
-            for number, line in enumerate(bundle.read(name).decode().split("\n"), 1):
-                if line.strip():
-                    where = f"{path}, {name}, line {number},"
-                    yield as_record(parsed(line, where), where)
+        with zipfile.ZipFile(path) as bundle:
+            bundle.fp.seek(-22, os.SEEK_END)  # its last part, which counts the files
+            end = bundle.fp.read()
+            if end[:2] == b"PK" and int.from_bytes(end[10:12], "little") != len(bundle.infolist()):
+                raise zipfile.BadZipFile("the list of its files is damaged")
+            for member in sorted(bundle.infolist(), key=lambda member: member.filename):
+                name = f"{path}, {escaped(member.filename)}"
+                if member.file_size > LARGEST_MEMBER:
+                    raise ValueError(f"{name} would be {member.file_size:,} bytes, more than the "
+                                     f"{LARGEST_MEMBER:,} that are read")
+                with bundle.open(member) as file:  # which compares its two names
+                    if re.fullmatch(r"[^_].*eval_data/.*\.jsonl", member.filename):
+                        for found, line in enumerate(file, 1):
+                            if line.strip():
+                                where = f"{name}, line {found},"
+                                yield as_record(parsed(line.decode(), where), where)
+    except DAMAGED_ZIP as error:
+        raise ValueError(f"{path} is no .zip file, or damaged ({escaped(str(error))}); delete it "
+                         "to fetch it anew") from None
+    if not found:
+        raise ValueError(f"{path} holds no eval_data/; delete it to fetch it anew")
 
 
 def read_any(path, field=None):
