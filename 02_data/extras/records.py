@@ -15,7 +15,9 @@ import io
 import itertools
 import json
 import lzma
+import os
 import re
+import struct
 import sys
 import zipfile
 import zlib
@@ -38,6 +40,7 @@ FIELDS = {  # our field name, and the names that other data sets use for it
     "license": ("license", "max_stars_repo_licenses"),
     "stars": ("stars", "max_stars_count"),
 }
+LARGEST_MEMBER = 200_000_000  # bytes of a file in a .zip file
 OTHER_FORMS = {"turns", "question", "answer", "prompt", "canonical_solution", "test", "query",
                "choices", "context", "context_options", "continuation"}
 
@@ -172,7 +175,7 @@ def damage():
     loaded = [(sys.modules.get(name), error) for name, error in (
         ("zstandard", "ZstdError"), ("pyarrow.lib", "ArrowException"))]
     return (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
-            NotImplementedError, RuntimeError, LookupError, OverflowError,
+            NotImplementedError, RuntimeError, LookupError, OverflowError, struct.error,
             *(getattr(module, error) for module, error in loaded if module))
 
 
@@ -266,22 +269,32 @@ def read_wikitext(path, field=None):
 
 
 def read_core(path, field=None):
-    """The items of the CORE bundle, a .zip file."""
+    """The items of the CORE bundle, a .zip file; nothing of it is unpacked onto the disk."""
+    found = 0
     try:
-        bundle = zipfile.ZipFile(path)
+        with zipfile.ZipFile(path) as bundle:
+            bundle.fp.seek(-22, os.SEEK_END)  # its last part, which counts the files
+            end = bundle.fp.read()
+            if end[:2] == b"PK" and int.from_bytes(end[10:12], "little") != len(bundle.infolist()):
+                raise zipfile.BadZipFile("the list of its files is damaged")
+            for member in sorted(bundle.infolist(), key=lambda member: member.filename):
+                inside = f"{path}, {one_line(member.filename)}"
+                if member.file_size > LARGEST_MEMBER:
+                    raise ValueError(f"{inside} would be {member.file_size:,} bytes, more than the "
+                                     f"{LARGEST_MEMBER:,} that are read")
+                with bundle.open(member) as file:  # which compares its two names
+                    if re.fullmatch(r"[^_].*eval_data/.*\.jsonl", member.filename):
+                        for found, line in lines_of(file, inside):
+                            if line.strip():
+                                where = f"{inside}, line {found},"
+                                yield as_record(parsed(line, where), where)
     except damage() as error:
-        raise ValueError(f"{path} is no .zip file ({error}); delete it to fetch it anew") from None
-    for name in sorted(bundle.namelist()):
-        if re.match(r"[^_].*eval_data/.*\.jsonl$", name):
-            inside = f"{path}, {one_line(name)}"
-            try:
-                member = bundle.open(name)
-            except damage() as error:
-                raise ValueError(f"{inside}, is damaged ({one_line(error)})") from None
-            for number, line in lines_of(member, inside):
-                if line.strip():
-                    where = f"{inside}, line {number},"
-                    yield as_record(parsed(line, where), where)
+        if type(error) is ValueError:  # it says already what and where
+            raise
+        raise ValueError(f"{path} is no .zip file, or damaged ({one_line(error)}); delete it to "
+                         "fetch it anew") from None
+    if not found:
+        raise ValueError(f"{path} holds no eval_data/; delete it to fetch it anew")
 
 
 def read_any(path, field=None):

@@ -231,11 +231,31 @@ def test_read_core(tmp_path):
         bundle.writestr("__MACOSX/eval_bundle/eval_data/._arc.jsonl", "junk")
     assert [record["text"] for record in read_core(tmp_path / "bundle.zip")] == [
         "Why?\na\nb", "It was\nso"]
-    data = bytearray((tmp_path / "bundle.zip").read_bytes())
-    data[data.index(b"Why")] ^= 1
-    (tmp_path / "bundle.zip").write_bytes(data)
-    with pytest.raises(ValueError, match="bundle.zip, .*arc.jsonl, is damaged|damaged after line"):
-        list(read_core(tmp_path / "bundle.zip"))
-    (tmp_path / "bundle.zip").write_text("<html>please log in")
-    with pytest.raises(ValueError, match="bundle.zip is no .zip file"):
-        list(read_core(tmp_path / "bundle.zip"))
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda data: b"<html>please log in", "is no .zip file"),
+    (lambda data: data[:-30], "is no .zip file"),
+    (lambda data: data.replace(b"Why", b"Who"), "damaged after line 0 .Bad CRC-32"),
+    (lambda data: data[:-60] + data[-60:].replace(b"arc.jsonl", b"arc.jsonx"), "damaged .File name"),
+    (lambda data: data.replace(b"eval_data", b"eval_dat4"), "holds no eval_data/"),
+    (lambda data: data[:-12] + b"\2" + data[-11:], "damaged .the list of its files"),
+    (lambda data: data.replace(b"\x14\0\0\0\0\0", b"\x14\0\1\0\0\0"), "damaged .*encrypted"),
+    (lambda data: data.replace(b"\x14\0\0\0\0\0", b"\x14\0\0\0\x63\0"), "damaged .*compression"),
+])
+def test_a_damaged_bundle(tmp_path, change, said):
+    path = tmp_path / "bundle.zip"
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("a/eval_data/arc.jsonl", json.dumps({"query": "Why?", "choices": []}))
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=said) as error:
+        list(read_core(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("records.LARGEST_MEMBER", 1000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr("a/eval_data/\x1b[2J.jsonl", " " * 1001)
+    with pytest.raises(ValueError, match=r"\\x1b\[2J.jsonl would be 1,001 bytes, more than the 1,0"):
+        list(read_core(tmp_path / "a.zip"))
