@@ -93,7 +93,7 @@ def command():
         path = os.pathsep.join(os.path.abspath(p) for p in
                                os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)
         done = subprocess.run([sys.executable, *launcher, script, *map(str, arguments)],
-                              capture_output=True, text=True, timeout=300,
+                              capture_output=True, encoding="utf-8", timeout=300,
                               env={**os.environ, "PYTHONFAULTHANDLER": "1",
                                    "PYTHONPATH": path, **env}, **how)
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
@@ -123,7 +123,7 @@ def fork(tmp_path):
 
     def start(work, fresh=False):
         def child():
-            sys.stdout = sys.stderr = open(log, "w", buffering=1)
+            sys.stdout = sys.stderr = open(log, "w", buffering=1, encoding="utf-8")
             os.dup2(sys.stdout.fileno(), 1)
             os.dup2(sys.stdout.fileno(), 2)
             if "torch" in sys.modules:

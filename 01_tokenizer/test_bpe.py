@@ -202,7 +202,8 @@ def test_order_of_texts_does_not_matter(random_text):
 
 
 def test_hash_seed_does_not_matter(command, tmp_path):
-    (tmp_path / "text").write_text("the cat sat on the mat " + TEXTS[2] * 9, newline="")
+    (tmp_path / "text").write_text("the cat sat on the mat " + TEXTS[2] * 9, newline="",
+                                   encoding="utf-8")
     for seed in ("1", "2"):
         command("bpe", "train", "text", "--vocab-size", 320, "--tokenizer", f"{seed}.json",
                 env={"PYTHONHASHSEED": seed}, cwd=tmp_path)
@@ -230,9 +231,9 @@ def test_save_and_load(tokenizer, tmp_path):
                   Tokenizer(tokenizer.merges, special_tokens=SPECIAL_TOKENS[::-1])):
         assert other.hash != tokenizer.hash, "the hash changes with anything that changes the ids"
 
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["merges"][0] = [120, 121]
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match="was changed"):
         Tokenizer.load(path)
 
@@ -243,7 +244,7 @@ def test_save_and_load(tokenizer, tmp_path):
                 wrong(merges=[[1, 999]]), wrong(merges=[[-1, 1]]), wrong(merges=[[1, 2, 3]]),
                 wrong(merges=[[float("inf"), 2]]), wrong(pattern=3), wrong(colour="red"),
                 wrong(merges=[[97, 97]] + [[i, i] for i in range(256, 300)])):
-        path.write_text(bad)
+        path.write_text(bad, encoding="utf-8")
         with pytest.raises(ValueError, match="tokenizer.json is not"):
             Tokenizer.load(path)
     path.write_bytes(b"\xff")
@@ -285,7 +286,7 @@ def test_what_is_taught_is_what_runs(exercise, command, tmp_path, fails, monkeyp
     """A command whose exercise is not written yet stops there."""
     made = tmp_path / "t.json"
     Tokenizer([(97, 98)]).save(made)
-    (tmp_path / "text").write_text("ab ab")
+    (tmp_path / "text").write_text("ab ab", encoding="utf-8")
 
     def blank(*_):
         raise NotImplementedError(f"exercise: {exercise}")

@@ -34,14 +34,14 @@ def course(tmp_path):
         shutil.copy(console.ROOT / "01_tokenizer" / name, folder / "01_tokenizer" / name)
 
     def start(*command, mine="", code=0, python=sys.executable, **how):
-        done = subprocess.run([python, *map(str, command)], capture_output=True, text=True,
+        done = subprocess.run([python, *map(str, command)], capture_output=True, encoding="utf-8",
                               cwd=folder, timeout=60, env={**os.environ, "PYTHONPATH": mine}, **how)
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout if code == 0 else done.stderr
 
     def write(path, code):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(HEADER + code)
+        (folder / path).write_text(HEADER + code, encoding="utf-8")
 
     start.folder, start.write = folder, write
     return start
@@ -127,9 +127,10 @@ if __name__ == "__main__":
     venv.create(course.folder / "env", symlinks=True)
     installed = next((course.folder / "env" / "lib").glob("*/site-packages"))
     for name in ("console", "data", "bpe"):
-        (installed / f"{name}.py").write_text("raise SystemExit('the installed one')")
+        (installed / f"{name}.py").write_text("raise SystemExit('the installed one')",
+                                              encoding="utf-8")
     packages = os.path.dirname(os.path.dirname(regex.__file__))
-    (installed / "packages.pth").write_text(packages)
+    (installed / "packages.pth").write_text(packages, encoding="utf-8")
     python = course.folder / "env" / "bin" / "python"
     assert course("-c", "import data", python=python, code=1) == "the installed one\n"
     assert course("02_data/alike.py", python=python).split() == [
@@ -230,7 +231,7 @@ def test_a_reader_that_has_enough(course):
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([sys.executable, "01_tokenizer/talk.py"], cwd=course.folder, text=True,
-                          stdout=write, stderr=subprocess.PIPE)
+                          stdout=write, stderr=subprocess.PIPE, encoding="utf-8")
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -316,7 +317,7 @@ def test_write_safely_names_the_users_file(tmp_path):
 
 def test_a_readers_file_without_main_is_named(course):
     (course.folder / "mine").mkdir(exist_ok=True)
-    (course.folder / "mine" / "bpe.py").write_text("")
+    (course.folder / "mine" / "bpe.py").write_text("", encoding="utf-8")
     assert "has no main()" in course("01_tokenizer/bpe.py", mine="mine", code=2)
 
 

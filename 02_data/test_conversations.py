@@ -123,13 +123,14 @@ def test_command_line(capsys):
 
 def test_command_line_with_a_source(tmp_path, capsys, fails):
     path = tmp_path / "chat.jsonl"
-    path.write_text(json.dumps({"messages": [USER, ASSISTANT]}))
+    path.write_text(json.dumps({"messages": [USER, ASSISTANT]}), encoding="utf-8")
     main([f"jsonl:{path}"])
     out = capsys.readouterr().out
     assert "<|user_start|>Hi" in out and "[Ho<|assistant_end|>]" in out
     assert "3 of 9 ids are learned" in out
-    path.write_text(json.dumps({"messages": [{"role": "user", "content": "\x1b[2J"}, ASSISTANT]}))
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "\x1b[2J"}, ASSISTANT]}),
+                    encoding="utf-8")
     main([f"jsonl:{path}"])
     assert "\\x1b[2J" in capsys.readouterr().out, "control characters are escaped"
-    path.write_text(json.dumps({"text": "Hi"}))
+    path.write_text(json.dumps({"text": "Hi"}), encoding="utf-8")
     assert "holds texts, not conversations" in fails(main, f"jsonl:{path}")

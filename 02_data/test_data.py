@@ -145,7 +145,7 @@ def test_few_documents_are_split_by_their_tails(tmp_path):
     files = find_files(make_folder(tmp_path / "few", 2, "0123456789x"))
     assert list(documents("folder:few", files)) == [("train", "012345678"), ("val", "9x")] * 2, (
         "of each, the first int(0.9 * length) characters are for training")
-    (tmp_path / "few" / "0000.txt").write_text("a")
+    (tmp_path / "few" / "0000.txt").write_text("a", encoding="utf-8")
     assert list(documents("folder:few", files))[0] == ("val", "a"), "no empty document is yielded"
 
 
@@ -154,7 +154,7 @@ def test_many_documents_are_split_by_their_hashes(tmp_path):
     before = {text: split for split, text in documents(name, find_files(name))}
     assert before == {text: "val" if is_validation(text) else "train" for text in before}
     assert len(before) == FEW and set(before.values()) == {"train", "val"}
-    (tmp_path / "many" / "0000a.txt").write_text("another one")
+    (tmp_path / "many" / "0000a.txt").write_text("another one", encoding="utf-8")
     after = {text: split for split, text in documents(name, find_files(name))}
     assert len(after) == FEW + 1 and after.items() > before.items(), (
         "a new document must not move the others")
@@ -163,17 +163,18 @@ def test_many_documents_are_split_by_their_hashes(tmp_path):
 def test_find_files(tmp_path):
     for name in ("b/2.go", "b/.git/3.go", ".hidden", "a.txt", "empty"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("" if name == "empty" else name)
+        (tmp_path / name).write_text("" if name == "empty" else name, encoding="utf-8")
     found = find_files(f"folder:{tmp_path}")
     assert [p.relative_to(tmp_path).as_posix() for p in found] == ["a.txt", "b/2.go"], (
         "files are sorted; hidden and empty ones are left out")
     assert find_files(f"folder:{tmp_path / '.hidden'}") == [tmp_path / ".hidden"]
     assert find_files(f"folder:{tmp_path / 'empty'}") is None
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"text": "a"}\n')
+    rows.write_text('{"text": "a"}\n', encoding="utf-8")
     assert find_files(f"jsonl:{rows}") == [rows]
-    rows.write_text('{"text": "a"}\n\n{"messages": []}\n')
-    (tmp_path / "odd.jsonl").write_text('{"text": "\\ud800"}\n' + "[" * 100_000 + "\n1\n\n")
+    rows.write_text('{"text": "a"}\n\n{"messages": []}\n', encoding="utf-8")
+    (tmp_path / "odd.jsonl").write_text('{"text": "\\ud800"}\n' + "[" * 100_000 + "\n1\n\n",
+                                        encoding="utf-8")
     assert [*json_texts(tmp_path / "odd.jsonl")] == [None] * 4
     for name in ("folder:", f"folder:{tmp_path}/none", "gsm8k", "jsonl:a.jsonl", "python:0.3",
                  f"jsonl:{rows}", f"jsonl:{tmp_path}", f"jsonl:{rows},field=x"):
@@ -188,22 +189,23 @@ def test_two_processes_prepare_once(tmp_path, fork, workers):
             for _ in range(2)]
     for process in both:
         process.join()
-        assert process.exitcode == 0, process.log.read_text()
-        made.append("made earlier" in process.log.read_text())
+        assert process.exitcode == 0, process.log.read_text(encoding="utf-8")
+        made.append("made earlier" in process.log.read_text(encoding="utf-8"))
     [folder] = (tmp_path / "data").iterdir()
     Dataset(folder)
     assert not [p for p in folder.iterdir() if p.name.endswith(".tmp")]
-    texts = "".join(process.log.read_text() for process in both)
+    texts = "".join(process.log.read_text(encoding="utf-8") for process in both)
     assert any(made) or "waits for it" in texts, "both have made it"
 
 
 def test_documents_of_json_lines(tmp_path):
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"text": "caf\\u00e9"}\n{"text": "b", "stars": 3}\n{"text": ""}\n')
+    rows.write_text('{"text": "caf\\u00e9"}\n{"text": "b", "stars": 3}\n{"text": ""}\n',
+                    encoding="utf-8")
     found = dict(map(reversed, documents(f"jsonl:{rows}", [rows])))
     assert found == {text: "val" if is_validation(text) else "train" for text in ("café", "b")}, (
         "lines are split by their hashes, however few there are; empty ones are left out")
-    rows.write_text('{"text": "a"}\n{"text": 3}\n')
+    rows.write_text('{"text": "a"}\n{"text": 3}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="rows.jsonl, line 2"):
         prepare([f"jsonl:{rows}"], 270, tmp_path / "data", by_hand=True)
 
@@ -224,7 +226,7 @@ def test_fingerprint_follows_the_files(tmp_path):
     os.utime(files[1], ns=(0, 0))
     touched = fingerprint(files)
     assert touched != before, "a file with another time counts as changed"
-    (tmp_path / "f" / "0001.txt").write_text("of another size")
+    (tmp_path / "f" / "0001.txt").write_text("of another size", encoding="utf-8")
     os.utime(files[1], ns=(0, 0))
     assert fingerprint(files) != touched
 
@@ -282,7 +284,7 @@ def test_large_vocabularies_take_four_bytes(folder, tmp_path):
 
 
 def test_a_side_without_documents_is_refused(tmp_path, tokenizer):
-    (tmp_path / "short").write_text("a")
+    (tmp_path / "short").write_text("a", encoding="utf-8")
     with pytest.raises(ValueError, match="short leaves nothing for train; it needs more text"):
         write_folder("short", [tmp_path / "short"], tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -336,11 +338,11 @@ def test_an_open_dataset_takes_no_memory(folder):
 
 def test_what_is_no_folder_of_prepared_data(folder, tmp_path):
     folder, _ = folder
-    index = json.loads((folder / "index.json").read_text())
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
 
     def refused(said, index=None):
         if index is not None:
-            (folder / "index.json").write_text(index)
+            (folder / "index.json").write_text(index, encoding="utf-8")
         with pytest.raises(ValueError, match=f"out is not a folder of prepared data: .*{said}"):
             Dataset(folder, by_hand=True)
 
@@ -349,7 +351,7 @@ def test_what_is_no_folder_of_prepared_data(folder, tmp_path):
     refused("another version wrote it; delete it", json.dumps(index | {"format": 2}))
     for key in ("format", "tokenizer", "train", "val"):
         refused("", json.dumps({k: v for k, v in index.items() if k != key}))
-    (folder / "index.json").write_text(json.dumps(index))
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
     Dataset(folder, by_hand=True)
     other = Tokenizer.train(["xyz " * 9], 270)
     other.save(folder / "tokenizer.json")
@@ -434,12 +436,12 @@ def test_prepare_reuses_and_follows_changes(tmp_path):
     assert prepared(270, first.tokenizer).folder != first.folder
     assert prepared(999, first.tokenizer).folder == prepared(270, first.tokenizer).folder, (
         "with a tokenizer, vocab_size says nothing")
-    (tmp_path / "texts" / "0000.txt").write_text("something else " * 30)
+    (tmp_path / "texts" / "0000.txt").write_text("something else " * 30, encoding="utf-8")
     assert prepared().folder != first.folder, "changed documents are prepared anew"
 
 
 def test_the_tokenizer_never_sees_validation_text(tmp_path):
-    (tmp_path / "one").write_text("ab " * 300 + "yz " * 30)
+    (tmp_path / "one").write_text("ab " * 300 + "yz " * 30, encoding="utf-8")
     data = prepare([f"folder:{tmp_path / 'one'}"], 280, tmp_path / "data", None, True,
                    say=lambda text: None)
     assert any(b"ab" in token for token in data.tokenizer.vocab)
@@ -458,7 +460,8 @@ def test_other_sources_are_prepared_by_extras(tmp_path):
     """Here lines of another form; those of data.py's own become the same ids."""
     rows, texts, made = tmp_path / "rows.jsonl", ["", *(f"the cat {i}" for i in range(99))], []
     for key in ("content", "text"):
-        rows.write_text("".join(json.dumps({key: text, "stars": 3}) + "\n" for text in texts))
+        rows.write_text("".join(json.dumps({key: text, "stars": 3}) + "\n" for text in texts),
+                        encoding="utf-8")
         assert (find_files(f"jsonl:{rows}") is None) == (key == "content")
         made.append(prepare([f"jsonl:{rows}"], 270, tmp_path / "data", by_hand=True))
     n_val = sum(map(is_validation, texts[1:]))
@@ -480,7 +483,7 @@ def test_command_line(folder, tmp_path, capsys, fails):
     assert "lzma -9" in out and out.count("inputs ") == out.count("targets") == 3
     inputs, targets = [line.split(" | ")[1:] for line in out.splitlines()[-2:]]
     assert len(inputs) == 12 and inputs[1:] == targets[:-1], "targets are one id further on"
-    (tmp_path / "short").write_text("a")
+    (tmp_path / "short").write_text("a", encoding="utf-8")
     for source, wrong in ((f"folder:{tmp_path / 'short'}", "no text to train a tokenizer on"),
                           (name, "vocab_size is 9")):
         assert wrong in fails(main, source, "--vocab-size", 9 if source == name else 280,

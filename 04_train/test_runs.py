@@ -123,7 +123,7 @@ def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
 
 def test_a_file_in_the_way(tmp_path):
     """As a user without the right to write there would see it."""
-    (tmp_path / "checkpoints").write_text("")
+    (tmp_path / "checkpoints").write_text("", encoding="utf-8")
     with pytest.raises(OSError, match="could not write .*step-000001, "):
         save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
     with pytest.raises(OSError, match="File exists: .*checkpoints"):
@@ -230,7 +230,7 @@ def test_a_run_that_goes_on_while_it_is_read(tmp_path, monkeypatch):
     """The checkpoint that was to be read is gone: there are newer ones in its stead."""
     config, tokenizer = Config(n_layer=1, d_model=16, d_ff=16, seq_len=32), Tokenizer([])
     (tmp_path / "config.json").write_text(
-        json.dumps(as_json(config) | {"data_hash": "", "data_folders": []}))
+        json.dumps(as_json(config) | {"data_hash": "", "data_folders": []}), encoding="utf-8")
     tokenizer.save(tmp_path / "tokenizer.json")
     model = GPT(config.gpt(tokenizer.vocab_size))
     save_checkpoint(tmp_path, 1, tensors(model), {})
@@ -247,7 +247,7 @@ def test_what_may_have_been_the_best_is_kept(tmp_path):
     for step, val in ((1, 1.0), (2, 3.0)):
         save_checkpoint(tmp_path, step, tensors(linear(step)), {}, val=val)
     path = tmp_path / "checkpoints" / "step-000001" / "val.json"
-    path.write_text(path.read_text().replace("1", "7"))
+    path.write_text(path.read_text(encoding="utf-8").replace("1", "7"), encoding="utf-8")
     for step in (3, 4):
         save_checkpoint(tmp_path, step, tensors(linear(step)), {}, val=3.0)
     assert kept(tmp_path) == [1, 2, 3, 4] and best_checkpoint(tmp_path).name == "step-000002"
@@ -271,10 +271,10 @@ def test_the_best_one_is_looked_for_again(tmp_path, monkeypatch):
                                      {"data_dir": 5}, {"data_folders": [5]}, {"family": 3}])
 def test_a_config_that_was_changed(tmp_path, changed):
     content = as_json(Config()) | {"data_hash": "", "data_folders": []} | changed
-    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "config.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match="config.json is not the config of a run"):
         runs.read_config(tmp_path)
-    (tmp_path / "config.json").write_text("[" * 100_000)
+    (tmp_path / "config.json").write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(ValueError, match="config.json is not the config of a run"):
         runs.read_config(tmp_path)
 
@@ -305,7 +305,7 @@ def test_load_run(tmp_path):
     config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     folder = runs.start_run(tmp_path / "runs", "one")
     (folder / "config.json").write_text(json.dumps(
-        as_json(config) | {"data_hash": "", "data_folders": []}))
+        as_json(config) | {"data_hash": "", "data_folders": []}), encoding="utf-8")
     tokenizer.save(folder / "tokenizer.json")
     for step, val in ((5, 1.0), (7, 2.0)):
         model = GPT(config.gpt(tokenizer.vocab_size), seed=step)
@@ -329,7 +329,7 @@ def test_a_config_with_more_fields(tmp_path):
     from presets import ALL, FullConfig
     for config in (FullConfig(**ALL["scratch"]), FullConfig(z_loss=0.1), Config(steps=3)):
         (tmp_path / "config.json").write_text(json.dumps(
-            as_json(config) | {"data_hash": "", "data_folders": []}))
+            as_json(config) | {"data_hash": "", "data_folders": []}), encoding="utf-8")
         assert runs.read_config(tmp_path) == config
 
 
@@ -348,7 +348,7 @@ def test_which_run_is_meant(tmp_path, capsys):
     for name in ("a-b", "a"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(
-            as_json(Config(steps=5)) | {"data_hash": "", "data_folders": []}))
+            as_json(Config(steps=5)) | {"data_hash": "", "data_folders": []}), encoding="utf-8")
     again = Words(tmp_path, "a", resume=True)
     assert choose_run(again, {}, {}, Config) == (tmp_path / "a", Config(steps=5))
     assert choose_run(again, {"steps": 9, "keep": 3}, {}, Config)[1] == Config(steps=9, keep=3)

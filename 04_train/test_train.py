@@ -195,7 +195,7 @@ def text(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     for i in range(4):
         lines = (f"line {j} of {i}: {'spam ' * (j % 5)}eggs\n" for j in range(300))
-        (folder / f"{i}.txt").write_text("".join(lines))
+        (folder / f"{i}.txt").write_text("".join(lines), encoding="utf-8")
     return folder
 
 
@@ -213,7 +213,7 @@ def arguments(text, tmp_path):
 
 
 def metrics(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(row) for row in (folder / "metrics.jsonl").read_bytes().splitlines()]
 
 
 def without_times(rows):
@@ -244,7 +244,7 @@ def same_files(a, b):
     states = [load_state(c) | {"seconds": 0} for c in (a, b)]
     for key in states[0] | states[1]:
         assert same(*(state[key] for state in states)), f"the state of the {key} differs"
-    return (a / "val.json").read_text() == (b / "val.json").read_text()
+    return (a / "val.json").read_bytes() == (b / "val.json").read_bytes()
 
 
 def leave_out(monkeypatch):
@@ -396,7 +396,8 @@ def test_kill_and_resume(long_run, signal_name, moment, fork):
     assert newest is not None or moment == "early"
     if signal_name != "SIGKILL":
         last = metrics(folder)[-1]["step"]
-        assert f"stopped after step {last}, which is saved" in process.log.read_text()
+        said = process.log.read_text(encoding="utf-8")
+        assert f"stopped after step {last}, which is saved" in said
         assert newest.name == f"step-{last:06}" and process.exitcode == 0
     main([*arguments, "--resume"])
     assert without_times(metrics(folder)) == without_times(metrics(whole))
@@ -542,7 +543,7 @@ def test_wrong_input_gets_one_line(arguments, text, tmp_path, fails):
     assert "n_kv_head" in fails(main, *arguments, "--n-kv-head", 3)
     (tmp_path / "empty").mkdir()
     assert "holds no text" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
-    (tmp_path / "empty" / "x").write_text("one sentence")
+    (tmp_path / "empty" / "x").write_text("one sentence", encoding="utf-8")
     assert "are to train on" in fails(main, *arguments, "--data", f"folder:{tmp_path / 'empty'}")
     folder = prepare([f"folder:{text}"], 300, text.parent / "data", say=lambda words: None).folder
     assert "vocab_size is 400" in fails(main, *arguments, "--data", f"prepared:{folder}",
@@ -572,7 +573,7 @@ def test_what_a_run_is_cannot_change_when_it_goes_on(arguments, nano, text, tmp_
     data.hash = "another"
     with pytest.raises(AssertionError, match="not the run's data"):
         train(read_config(nano), nano, data)
-    (nano / "config.json").write_text("{}x")
+    (nano / "config.json").write_text("{}x", encoding="utf-8")
     assert "not the config of a run" in fails(main, *arguments, "--resume")
 
 
@@ -611,15 +612,18 @@ def test_the_data_of_a_run_are_found_from_anywhere(arguments, tmp_path, monkeypa
     assert not (tmp_path / "data").exists()
     found = run_data(nano)
     assert found.folder.samefile(folder) and not os.path.isabs(
-        json.loads((nano / "config.json").read_text())["data_folders"][0][1])
-    content = json.loads((nano / "config.json").read_text())
+        json.loads((nano / "config.json").read_text(encoding="utf-8"))["data_folders"][0][1])
+    content = json.loads((nano / "config.json").read_text(encoding="utf-8"))
     (nano / "config.json").write_text(json.dumps(
-        content | {"data_folders": [[1.0, "../nowhere"]], "data_dir": "elsewhere"}))
+        content | {"data_folders": [[1.0, "../nowhere"]], "data_dir": "elsewhere"}),
+                                      encoding="utf-8")
     assert run_data(nano).hash == found.hash and (tmp_path / "elsewhere").exists()
-    (nano / "config.json").write_text(json.dumps(content | {"data_hash": "of another text"}))
+    (nano / "config.json").write_text(json.dumps(content | {"data_hash": "of another text"}),
+                                      encoding="utf-8")
     with pytest.raises(ValueError, match="trained on data of another text, but its data are now"):
         run_data(nano)
-    (nano / "config.json").write_text(json.dumps(content | {"data": ["folder:gone"]}))
+    (nano / "config.json").write_text(json.dumps(content | {"data": ["folder:gone"]}),
+                                      encoding="utf-8")
     main(["--preset", "nano", "--runs-dir", str(tmp_path / "runs"), "--resume", "--steps", "2"])
     assert newest_checkpoint(nano).name == "step-000002", "--resume finds them, too"
     assert not (tmp_path / "data").exists()

@@ -316,7 +316,7 @@ def runs(tmp_path):
     for name in ("old", "new"):
         folder = start_run(tmp_path, name)
         (folder / "config.json").write_text(json.dumps(
-            as_json(config) | {"data_hash": "", "data_folders": []}))
+            as_json(config) | {"data_hash": "", "data_folders": []}), encoding="utf-8")
         tokenizer.save(folder / "tokenizer.json")
         save_checkpoint(folder, 7, tensors(GPT(config.gpt(tokenizer.vocab_size))), {})
         time.sleep(0.01)
@@ -357,5 +357,5 @@ def test_command_line(runs, capsys, fails, monkeypatch):
     assert "samples is 0, but must be" in fails(main, "--runs-dir", runs, "--samples", 0)
     assert "nowhere" in fails(main, "--weights", runs / "nowhere")
     assert "give one of them" in fails(main, "--weights", runs / "nowhere", "--run", "old")
-    (runs / "new" / "tokenizer.json").write_text("{}")
+    (runs / "new" / "tokenizer.json").write_text("{}", encoding="utf-8")
     assert "tokenizer.json" in fails(main, "--runs-dir", runs)

@@ -63,7 +63,8 @@ def test_standard_error():
 def run(tmp_path_factory):
     base = tmp_path_factory.mktemp("evals")
     for i in range(3):
-        (base / f"{i}.txt").write_text("".join(f"{i} spam {j} eggs\n" for j in range(400)))
+        (base / f"{i}.txt").write_text("".join(f"{i} spam {j} eggs\n" for j in range(400)),
+                                       encoding="utf-8")
     arguments = ["--data", f"folder:{base}", "--vocab-size", "300", "--steps", "40", "--device",
                  "cpu", "--data-dir", str(base / ".data"), "--runs-dir", str(base / ".runs")]
     train.main(["--preset", "nano", *arguments])
@@ -86,7 +87,7 @@ def test_command_line(run, tmp_path, capsys, fails):
 
     picture = (run / "nano" / "context.png").read_bytes()
     text = tmp_path / "text"
-    text.write_text("0 spam 1 eggs\n" * 30)
+    text.write_text("0 spam 1 eggs\n" * 30, encoding="utf-8")
     main(["--runs-dir", str(run), "--file", str(text)])
     on_file = capsys.readouterr().out
     assert f"{text}: {14 * 30} bytes" in on_file
@@ -97,7 +98,7 @@ def test_command_line(run, tmp_path, capsys, fails):
     assert "stride is 65" in fails(main, "--runs-dir", run, "--stride", 65)
     assert "No such file" in fails(main, "--runs-dir", run, "--file", tmp_path / "none")
     assert (run / "nano" / "context.png").read_bytes() == picture, "that of the validation set"
-    text.write_text("")
+    text.write_text("", encoding="utf-8")
     assert "is empty" in fails(main, "--runs-dir", run, "--file", text)
     trained_with = (run / "nano" / "tokenizer.json").read_bytes()
     Tokenizer.train(["abc " * 9], 300).save(run / "nano" / "tokenizer.json")

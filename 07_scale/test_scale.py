@@ -197,14 +197,15 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 @pytest.fixture
 def arguments(tmp_path):
-    (tmp_path / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(2000)))
+    (tmp_path / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(2000)),
+                                   encoding="utf-8")
     return ["--preset", "nano", "--data", f"folder:{tmp_path / 'text'}", "--vocab-size", 300,
             "--steps", 20, "--save-every", 10, "--eval-every", 20, "--seq-len", 32,
             "--data-dir", tmp_path / "data", "--runs-dir", tmp_path / "runs", "--device", "cpu"]
 
 
 def metrics(folder):
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [row for row in rows if row.keys() & {"loss", "val_bits_per_byte"}]
 
 
@@ -249,7 +250,7 @@ def test_two_ranks_equal_one_process(arguments, tmp_path, command, ranks, monkey
     """
     chats = tmp_path / "chats.jsonl"
     chats.write_text("".join(json.dumps({"turns": [f"{i} spam?", "eggs"]}) + "\n"
-                             for i in range(300)))
+                             for i in range(300)), encoding="utf-8")
     batch = ["--batch-size", 5, "--micro-batch", 2, "--sampling", "bestfit",
              "--optimizer", "muon", "--data", f"folder:{tmp_path / 'text'}", f"jsonl:{chats}"]
     arguments = [str(a) for a in (*arguments, *batch)]
@@ -267,7 +268,7 @@ def test_two_ranks_equal_one_process(arguments, tmp_path, command, ranks, monkey
     resumed = [*arguments, "--resume", "--steps", "22"]
     train.main([*resumed, "--name", "two"])
     for rank in ranks(lambda: main([*resumed, "--name", "one"])):
-        assert rank.exitcode == 0, rank.log.read_text()
+        assert rank.exitcode == 0, rank.log.read_text(encoding="utf-8")
     one, two = ([m["loss"] for m in metrics(tmp_path / "runs" / name) if "loss" in m][-1]
                 for name in ("one", "two"))
     assert one == pytest.approx(two, abs=1e-5)
@@ -276,7 +277,7 @@ def test_two_ranks_equal_one_process(arguments, tmp_path, command, ranks, monkey
 @pytest.mark.slow
 def test_wrong_input_ends_all_ranks(arguments, ranks):
     both = ranks(lambda: main([*map(str, arguments), "--data", "nowhere"]))
-    said = "".join(rank.log.read_text() for rank in both)
+    said = "".join(rank.log.read_text(encoding="utf-8") for rank in both)
     assert [rank.exitcode for rank in both] == [2, 2], said
     assert said.count("error: there is no source 'nowhere'") == 1, said
 
@@ -300,7 +301,8 @@ print(*(open(f"{{tasks}}/{{task}}/comm").read().strip() for task in os.listdir(t
     environment = {**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1",
                    "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     done = subprocess.run([sys.executable, "-c", program, *map(str, arguments), "--steps", "1"],
-                          capture_output=True, text=True, env=environment, timeout=120)
+                          capture_output=True, text=True, env=environment, timeout=120,
+                          encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert "gloo" not in done.stdout.splitlines()[-1], done.stdout.splitlines()[-1]
 
@@ -309,7 +311,7 @@ print(*(open(f"{{tasks}}/{{task}}/comm").read().strip() for task in os.listdir(t
 def test_without_torchrun_one_process_trains(arguments, tmp_path, fork):
     process = fork(lambda: main(["--recompute", "hand", *map(str, arguments), "--steps", "2"]))
     process.join()
-    assert process.exitcode == 0, process.log.read_text()
+    assert process.exitcode == 0, process.log.read_text(encoding="utf-8")
     assert metrics(tmp_path / "runs" / "nano")[-1]["step"] == 2
 
 
@@ -320,7 +322,8 @@ def alone(tmp_path_factory):
     windows, micro-batches 2, so that all engines accumulate; the schedule has no end.
     """
     folder, found = tmp_path_factory.mktemp("alone"), {}
-    (folder / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(1000)))
+    (folder / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(1000)),
+                                 encoding="utf-8")
 
     def made(optimizer):
         words = ["--preset", "nano", "--data", f"folder:{folder / 'text'}", "--vocab-size", "300",
@@ -355,13 +358,13 @@ def test_engines_train_what_one_process_trains(alone, ranks, optimizer, engine, 
     words = [*words, "--name", f"{optimizer}-{engine}"]
     for rank in ranks(lambda: main(["--engine", engine, "--recompute", recompute, *words,
                                       "--steps", "4", "--save-every", "4"])):
-        assert rank.exitcode == 0, rank.log.read_text()
+        assert rank.exitcode == 0, rank.log.read_text(encoding="utf-8")
     train.main([*words, "--steps", "8", "--resume"])
     folder = whole.with_name(f"{optimizer}-{engine}")
-    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     halfway = [row for row in rows if '"step": 4,' in row and "bits_per_byte" in row]
     kept = [row for row in rows if row not in halfway]
-    (folder / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+    (folder / "metrics.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
     assert_same_curve(whole, folder)
 
 
@@ -372,7 +375,7 @@ def test_one_checkpoint_for_all_engines(alone, ranks):
     train.main([*words, "--name", "begun", "--steps", "4", "--save-every", "4"])
     for rank in ranks(lambda: main(["--engine", "fsdp2", *words, "--name", "begun", "--steps",
                                       "8", "--resume"])):
-        assert rank.exitcode == 0, rank.log.read_text()
+        assert rank.exitcode == 0, rank.log.read_text(encoding="utf-8")
     one, two = (metrics(folder)[-1] for folder in (whole, whole.with_name("begun")))
     assert two["val_bits_per_byte"] == pytest.approx(one["val_bits_per_byte"], abs=1e-5)
 
@@ -382,7 +385,7 @@ def test_float16_with_a_scaled_loss(alone, ranks):
     words, whole = alone("muon")
     words = [*words, "--name", "half", "--steps", "8", "--dtype", "float16"]
     for rank in ranks(lambda: main(["--engine", "zero2", *words])):
-        assert rank.exitcode == 0, rank.log.read_text()
+        assert rank.exitcode == 0, rank.log.read_text(encoding="utf-8")
     assert_same_curve(whole, whole.with_name("half"), tolerance=0.05)
     state = torch.load(newest_checkpoint(whole.with_name("half")) / "state.pt", weights_only=True)
     assert state["scaler"]["good"] > 0, "what the scaler has learned is remembered"
@@ -395,7 +398,7 @@ def test_what_an_engine_can_not_do(alone, ranks):
                               (["--engine", "zero2", "--batch-size", "15"], "dealt evenly"),
                               (["--batch-size", "1"], "too few windows for 2 processes")):
         both = ranks(lambda: main([*words, *changes]))
-        said = "".join(rank.log.read_text() for rank in both)
+        said = "".join(rank.log.read_text(encoding="utf-8") for rank in both)
         assert [rank.exitcode for rank in both] == [2, 2] and said.count(expected) == 1, said
 
 
@@ -420,7 +423,7 @@ def test_a_rank_that_dies_ends_the_others(alone, ranks, tmp_path, monkeypatch):
     folder = whole.with_name("killed")
     assert newest_checkpoint(folder).name == "step-000004"
     for rank in ranks(lambda: main([*words, "--resume"])):
-        assert rank.exitcode == 0, rank.log.read_text()
+        assert rank.exitcode == 0, rank.log.read_text(encoding="utf-8")
     losses = [{row["step"]: row["loss"] for row in metrics(f) if "loss" in row}
               for f in (whole, folder)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
@@ -434,6 +437,6 @@ def test_ranks_that_were_started_otherwise(alone, ranks):
     start = time.monotonic()
     both = ranks(lambda: main(["--engine", engine[os.environ["RANK"]], *words, "--name", "mixed"]))
     assert [rank.exitcode for rank in both] == [2, 2] and time.monotonic() - start < 20
-    said = "".join(rank.log.read_text() for rank in both)
+    said = "".join(rank.log.read_text(encoding="utf-8") for rank in both)
     assert said.count("error: ") == said.count("give all ranks the same command and PyTorch") == 1
     assert not whole.with_name("mixed").exists()

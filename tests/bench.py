@@ -192,7 +192,8 @@ def race(contenders, runs, **job):
             if find_spec(package):
                 done = subprocess.run(
                     [sys.executable, __file__, "contend", json.dumps({"name": name, **job})],
-                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
+                                      encoding="utf-8")
                 for label, *row in json.loads(done.stdout.splitlines()[-1]):
                     results[label].append(row)
     for name, (_, package) in contenders.items():

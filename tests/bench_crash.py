@@ -27,7 +27,7 @@ import torch._dynamo  # noqa: F401, which every optimizer asks for
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import run
+from console import read_text, run
 
 import data
 import evals
@@ -56,7 +56,7 @@ def write_text(folder, rng):
     folder.mkdir()
     for i in range(8):
         lines = (f"line {j} of {i}: {'spam ' * rng.randrange(5)}eggs\n" for j in range(100))
-        (folder / f"{i}.txt").write_text("".join(lines))
+        (folder / f"{i}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def start(arguments, log, main=train.main):
@@ -67,7 +67,7 @@ def start(arguments, log, main=train.main):
         for name in ("SIGINT", "SIGTERM"):  # which a shell's background jobs may ignore
             signal.signal(getattr(signal, name), signal.SIG_DFL if name == "SIGTERM" else
                           signal.default_int_handler)
-        with open(log, "w") as file:
+        with open(log, "w", encoding="utf-8") as file:
             for stream in (sys.stdout, sys.stderr):
                 os.dup2(file.fileno(), stream.fileno())
         run(lambda: main(arguments))
@@ -132,7 +132,7 @@ def finish(process, log):
     """Wait for a process that nobody interrupts. ValueError if it does not end well."""
     process.join()
     if process.exitcode:
-        raise ValueError(f"a run ended with {process.exitcode}: {log.read_text()[-500:]}")
+        raise ValueError(f"a run ended with {process.exitcode}: {read_text(log)[-500:]}")
 
 
 def interrupt(process, rng, runs_dir, seconds, log, counts):
@@ -149,7 +149,7 @@ def interrupt(process, rng, runs_dir, seconds, log, counts):
     counts[name] += 1
     # 0: it was asked to stop and has saved, or had come to its end.
     if process.exitcode not in (0, {"SIGKILL": -9, "SIGTERM": -15, "SIGINT": 130}[name]):
-        raise ValueError(f"{name} made it end with {process.exitcode}: {log.read_text()[-500:]}")
+        raise ValueError(f"{name} made it end with {process.exitcode}: {read_text(log)[-500:]}")
     if folder := run_in(runs_dir):
         counts["while saving"] += any(folder.glob(".checkpoint.*.tmp"))
         counts["while deleting"] += any(folder.glob(".step-*.tmp"))
@@ -254,7 +254,7 @@ def ends(processes, logs, others=()):
     for process, log in zip(processes, logs):
         process.join()
         codes.append(process.exitcode)
-        text = log.read_text(errors="replace")
+        text = log.read_text(errors="replace", encoding="utf-8")
         *_, last = text.strip().splitlines() or [""]
         fine = process.exitcode == 0 or (process.exitcode == 2 and last.startswith("error: ")
                                          and any(words in last for words in others))

@@ -172,7 +172,8 @@ def bench_duplicates(source, runs):
         for name, rows in results.items():
             job = json.dumps({"kind": "search", "name": name, "source": source})
             done = subprocess.run([sys.executable, Path(__file__).with_name("bench.py"), "contend",
-                                   job], stdout=subprocess.PIPE, text=True, check=True)
+                                   job], stdout=subprocess.PIPE, text=True, check=True,
+                                  encoding="utf-8")
             rows.append(json.loads(done.stdout))
     texts = read_texts(source)
     dropped = {name: {i for i, answer in enumerate(rows[0][1]) if answer is not None}

@@ -73,7 +73,7 @@ def config_of(job):
 # ---- in a process of its own ----
 def status(field):
     """A field of /proc/self/status, in bytes: VmRSS is memory in use, VmHWM the most ever."""
-    with open("/proc/self/status") as file:
+    with open("/proc/self/status", encoding="utf-8") as file:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(field))
 
 
@@ -104,7 +104,7 @@ def one_rank(job):
     tiny = Config(device="cpu", batch_size=2, micro_batch=1, seq_len=32,
                   optimizer=job["optimizer"], dtype=job["dtype"])
     make_steps(tiny, job, 1)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is in use
+    Path("/proc/self/clear_refs").write_bytes(b"5")  # VmHWM starts again from what is in use
     before = status("VmRSS")
     make_steps(config, job, 2)  # the optimizer's state is there in the second
     print(status("VmHWM") - before)
@@ -118,7 +118,8 @@ def measured(job):
         ranks = [subprocess.Popen(
             [sys.executable, __file__,
              json.dumps(job | {"rank": rank, "store": f"{folder}/store"})],
-            stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                                  encoding="utf-8")
             for rank in range(ranks_of(job))]
         try:
             said = [rank.communicate()[0] for rank in ranks]

@@ -97,7 +97,8 @@ def bench_model(runs, compiled, batch=8, steps=6):
         for name, c in contenders:
             job = {"kind": "step", "name": name, "compiled": c, "batch": batch, "steps": steps}
             done = subprocess.run([sys.executable, Path(__file__).with_name("bench.py"), "contend",
-                                   json.dumps(job)], stdout=subprocess.PIPE, text=True, check=True)
+                                   json.dumps(job)], stdout=subprocess.PIPE, text=True, check=True,
+                                  encoding="utf-8")
             taken, memory[name, c] = json.loads(done.stdout.splitlines()[-1])
             times[name, c].append(statistics.median(taken))
     peak = matmul_peak()
@@ -239,7 +240,7 @@ def bench_weights(folders, n=100):
         report += "are equal" if found == expected else "DIFFER"
         golden = Path(folder) / "greedy_ids.json"
         if golden.exists():
-            golden = json.loads(golden.read_text())
+            golden = json.loads(golden.read_text(encoding="utf-8"))
             found = [int(i) for i in generate(ours, [golden[:1]], len(golden) - 1)]
             wrong += found != golden[1:]
             report += f", the {len(golden)} golden ids "

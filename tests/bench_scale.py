@@ -114,7 +114,7 @@ def print_faults(kills, seed):
         subprocess.run(command(folder, "whole"), check=True, capture_output=True)
         longest = time.perf_counter() - start
         for i in range(kills):
-            with open(folder / "said", "w+") as said:
+            with open(folder / "said", "w+", encoding="utf-8") as said:
                 process = subprocess.Popen(command(folder, str(i)), stdout=said, stderr=said)
                 metrics = folder / str(i) / "metrics.jsonl"
                 while process.poll() is None and not (
@@ -122,7 +122,7 @@ def print_faults(kills, seed):
                     time.sleep(0.01)
                 time.sleep(rng.random() * longest / 10)
                 ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True,
-                                       text=True).stdout.split()
+                                       text=True, encoding="utf-8").stdout.split()
                 if ranks:
                     os.kill(int(rng.choice(ranks)), signal.SIGKILL)
                 start = time.perf_counter()

@@ -63,7 +63,8 @@ def trained(preset, source, folder, **changes):
     """Train with train.py in a process of its own. Returns its Result."""
     done = subprocess.run([sys.executable, train.__file__, "--preset", preset, "--name", "run",
                            "--runs-dir", str(folder / "runs"), "--data-dir", str(folder / "data"),
-                           "--data", source, *options(changes)], capture_output=True, text=True)
+                           "--data", source, *options(changes)], capture_output=True, text=True,
+                          encoding="utf-8")
     if done.returncode:
         raise ValueError(f"training failed: {done.stderr.strip().splitlines()[-1:]}")
     runs = (folder / "runs").glob("run*")
@@ -148,7 +149,7 @@ def bench_train(source, folder, seeds, ablations, larger, larger_steps, output):
         picture["ablations"] = [dict(zip(("name", "seconds_to_target", "steps_to_target",
                                           "loss_at_end"), row)) for row in rows]
     if output:
-        Path(output).write_text(json.dumps(picture))
+        Path(output).write_text(json.dumps(picture), encoding="utf-8")
     if larger:
         print(f"\n{larger}: 6 layers of width 384, windows of 256, BPE, one seed\n")
         found = {"classic": trained("classic", larger, folder, **RECIPES["classic"] | dict(

@@ -29,8 +29,8 @@ def bench(fork):
             module.main()
         process = fork(work)
         process.join()
-        assert process.exitcode == code, process.log.read_text()
-        return process.log.read_text()
+        assert process.exitcode == code, process.log.read_text(encoding="utf-8")
+        return process.log.read_text(encoding="utf-8")
     return start
 
 
@@ -40,7 +40,7 @@ def test_parity(tmp_path, bench):
         pytest.importorskip(name, reason="an oracle of tests/requirements.txt")
     text = "The cat's hat, 12345 of them!\n\nnaïve 🙂  x\n" * 20
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    (tmp_path / "b.jsonl").write_text(json.dumps({"text": [text, "more"]}) + "\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": [text, "more"]}) + "\n", encoding="utf-8")
     write_tiktoken(Tokenizer.train([text], 300, "gpt4", ()), tmp_path / "cl100k_base.tiktoken")
     found = bench("parity", "--data", str(tmp_path))
     assert found.count("all equal") == 2 and "DIFFERENT" not in found
@@ -51,7 +51,8 @@ def test_parity(tmp_path, bench):
 
 @pytest.mark.slow
 def test_tokenizer(tmp_path, bench):
-    (tmp_path / "a.txt").write_text("the cat sat on the mat and so did the dog\n" * 2000)
+    (tmp_path / "a.txt").write_text("the cat sat on the mat and so did the dog\n" * 2000,
+                                    encoding="utf-8")
     found = bench("tokenizer", "--text", str(tmp_path / "a.txt"), "--sizes", "280", "--runs", "1",
                   "--encode", str(tmp_path / "a.txt"))
     assert found.count("| ours, 2 workers |") == 1 and found.count("| ours, 1 process, warm |") == 2
@@ -60,7 +61,7 @@ def test_tokenizer(tmp_path, bench):
 @pytest.mark.slow
 def test_data(tmp_path, bench, monkeypatch):
     rows = [{"text": " ".join(f"w{(i * j) % 97}" for j in range(150))} for i in range(1, 120)]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     monkeypatch.setitem(PRESETS, "tiny", PRESETS["nano"])  # whose step is as good to be timed
     found = bench("data", "--source", f"jsonl:{tmp_path / 'a.jsonl'}", "--runs", 1,
                   "--vocab-size", 280, "--data-dir", tmp_path / "data")
@@ -91,10 +92,11 @@ def test_weights(tmp_path, capsys):
     torch.nn.init.normal_(model.head.weight)
     write_model(model, tmp_path / "a")
     golden = tmp_path / "a" / "greedy_ids.json"
-    golden.write_text(json.dumps([1, *(int(i) for i in generate(model, [[1]], 5))]))
+    golden.write_text(json.dumps([1, *(int(i) for i in generate(model, [[1]], 5))]),
+                      encoding="utf-8")
     bench_model.bench_weights([tmp_path / "a"])
     assert "100 greedy ids are equal, the 6 golden ids are equal" in capsys.readouterr().out
-    golden.write_text(json.dumps([1, 2, 2, 2, 2, 2]))
+    golden.write_text(json.dumps([1, 2, 2, 2, 2, 2]), encoding="utf-8")
     with pytest.raises(ValueError, match="1 models differ"):
         bench_model.bench_weights([tmp_path / "a"])
 
@@ -104,7 +106,7 @@ def test_lookup(tmp_path, capsys):
     pytest.importorskip("safetensors", reason="an oracle of tests/requirements.txt")
     tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
     export(GPT(GPTConfig(vocab_size=tokenizer.vocab_size)), tokenizer, tmp_path / "a")
-    (tmp_path / "b.go").write_text("spam and eggs and spam " * 9)
+    (tmp_path / "b.go").write_text("spam and eggs and spam " * 9, encoding="utf-8")
     bench_model.bench_lookup(str(tmp_path / "a"), [tmp_path / "b.go"], 1, n=9)
     assert capsys.readouterr().out.count("\n| float32 |") == 5
 

@@ -793,7 +793,7 @@ def code_files(folder):
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_blanks_keep_everything_but_the_bodies(folder):
     for path in code_files(folder):
-        source = path.read_text()
+        source = path.read_text(encoding="utf-8")
         before, after = ast.parse(source), ast.parse(blank(source))
         marked = {node.lineno for node in exercises(source)}
         assert len(exercises(blank(source))) == len(marked)
@@ -810,7 +810,8 @@ def test_blanks_keep_everything_but_the_bodies(folder):
 
 
 def test_there_are_enough():
-    count = {stage: sum(len(exercises(path.read_text())) for path in code_files(stage))
+    count = {stage: sum(len(exercises(path.read_text(encoding="utf-8")))
+                        for path in code_files(stage))
              for stage in STAGES}
     assert sum(count.values()) >= 20 and min(count.values()) >= 2, count
     for stage in STAGES:
@@ -831,7 +832,8 @@ def in_reading_order(folder):
     files = sorted(code_files(folder), key=lambda path: READING_ORDER.index(path.stem)
                    if path.stem in READING_ORDER else -1)
     return [(path, node) for path in files
-            for node in sorted(exercises(path.read_text()), key=lambda node: node.lineno)]
+            for node in sorted(exercises(path.read_text(encoding="utf-8")),
+                               key=lambda node: node.lineno)]
 
 
 class OneByOne:
@@ -863,12 +865,13 @@ class OneByOne:
     def write(self, path, node):
         """Write the next body: into the file, for what starts from it, and into the function."""
         self.todo.pop(0)
-        source, missing = path.read_text(), {n.title for where, n in self.todo if where == path}
+        source = path.read_text(encoding="utf-8")
+        missing = {n.title for where, n in self.todo if where == path}
         kept = [n for n in exercises(source) if n.title not in missing]
         lines = source.splitlines()
         for n in kept:
             lines[n.lineno - 1] = lines[n.lineno - 1].replace("  # exercise", "")
-        (self.mine / path.name).write_text(blank("\n".join(lines) + "\n"))
+        (self.mine / path.name).write_text(blank("\n".join(lines) + "\n"), encoding="utf-8")
         codes = [compile(source, str(self.mine / path.name), "exec")]
         for code in codes:
             codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
@@ -886,7 +889,7 @@ def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
     """
     todo = in_reading_order(folder)
     blanking = [sys.executable, "tests/blank.py", folder]
-    done = subprocess.run(blanking, cwd=course, text=True, capture_output=True)
+    done = subprocess.run(blanking, cwd=course, text=True, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 
     def work():
@@ -899,26 +902,28 @@ def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
         sys.exit(len(plugin.todo))
     grading = fork(work, fresh=True)
     grading.join()
-    assert grading.exitcode == 0, grading.log.read_text()[-4000:]
+    assert grading.exitcode == 0, grading.log.read_text(encoding="utf-8")[-4000:]
 
 
 def test_blank_overwrites_nothing(course):
     blanking = [sys.executable, str(course / "tests" / "blank.py"), "01_tokenizer",
                 "03_model/extras"]
-    done = subprocess.run(blanking, cwd=course.parent, text=True, capture_output=True)
+    done = subprocess.run(blanking, cwd=course.parent, text=True, capture_output=True,
+                          encoding="utf-8")
     files = list((course / "mine").iterdir())
     assert {"bpe.py", "family.py"} <= {file.name for file in files}, "mine/ is in the root"
     for file in files:
-        file.write_text("# mine\n")
-    again = subprocess.run(blanking, cwd=course.parent, text=True, capture_output=True)
+        file.write_text("# mine\n", encoding="utf-8")
+    again = subprocess.run(blanking, cwd=course.parent, text=True, capture_output=True,
+                           encoding="utf-8")
     assert done.returncode == 0 and again.stdout.count("stays as it is") == len(files)
-    assert all(file.read_text() == "# mine\n" for file in files), "what is there is the reader's"
+    assert all(file.read_bytes() == b"# mine\n" for file in files), "what is there is the reader's"
 
 
 def test_blank_refuses_what_is_no_stage():
     for arguments in (["09_nothing"], []):
         done = subprocess.run([sys.executable, str(ROOT / "tests" / "blank.py"), *arguments],
-                              text=True, capture_output=True)
+                              text=True, capture_output=True, encoding="utf-8")
         assert done.returncode == 2 and done.stderr.startswith("error:"), done.stderr
 
 
@@ -938,7 +943,7 @@ def as_if(path, source):
     saved = {name: sys.modules.pop(name, None) for name in names}
     try:
         load(path, names[0], source)
-        yield load(test, names[1], test.read_text())
+        yield load(test, names[1], test.read_text(encoding="utf-8"))
     finally:
         for name, module in saved.items():
             sys.modules.pop(name, None)
@@ -968,7 +973,7 @@ ALL = [(file, *mistake) for file, mistakes in MISTAKES.items() for mistake in mi
                          ids=[f"{m[0]}: {m[1]}" for m in ALL])
 def test_mistakes_are_caught(file, what, right, wrong, test, request):
     path = ROOT / file
-    source = path.read_text()
+    source = path.read_text(encoding="utf-8")
     assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times in {file}"
     with as_if(path, source.replace(right, wrong)) as tests:
         caught = False
@@ -985,7 +990,7 @@ def test_mistakes_are_caught(file, what, right, wrong, test, request):
 def test_without_a_mistake_the_same_tests_pass(file, request):
     """Else a test that always fails would seem to catch everything."""
     path = ROOT / file
-    with as_if(path, path.read_text()) as tests:
+    with as_if(path, path.read_text(encoding="utf-8")) as tests:
         for name in {mistake[3] for mistake in MISTAKES[file]}:
             made = [call() for call in calls(getattr(tests, name), tests, request)]
             assert made, f"{name} was never called"

@@ -50,7 +50,7 @@ def texts(tmp_path):
     folder.mkdir()
     for i in range(3):
         (folder / f"{i}.txt").write_text("".join(
-            f"{n} times spam {n % 7 + i} and eggs\n" for n in range(200)))
+            f"{n} times spam {n % 7 + i} and eggs\n" for n in range(200)), encoding="utf-8")
     return folder
 
 
@@ -101,7 +101,7 @@ def copied(tmp_path, texts, fork):
             as_script(folder / f"{name}.py", arguments)()
         process = fork(work, fresh=True)
         process.join()
-        said = process.log.read_text()
+        said = process.log.read_text(encoding="utf-8")
         assert process.exitcode == code and "Traceback" not in said, f"{name}: {said[-3000:]}"
         assert code or not ours(said), f"files that are no copies were loaded: {[*ours(said)]}"
         return said
@@ -116,7 +116,7 @@ def test_a_copy_of_the_spine_trains(copied):
     runs = copied.folder / "runs"
     said = copied("train", *options, "--steps", 4)
     assert "steps 0 to 4" in said and "next: python" in said and "step 2  loss" in said, said
-    config = json.loads((runs / "nano" / "config.json").read_text())
+    config = json.loads((runs / "nano" / "config.json").read_text(encoding="utf-8"))
     assert config["by_hand"] and config["steps"] == 4
     assert [p.name for p in (runs / "nano" / "checkpoints").iterdir()] == ["step-000004"]
 
@@ -194,16 +194,16 @@ def test_what_is_called_before_the_first_step(fork, options, tmp_path):
             if called or function == ("train", "main"):
                 called.append(function)
             if function == ("optim", "Optimizer.step"):
-                seen.write_text(json.dumps(sorted({*called})))
+                seen.write_text(json.dumps(sorted({*called})), encoding="utf-8")
                 os._exit(0)  # what comes then takes seconds
         sys.setprofile(note)
         threading.setprofile(note)
         as_script(ROOT / "04_train" / "train.py", [*SMALL, "--steps", "1", *options])()
     process = fork(work, fresh=True)
     process.join()
-    assert process.exitcode == 0 and seen.exists(), process.log.read_text()[-3000:]
+    assert process.exitcode == 0 and seen.exists(), process.log.read_text(encoding="utf-8")[-3000:]
     functions = defaultdict(list)
-    for file, function in json.loads(seen.read_text()):
+    for file, function in json.loads(seen.read_text(encoding="utf-8")):
         functions[file].append(function)
     assert "train_step" in functions["train"] and "attention" in functions["gpt"], functions
     known = {"train", "data", "gpt", "runs", "optim", "bpe", "console"} | named_extras()
@@ -220,7 +220,7 @@ def test_no_file_is_loaded_twice(fork, options):
         [script] = ROOT.glob(f"0?_*/{name}.py")
         process = fork(as_script(script, arguments), fresh=True)
         process.join()
-        said = process.log.read_text()
+        said = process.log.read_text(encoding="utf-8")
         assert process.exitcode == 0, said[-3000:]
         assert importer in {path.stem for path in ours(said)}
         assert_loaded_once(name, ours(said))

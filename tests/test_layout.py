@@ -128,6 +128,35 @@ def test_lines_are_not_too_long():
         assert not wide, f"{path.name}: lines {wide} have more than 100 columns"
 
 
+def opens_text(call):
+    """Whether a call reads or writes text in the encoding of the machine's locale."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    module = getattr(getattr(call.func, "value", None), "id", "")
+    known = {keyword.arg for keyword in call.keywords}
+    if "encoding" in known or module == "os":
+        return False
+    if name in ("read_text", "write_text"):  # console.read_text(), a function, decodes UTF-8
+        return isinstance(call.func, ast.Attribute) and module != "console"
+    if name == "open":
+        at = 0 if isinstance(call.func, ast.Attribute) and module not in ("gzip", "io") else 1
+        mode = ([*call.args[at:at + 1], *(k.value for k in call.keywords if k.arg == "mode")]
+                or [ast.Constant("r" if module != "gzip" else "rb")])[0]
+        return isinstance(mode, ast.Constant) and "b" not in str(mode.value)
+    return name in ("run", "Popen", "check_output") and "text" in known
+
+
+def test_text_is_utf_8_on_every_machine():
+    for code, found in (("open(p)", True), ("open(p, 'rb')", False), ("p.open('w')", True),
+                        ("p.read_text()", True), ("p.write_text(x)", True), ("gzip.open(p)", False),
+                        ("read_text(p)", False), ("run(x, text=True)", True),
+                        ("p.read_text(encoding='utf-8')", False), ("os.open(p, 0)", False)):
+        assert opens_text(ast.parse(code).body[0].value) == found, code
+    for path in [*FILES, *ROOT.glob("tests/*.py"), ROOT / "conftest.py"]:
+        lines = [node.lineno for node in ast.walk(tree(path))
+                 if isinstance(node, ast.Call) and opens_text(node)]
+        assert not lines, f"{path.name}: lines {lines} open text without encoding=\"utf-8\""
+
+
 def test_every_file_is_tested():
     for path in CODE:
         assert path.with_name(f"test_{path.name}").exists(), f"{path.name} has no tests"
@@ -154,7 +183,7 @@ def help_of(fork, script, *command):
     if (script, command) not in HELP:
         process = fork(ask, fresh=True)
         process.join()
-        HELP[script, command] = process.log.read_text()
+        HELP[script, command] = process.log.read_text(encoding="utf-8")
     return HELP[script, command]
 
 
@@ -188,11 +217,11 @@ def test_links_of_the_readme():
 
 
 def test_requirements_are_the_five_pinned():
-    lines = (ROOT / "requirements.txt").read_text().split()
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
     assert {line.split("==")[0] for line in lines} == CORE and all("==" in line for line in lines)
 
 
 def test_the_numbers_of_the_readme():
     """What the README counts is counted here; its measurements name the command they come from."""
-    marked = sum(len(exercises(path.read_text())) for path in CODE)
+    marked = sum(len(exercises(path.read_text(encoding="utf-8"))) for path in CODE)
     assert f"{marked} exercises" in README, f"there are {marked} exercises"

@@ -37,15 +37,16 @@ def course(tmp_path):
         ".*", "data", "runs", "mine", "__pycache__", "*.png"))
     (course / "texts").mkdir()
     for i in range(3):
-        (course / "texts" / f"{i}.txt").write_text(f"spam {i} and eggs, spam and eggs\n" * 30)
+        (course / "texts" / f"{i}.txt").write_text(f"spam {i} and eggs, spam and eggs\n" * 30,
+                                                   encoding="utf-8")
     rows = [json.dumps({"text": f"spam {i} and eggs"}) + "\n" for i in range(99)]
-    (course / "texts.jsonl").write_text("".join(rows))
+    (course / "texts.jsonl").write_text("".join(rows), encoding="utf-8")
     tokenizer, config = Tokenizer.train(["spam and eggs " * 9], 280), Config(
         n_layer=1, d_model=16, n_head=2, n_kv_head=1, d_ff=16, seq_len=32)
     tokenizer.save(course / "tokenizer.json")
     run = start_run(course / "runs", "tiny")
     (run / "config.json").write_text(json.dumps(
-        as_json(config) | {"data_hash": "", "data_folders": []}))
+        as_json(config) | {"data_hash": "", "data_folders": []}), encoding="utf-8")
     tokenizer.save(run / "tokenizer.json")
     save_checkpoint(run, 7, tensors(make_model(config.gpt(tokenizer.vocab_size))), {})
     return course
@@ -64,7 +65,8 @@ def as_script(course, script, arguments, mine=()):
 
 def commands(path):
     """The command lines in a file's docstring, as lists of arguments."""
-    lines = re.findall(r"^    python (\S+\.py.*)$", path.read_text().split('"""')[1], re.M)
+    docstring = path.read_text(encoding="utf-8").split('"""')[1]
+    lines = re.findall(r"^    python (\S+\.py.*)$", docstring, re.M)
     lines = [re.split(r"\s{2,}#", line)[0] for line in lines]
     lines = [line for line in lines if not any(words in line for words in LEFT_OUT)
              and not line.endswith("data.py")]  # all of Python's library: too long, traced
@@ -78,7 +80,7 @@ def commands(path):
 def test_what_is_taught_is_what_runs(name, course, fork):
     """Every exercise of a file runs in one of the commands that its docstring lists."""
     path = course / SPINE[name][0] / f"{name}.py"
-    todo = {node.lineno: node.name for node in exercises(path.read_text())}
+    todo = {node.lineno: node.name for node in exercises(path.read_text(encoding="utf-8"))}
     found = set()
     for n, arguments in enumerate(commands(path)):
         def traced(n=n, arguments=arguments):
@@ -92,11 +94,12 @@ def test_what_is_taught_is_what_runs(name, course, fork):
                 as_script(course, path.relative_to(course), arguments)()
             finally:
                 sys.setprofile(None)
-                (course / f"seen-{n}.json").write_text(json.dumps(sorted(seen)))
+                (course / f"seen-{n}.json").write_text(json.dumps(sorted(seen)), encoding="utf-8")
         process = fork(traced, fresh=True)
         process.join()
-        assert process.exitcode == 0, f"{arguments}: {process.log.read_text()[-3000:]}"
-        found |= set(json.loads((course / f"seen-{n}.json").read_text()))
+        assert process.exitcode == 0, (
+            f"{arguments}: {process.log.read_text(encoding='utf-8')[-3000:]}")
+        found |= set(json.loads((course / f"seen-{n}.json").read_text(encoding="utf-8")))
     # a decorated function begins at its decorator
     never = {name for line, name in todo.items() if not {line, line - 1} & found}
     assert not never, f"no command of {name}.py runs {', '.join(sorted(never))}"
@@ -104,7 +107,7 @@ def test_what_is_taught_is_what_runs(name, course, fork):
 
 def stops_at_an_exercise(process):
     process.join()
-    out = process.log.read_text()
+    out = process.log.read_text(encoding="utf-8")
     assert process.exitcode == 2 and "error: exercise: " in out, out[-3000:]
 
 
@@ -117,9 +120,10 @@ def test_a_blank_is_noticed(name, course, fork, tmp_path):
     earlier = fork(as_script(course, "02_data/data.py", [
         "folder:texts", "--vocab-size", "512", "--by-hand"]), fresh=True)
     earlier.join()  # what the course has prepared must not hide that a reader's file can't
-    assert earlier.exitcode == 0, earlier.log.read_text()
+    assert earlier.exitcode == 0, earlier.log.read_text(encoding="utf-8")
     (course / "mine").mkdir()
-    (course / "mine" / f"{name}.py").write_text(blank((course / stage / f"{name}.py").read_text()))
+    source = (course / stage / f"{name}.py").read_text(encoding="utf-8")
+    (course / "mine" / f"{name}.py").write_text(blank(source), encoding="utf-8")
     stops_at_an_exercise(fork(as_script(course, f"{stage}/{name}.py", arguments, ["mine"]),
                               fresh=True))
     stops_at_an_exercise(fork(as_script(course, f"mine/{name}.py", arguments), fresh=True))
@@ -131,7 +135,7 @@ def test_a_blank_is_noticed(name, course, fork, tmp_path):
         sys.exit(pytest.main([str(course / stage), "-x", "-p", "no:cacheprovider"]))
     process = fork(pytest_from_elsewhere, fresh=True)
     process.join()
-    out = process.log.read_text()
+    out = process.log.read_text(encoding="utf-8")
     assert process.exitcode == 1 and "NotImplementedError: exercise: " in out, out[-3000:]
     assert f"graded: {course / 'mine' / f'{name}.py'}" in out
     if name == "sample":
@@ -140,7 +144,7 @@ def test_a_blank_is_noticed(name, course, fork, tmp_path):
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1",
                            "07_scale/scale.py", *texts], cwd=course, capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(course / "mine"),
-                                            "OMP_NUM_THREADS": "1"})
+                                            "OMP_NUM_THREADS": "1"}, encoding="utf-8")
     assert done.returncode and "error: exercise: " in done.stderr, done.stderr[-3000:]
 
 
@@ -159,7 +163,7 @@ def test_the_spine_can_be_copied(course, fork, tmp_path):
     def said(name, *arguments, code=0):
         process = fork(as_script(folder, f"{name}.py", arguments), fresh=True)
         process.join()
-        out = process.log.read_text()
+        out = process.log.read_text(encoding="utf-8")
         assert process.exitcode == code, f"{name} {arguments}: {out[-3000:]}"
         return out
     for name in names[1:]:

@@ -30,7 +30,7 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     assert capsys.readouterr().out.split() == ids, "- is the standard input"
     main(["decode", *ids, "--tokenizer", str(made)])
     assert capsys.readouterr().out == "hello world\n"
-    (tmp_path / "empty").write_text("")
+    (tmp_path / "empty").write_text("", encoding="utf-8")
     main(["train", str(text), "--vocab-size", "280", "--tokenizer", str(made)])
     alone = capsys.readouterr().out
     main(["train", str(tmp_path / "empty"), str(text), "--vocab-size", "280", "--tokenizer",
@@ -51,7 +51,7 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     assert "-5" in fails(main, "decode", "--tokenizer", made, "--", "-5")
     assert "No such file" in fails(main, "encode", "x", "--tokenizer", tmp_path / "none")
     assert "train" in fails(main, "trian")
-    text.write_text("some text")
+    text.write_text("some text", encoding="utf-8")
     for place in (tmp_path / "no" / "t.json", tmp_path):
         assert "can't be written" in fails(main, "train", text, "--tokenizer", place)
     assert "pattern 'gtp4'" in fails(main, "train", text, "--tokenizer", made, "--pattern", "gtp4")

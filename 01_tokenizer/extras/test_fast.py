@@ -156,7 +156,8 @@ def test_what_travels_to_another_process():
 
 
 def test_hash_seed_does_not_matter(command, tmp_path):
-    (tmp_path / "text").write_text("the cat sat on the mat " + TEXTS[2] * 9, newline="")
+    (tmp_path / "text").write_text("the cat sat on the mat " + TEXTS[2] * 9, newline="",
+                                   encoding="utf-8")
     for seed in ("1", "2"):
         command("bpe", "train", "text", "--vocab-size", 320, "--tokenizer", f"{seed}.json",
                 "--workers", 2, env={"PYTHONHASHSEED": seed}, cwd=tmp_path)

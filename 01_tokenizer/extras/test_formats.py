@@ -152,7 +152,7 @@ def test_import_with_several_merges_for_a_token(tmp_path, random_text):
 
     path = huggingface(tmp_path, list_every_way)
     ours = load(path)
-    assert len(json.loads(path.read_text())["model"]["merges"]) > len(ours.merges)
+    assert len(json.loads(path.read_text(encoding="utf-8"))["model"]["merges"]) > len(ours.merges)
     same_ids(ours, lambda text: theirs.Tokenizer.from_file(str(path)).encode(text).ids, random_text)
 
 
@@ -268,7 +268,7 @@ def test_read_gpt2(tmp_path, random_text):
     vocabulary = {token: i for i, token in enumerate(tokens)} | {"<|endoftext|>": len(tokens)}
     merges = [[tokens[order.index(x) if x < 256 else x] for x in pair] for pair in tokenizer.merges]
     for names in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
-        (tmp_path / names[0]).write_text(json.dumps(vocabulary))
+        (tmp_path / names[0]).write_text(json.dumps(vocabulary), encoding="utf-8")
         lines = ["#version: 0.2", *map(" ".join, merges), ""]
         (tmp_path / names[1]).write_text("\n".join(lines), encoding="utf-8")
         ours = read_gpt2(*(tmp_path / name for name in names))
@@ -314,14 +314,14 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
               *(["--pattern", "gpt4"] if name == "ours.tiktoken" else [])])
         assert Tokenizer.load("again.json").encode(TEXTS[0]) == ours.encode(TEXTS[0])
     capsys.readouterr()
-    (tmp_path / "text").write_text(TEXTS[0])
+    (tmp_path / "text").write_text(TEXTS[0], encoding="utf-8")
     main(["compare", "text", "--tokenizer", "tokenizer.json", "--tokenizer", "hf.json"])
     header, *rows = capsys.readouterr().out.splitlines()
     assert "bytes/token" in header and len(rows) == 2 and rows[0].split()[1:] == rows[1].split()[1:]
 
     (tmp_path / "empty").mkdir()
-    (tmp_path / "bad.json").write_text("{}")
-    (tmp_path / "bad.tiktoken").write_text("not base64!")
+    (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "bad.tiktoken").write_text("not base64!", encoding="utf-8")
     assert "none of" in fails(main, "import", "empty")
     assert "neither" in fails(main, "import", "bad.json")
     assert "bad.tiktoken" in fails(main, "import", "bad.tiktoken", "--pattern", "gpt4")
@@ -329,8 +329,8 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     assert "no such file" in fails(main, "import", "nowhere.json")
     assert "overwrite itself" in fails(main, "export", "tokenizer.json")
     assert "of its own" in fails(main, "import", "hf.json", "--pattern", "gpt4")
-    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "vocab.json").write_text("{}", encoding="utf-8")
     assert "no pattern" in fails(main, "import", "vocab.json")
     assert "ends in .json" in fails(main, "export", "tokenizer.txt")
-    (tmp_path / "text").write_text("")
+    (tmp_path / "text").write_text("", encoding="utf-8")
     assert "no words" in fails(main, "compare", "text", "--tokenizer", "tokenizer.json")

@@ -40,9 +40,9 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, fork, capsys):
         assert sorted(p.name for p in folder.iterdir()) == [".lock", ".new.json.1.tmp"], (
             "the half-written is cleared away, but what another may be writing")
         waiting = fork(lambda: holding(folder, "is held", wait=True).__enter__())
-        while not waiting.log.exists() or "waits for it" not in waiting.log.read_text():
+        while not waiting.log.exists() or b"waits for it" not in waiting.log.read_bytes():
             time.sleep(0.001)
-        assert f"run is held by process {os.getpid()} on" in waiting.log.read_text()
+        assert f"run is held by process {os.getpid()} on" in waiting.log.read_text(encoding="utf-8")
         shutil.rmtree(folder)
     waiting.join()
     assert waiting.exitcode == 0

@@ -106,11 +106,11 @@ def test_save_and_load(tmp_path):
         again = cls.load(path)
         assert type(again) is MappedTokenizer and again.hash == ours.hash
         assert again.encode("ab", "all") == [4] and again.pattern == ours.pattern
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     for bad, what in ((content | {"ids": [3]}, "is not a"),
                       (content | {"kind": "wordpiece"}, "is not a"),
                       (content | {"special_tokens": {"[PAD]": 2}}, "changed"),
                       (content | {"special_tokens": {"[PAD]": 1e99}}, "is not a")):
-        path.write_text(json.dumps(bad))
+        path.write_text(json.dumps(bad), encoding="utf-8")
         with pytest.raises(ValueError, match=f"tokenizer.json .*{what}"):
             Tokenizer.load(path)

@@ -23,10 +23,10 @@ def test_density_is_that_of_a_smaller_training():
 
 
 def test_command_line(tmp_path, capsys, fails):
-    (tmp_path / "text").write_text(TEXT)
+    (tmp_path / "text").write_text(TEXT, encoding="utf-8")
     Tokenizer.train([TEXT], 320).save(tmp_path / "t.json")
     main([str(tmp_path / "text"), "--tokenizer", str(tmp_path / "t.json"), "--out",
           str(tmp_path / "p.png"), "--word", " naïve tokenizers"])
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    (tmp_path / "text").write_text("")
+    (tmp_path / "text").write_text("", encoding="utf-8")
     assert "no text" in fails(main, tmp_path / "text", "--tokenizer", tmp_path / "t.json")

@@ -57,8 +57,9 @@ if __name__ == "__main__":
     results = parallel(large, range(100), 2)
     print(next(results)[0], next(results)[0], flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
-""")
-    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True)
+""", encoding="utf-8")
+    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True,
+                          encoding="utf-8")
     assert done.returncode == -signal.SIGKILL and len(pids := done.stdout.split()) == 2, done.stderr
     for _ in range(50):
         if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
@@ -95,8 +96,9 @@ if __name__ == "__main__":
     tokenizer = MappedTokenizer.train(texts, 270, [r"\\p{{N}}|\\P{{N}}+", "\\w+| "], workers=2)
     assert tokenizer.hash == MappedTokenizer.train(texts, 270, tokenizer.pattern).hash
     print([len(ids) for ids in tokenizer.encode_many(texts, workers=2)] == [3 + 2] * 100_000)
-""")
-    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True)
+""", encoding="utf-8")
+    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True,
+                          encoding="utf-8")
     assert done.stdout == "True\n", done.stderr
 
 

@@ -237,7 +237,7 @@ def test_random_batches_are_those_of_data(masked):
 
 @pytest.fixture
 def prepared(tmp_path):
-    (tmp_path / "text").write_text("the cat sat on the mat\n" * 50)
+    (tmp_path / "text").write_text("the cat sat on the mat\n" * 50, encoding="utf-8")
     files = find_files(f"folder:{tmp_path / 'text'}")
     write_folder("a", files, Tokenizer.train(["the cat sat on the mat\n"], 280), tmp_path / "out")
     return Dataset(tmp_path / "out")
@@ -309,6 +309,7 @@ print((private() - before) // 1024)
 """
     if sys.platform != "linux":
         pytest.skip("reads /proc")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 16, f"grew by {done.stdout} MB"

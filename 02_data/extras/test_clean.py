@@ -87,7 +87,7 @@ def test_write_clean_is_repeatable_and_whole(tmp_path):
     assert one == files(tmp_path / "two"), "the same records and rules, the same bytes"
     manifest = json.loads(one["manifest.json"])
     write_clean("there", "cafe", iter(everything()), rules, tmp_path / "less", against)
-    less = json.loads((tmp_path / "less" / "manifest.json").read_text())
+    less = json.loads((tmp_path / "less" / "manifest.json").read_text(encoding="utf-8"))
     assert len(manifest["input"]) == 64 and less["input"] != manifest["input"]
     assert (manifest["source"], manifest["fingerprint"]) == ("here", "f00d")
     assert manifest["rules"]["language"] == "go" and manifest["rules"]["max_line"] == 1000
@@ -147,11 +147,11 @@ def test_main(tmp_path, capsys, monkeypatch, fails):
     (tmp_path / "src" / "vendor").mkdir(parents=True)
     for name, text in (("a.go", CODE), ("b.go", OTHER), ("a_test.go", CODE), ("c.md", CODE),
                        ("vendor/v.go", CODE)):
-        (tmp_path / "src" / name).write_text(text)
-    (tmp_path / "exam.go").write_text(OTHER)
+        (tmp_path / "src" / name).write_text(text, encoding="utf-8")
+    (tmp_path / "exam.go").write_text(OTHER, encoding="utf-8")
     start = ["folder:src", "--language", "go"]
     main([*start, "--against", "folder:exam.go", "--out", "clean"])
-    assert json.loads((tmp_path / "clean" / "chunk-00000.jsonl").read_text()) == {
+    assert json.loads((tmp_path / "clean" / "chunk-00000.jsonl").read_text(encoding="utf-8")) == {
         "text": CODE, "path": "a.go"}
     rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
     assert ["evaluation", "1"] in rows and ["kept", "1"] in rows and ["vendored", "1"] in rows
@@ -175,7 +175,7 @@ def test_open_clean(tmp_path):
     """By name, with the rules behind it; what is official stays in its part."""
     lines = [record(f"package p{i}\n\n{CODE}{OTHER}" if i % 2 else f"// {i}", f"{i}.go")
              for i in range(6)]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     source, said = find_source(f"jsonl:{tmp_path / 'a.jsonl'}"), []
     found = open_clean(source, {"language": ["go"], "near": ["2"]}, tmp_path / "data", said.append)
     assert [each["path"] for each in found.records()] == ["1.go", "3.go", "5.go"]
@@ -186,7 +186,7 @@ def test_open_clean(tmp_path):
     other = open_clean(source, {"language": ["go"]}, tmp_path / "data", said.append)
     assert other.fingerprint != found.fingerprint and len(list(other.records())) == 1
     for chunk in (tmp_path / "data").glob("*/chunk-00000.jsonl"):
-        chunk.write_text("")
+        chunk.write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="has changed since it was written"):
         open_clean(source, {"language": ["go"]}, tmp_path / "data", said.append)
     for key, value, wrong in (("near", "x", "a number"), ("tests", "yes", "0 or 1")):

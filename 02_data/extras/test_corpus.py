@@ -14,7 +14,7 @@ from hub import HubFile
 def make_folder(path, n, text="document {}\n"):
     path.mkdir()
     for i in range(n):
-        (path / f"{i:04}.txt").write_text(text.format(i))
+        (path / f"{i:04}.txt").write_text(text.format(i), encoding="utf-8")
     return f"folder:{path}"
 
 
@@ -23,7 +23,7 @@ def test_few_documents_are_split_by_their_tails(tmp_path):
     found = [(split, record["text"]) for split, record in source.documents()]
     assert found == [("train", "012345678"), ("val", "9")] * 2
     assert found == list(documents(source.name, find_files(source.name))), "as in data.py"
-    (tmp_path / "few" / "0000.txt").write_text("a")
+    (tmp_path / "few" / "0000.txt").write_text("a", encoding="utf-8")
     assert next(source.documents()) == ("val", {"text": "a", "path": "0000.txt"}), "nothing empty"
 
 
@@ -33,7 +33,7 @@ def test_many_documents_are_split_by_their_hashes(tmp_path):
     assert set(before.values()) == {"train", "val"}
     assert before == {text: split for split, text in documents(name, find_files(name))}, (
         "as in data.py")
-    (tmp_path / "many" / "0000a.txt").write_text("another one")
+    (tmp_path / "many" / "0000a.txt").write_text("another one", encoding="utf-8")
     after = {content(record): split for split, record in find_source(name).documents()}
     assert after.items() > before.items(), "a new document must not move the others"
 
@@ -42,7 +42,7 @@ def test_fingerprint_follows_the_files(tmp_path):
     name = make_folder(tmp_path / "f", 3)
     before = find_source(name).fingerprint
     assert find_source(name).fingerprint == before
-    (tmp_path / "f" / "0001.txt").write_text("changed")
+    (tmp_path / "f" / "0001.txt").write_text("changed", encoding="utf-8")
     assert find_source(name).fingerprint != before
 
 
@@ -54,7 +54,7 @@ def test_python_source():
 
 def test_folders_that_hold_no_text(tmp_path, fails):
     assert "does not exist" in fails(main, f"folder:{tmp_path / 'none'}")
-    (tmp_path / ".hidden").write_text("x")
+    (tmp_path / ".hidden").write_text("x", encoding="utf-8")
     assert "holds no text" in fails(main, f"folder:{tmp_path}")
     (tmp_path / "empty").touch()
     assert "holds no text" in fails(main, f"folder:{tmp_path}")
@@ -68,7 +68,7 @@ def test_folders_that_hold_no_text(tmp_path, fails):
 def test_globs(tmp_path, fails):
     for name in ("a.go", "a_test.go", "vendor/b.go", "sub/c.go", "d.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
+        (tmp_path / name).write_text(name, encoding="utf-8")
 
     def paths(options):
         return [r["path"] for r in find_source(f"folder:{tmp_path}{options}").records()]
@@ -88,8 +88,8 @@ def test_parse_name():
 
 
 def test_rows_of_others(tmp_path, fails):
-    (tmp_path / "b.jsonl").write_text(json.dumps({"content": "two"}))
-    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
+    (tmp_path / "b.jsonl").write_text(json.dumps({"content": "two"}), encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}), encoding="utf-8")
     texts = [r["text"] for r in find_source(f"jsonl:{tmp_path}").records()]
     assert texts == ["one", "two"]
     assert "holds no file that ends in .parquet" in fails(main, f"parquet:{tmp_path}")

@@ -301,7 +301,7 @@ def test_the_same_in_every_process():
     folder = os.path.dirname(duplicates.__file__)
     outputs = {subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
                               text=True, cwd=folder, env={**os.environ, "PYTHONHASHSEED": seed}
-                              ).stdout for seed in "01"}
+                              , encoding="utf-8").stdout for seed in "01"}
     assert len(outputs) == 1 and "[" in outputs.pop()
     assert ngrams("the same on every machine", 5).tolist() == [0x4e22ebc2b048086c]
 

@@ -16,12 +16,12 @@ def test_hub_token(tmp_path, monkeypatch):
     assert hub_token() is None
     home = tmp_path / ".cache" / "huggingface"
     home.mkdir(parents=True)
-    (home / "token").write_text("hf_home\n")
+    (home / "token").write_text("hf_home\n", encoding="utf-8")
     assert hub_token() == "hf_home"
-    (tmp_path / "token").write_text(" hf_moved\r\n")
+    (tmp_path / "token").write_text(" hf_moved\r\n", encoding="utf-8")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     assert hub_token() == "hf_moved"
-    (tmp_path / "secret").write_text("hf_path")
+    (tmp_path / "secret").write_text("hf_path", encoding="utf-8")
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "secret"))
     assert hub_token() == "hf_path"
     monkeypatch.setenv("HF_TOKEN", " \n")
@@ -56,14 +56,14 @@ def test_hub_files(server, tmp_path):
     listed = hub_files("some/set", "data/go", host=server.host, cache=cache, token="hf_secret")
     assert listed == expected, "both pages, sorted, at the commit"
     assert all(h["Authorization"] == "Bearer hf_secret" for _, h in server.requests)
-    assert "hf_secret" not in cache.read_text()
+    assert "hf_secret" not in cache.read_text(encoding="utf-8")
     server.shutdown()
     server.server_close()
     again = hub_files("some/set", "data/go", host=server.host, cache=cache)
     assert again == listed, "a second start needs no network"
     with pytest.raises(ValueError, match="is not a listing of 'data/c' in some/set .main.; delete"):
         hub_files("some/set", "data/c", host=server.host, cache=cache)
-    cache.write_text("{")
+    cache.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="is not a listing"):
         hub_files("some/set", "data/go", host=server.host, cache=cache)
 

@@ -78,7 +78,7 @@ def source(tmp_path):
 def chats(tmp_path):
     lines = [json.dumps({"messages": [{"role": "user", "content": f"the cat {i}"}, CHAT[1]]})
              for i in range(90)]
-    (tmp_path / "chats.jsonl").write_text("\n".join(lines))
+    (tmp_path / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return find_source(f"jsonl:{tmp_path / 'chats.jsonl'}")
 
 
@@ -116,7 +116,7 @@ def test_options_make_other_data(tmp_path):
     words = " ".join(map(chr, range(1040, 1100)))  # so that the rules find it long enough
     rows = [json.dumps({"text": f"a{i} " + words[i:], "other": f"b{i} " + words[i:]})
             for i in range(90)]
-    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
     name, folders = f"jsonl:{tmp_path / 'a.jsonl'}", set()
     for options in ("", ",field=other", ",near=2,min_bytes=9", ",field=other,near=2,min_bytes=9"):
         data = prepare([name + options], 280, tmp_path / "data", say=quiet)
@@ -169,14 +169,14 @@ def test_json_lines_of_any_form(tmp_path, workers):
     rows = [{"content": f"row {i}", "stars": i} for i in range(60)]
     lines = [*map(json.dumps, rows), "", '{"text": "half \\ud83d pair"}',
              json.dumps({"messages": CHAT})]
-    (tmp_path / "a.jsonl").write_text("\n".join(lines * 2))
+    (tmp_path / "a.jsonl").write_text("\n".join(lines * 2), encoding="utf-8")
     name = f"jsonl:{tmp_path / 'a.jsonl'}"
     data = prepare([name], 280, tmp_path / "data", None, workers == 1, workers, quiet)
     found = [data.tokenizer.decode(part[:]) for part in (data.train, data.val)]
     assert sum(text.count("<|bos|>") for text in found) == 2 * 62
     assert any("half \ufffd pair" in text for text in found)
     assert any("<|assistant_start|>sat<|assistant_end|>" in text for text in found)
-    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"nothing": 1}\n')
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"nothing": 1}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="a.jsonl, line 2, has no text under"):
         prepare([name], 280, tmp_path / "data", None, workers == 1, workers, quiet)
 
@@ -205,14 +205,14 @@ def test_prepared_data_of_another_program(source, tmp_path):
     folder = prepare([source.name], 270, tmp_path / "data", say=quiet).folder
     small = Tokenizer([], special_tokens=["<|bos|>"])
     small.save(folder / "tokenizer.json")
-    index = json.loads((folder / "index.json").read_text()) | {"tokenizer": small.hash}
-    (folder / "index.json").write_text(json.dumps(index))
+    index = json.loads((folder / "index.json").read_bytes()) | {"tokenizer": small.hash}
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(ValueError, match="holds id 261, but its tokenizer has 257 ids"):
         prepare([f"prepared:{folder}"])
 
 
 def test_the_tokenizer_never_sees_validation_text(tmp_path):
-    (tmp_path / "one").write_text("ab " * 300 + "yz " * 30)
+    (tmp_path / "one").write_text("ab " * 300 + "yz " * 30, encoding="utf-8")
     for by_hand in (False, True):
         data = prepare_any([f"folder:{tmp_path / 'one'}"], 280, tmp_path / f"{by_hand}", None,
                            by_hand, 2, quiet)
@@ -224,5 +224,6 @@ def test_a_plain_mixture_needs_no_filters():
     """What cleans, rearranges and compares documents is loaded only where options ask for it."""
     program = (f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}; import mixtures; "
                "print(*{'clean', 'filters', 'duplicates', 'fim', 'batches'} & {*sys.modules})")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          encoding="utf-8")
     assert (done.returncode, done.stdout) == (0, "\n"), done.stdout + done.stderr

@@ -47,7 +47,7 @@ def test_first_documents():
 
 
 def test_command_line(tmp_path, capsys):
-    (tmp_path / "text").write_text("the cat sat on the mat\n" * 200)
+    (tmp_path / "text").write_text("the cat sat on the mat\n" * 200, encoding="utf-8")
     main([f"folder:{tmp_path / 'text'}", "--vocab-size", "280", "--seq-len", "16",
           "--data-dir", str(tmp_path / "data")])
     out = capsys.readouterr().out

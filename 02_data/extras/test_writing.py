@@ -43,7 +43,7 @@ def source(tmp_path):
 def chats(tmp_path):
     lines = [json.dumps({"messages": [{"role": "user", "content": f"the cat {i}"}, CHAT[1]]})
              for i in range(90)]
-    (tmp_path / "chats.jsonl").write_text("\n".join(lines))
+    (tmp_path / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return find_source(f"jsonl:{tmp_path / 'chats.jsonl'}")
 
 
@@ -167,7 +167,8 @@ def test_masks_lie_beside_the_ids(chats, tokenizer, tmp_path):
 
 def test_texts_among_conversations_are_learned(tokenizer, tmp_path):
     rows = [{"text": f"only text {i}"} for i in range(60)] + [{"messages": CHAT}] * 60
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows + rows[:60]))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows + rows[:60]),
+                                      encoding="utf-8")
     write_folder(find_source(f"jsonl:{tmp_path / 'a.jsonl'}"), tokenizer, tmp_path / "out")
     ids = Dataset(tmp_path / "out").train
     labels, ends = ids.labels(0, len(ids)), [*ids.starts[1:], len(ids)]
@@ -178,7 +179,7 @@ def test_texts_among_conversations_are_learned(tokenizer, tmp_path):
 
 def test_nothing_to_learn(tokenizer, tmp_path):
     lines = [json.dumps({"messages": [{"role": "user", "content": f"{i}"}]}) for i in range(90)]
-    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(ValueError, match="has nothing to learn in train"):
         write_folder(find_source(f"jsonl:{tmp_path / 'a.jsonl'}"), tokenizer, tmp_path / "out")
     with pytest.raises(ValueError, match="no <.assistant_end.>, which conversations need"):
@@ -186,7 +187,7 @@ def test_nothing_to_learn(tokenizer, tmp_path):
 
 
 def test_nothing_left_for_one_side(tokenizer, tmp_path):
-    (tmp_path / "short").write_text("a")
+    (tmp_path / "short").write_text("a", encoding="utf-8")
     with pytest.raises(ValueError, match="leaves nothing for train"):
         write_folder(find_source(f"folder:{tmp_path / 'short'}"), tokenizer, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())

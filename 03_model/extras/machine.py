@@ -17,7 +17,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, choose_device, run
+from console import Parser, choose_device, read_text, run
 
 import torch
 
@@ -67,10 +67,10 @@ def group_room(folder, limit, usage, stat, reclaimable):
 
     Pages of files that nobody looks at count as used, but are given up when somebody needs room.
     """
-    if not (folder / limit).exists() or (total := (folder / limit).read_text().strip()) == "max":
+    if not (folder / limit).exists() or (total := read_text(folder / limit).strip()) == "max":
         return float("inf")
-    rows = dict(line.split() for line in (folder / stat).read_text().splitlines())
-    return int(total) - int((folder / usage).read_text()) + int(rows.get(reclaimable, 0))
+    rows = dict(line.split() for line in read_text(folder / stat).splitlines())
+    return int(total) - int(read_text(folder / usage)) + int(rows.get(reclaimable, 0))
 
 
 def linux_memory(root):
@@ -79,10 +79,10 @@ def linux_memory(root):
 
     root: where the system's files are, "/".
     """
-    rows = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
+    rows = dict(line.split(":") for line in read_text(root / "proc/meminfo").splitlines())
     free = int(rows["MemAvailable"].split()[0]) * 1024
     groups = root / "proc/self/cgroup"
-    for line in groups.read_text().splitlines() if groups.exists() else []:
+    for line in read_text(groups).splitlines() if groups.exists() else []:
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2
             top = root / "sys/fs/cgroup"

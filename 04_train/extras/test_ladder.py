@@ -151,7 +151,7 @@ def fake_training(monkeypatch):
             if key in ladder.SHARED} | {
             "data": (options["--data"],), "steps": round(float(options["--flops"]) / 1e10)})
         (folder / "config.json").write_text(json.dumps(
-            as_json(config) | {"data_hash": "", "data_folders": []}))
+            as_json(config) | {"data_hash": "", "data_folders": []}), encoding="utf-8")
         TOKENIZER.save(folder / "tokenizer.json")
         n = n_parameters(config.gpt(TOKENIZER.vocab_size))
         bits = predicted(n, config.steps * config.batch_size * config.seq_len, PAPER)
@@ -159,7 +159,8 @@ def fake_training(monkeypatch):
         if len(calls) != 3:  # which is asked to stop
             rows += [{"step": config.steps, "val_bits_per_byte": bits, "baselines": {}},
                      {"step": config.steps, "sample": "spam"}]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows),
+                                              encoding="utf-8")
     monkeypatch.setattr(ladder.train, "main", train)
     return calls
 
@@ -175,7 +176,8 @@ def test_read_point(fake_training, tmp_path):
     assert point.d == tokens
     assert point.loss == predicted(n_parameters(shape), tokens, PAPER)
     assert point.flops == tokens * ladder.flops_per_token(shape)
-    (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 50, "val_bits_per_byte": 2.0}\n')
+    (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 50, "val_bits_per_byte": 2.0}\n',
+                                                  encoding="utf-8")
     assert read_point(tmp_path / "a") is None, "not the evaluation that ends a run"
     (tmp_path / "a" / "metrics.jsonl").unlink()
     assert read_point(tmp_path / "a") is None

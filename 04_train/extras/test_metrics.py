@@ -9,13 +9,13 @@ from metrics import Log, environment, finite, read_metrics, table
 
 def test_read_metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "lo')
+    path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "lo', encoding="utf-8")
     assert read_metrics(path) == [{"step": 1, "loss": 2.5}], "a line that a kill cut short"
-    path.write_text('{"step": 1, "loss": NaN}\n')
+    path.write_text('{"step": 1, "loss": NaN}\n', encoding="utf-8")
     assert read_metrics(path) == [{"step": 1, "loss": None}], "what older files may hold"
     for line, complaint in (("5", "no metric"), ('{"step": "1"}', "no metric"),
                             ("nonsense", "no JSON")):
-        path.write_text(line + "\n")
+        path.write_text(line + "\n", encoding="utf-8")
         with pytest.raises(ValueError, match=complaint):
             read_metrics(path)
 
@@ -29,7 +29,7 @@ def test_record(tmp_path):
     with Log(tmp_path) as log:
         for step in (1, 2):
             log.record(step, loss=1.0 / step, grad_norm=float("inf"))
-            rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+            rows = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
             assert len(rows) == step, "a row is in the file before the next one is recorded"
     assert [json.loads(row) for row in rows] == [{"step": 1, "loss": 1.0, "grad_norm": None},
                                                  {"step": 2, "loss": 0.5, "grad_norm": None}]
@@ -41,7 +41,7 @@ def test_what_will_come_again_is_forgotten(tmp_path):
         for step in (1, 2, 3):
             log.record(step, loss=1.0)
         log.record(2, val_bits_per_byte=2.0, baselines={})
-    with open(tmp_path / "metrics.jsonl", "a") as file:
+    with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 4, "lo')
     with Log(tmp_path, step=2) as log:
         log.record(3, loss=0.5)

@@ -21,8 +21,10 @@ def run_of(folder, n=30, done=True, **config):
     if done:
         rows.append({"step": n, "val_bits_per_byte": 1.25, "baselines": {"zlib -9": 2.5}})
     folder.mkdir()
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "config.json").write_text(json.dumps({"steps": 30, "lr": 0.006} | config))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows),
+                                          encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"steps": 30, "lr": 0.006} | config),
+                                        encoding="utf-8")
     return rows
 
 
@@ -128,7 +130,7 @@ def test_what_a_run_says_is_only_shown(tmp_path):
     rows += [{"step": 30, "sample": EVIL}, {"step": 30, "activation_scale": {EVIL[:-2]: 1.0}},
              {"step": 30, "val_bits_per_byte": 1.0, "baselines": {EVIL[:-2]: 2.0, "no": None}}]
     (tmp_path / "<b>&x" / "metrics.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows))
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     run_of(tmp_path / "other")
     for folders in (["<b>&x"], ["<b>&x", "other"]):
         page([tmp_path / name for name in folders], tmp_path / "page.html")
@@ -139,13 +141,14 @@ def test_what_a_run_says_is_only_shown(tmp_path):
 
 def test_page_of_a_run_that_has_just_begun(tmp_path):
     (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "metrics.jsonl").write_text('{"step": 1, "loss": 7.6}\n{"step": 2, "l')
+    (tmp_path / "new" / "metrics.jsonl").write_text('{"step": 1, "loss": 7.6}\n{"step": 2, "l',
+                                                    encoding="utf-8")
     page([tmp_path / "new"], tmp_path / "page.html")
     assert {"7.600", "1"} <= set(Page(tmp_path / "page.html").texts)
     run_of(tmp_path / "old")
     page([tmp_path / "old", tmp_path / "new"], tmp_path / "page.html")
     assert ["bits per byte", "1.250", "-"] in Page(tmp_path / "page.html").rows
-    (tmp_path / "new" / "metrics.jsonl").write_text("")
+    (tmp_path / "new" / "metrics.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="nothing to draw"):
         page([tmp_path / "new"], tmp_path / "none.html")
     with pytest.raises(ValueError, match="not a run"):
@@ -157,6 +160,6 @@ def test_page_of_a_run_that_has_just_begun(tmp_path):
 def test_a_config_that_is_none(tmp_path, content):
     folder = tmp_path / "a"
     run_of(folder)
-    (folder / "config.json").write_text(content)
+    (folder / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match="a/config.json is not the config of a run"):
         page([folder], tmp_path / "page.html")

@@ -126,7 +126,7 @@ def test_main(tmp_path, monkeypatch, capsys, fails):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in rows(20)))
+            "".join(json.dumps(row) + "\n" for row in rows(20)), encoding="utf-8")
     main(["a"])
     assert {p.name for p in (tmp_path / "a").iterdir()} == {"metrics.jsonl", "loss.png",
                                                            "report.html"}
@@ -134,7 +134,7 @@ def test_main(tmp_path, monkeypatch, capsys, fails):
     assert capsys.readouterr().out.split() == ["a/report.html", "a/loss.png", "compare.html"]
     assert (tmp_path / "compare.html").exists() and len(list((tmp_path / "b").iterdir())) == 1
     assert "not a run" in fails(main, tmp_path / "nowhere")
-    (tmp_path / "a" / "metrics.jsonl").write_text("")
+    (tmp_path / "a" / "metrics.jsonl").write_text("", encoding="utf-8")
     assert "nothing to draw" in fails(main, "a")
 
 
@@ -143,10 +143,11 @@ def test_listing(tmp_path, capsys):
     for name, steps in (("one", 5), ("two", 7), ("unfinished", 0)):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "config.json").write_text(json.dumps(
-            as_json(Config(n_layer=1, d_model=16)) | {"data_hash": "", "data_folders": []}))
+            as_json(Config(n_layer=1, d_model=16)) | {"data_hash": "", "data_folders": []}),
+                                                              encoding="utf-8")
         if steps:
             save_checkpoint(tmp_path / "runs" / name, steps, [], {}, val=2.0)
-    (tmp_path / "runs" / "two" / "config.json").write_text("{}")
+    (tmp_path / "runs" / "two" / "config.json").write_text("{}", encoding="utf-8")
     main(["--runs-dir", str(tmp_path / "runs")])
     one, two = capsys.readouterr().out.splitlines()
     assert one == ("one                  step 5 of 350, 2.000 bits per byte, python, 1 layers of "

@@ -19,7 +19,7 @@ def test_export(tmp_path, capsys, fails):
     config = Config(n_layer=1, d_model=16, n_head=1, n_kv_head=1, d_ff=16, seq_len=32)
     folder = start_run(tmp_path / "runs", "one")
     (folder / "config.json").write_text(json.dumps(
-        as_json(config) | {"data_hash": "", "data_folders": []}))
+        as_json(config) | {"data_hash": "", "data_folders": []}), encoding="utf-8")
     tokenizer.save(folder / "tokenizer.json")
     for step, val in ((5, 1.0), (7, 2.0)):
         model = GPT(config.gpt(tokenizer.vocab_size), seed=step)

@@ -132,7 +132,7 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     tokenizer.save(folder / "tokenizer.json")
     config = Config(tokenizer.vocab_size, 16, n_layer=2, d_model=32, d_ff=64)
     (folder / "config.json").write_text(json.dumps(
-        as_json(config) | {"data_hash": "", "data_folders": []}))
+        as_json(config) | {"data_hash": "", "data_folders": []}), encoding="utf-8")
     save_checkpoint(folder, 1, tensors(lively(config.gpt(tokenizer.vocab_size))), {})
     where = ("--runs-dir", str(tmp_path), "--device", "cpu")
     main([*where, "--prompt", "def spam(eggs):\\n"])

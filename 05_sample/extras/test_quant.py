@@ -295,7 +295,8 @@ def test_pack_knows_what_was_learned(learned, kind):
 # ---- the command ----
 def test_command_line(tmp_path, capsys, fails):
     for i in range(3):
-        (tmp_path / f"{i}.txt").write_text("".join(f"{i} spam {j} eggs\n" for j in range(400)))
+        (tmp_path / f"{i}.txt").write_text("".join(f"{i} spam {j} eggs\n" for j in range(400)),
+                                           encoding="utf-8")
     runs = ["--runs-dir", str(tmp_path / ".runs"), "--device", "cpu"]
     train.main(["--preset", "nano", "--data", f"folder:{tmp_path}", "--vocab-size", "300",
                 "--steps", "2", "--data-dir", str(tmp_path / ".data"), *runs])
@@ -313,5 +314,5 @@ def test_command_line(tmp_path, capsys, fails):
             assert min(speeds) > 0
     assert "--file" in fails(main, "--weights", "somewhere")
     assert "window can't be 3" in fails(main, "--window", 3)
-    (tmp_path / "short").write_text("a")
+    (tmp_path / "short").write_text("a", encoding="utf-8")
     assert "too short" in fails(main, *runs, "--file", tmp_path / "short")

@@ -69,7 +69,7 @@ def commands(folder, name, n_processes):
 
 def attempt(words):
     """Run a command: "" if all went well, else a line of the trouble."""
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8")
     if not done.returncode:
         return ""
     said = [line for line in done.stderr.splitlines() if "error:" in line.lower()]

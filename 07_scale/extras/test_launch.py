@@ -28,13 +28,14 @@ SMALL = ["--preset", "nano", "--vocab-size", "300", "--seq-len", "32", "--batch-
 
 def instructions():
     """[(instruction, the rest of it)] of the Dockerfile."""
-    text = re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(), flags=re.M).replace("\\\n", " ")
+    text = DOCKERFILE.read_text(encoding="utf-8")
+    text = re.sub(r"^\s*#.*\n", "", text, flags=re.M).replace("\\\n", " ")
     return [tuple(line.split(maxsplit=1)) for line in text.splitlines() if line.strip()]
 
 
 def image(folder):
     """What COPY puts into the image's folder: all that .dockerignore lets through."""
-    first, *allowed, last = (HERE / "Dockerfile.dockerignore").read_text().split()
+    first, *allowed, last = (HERE / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
     assert first == "*" and last == "**/__pycache__" and all(line[0] == "!" for line in allowed)
     for pattern in allowed:
         found = list(ROOT.glob(pattern[1:]))
@@ -50,7 +51,8 @@ def image(folder):
 @pytest.fixture
 def small(tmp_path):
     """Options of a run of seconds, which needs no network."""
-    (tmp_path / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(2000)))
+    (tmp_path / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(2000)),
+                                   encoding="utf-8")
     return [*SMALL, "--data", f"folder:{tmp_path / 'text'}"]
 
 
@@ -65,7 +67,7 @@ def bin_folder(tmp_path):
 
 
 def write_program(path, lines):
-    path.write_text(f"#!/bin/bash\n{lines}\n")
+    path.write_text(f"#!/bin/bash\n{lines}\n", encoding="utf-8")
     path.chmod(0o755)
 
 
@@ -82,7 +84,7 @@ def free_port():
 
 def steps_of(folder):
     """The steps that a run recorded, in order."""
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [row["step"] for row in rows if "loss" in row]
 
 
@@ -119,7 +121,7 @@ def test_the_command_of_the_image(tmp_path, small, bin_folder):
     command = json.loads(dict(instructions())["CMD"])
     done = subprocess.run([*command, *small, "--name", "here", "--steps", "2"], cwd=inside,
                           env=environment(bin_folder, PYTHONPATH=""), capture_output=True,
-                          text=True, timeout=200)
+                          text=True, timeout=200, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     assert steps_of(inside / "runs/here") == [1, 2]
     assert sorted(path.name for path in inside.iterdir() if path.suffix != ".py") == sorted(
@@ -134,7 +136,7 @@ def test_two_machines_by_hand(tmp_path, small, bin_folder):
             "--rdzv-id", "1", "--rdzv-endpoint", f"127.0.0.1:{free_port()}",
             ROOT / "07_scale/scale.py", *small, "--name", "both", "--steps", "3"]
     machines = [subprocess.Popen(line, cwd=tmp_path, env=environment(bin_folder), text=True,
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
                 for _ in range(2)]
     try:
         said = [machine.communicate(timeout=200)[0] for machine in machines]
@@ -149,12 +151,12 @@ def test_two_machines_by_hand(tmp_path, small, bin_folder):
 def test_slurm_script():
     """bash reads it; what Slurm must be told stands before the first command."""
     subprocess.run(["bash", "-n", SLURM], check=True)
-    head = SLURM.read_text().split("set -euo pipefail")[0]
+    head = SLURM.read_text(encoding="utf-8").split("set -euo pipefail")[0]
     told = dict(re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", head, re.M))
     assert told["ntasks-per-node"] == "1", "torchrun itself starts a process for each GPU"
     assert told["signal"].startswith("USR1@") and "requeue" in told
-    assert "#SBATCH" not in SLURM.read_text().split("set -euo pipefail")[1]
-    without = subprocess.run(["bash", SLURM], capture_output=True, text=True)
+    assert "#SBATCH" not in SLURM.read_text(encoding="utf-8").split("set -euo pipefail")[1]
+    without = subprocess.run(["bash", SLURM], capture_output=True, text=True, encoding="utf-8")
     assert without.returncode != 0 and "the name of the run" in without.stderr
 
 
@@ -184,13 +186,14 @@ exit $((code > other ? code : other))""")
                           SLURM_JOB_NUM_NODES="2", SLURM_JOB_NODELIST="here[1-2]")
         return subprocess.Popen(["bash", SLURM, *options], cwd=tmp_path, env=how, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                start_new_session=True)
+                                start_new_session=True, encoding="utf-8")
     return job
 
 
 def family(pid):
     """The ids of a process and of all that it started."""
-    below = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+    below = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True,
+                           encoding="utf-8").stdout.split()
     return [pid, *(other for child in map(int, below) for other in family(child))]
 
 
@@ -210,23 +213,23 @@ def test_slurm_job(tmp_path, small, cluster, bin_folder):
     metrics = tmp_path / "runs/spam/metrics.jsonl"
     first = cluster(*options)
     end = time.monotonic() + 150
-    while not (metrics.exists() and '"loss"' in metrics.read_text()):
+    while not (metrics.exists() and '"loss"' in metrics.read_text(encoding="utf-8")):
         assert first.poll() is None and time.monotonic() < end, finished(first)
         time.sleep(0.02)
-    nodes = map(int, (tmp_path / "nodes").read_text().split())
+    nodes = map(int, (tmp_path / "nodes").read_text(encoding="utf-8").split())
     for process in [process for node in nodes for process in family(node)]:
         os.kill(process, signal.SIGUSR1)  # Slurm may tell all of them
     said = finished(first)
     assert first.returncode == 0 and "is saved" in said, said
     stopped = steps_of(tmp_path / "runs/spam")[-1]
     assert stopped < 500 and (tmp_path / f"runs/spam/checkpoints/step-{stopped:06}").exists()
-    assert (tmp_path / "asked").read_text().startswith("requeue "), "and so it runs again:"
+    assert (tmp_path / "asked").read_bytes().startswith(b"requeue "), "and so it runs again:"
 
     write_program(bin_folder / "torchrun", 'echo "$@"')
     second = cluster(*options)
     said = finished(second)
     assert second.returncode == 0 and said.count("--name spam --resume --preset nano") == 2, said
-    assert len((tmp_path / "asked").read_text().splitlines()) == 1, "done: it is not queued again"
+    assert len((tmp_path / "asked").read_bytes().splitlines()) == 1, "done: it is not queued again"
 
 
 def test_slurm_job_that_fails(tmp_path, cluster, bin_folder):

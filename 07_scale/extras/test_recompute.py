@@ -268,7 +268,7 @@ def test_peak_memory():
     """Of a whole process: what is kept for the backward pass, and a block's worth or two more."""
     folder = str(Path(recompute.__file__).parent)
     done = subprocess.run([sys.executable, "-c", PEAK.format(folder=folder)], text=True,
-                          capture_output=True)
+                          capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     (hand, hand_kept), (plain, plain_kept) = (map(int, line.split())
                                               for line in done.stdout.splitlines())
