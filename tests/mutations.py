@@ -19,10 +19,11 @@ from typing import NamedTuple
 # Values in JSON, as they are written there: of every type, too large, too deep, not to be printed.
 NUMBERS = ["0", "-1", "1", "2", "0.5", "-0.0", "NaN", "Infinity", "1e400", "-1e308", "255", "65536",
            "2147483647", "-2147483648", "9223372036854775808", "1" + 400 * "0", 5000 * "7"]
-VALUES = [*NUMBERS, "null", "true", "false", '""', '"x"', '"0"', '"\\ud83d"', '"\\u0000"', '"a\\r\\nb"',
-          '"\\u001b[2J\\u001b]0;title\\u0007"', '"../../x"', '"/dev/zero"', '"(?:a+)+b"',
-          '"(a|aa)+$"', f'"{100_000 * "a"}"', "[]", "{}", "[[]]", '{"a": 1}', "[0, 0]", "[null]",
-          "[" * 100_000 + "]" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000]
+VALUES = [*NUMBERS, "null", "true", "false", '""', '"x"', '"0"', '"\\ud83d"', '"\\u0000"',
+          '"a\\r\\nb"', '"\\u001b[2J\\u001b]0;title\\u0007"', '"../../x"', '"/dev/zero"',
+          '"(?:a+)+b"', '"(a|aa)+$"',
+          f'"{100_000 * "a"}"', "[]", "{}", "[[]]", '{"a": 1}', "[0, 0]",
+          "[null]", "[" * 100_000 + "]" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000]
 WHOLE = [b"", b"\0" * 1000, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
          b"<!doctype html>", b"\x1b[2J\x1b]0;title\x07", b"{}", b"[]", b"null", b"[" * 100_000]
 
@@ -77,8 +78,8 @@ def change_bytes(rng, data):
 
 # ---- trees: what JSON, a pickle or a row holds ----
 def place(rng, tree):
-    """(container, key) of a value in a tree of dicts and lists. Large parts are not drawn more often
-    than small ones: what stands alone says what the others mean.
+    """(container, key) of a value in a tree of dicts and lists. Large parts are not drawn more than
+    small ones: what stands alone says what the others mean.
     """
     container, key = tree, ""
     while isinstance(value := container[key], (dict, list)) and value and rng.random() < 0.85:
