@@ -149,7 +149,7 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
 
 def read_text(path):
     """The text of a UTF-8 file, without a byte-order mark. ValueError if it is no text."""
-    data = Path(path).read_bytes()
+    data = (housekeeping.regular(path) if housekeeping else Path(path)).read_bytes()
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -181,7 +181,7 @@ def write_safely(path, data):
 
 def file_hash(path):
     """The sha256 of a file's content, as hex digits."""
-    with open(path, "rb") as file:
+    with open(housekeeping.regular(path) if housekeeping else path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

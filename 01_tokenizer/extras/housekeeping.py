@@ -223,6 +223,16 @@ def vet(content, path):
         compare_unicode(str(path), str(content["unicode"]))
 
 
+def regular(path):
+    """The Path of a file. ValueError for a pipe, in which nobody may ever write; those of a shell,
+    as in `<(zcat a.gz)`, stand in /dev.
+    """
+    path = Path(path)
+    if path.is_fifo() and path.parts[:2] != ("/", "dev"):
+        raise ValueError(f"{path} is a pipe, where a file should be")
+    return path
+
+
 def plain_words(error):
     """What a ValueError or OSError says, for one that Python words for programmers."""
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":

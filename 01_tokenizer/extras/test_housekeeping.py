@@ -81,6 +81,18 @@ def test_what_save_would_not_write(change, tmp_path):
         Tokenizer.load(path)
 
 
+def test_a_pipe_is_no_file(tmp_path):
+    """Reading one would wait for ever; but a shell's `<(...)` is one in which somebody writes."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is a pipe, where a file should be"):
+        console.read_text(tmp_path / "pipe")
+    read, write = os.pipe()
+    os.write(write, b"text")
+    os.close(write)
+    assert console.read_text(f"/dev/fd/{read}") == "text"
+    os.close(read)
+
+
 def test_what_is_near():
     assert nearest("tinny", []) == "" and nearest(None, ["a"]) == "there are 'a'; "
     assert nearest("tinny", ["tiny", "b"]) == "did you mean 'tiny'? there are 'b', 'tiny'; "
