@@ -38,7 +38,7 @@ FIELDS = {  # our field name, and the names that other data sets use for it
 }
 LARGEST_MEMBER = 200_000_000  # bytes of a file in a .zip file
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError,
-               struct.error, OverflowError, RuntimeError)  # the last: encrypted, or packed otherwise
+               struct.error, OverflowError, RuntimeError)  # the last: encrypted, of another method
 OTHER_FORMS = {"turns", "question", "answer", "prompt", "canonical_solution", "test", "query",
                "choices", "context", "context_options", "continuation"}
 
