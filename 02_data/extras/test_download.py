@@ -420,7 +420,7 @@ def test_two_bytes_a_second(server, tmp_path, monkeypatch, first):
     """In the headers, or in what comes after them: there is an end to patience."""
     monkeypatch.setattr(download, "PATIENCE", 0.1)
     server.plan = [raw(first, b"a", pause=0.01)]
-    with pytest.raises(OSError, match="bytes in 0 s, which is too slow; what has arrived") as error:
+    with pytest.raises(OSError, match="bytes in . s, which is too slow; what has") as error:
         fetch(server.url, tmp_path / "file")
     assert server.url in line_of(error) and len(server.seen) == 1
     assert bool(left_in(tmp_path)) == bool(first), "what has arrived is kept"
@@ -460,15 +460,14 @@ def test_numbers_of_any_length(server, tmp_path, pauses):
 # ---- two processes ----
 def test_two_processes_want_the_same_file(server, tmp_path, fork):
     def until_the_other_waits(handler):
-        until = time.monotonic() + 10
-        while "waits for it" not in "".join(p.log.read_text(encoding="utf-8") for p in both):
+        until = time.monotonic() + 20
+        while not any(b"waits for it" in log.read_bytes() for log in tmp_path.glob("log-*")):
             assert time.monotonic() < until
             time.sleep(0.01)
         return "all"
 
     server.plan = [until_the_other_waits]
-    both = [fork(lambda: fetch(server.url, tmp_path / "file")) for _ in range(2)]
-    for process in both:
+    for process in [fork(lambda: fetch(server.url, tmp_path / "file")) for _ in range(2)]:
         process.join()
         assert process.exitcode == 0, process.log.read_text(encoding="utf-8")
     assert (tmp_path / "file").read_bytes() == BODY and server.seen == [None], "fetched once"
