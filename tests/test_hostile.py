@@ -12,9 +12,11 @@ for needed in ("pyarrow", "safetensors", "zstandard"):
     pytest.importorskip(needed, reason="what some formats need, of tests/requirements.txt")
 
 import bench_hostile
+import bpe
+import hostile_files
 from bench_hostile import KINDS, Kind, bench_hostile as bench
 from console import file_hash
-from mutations import FORMATS, VALUES, change, change_tree, to_json
+from mutations import FORMATS, VALUES, change, change_tree, is_covered, seal, to_json
 
 SIZE = 200
 
@@ -109,3 +111,15 @@ def test_changes():
     assert any(data.count(b'"c": ') == 2 for data in found), "a key twice"
     assert {change(rng, "x.json", b'{"a": 1}').inside for _ in range(20)} == {True, False}
     assert set(FORMATS) >= {".json", ".jsonl", ".npy", ".pt", ".safetensors", ".zip", ".http"}
+
+
+def test_a_checksum_is_made_to_fit(tmp_path):
+    """Ours in a tokenizer.json: else what is behind it would never be tried."""
+    hostile_files.make_tokenizers(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    assert is_covered(tmp_path, path.name, old := path.read_bytes())
+    path.write_bytes(new := old.replace(b"<|bos|>", b"<|BOS|>"))
+    with pytest.raises(ValueError, match="was changed"):
+        bpe.Tokenizer.load(path)
+    assert seal(tmp_path, path.name, old, new)
+    assert "<|BOS|>" in bpe.Tokenizer.load(path).special
