@@ -43,13 +43,14 @@ SIGNALS = {"SIGKILL": 8, "SIGTERM": 1, "SIGINT": 1}  # and how often, of 10
 
 
 def command_line(folder, setting, runs_dir):
-    """Of a run over several epochs of a small text, saved and evaluated at every second step. Its
-    data it makes itself.
+    """Of a run over several epochs of a small text, saved and evaluated at every second step: of a
+    new one, or, where one was begun, of that. Its data it makes itself.
     """
     return [*"--preset nano --vocab-size 300 --steps 60 --n-layer 1 --seq-len 32 --batch-size 16 "
-            "--save-every 2 --eval-every 2 --eval-tokens 200 --device cpu --resume".split(),
+            "--save-every 2 --eval-every 2 --eval-tokens 200 --device cpu".split(),
             *setting.split(), "--data", f"folder:{folder / 'text'}", "--data-dir",
-            str(runs_dir / "data"), "--runs-dir", str(runs_dir)]
+            str(runs_dir / "data"), "--runs-dir", str(runs_dir),
+            *(["--resume"] if run_in(runs_dir) else [])]
 
 
 def write_text(folder, rng):
@@ -271,7 +272,7 @@ def race(kind, i, rng, folder, whole):
     place.mkdir()
     logs = [place / "log-0", place / "log-1"]
     runs_dir, setting = place / "runs", SETTINGS[0]
-    line = [w for w in command_line(folder, setting, runs_dir) if w != "--resume"]
+    line = command_line(folder, setting, runs_dir)
     short = [*line, "--steps", "6"]
 
     def both(*arguments, main=train.main):

@@ -328,7 +328,7 @@ def seal(folder, name, old, new):
     before, after = own_hash(old)[0], own_hash(new)[1]
     swaps = {hashlib.sha256(old).hexdigest(): hashlib.sha256(new).hexdigest()}
     if before and after:
-        (folder / name).write_text(json.dumps(json.loads(new) | {"hash": after}))
+        (folder / name).write_text(json.dumps(json.loads(new) | {"hash": after}), "utf-8")
         swaps = {before: after}
     n = 0
     for path in folder.rglob("*.json"):

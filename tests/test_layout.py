@@ -171,12 +171,12 @@ def opens_text(call):
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     module = getattr(getattr(call.func, "value", None), "id", "")
     known = {keyword.arg for keyword in call.keywords}
-    if "encoding" in known or module == "os" or (name == "read_text" and len(call.args) == 2):
+    if "encoding" in known or module == "os":
         return False
     if name in ("read_text", "write_text"):  # console.read_text(), a function, decodes UTF-8
         of_a_package = "distribution" in ast.unparse(call.func)
-        return (isinstance(call.func, ast.Attribute) and module != "console"
-                and not of_a_package)
+        return (isinstance(call.func, ast.Attribute) and module != "console" and not of_a_package
+                and len(call.args) < (1 if name == "read_text" else 2))
     if name == "open":
         at = 0 if isinstance(call.func, ast.Attribute) and module not in ("gzip", "io") else 1
         mode = ([*call.args[at:at + 1], *(k.value for k in call.keywords if k.arg == "mode")]
@@ -188,6 +188,7 @@ def opens_text(call):
 def test_text_is_utf_8_on_every_machine():
     for code, found in (("open(p)", True), ("open(p, 'rb')", False), ("p.open('w')", True),
                         ("p.read_text()", True), ("p.write_text(x)", True), ("gzip.open(p)", False),
+                        ("p.read_text('latin-1')", False), ("p.write_text(x, 'latin-1')", False),
                         ("read_text(p)", False), ("run(x, text=True)", True),
                         ("p.read_text(encoding='utf-8')", False), ("os.open(p, 0)", False)):
         assert opens_text(ast.parse(code).body[0].value) == found, code

@@ -8,7 +8,8 @@ import pytest
 from family import FamilyConfig, n_parameters
 from gpt import GPTConfig
 from presets import ALL, FullConfig, main
-from runs import MAY_CHANGE, as_json
+from resuming import MAY_CHANGE
+from runs import as_json
 from train import LADDER, PRESETS, Config, rung
 
 
