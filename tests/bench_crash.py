@@ -318,7 +318,8 @@ RACES = ("new and new", "resume and resume", "prepare and prepare", "train and e
 def bench_races(races, rng, folder):
     log, rows, whole = folder / "log", [], folder / "whole-races"
     line = command_line(folder, SETTINGS[0], whole)
-    for arguments in ([*line, "--steps", "6"], line):  # as those that "resume and resume" disturbs
+    # As those that "resume and resume" disturbs.
+    for arguments in ([*line, "--steps", "6"], [*line, "--resume"]):
         finish(start(arguments, log), log)
     with Progress() as progress:
         for kind in RACES:
