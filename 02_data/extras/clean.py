@@ -27,15 +27,18 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, add_options, file_hash, run, track, write_safely
+from console import (Parser, add_options, escaped, file_hash, read_text, run, track,
+                     write_safely)
 import corpus
 import duplicates
 import filters
+import folders
 import records
 from corpus import find_source, strings
 from duplicates import Overlap
 from filters import Rules, all_filters, n_bytes, title
 from housekeeping import clear_away
+from records import as_record, lines_of, parsed
 
 
 RULES = ("against", *(field.name for field in dataclasses.fields(Rules)))  # options of a source
@@ -206,7 +209,8 @@ def hash_of(value):
 def code_hash():
     """A hash of the code that decides, so that the results of other filters are never reused."""
     return hash_of([Path(file).read_text(encoding="utf-8") for file in (
-        __file__, filters.__file__, duplicates.__file__, records.__file__, corpus.__file__)])
+        __file__, filters.__file__, duplicates.__file__, records.__file__, corpus.__file__,
+        folders.__file__)])
 
 
 def clean_folder(source, rules, against=(), data_dir="data", out=None, say=print):
@@ -225,7 +229,7 @@ def clean_folder(source, rules, against=(), data_dir="data", out=None, say=print
         texts = {one.name: ["\n".join(strings(record)) for record in one.records()]
                  for one in sets}
         write_clean(source.name, source.fingerprint, records, rules, folder, texts)
-    say((folder / "report.txt").read_text(encoding="utf-8"))
+    say(escaped(read_text(folder / "report.txt")))
     if not against:
         say("no evaluation set was named (against=humaneval-x): its texts may be among these\n")
     return folder
@@ -248,19 +252,37 @@ def open_clean(source, options, data_dir="data", say=print):
                 raise ValueError(f"{field.name} is {text!r}, but must be "
                                  f"{'0 or 1' if field.type is bool else 'a number'}") from None
     folder = clean_folder(source, Rules(**values), options.get("against", ()), data_dir, say=say)
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    for chunk in manifest["chunks"]:
-        if file_hash(folder / chunk["file"]) != chunk["sha256"]:
-            raise ValueError(f"{folder / chunk['file']} has changed since it was written "
-                             f"(sha256); delete {folder} to make it anew")
+    chunks = read_manifest(folder)
 
     def records():
-        for chunk in manifest["chunks"]:
-            with open(folder / chunk["file"], encoding="utf-8") as file:
-                yield from map(json.loads, file)
+        for file in chunks:
+            with open(file, "rb") as lines:
+                for number, line in lines_of(lines, file):
+                    where = f"{file}, line {number},"
+                    row = parsed(line, where)
+                    record = as_record(row, where)
+                    if source.split_by == "official" and row.get("split") not in ("train", "val"):
+                        raise ValueError(f"{where} has no split")
+                    yield record | ({"split": row["split"]} if "split" in row else {})
 
-    return dataclasses.replace(source, records=records,
-                               fingerprint=hash_of(manifest["chunks"]))
+    return dataclasses.replace(source, records=records, fingerprint=hash_of(
+        [(file.name, sha256) for file, sha256 in chunks.items()]))
+
+
+def read_manifest(folder):
+    """{file: sha256} of the chunks in a folder of cleaned documents, which are compared with that.
+    ValueError if something is missing or has changed.
+    """
+    advice = f"delete {folder} to make it anew"
+    try:
+        rows = json.loads(read_text(folder / "manifest.json"))["chunks"]
+        chunks = {folder / Path(row["file"]).name: row["sha256"] for row in rows}
+        changed = [file for file, sha256 in chunks.items() if file_hash(file) != sha256]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"{folder} holds no cleaned documents ({error}); {advice}") from None
+    if changed:
+        raise ValueError(f"{changed[0]} has changed since it was written (sha256); {advice}")
+    return chunks
 
 
 def main(argv=None):

@@ -7,7 +7,7 @@ import os
 import pytest
 
 import clean as module
-from clean import Report, clean, draw, main, open_clean, write_clean
+from clean import Report, clean, draw, main, open_clean, read_manifest, write_clean
 from corpus import find_source
 from filters import LANGUAGES, Rules, all_filters
 from test_filters import CODE, FINE, JUNK, MIT, OTHER, record
@@ -192,3 +192,27 @@ def test_open_clean(tmp_path):
     for key, value, wrong in (("near", "x", "a number"), ("tests", "yes", "0 or 1")):
         with pytest.raises(ValueError, match=f"{key} is '{value}', but must be {wrong}"):
             open_clean(source, {key: [value]}, tmp_path / "data")
+
+
+def test_a_damaged_folder_is_refused(tmp_path):
+    for manifest, said in (
+            ("false", "no cleaned documents"), ("{}", "no cleaned documents"),
+            ('{"chunks": 3}', "no cleaned documents"), ("[" * 9999, "no cleaned documents"),
+            ('{"chunks": [{"file": "../gone", "sha256": ""}]}', "No such file .*/gone"),
+            ('{"chunks": [{"file": "manifest.json", "sha256": ""}]}', "manifest.json has changed")):
+        (tmp_path / "manifest.json").write_text(manifest)
+        with pytest.raises(ValueError, match=f"{said}.*delete .* to make it anew"):
+            read_manifest(tmp_path)
+
+
+def test_a_changed_chunk_whose_checksum_fits(tmp_path, monkeypatch):
+    """What is then read are records all the same, or it is refused."""
+    (tmp_path / "a.txt").write_text("package main\n" * 20)
+    source = find_source(f"folder:{tmp_path / 'a.txt'}")
+    for row in ('"text"', "3", "{}", '{"text": 3}', "[" * 9999, "x"):
+        chunk = tmp_path / "c.jsonl"
+        chunk.write_text(row + "\n")
+        monkeypatch.setattr("clean.read_manifest", lambda folder: {chunk: ""})
+        monkeypatch.setattr("clean.clean_folder", lambda *given, **named: tmp_path)
+        with pytest.raises(ValueError, match="c.jsonl, line 1,"):
+            list(open_clean(source, {}, say=lambda text: None).records())
