@@ -262,7 +262,7 @@ class Batches:
         return {"n": self.n}
 
     def load_state_dict(self, state):
-        self.n = state["n"]
+        self.n = int(state["n"])
 
 
 def make_batches(data, batch_size, seq_len, seed=0, sampling="random", rank=0, world=1):

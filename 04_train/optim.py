@@ -148,9 +148,9 @@ class Optimizer(torch.optim.Optimizer):
         groups = self.param_groups  # the same objects: who sets their "lr" may hold them
         super().load_state_dict(state_dict)
         self.param_groups = groups
-        for p, state in self.state.items():
-            if "step" in state:  # torch leaves it where it was; the fused kernel wants it beside p
-                state["step"] = state["step"].to(p.device)
+        for p, state in self.state.items():  # torch checks nothing, and leaves "step" where it was
+            for name in {"average"} & {*state} or ("step", "exp_avg", "exp_avg_sq"):
+                state[name] = state[name].to(p.device).view(p.shape if name != "step" else ())
 
     @torch.no_grad()
     def step(self):

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from family import model_config
 from gpt import GPT, GPTConfig, make_model
-from optim import (SCHEDULES, adamw_by_hand, clip, learning_rate, main, make_optimizer,
+from optim import (SCHEDULES, Optimizer, adamw_by_hand, clip, learning_rate, main, make_optimizer,
                    nesterov, orthogonalize, orthogonalize_parts)
 from train import Config
 
@@ -325,3 +325,25 @@ def test_command_line(capsys):
     assert [line.split()[0] for line in out[1:5]] == list(SCHEDULES)
     first, last = ([float(x) for x in line.split()[2:]] for line in (out[-6], out[-1]))
     assert max(first) / min(first) > 50 and max(last) / min(last) < 2
+
+
+def test_a_state_of_another_form_is_refused():
+    """At once, when it is loaded: a step with it would end in the middle."""
+    model = torch.nn.Linear(3, 2)
+
+    def make():
+        return Optimizer([{"params": list(model.parameters()), "kind": "adamw", "lr": 0.1,
+                           "scale": 1.0, "weight_decay": 0.0, "betas": (0.9, 0.9), "eps": 1e-8}], {})
+    first = make()
+    model(torch.ones(1, 3)).sum().backward()
+    first.step()
+    whole = first.state_dict()
+    for name, wrong in (("exp_avg", []), ("exp_avg", torch.zeros(7)), ("exp_avg_sq", None),
+                        ("step", "x"), ("step", torch.zeros(3))):
+        state = {0: whole["state"][0] | {name: wrong}, 1: whole["state"][1]}
+        with pytest.raises(Exception):
+            make().load_state_dict(whole | {"state": state})
+    state = {0: {"step": whole["state"][0]["step"]}, 1: whole["state"][1]}
+    with pytest.raises(KeyError, match="exp_avg"):
+        make().load_state_dict(whole | {"state": state})
+    make().load_state_dict(whole)

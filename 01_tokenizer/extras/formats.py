@@ -28,6 +28,7 @@ import numpy as np
 
 from fast import FastTokenizer, apply_merges_fast
 from foreign import added_tokens, find_patterns, opening
+from housekeeping import regular
 from mapped import MappedTokenizer, check_ids, check_pairs
 from pieces import check_dialect, each_text, ours
 
@@ -146,7 +147,7 @@ def read_tiktoken(path, pattern=None, special=None):
     if not (pattern or known[0]):
         raise ValueError(f"{path} holds no pattern; give one (known: {', '.join(RANKS)})")
     ranks = {}
-    for n, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+    for n, line in enumerate(regular(path).read_bytes().splitlines(), 1):
         if not line:
             continue
         if not (found := re.fullmatch(rb"([A-Za-z0-9+/]+=*) (\d{1,9})", line)):

@@ -55,7 +55,7 @@ class RandomWindows:
         return {"n": self.n}
 
     def load_state_dict(self, state):
-        self.n = state["n"]
+        self.n = int(state["n"])
 
 
 class Shuffled:
@@ -79,7 +79,7 @@ class Shuffled:
         return {"epoch": self.epoch, "place": self.place}
 
     def load_state_dict(self, state):
-        self.epoch, self.place = state["epoch"], state["place"]
+        self.epoch, self.place = int(state["epoch"]), int(state["place"])
         self.order = self.permutation()
 
 
@@ -310,6 +310,6 @@ class Batches(IterableDataset):
         return then
 
     def load_state_dict(self, state):
-        self.taken = list(state["taken"])
+        self.taken = [int(n) for n in state["taken"]]
         for sampler, saved in zip(self.samplers, state["samplers"], strict=True):
             sampler.load_state_dict(saved)

@@ -27,6 +27,7 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
 from console import escaped, file_hash, holding, track, write_safely
+from housekeeping import regular
 
 PATIENCE = 300  # seconds that a megabyte may take; a telephone line needs 200
 LARGEST = 10**9  # bytes of a file whose size nobody told us before
@@ -231,7 +232,7 @@ def etag_of(part):
 def known_tag(part):
     """The server's ETag for `part`, or "". It only saves time: what is no tag counts as none."""
     with contextlib.suppress(OSError, ValueError):
-        return usable(etag_of(part).read_text(encoding="ascii"))
+        return usable(regular(etag_of(part)).read_text(encoding="ascii"))
     return ""
 
 

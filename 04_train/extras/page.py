@@ -156,7 +156,7 @@ def page(folders, path):
         path_of_config = folder / "config.json"  # of any version, or none: it is only shown
         try:
             config = dict(json.loads(read_text(path_of_config)) if path_of_config.exists() else {})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path_of_config} is not the config of a run: {error}") from None
         runs[name] = read_metrics(folder / "metrics.jsonl"), config
     title = text(", ".join(runs))
