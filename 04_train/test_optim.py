@@ -331,9 +331,11 @@ def test_a_state_of_another_form_is_refused():
     """At once, when it is loaded: a step with it would end in the middle."""
     model = torch.nn.Linear(3, 2)
 
+    group = {"kind": "adamw", "lr": 0.1, "scale": 1.0, "weight_decay": 0.0, "betas": (0.9, 0.9),
+             "eps": 1e-8}
+
     def make():
-        return Optimizer([{"params": list(model.parameters()), "kind": "adamw", "lr": 0.1,
-                           "scale": 1.0, "weight_decay": 0.0, "betas": (0.9, 0.9), "eps": 1e-8}], {})
+        return Optimizer([{"params": list(model.parameters()), **group}], {})
     first = make()
     model(torch.ones(1, 3)).sum().backward()
     first.step()
