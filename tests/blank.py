@@ -23,10 +23,10 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "commands", "formats", "picture", "housekeeping", "mistakes", "chatml", "records",
                  "download", "hub", "corpus", "duplicates", "filters", "clean", "fim", "writing",
                  "mixtures", "batches", "packing", "family", "ngrams", "ragged", "losses",
-                 "machine", "budget", "heads", "huggingface", "shards", "weights", "presets",
-                 "length", "planned", "beside", "metrics", "wandb_log", "watch", "nonfinite",
-                 "report", "page", "timing", "starting", "curves", "ladder", "good_go", "export",
-                 "lookup", "quant", "figures", "ranks", "precision", "recompute", "plan",
+                 "machine", "budget", "costs", "heads", "huggingface", "shards", "weights",
+                 "presets", "length", "planned", "beside", "metrics", "wandb_log", "watch",
+                 "nonfinite", "report", "page", "timing", "starting", "curves", "ladder", "good_go",
+                 "export", "lookup", "quant", "figures", "ranks", "precision", "recompute", "plan",
                  "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 
