@@ -5,11 +5,10 @@ words, so encoding caches the ids of each; pieces are found by pieces.py, and wo
 work between processes. Every function returns the same as its plain version in bpe.py; tests
 compare them.
 
-Reads and writes nothing. Next: mapped.py.
+Reads and writes nothing. Next: longwords.py.
 """
 
 import functools
-import heapq
 import itertools
 import sys
 from array import array
@@ -154,6 +153,7 @@ def train_fast(words, n_merges):
 def apply_merges_fast(ids, ranks):
     """The same ids as apply_merges: each merge's rank is looked up once, not in every round."""
     if len(ids) > 100:
+        from longwords import apply_merges_long
         return apply_merges_long(ids, ranks)
     ids, rank, never = list(ids), ranks.get, 1 << 62
     todo = [rank(pair, never) for pair in zip(ids, ids[1:])]
@@ -166,39 +166,6 @@ def apply_merges_fast(ids, ranks):
         if i < len(todo):
             todo[i] = rank((new_id, ids[i + 1]), never)
     return ids
-
-
-def apply_merges_long(ids, ranks):
-    """The same again, in about one step a merge, for the megabyte that is a single word.
-
-    One linked row, as in training, and the places at which each possible merge may be made. A merge
-    makes only pairs that were learned later than itself, so each new id is taken up once, in order.
-    """
-    n = len(ids)
-    ids, left, right = [*ids, None], list(range(-1, n)), list(range(1, n + 2))
-    places = {}
-    for i, pair in enumerate(zip(ids, ids[1:])):
-        if pair in ranks:
-            places.setdefault(ranks[pair], []).append(i)
-    todo = list(places)
-    heapq.heapify(todo)
-    while todo:
-        new_id = heapq.heappop(todo)
-        for i in sorted(places.pop(new_id)):
-            j = right[i]
-            if ranks.get((ids[i], ids[j])) != new_id:
-                continue  # one of the two was merged in the meantime
-            ids[i], ids[j] = new_id, None
-            right[i] = right[j]
-            left[right[j]] = i
-            for k in (left[i], i):
-                later = ranks.get((ids[k], ids[right[k]])) if k >= 0 else None
-                if later in places:
-                    places[later].append(k)
-                elif later is not None:
-                    places[later] = [k]
-                    heapq.heappush(todo, later)
-    return [i for i in ids if i is not None]
 
 
 class Pieces(dict):

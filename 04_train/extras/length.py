@@ -187,16 +187,3 @@ def announce(config, data, world=1, memory=None):
     keep_freed_memory()
     print(*plan(config, shape, free, world, len(data.train), memory), sep="\n")
     return config
-
-
-def cut_off(config, plans):
-    """A line for each source that loses ids at the ends of windows: how many so far, or, before
-    any came, how many it will never show.
-    """
-    for source, cut in zip(config.data, plans):
-        if cut.cropped:
-            yield (f"bestfit    has cut off {cut.cropped / cut.tokens:.0%} of the tokens of "
-                   f"{source} that came")
-        elif cut.lost > 0.01:
-            yield (f"bestfit    will never show {cut.lost:.0%} of {source}: what is behind the "
-                   f"first {config.seq_len + 1} tokens of a document")
