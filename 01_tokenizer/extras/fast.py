@@ -8,11 +8,8 @@ compare them.
 Reads and writes nothing. Next: longwords.py.
 """
 
-import functools
-import itertools
 import sys
 from array import array
-from collections import Counter
 from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
@@ -251,16 +248,14 @@ class FastTokenizer(Tokenizer):
                              f"special tokens need {least}")
         if isinstance(special_tokens, str):
             raise ValueError(f"special tokens are several; put {special_tokens!r:.40} into a list")
-        pattern, words = cls([], pattern, special_tokens).pattern, Counter()
+        pattern = cls([], pattern, special_tokens).pattern
         parts = (part for text in each_text(texts) for part in blocks(text, pattern, 1 << 20))
         parts = track(parts, "counting", size=lambda part: len(part) / 1e6, unit=" MB")
         if workers == 1:
             words = count_pieces(parts, pattern)
         else:
-            from workers import in_batches, parallel
-            for counts in parallel(functools.partial(count_pieces, pattern=pattern),
-                                   in_batches(parts, 1 << 20), workers):
-                words.update(counts)
+            from workers import count_together
+            words = count_together(count_pieces, parts, pattern, workers)
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
         words = {word.encode(): count for word, count in words.items()}
@@ -296,12 +291,5 @@ class FastTokenizer(Tokenizer):
         """The ids of every text in turn, as encode_array() gives them; `workers` processes share
         the work. Texts are taken as they are needed, a few megabytes ahead.
         """
-        texts = each_text(texts)
-        if workers == 1:
-            return map(self.encode_array, texts)
-        from workers import in_batches, parallel
-        batches = parallel(self._encode_batch, in_batches(texts, 1 << 20), workers)
-        return itertools.chain.from_iterable(batches)
-
-    def _encode_batch(self, texts):
-        return [self.encode_array(text) for text in texts]
+        from workers import map_in_batches
+        return map_in_batches(self.encode_array, each_text(texts), workers)
