@@ -30,7 +30,8 @@ def course(tmp_path):
     """
     folder = tmp_path / "course"
     (folder / "01_tokenizer" / "extras").mkdir(parents=True)
-    for name in ("bpe.py", "console.py", "extras/housekeeping.py", "extras/commands.py"):
+    for name in ("bpe.py", "console.py", "extras/housekeeping.py", "extras/mistakes.py",
+                 "extras/commands.py"):
         shutil.copy(console.ROOT / "01_tokenizer" / name, folder / "01_tokenizer" / name)
 
     def start(*command, mine="", code=0, python=sys.executable, **how):

@@ -19,15 +19,16 @@ MINE = ROOT / "mine"
 
 # The spine as it is read, then extras, in the order in which they build on each other.
 READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train",
-                 "sample", "evals", "scale", "zero", "pieces", "workers", "fast", "mapped",
-                 "commands", "formats", "picture", "housekeeping", "chatml", "records", "download",
-                 "hub", "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
-                 "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
-                 "heads", "huggingface", "shards", "weights", "presets", "length", "beside",
-                 "metrics", "wandb_log", "watch", "nonfinite", "report", "page", "timing",
-                 "starting", "curves", "ladder", "good_go", "export", "lookup", "quant", "figures",
-                 "ranks", "precision", "recompute", "plan", "simulate", "timeline", "fsdp",
-                 "selftest", "launch"]
+                 "sample", "evals", "scale", "zero", "pieces", "dialects", "workers", "fast",
+                 "longwords", "mapped", "commands", "formats", "picture", "housekeeping",
+                 "mistakes", "chatml", "records", "download", "hub", "corpus", "duplicates",
+                 "filters", "clean", "fim", "writing", "mixtures", "batches", "packing", "family",
+                 "ngrams", "ragged", "losses", "machine", "budget", "costs", "heads", "huggingface",
+                 "shards", "weights", "presets", "length", "planned", "beside", "metrics",
+                 "wandb_log", "watch", "nonfinite", "report", "page", "timing", "starting",
+                 "curves", "ladder", "good_go", "export", "lookup", "quant", "figures", "ranks",
+                 "precision", "recompute", "plan", "simulate", "timeline", "fsdp", "selftest",
+                 "launch"]
 
 
 def exercises(source):

@@ -36,6 +36,7 @@ import torch._dynamo  # noqa: F401, which every optimizer asks for
 
 import bpe
 import clean
+import compare
 import conversations
 import corpus
 import data
@@ -228,7 +229,7 @@ def read_run(folder):
     be trusted may be forgotten.
     """
     run = folder / "run"
-    for line in report.listing(folder):
+    for line in compare.listing(folder):
         print(line)
     model, one, config, step = load_run(run)
     found = {"weights": dict(model.state_dict()), "tokenizer": used(one), "step": step,

@@ -362,6 +362,8 @@ MISTAKES = {
          "for name in (\"attention\", \"mlp\", \"head\", \"embedding\")}", "test_flops_per_token"),
         ("attention's own products forgotten",
          " + 12 * config.n_layer * config.d_model * config.seq_len", "", "test_flops_per_token"),
+    ],
+    "03_model/extras/heads.py": [
         ("keys without values", "return 2 * config.n_layer * config.n_kv_head",
          "return config.n_layer * config.n_kv_head", "test_cache_bytes"),
         ("keys for every query head", "return 2 * config.n_layer * config.n_kv_head",

@@ -5,15 +5,11 @@ words, so encoding caches the ids of each; pieces are found by pieces.py, and wo
 work between processes. Every function returns the same as its plain version in bpe.py; tests
 compare them.
 
-Reads and writes nothing. Next: mapped.py.
+Reads and writes nothing. Next: longwords.py.
 """
 
-import functools
-import heapq
-import itertools
 import sys
 from array import array
-from collections import Counter
 from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
@@ -154,6 +150,7 @@ def train_fast(words, n_merges):
 def apply_merges_fast(ids, ranks):
     """The same ids as apply_merges: each merge's rank is looked up once, not in every round."""
     if len(ids) > 100:
+        from longwords import apply_merges_long
         return apply_merges_long(ids, ranks)
     ids, rank, never = list(ids), ranks.get, 1 << 62
     todo = [rank(pair, never) for pair in zip(ids, ids[1:])]
@@ -166,39 +163,6 @@ def apply_merges_fast(ids, ranks):
         if i < len(todo):
             todo[i] = rank((new_id, ids[i + 1]), never)
     return ids
-
-
-def apply_merges_long(ids, ranks):
-    """The same again, in about one step a merge, for the megabyte that is a single word.
-
-    One linked row, as in training, and the places at which each possible merge may be made. A merge
-    makes only pairs that were learned later than itself, so each new id is taken up once, in order.
-    """
-    n = len(ids)
-    ids, left, right = [*ids, None], list(range(-1, n)), list(range(1, n + 2))
-    places = {}
-    for i, pair in enumerate(zip(ids, ids[1:])):
-        if pair in ranks:
-            places.setdefault(ranks[pair], []).append(i)
-    todo = list(places)
-    heapq.heapify(todo)
-    while todo:
-        new_id = heapq.heappop(todo)
-        for i in sorted(places.pop(new_id)):
-            j = right[i]
-            if ranks.get((ids[i], ids[j])) != new_id:
-                continue  # one of the two was merged in the meantime
-            ids[i], ids[j] = new_id, None
-            right[i] = right[j]
-            left[right[j]] = i
-            for k in (left[i], i):
-                later = ranks.get((ids[k], ids[right[k]])) if k >= 0 else None
-                if later in places:
-                    places[later].append(k)
-                elif later is not None:
-                    places[later] = [k]
-                    heapq.heappush(todo, later)
-    return [i for i in ids if i is not None]
 
 
 class Pieces(dict):
@@ -284,16 +248,14 @@ class FastTokenizer(Tokenizer):
                              f"special tokens need {least}")
         if isinstance(special_tokens, str):
             raise ValueError(f"special tokens are several; put {special_tokens!r:.40} into a list")
-        pattern, words = cls([], pattern, special_tokens).pattern, Counter()
+        pattern = cls([], pattern, special_tokens).pattern
         parts = (part for text in each_text(texts) for part in blocks(text, pattern, 1 << 20))
         parts = track(parts, "counting", size=lambda part: len(part) / 1e6, unit=" MB")
         if workers == 1:
             words = count_pieces(parts, pattern)
         else:
-            from workers import in_batches, parallel
-            for counts in parallel(functools.partial(count_pieces, pattern=pattern),
-                                   in_batches(parts, 1 << 20), workers):
-                words.update(counts)
+            from workers import count_together
+            words = count_together(count_pieces, parts, pattern, workers)
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
         words = {word.encode(): count for word, count in words.items()}
@@ -329,12 +291,5 @@ class FastTokenizer(Tokenizer):
         """The ids of every text in turn, as encode_array() gives them; `workers` processes share
         the work. Texts are taken as they are needed, a few megabytes ahead.
         """
-        texts = each_text(texts)
-        if workers == 1:
-            return map(self.encode_array, texts)
-        from workers import in_batches, parallel
-        batches = parallel(self._encode_batch, in_batches(texts, 1 << 20), workers)
-        return itertools.chain.from_iterable(batches)
-
-    def _encode_batch(self, texts):
-        return [self.encode_array(text) for text in texts]
+        from workers import map_in_batches
+        return map_in_batches(self.encode_array, each_text(texts), workers)

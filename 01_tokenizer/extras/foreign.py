@@ -17,7 +17,8 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 
 import console  # noqa: F401, first: it makes the others be found
 
-from pieces import CONTRACTION, DIGITS, PATTERNS, WHOLE, check_dialect, ours
+from dialects import check_dialect
+from pieces import CONTRACTION, DIGITS, PATTERNS, WHOLE, ours
 
 
 def added_tokens(content, refuse):

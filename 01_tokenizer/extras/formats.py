@@ -26,11 +26,12 @@ from console import Parser, escaped, read_text, run, track, write_safely
 
 import numpy as np
 
+from dialects import check_dialect
 from fast import FastTokenizer, apply_merges_fast
 from foreign import added_tokens, find_patterns, opening
 from housekeeping import regular
 from mapped import MappedTokenizer, check_ids, check_pairs
-from pieces import check_dialect, each_text, ours
+from pieces import each_text, ours
 
 # A file of ranks says nothing about pattern and special tokens; these are tiktoken's.
 RANKS = {"cl100k_base": ("gpt4", {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258,

@@ -3,7 +3,7 @@
 PYTHONPATH=mine python 04_train/train.py is to run a reader's own files where there are some, and
 each file once; two processes must not train one run. console.py calls this, in every command.
 
-Reads and writes .lock in the folders that are held. Next: 02_data/data.py.
+Reads and writes .lock in the folders that are held. Next: mistakes.py.
 """
 
 import importlib
@@ -81,10 +81,8 @@ def start():
 
 start()  # and only then all else, as Ctrl-C has a traceback until then
 
-import argparse
 import atexit
 import contextlib
-import difflib
 import functools
 import itertools
 import platform
@@ -194,14 +192,6 @@ def unicode_version():
     return found[1] if found else "of regex " + importlib.metadata.version("regex")
 
 
-@functools.cache  # so that it is said once, however often a file is read
-def compare_unicode(path, version):
-    """Say so, in a line, if `path` was written with other Unicode tables than are here."""
-    if version != (installed := unicode_version()):
-        print(f"note: {path!r} was written with Unicode {version!r:.40}, and here is {installed}: "
-              "characters that are new in one of them may get other ids", file=sys.stderr)
-
-
 def vet(content, path):
     """Check the content of `path`, a tokenizer.json of this course, before anything is made of it.
     ValueError for merges and special tokens that save() would not write.
@@ -219,8 +209,9 @@ def vet(content, path):
         total += sizes[-1]
         if total > 1 << 26:
             raise ValueError("its merges make tokens that would fill the memory")
-    if content.get("unicode") is not None:
-        compare_unicode(str(path), str(content["unicode"]))
+    if content.get("unicode") not in (None, unicode_version()):
+        from mistakes import note_unicode
+        note_unicode(str(path), str(content["unicode"]), unicode_version())
 
 
 def regular(path):
@@ -233,43 +224,14 @@ def regular(path):
     return path
 
 
-def plain_words(error):
-    """What a ValueError or OSError says, for one that Python words for programmers."""
-    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
-        around = error.object[max(0, error.start - 20):error.end + 20]
-        return f"text that is not UTF-8, or holds half of a character: {around!r}"
-    return error
+def __getattr__(name):
+    """What mistakes.py has, which is loaded only when something is wrong."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return getattr(importlib.import_module("mistakes"), name)
 
 
 # ---- what a terminal shows ----
-def nearest(word, known):
-    """What to tell a user whose `word` is none of the `known` names: which is near, which there
-    are; "" if there are none.
-    """
-    near = difflib.get_close_matches(word or "", known, n=1, cutoff=0.5)
-    meant = "".join(f"did you mean {name!r}? " for name in near)
-    names = ", ".join(map(repr, sorted(known)[:20])) + ", ..." * (len(known) > 20)
-    return f"{meant}there are {names}; " if known else ""
-
-
-def nearest_option(parser, message):
-    """A hint for the user whose mistake argparse describes so: the option that may be meant, or the
-    choice of one.
-    """
-    commands = [command for action in parser._actions if action.nargs == argparse.PARSER
-                for command in action.choices.values()]
-    actions = [action for one in (parser, *commands) for action in one._actions]
-    word, known = "", []
-    if found := re.match(r"unrecognized arguments: (--[\w-]+)", message):
-        word, known = found[1], [name for action in actions for name in action.option_strings]
-    elif found := re.match(r"argument (\S+?)[:/].*?invalid choice: '(.*?)'", message):
-        word, known = found[2], [str(choice) for action in actions
-                                 if found[1] in (*action.option_strings, action.dest)
-                                 for choice in action.choices or ()]
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}? " if near else ""
-
-
 def duration(seconds):
     """Seconds as a person writes them: 0:09, 12:34, 3:00:00; from a hundred hours on, 5 days."""
     minutes, s = divmod(int(seconds + 0.5), 60)

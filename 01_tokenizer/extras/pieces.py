@@ -4,7 +4,7 @@ Finding the pieces is the slow part of counting and encoding. So patterns are tr
 faster of two regular expression engines where that is safe, and texts are first cut at spaces where
 the pattern allows it.
 
-Reads and writes nothing. Next: workers.py.
+Reads and writes nothing. Next: dialects.py.
 """
 
 import functools
@@ -39,7 +39,6 @@ PATTERNS = bpe.PATTERNS | {  # gpt2 and gpt4 (cl100k_base in tiktoken) are there
 }
 DIGITS = {"apart": r"\p{N}|\P{N}+", "together": r"\p{N}+|\P{N}+"}  # for a list of patterns
 WHOLE = r"(?:[^\n]|\n)+"  # the whole text is one piece
-PATIENCE, CHARACTERS_PER_SECOND = 2, 100_000  # of a pattern that is not ours: processor time
 
 
 def find_pattern(pattern):
@@ -93,6 +92,7 @@ def piece_finder(pattern):
         return lambda text: functools.reduce(
             lambda pieces, step: [part for piece in pieces for part in step(piece)], steps, [text])
     if pattern not in ours():
+        from dialects import patient_finder
         return patient_finder(pattern)
     compiled, faster = regex.compile(pattern), re.compile(spell_out(pattern))
 
@@ -100,34 +100,6 @@ def piece_finder(pattern):
         plain = text.isascii() or len(text.encode("utf-16", "surrogatepass")) == 2 * len(text) + 2
         return (faster if plain else compiled).findall(text)
     return find_pieces
-
-
-def patient_finder(pattern):
-    """piece_finder() for a pattern that is not ours, which may try more ways to match than there is
-    time for, as (?:a|a)+b does: then the function raises ValueError after some seconds.
-    """
-    if pattern.isalnum():
-        raise ValueError(f"there is no pattern {pattern!r:.100}; there are {', '.join(PATTERNS)}")
-    try:
-        compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
-    except (regex.error, RecursionError) as error:
-        raise ValueError(f"the pattern {pattern!r:.100} is not a regular expression: {error}")
-    find_pieces = functools.partial(find_patiently, compiled, pattern)
-    if compiled.groups or "" in find_pieces("") or re.search(r"\(\?[a-zA-Z]*r|\\K", pattern):
-        raise ValueError(f"the pattern {pattern!r:.100} must not capture groups, match the empty "
-                         "text, nor lose any with (?r) or \\K")
-    return find_pieces
-
-
-def find_patiently(compiled, pattern, text):
-    """compiled.findall(text). ValueError, which names `pattern`, if that takes too long."""
-    limit = PATIENCE + len(text) / CHARACTERS_PER_SECOND
-    try:
-        return compiled.findall(text, timeout=limit)
-    except TimeoutError:
-        raise ValueError(f"the pattern {pattern!r:.100} did not cut a text of {len(text):,} "
-                         f"characters within {limit:.0f} s: it can match in too many ways, so use "
-                         "a simpler one") from None
 
 
 @functools.cache
@@ -169,13 +141,6 @@ def portable_parts(pattern):
         parts.append(part)
         at += len(part)
     return parts
-
-
-def check_dialect(pattern):
-    """ValueError if `pattern` might mean something else to another regular expression engine."""
-    if portable_parts(pattern) is None:
-        raise ValueError(f"the pattern {pattern!r} holds something that regular expression engines "
-                         "read differently")
 
 
 def spell_out(pattern):

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-import pieces
 from bpe import SPECIAL_TOKENS, Tokenizer, main
 from commands import parse_special, train_any
 from fast import FastTokenizer
@@ -72,7 +71,7 @@ def test_text_that_is_no_text(tmp_path, fails, monkeypatch):
 
 
 def test_a_pattern_that_never_ends(tmp_path, fails, monkeypatch):
-    monkeypatch.setattr(pieces, "PATIENCE", 0.1)
+    monkeypatch.setattr("dialects.PATIENCE", 0.1)
     text, made = tmp_path / "text", tmp_path / "t.json"
     text.write_text("a" * 40)
     for options in ([], ["--workers", 2]):

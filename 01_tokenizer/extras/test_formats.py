@@ -14,7 +14,7 @@ from formats import (byte_letters, compare, from_vocabulary, load, main, read_gp
                      read_huggingface, read_tiktoken, recover_merges, strange_token,
                      write_huggingface, write_tiktoken)
 from mapped import MappedTokenizer
-from pieces import PATTERNS, check_dialect
+from pieces import PATTERNS
 
 TEXTS = ["the cat sat on the mat; the cat's hat isn't flat\n\n", "aaaa aaa aaaaaaa " * 3,
          "def f(x):\n    return x + 1\n" * 3, "naïve café 東京 🙂🙂 123456 \t\r\n  x"]
@@ -280,16 +280,6 @@ def test_damaged_ranks(tmp_path):
         with pytest.raises(ValueError, match="x.tiktoken") as error:
             load(path, "gpt4")
         assert str(error.value).isprintable()
-
-
-def test_check_dialect():
-    for pattern in PATTERNS.values():
-        check_dialect(pattern)
-    for pattern in (r"\p{N}{1,3}+", "a?+", "^a", "(?<!a)b", r"\h+", "[a-z&&[^a]]", r"\pL", r"\K",
-                    r"\b", r"(?m:.+)"):
-        with pytest.raises(ValueError):
-            check_dialect(pattern)
-    check_dialect(r"\^[$^+]+\++\p{L}+")
 
 
 # ---- GPT-2 ----

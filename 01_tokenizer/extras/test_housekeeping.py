@@ -16,10 +16,10 @@ import time
 import pytest
 
 import console
-from bpe import PATTERNS, Tokenizer, main
-from console import Parser, StopSignal, holding
-from housekeeping import (Output, Progress, cells, check_writable, duration, fit, nearest, pace,
-                          track, unicode_version, vet)
+from bpe import PATTERNS, Tokenizer
+from console import StopSignal, holding
+from housekeeping import (Output, Progress, cells, check_writable, duration, fit, pace, track,
+                          unicode_version, vet)
 
 
 PLAIN = {"hash": "", "kind": "bpe", "pattern": "gpt2", "special_tokens": ["<|bos|>"],
@@ -33,22 +33,6 @@ def test_unicode_version_is_that_of_regex():
     newest = {15: "\U0001e4d0", 16: "\u1c89", 17: "\ua7ce"}  # letters that came with it
     for version, letter in newest.items():
         assert bool(regex.fullmatch(r"\p{L}", letter)) == (major >= version)
-
-
-def test_another_unicode_version_is_said_once(tmp_path, capsys, monkeypatch):
-    path = tmp_path / "t.json"
-    Tokenizer([(97, 98)]).save(path)
-    content = json.loads(path.read_text())
-    assert content["unicode"] == unicode_version()
-    Tokenizer.load(path)
-    assert capsys.readouterr().err == "", "nothing to say where the tables are the same"
-    for version in ("9.0.0", "9\x1b[2J", 3):
-        path.write_text(json.dumps(content | {"unicode": version}))
-        for _ in range(2):
-            main(["encode", "ab", "--tokenizer", str(path)])
-        out, said = capsys.readouterr()
-        assert out == "256\n256\n" and said.count("\n") == 1 and said[:-1].isprintable()
-        assert f"written with Unicode {str(version)!r}, and here is {unicode_version()}:" in said
 
 
 def test_files_of_before_are_read_without_a_word(tmp_path, capsys):
@@ -91,27 +75,6 @@ def test_a_pipe_is_no_file(tmp_path):
     os.close(write)
     assert console.read_text(f"/dev/fd/{read}") == "text"
     os.close(read)
-
-
-def test_what_is_near():
-    assert nearest("tinny", []) == "" and nearest(None, ["a"]) == "there are 'a'; "
-    assert nearest("tinny", ["tiny", "b"]) == "did you mean 'tiny'? there are 'b', 'tiny'; "
-    many = nearest("x", [f"run {i}" for i in range(99)])
-    assert many.count("run") == 20 and many.endswith(", ...; ")
-
-
-def test_a_choice_that_is_not_there_gets_the_nearest():
-    parser = Parser()
-    parser.add_argument("--preset", "--like", choices=("tiny", "nano"))
-    command = parser.add_subparsers(dest="command").add_parser("train")
-    command.add_argument("--engine", choices=("ddp", "zero1"))
-    for words, meant in ((["--preset", "tinny"], "tiny"), (["--like", "nan"], "nano"),
-                         (["tran"], "train"), (["train", "--engine", "dpd"], "ddp")):
-        with pytest.raises(ValueError, match=f"invalid choice: .*did you mean {meant}"):
-            parser.parse_args(words)
-    with pytest.raises(ValueError) as error:
-        parser.parse_args(["--preset", "xyz"])
-    assert "did you mean" not in str(error.value)
 
 
 def test_where_nothing_can_be_written(tmp_path, monkeypatch):

@@ -3,9 +3,11 @@
 Used by fast.py and 02_data. Reads and writes nothing. Next: fast.py.
 """
 
+import functools
+import itertools
 import multiprocessing
 import signal
-from collections import deque
+from collections import Counter, deque
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -91,3 +93,27 @@ def parallel(function, items, workers):
         for process in processes:
             process.terminate()
             process.join()
+
+
+def list_of(function, batch):
+    return [*map(function, batch)]
+
+
+def map_in_batches(function, texts, workers):
+    """map(function, texts), in order, on `workers` processes, which get a megabyte or so at once.
+    Texts are taken as they are needed.
+    """
+    if workers == 1:
+        return map(function, texts)
+    batches = parallel(functools.partial(list_of, function), in_batches(texts, 1 << 20), workers)
+    return itertools.chain.from_iterable(batches)
+
+
+def count_together(count, texts, pattern, workers):
+    """count(texts, pattern), a Counter, made of the counts of `workers` processes."""
+    counts = parallel(functools.partial(count, pattern=pattern), in_batches(texts, 1 << 20),
+                      workers)
+    total = Counter()
+    for each in counts:
+        total.update(each)
+    return total

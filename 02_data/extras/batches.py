@@ -313,3 +313,16 @@ class Batches(IterableDataset):
         self.taken = [int(n) for n in state["taken"]]
         for sampler, saved in zip(self.samplers, state["samplers"], strict=True):
             sampler.load_state_dict(saved)
+
+
+def cut_off(config, samplers):
+    """A line for each source that loses ids at the ends of windows: how many so far, or, before
+    any came, how many it will never show.
+    """
+    for source, cut in zip(config.data, samplers):
+        if cut.cropped:
+            yield (f"bestfit    has cut off {cut.cropped / cut.tokens:.0%} of the tokens of "
+                   f"{source} that came")
+        elif cut.lost > 0.01:
+            yield (f"bestfit    will never show {cut.lost:.0%} of {source}: what is behind the "
+                   f"first {config.seq_len + 1} tokens of a document")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import data as spine
 from batches import (SAMPLERS, Batches, BestFit, RandomWindows, Shuffled, StreamWindows,
-                     best_fit, next_source)
+                     best_fit, cut_off, next_source)
 from bpe import Tokenizer
 from data import Dataset, Ids, find_files, make_batches, write_folder
 from mixtures import Mixture
@@ -109,6 +109,14 @@ def test_short_documents_fill_long_windows():
 def test_what_best_fit_loses_for_ever():
     sampler = BestFit(documents([5, 100, 20]), 9)
     assert sampler.lost == pytest.approx((90 + 10) / 125)
+    config = SimpleNamespace(data=("a", "b"), seq_len=9)
+    whole = BestFit(documents([5, 5]), 9)
+    assert [*cut_off(config, [whole, sampler])] == [
+        "bestfit    will never show 80% of b: what is behind the first 10 tokens of a document"]
+    for _ in range(3):
+        sampler.row()
+    [line] = cut_off(config, [sampler, whole])
+    assert line.startswith("bestfit    has cut off ") and line.endswith("tokens of a that came")
 
 
 def test_best_fit_cuts_less_than_order_of_arrival():

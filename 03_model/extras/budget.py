@@ -7,7 +7,7 @@ them, memory as PyTorch takes it (Muon's: beside length.py). Left out: time and 
     python 03_model/extras/budget.py --model gpt2-xl llama-7b smollm2-135m
     python 03_model/extras/budget.py --model gpt2 --n-kv-head 1 --batch-size 4
 
-Prints a column for each model. Next: heads.py.
+Prints costs.py's table. Next: costs.py.
 """
 
 import dataclasses
@@ -19,9 +19,7 @@ from types import SimpleNamespace
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, add_options, run
-from gpt import GPTConfig
-from machine import matmul_peak
+from console import run
 
 # What a FamilyConfig says of today's recipe: a run of it needs nothing else of family.py.
 MODERN = SimpleNamespace(positions="rope", norm="rmsnorm", gains=False, embed_norm=True,
@@ -84,16 +82,6 @@ def flops_per_token(config):  # exercise
     """
     numbers = sum(multiplied_by(config).values())
     return 6 * numbers + 12 * config.n_layer * config.d_model * config.seq_len
-
-
-def cache_bytes(config, n_tokens=1, value_bytes=4):  # exercise
-    """Bytes that the KV cache takes for n_tokens positions of one sequence.
-
-    A key and a value of D numbers, `value_bytes` bytes each, for every one of the G key/value
-    heads, in every layer: with multi-query attention (G = 1) that is n_head times less than with
-    multi-head.
-    """
-    return 2 * config.n_layer * config.n_kv_head * config.head_dim * value_bytes * n_tokens
 
 
 def activation_bytes(config, batch_size, dtype="float32", recompute=False):
@@ -198,7 +186,7 @@ def training_memory(config, batch_size, optimizer="adamw", dtype="float32", reco
             "activations": activations, "workspace": workspace}
 
 
-# ---- the table ----
+# ---- what a reader sees ----
 def size(n_bytes):
     """Bytes as a person reads them: 12.3 MB (of 10^6)."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -210,50 +198,9 @@ def size(n_bytes):
     return f"{n_bytes:.3g} {unit}"
 
 
-def column(config, batch_size, peak):
-    """What the table says of one config: {title: {row: text}}; "" where there is nothing to say."""
-    parameters, memory = count_parameters(config), training_memory(config, batch_size)
-    n, flops = sum(parameters.values()), flops_per_token(config)
-    return {
-        "parameters":
-        {name: f"{k:,}  {k / n:4.0%}" if k else "" for name, k in parameters.items()}
-        | {"all": f"{n:,}  100%"},
-        f"training, float32, AdamW, {batch_size} windows at once":
-        {"a window": f"{config.seq_len:,} tokens"}
-        | {name: size(n_bytes) if n_bytes else "" for name, n_bytes in memory.items()}
-        | {"all": size(sum(memory.values())),
-           "a token": f"{flops / 1e6:,.1f} MFLOP", "at best": f"{peak / flops:,.1f} tokens/s"},
-        "KV cache, float32":
-        {"a token": size(cache_bytes(config)),
-         "a window": size(cache_bytes(config, config.seq_len))}}
-
-
 def main(argv=None):
-    from family import MODELS, FamilyConfig, model_config
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", nargs="+", choices=MODELS, metavar="NAME",
-                        help="rows of family.py's MODELS, which the other options change (default: "
-                        f"what these say). There are {', '.join(MODELS)}")
-    parser.add_argument("--batch-size", type=int, default=8,
-                        help="windows in a micro-batch (default: 8)")
-    for kind in (GPTConfig, FamilyConfig):
-        add_options(parser, kind)
-    given = vars(parser.parse_args(argv))
-    names, batch_size = given.pop("model"), given.pop("batch_size")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
-    names = names or ["model"]
-    configs = [model_config(**MODELS.get(name, {}) | given) for name in names]
-    peak = matmul_peak()
-    columns = [column(config, batch_size, peak) for config in configs]
-    print(" " * 13 + "".join(f"{name:>22}" for name in names))
-    for title, rows in columns[0].items():
-        print(title)
-        for row in rows:
-            texts = [said[title][row] for said in columns]
-            if any(texts):
-                print(f"  {row:11}" + "".join(f"{text:>22}" for text in texts).rstrip())
-    print(f"at best: if all were as quick here as a large matrix product, {peak / 1e9:.0f} GFLOP/s")
+    from costs import table  # which is built on this file
+    table(argv)
 
 
 if __name__ == "__main__":

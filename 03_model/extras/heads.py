@@ -42,6 +42,16 @@ def kinds(n_layer, d_model, n_head, seq_len):
             for name, n_kv_head in groups.items()}
 
 
+def cache_bytes(config, n_tokens=1, value_bytes=4):  # exercise
+    """Bytes that the KV cache takes for n_tokens positions of one sequence.
+
+    A key and a value of D numbers, `value_bytes` bytes each, for every one of the G key/value
+    heads, in every layer: with multi-query attention (G = 1) that is n_head times less than with
+    multi-head.
+    """
+    return 2 * config.n_layer * config.n_kv_head * config.head_dim * value_bytes * n_tokens
+
+
 # ---- measuring ----
 def held_bytes(cache):
     """The bytes that a live cache holds: of its keys and of its values."""

@@ -10,10 +10,10 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import budget
-from budget import (activation_bytes, cache_bytes, column, count_parameters, flops_per_token, main,
-                    muon_bytes, muon_groups, recomputed_bytes, size, training_memory)
+from budget import (activation_bytes, count_parameters, flops_per_token, muon_bytes, muon_groups,
+                    recomputed_bytes, size, training_memory)
 from family import FAMILIES, MODELS, MODERN, Norm, family_of, model_config, n_parameters
-from gpt import GPTConfig, KVCache, make_model
+from gpt import GPTConfig, make_model
 
 SHAPES = {"gqa": GPTConfig(300, 32, 3, 4, 2, 64, 160), "mha": GPTConfig(300, 48, 1, 4, 4, 64, 96),
           "mqa": GPTConfig(100, 32, 2, 2, 1, 64, 160)}
@@ -94,16 +94,6 @@ def test_flops_per_token(config):
     with FlopCounterMode(display=False) as counter:
         model.loss(ids, ids).sum().backward()
     assert flops_per_token(config) * ids.numel() == counter.get_total_flops()
-
-
-@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_cache_bytes(config, dtype):
-    cache = KVCache(config, batch_size=3, size=10, dtype=dtype)
-    held = cache.keys.nbytes + cache.values.nbytes
-    assert 3 * cache_bytes(config, 10, dtype.itemsize) == held
-    multi_head = dataclasses.replace(config, n_kv_head=config.n_head)
-    assert cache_bytes(multi_head) == config.n_head // config.n_kv_head * cache_bytes(config)
 
 
 def saved_bytes(config, dtype):
@@ -242,31 +232,3 @@ def test_training_memory_is_what_is_taken(name, dtype):
 def test_size():
     assert [size(n) for n in (12, 1234, 5e6, 2.5e9, 7e12)] == ["12 B", "1.23 kB", "5 MB", "2.5 GB",
                                                                "7 TB"]
-
-
-def test_column():
-    """The table of GPT-2, checked with a pencil."""
-    parameters, training, cache = column(model_config(**MODELS["gpt2"]), 8, 1e12).values()
-    assert parameters["all"] == "124,439,808  100%"
-    assert parameters["positions"].split() == ["786,432", "1%"] and parameters["head"] == ""
-    assert training["weights"] == training["gradients"] == "498 MB"
-    # 12 x 12 x 768^2 in the blocks and 768 x 50257 in the head, 6 FLOPs each; 12 x 12 x 768 x 1024
-    assert training["a token"] == "854.4 MFLOP" and training["at best"] == "1,170.4 tokens/s"
-    assert cache == {"a token": "73.7 kB", "a window": "75.5 MB"}
-
-
-def test_command_line(capsys, fails):
-    main(["--n-layer", "2", "--n-kv-head", "1"])
-    out = capsys.readouterr().out
-    assert "KV cache" in out and "positions" not in out and "norms" not in out
-    main(["--model", "gpt2-xl", "llama-7b", "--batch-size", "1"])
-    out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["gpt2-xl", "llama-7b"]
-    for n in ("1,557,611,200", "6,738,415,616", "1,638,400"):
-        assert n in out
-    main(["--model", "llama-7b", "--n-layer", "1"])
-    assert "6,738,415,616" not in capsys.readouterr().out, "an option goes before the model's field"
-    assert "n_layer is 0" in fails(main, "--n-layer", 0)
-    assert "invalid int value" in fails(main, "--n-layer", "two")
-    assert "batch_size is 0" in fails(main, "--batch-size", 0)
-    assert "invalid choice: 'gpt3'" in fails(main, "--model", "gpt3")

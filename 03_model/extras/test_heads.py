@@ -1,11 +1,13 @@
 """Tests of heads.py: what is measured is what is said."""
 
+import dataclasses
+
 import pytest
+import torch
 
 import heads
-from budget import cache_bytes
 from gpt import GPT, KVCache
-from heads import decode_seconds, held_bytes, kinds, main, measure, spread
+from heads import cache_bytes, decode_seconds, held_bytes, kinds, main, measure, spread
 
 CONFIGS = kinds(n_layer=2, d_model=64, n_head=8, seq_len=32)
 
@@ -25,12 +27,22 @@ def test_kinds_differ_in_keys_and_values_only():
 
 
 def test_held_bytes():
-    """What live caches hold is what budget.py says, and what is shared is held once."""
+    """What live caches hold is what cache_bytes() says, and what is shared is held once."""
     for n in (1, 7, 32):
         held = {name: held_bytes(KVCache(config, 1, n)) for name, config in CONFIGS.items()}
         assert held == {name: cache_bytes(config, n) for name, config in CONFIGS.items()}
         assert held["MHA"] == 4 * held["GQA"] == 8 * held["MQA"]
     assert held_bytes(KVCache(CONFIGS["GQA"], 3, 32)) == 3 * cache_bytes(CONFIGS["GQA"], 32)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_cache_bytes(config, dtype):
+    cache = KVCache(config, batch_size=3, size=10, dtype=dtype)
+    held = cache.keys.nbytes + cache.values.nbytes
+    assert 3 * cache_bytes(config, 10, dtype.itemsize) == held
+    multi_head = dataclasses.replace(config, n_kv_head=config.n_head)
+    assert cache_bytes(multi_head) == config.n_head // config.n_kv_head * cache_bytes(config)
 
 
 def test_decode_seconds(monkeypatch):

@@ -19,7 +19,6 @@ import torch
 from budget import count_parameters
 from data import baselines, document_start
 from gpt import generate, random_pick
-from length import cut_off
 from metrics import Hints, Log, environment, read_metrics, table
 from page import page
 from housekeeping import Progress, duration
@@ -142,8 +141,10 @@ class Beside:
                   f"{table(others | {'this model': bits})}")
 
     def say_what_is_cut_off(self):
-        for line in cut_off(self.config, getattr(self.loader, "samplers", [])):
-            print(line)
+        if samplers := getattr(self.loader, "samplers", []):
+            from batches import cut_off
+            for line in cut_off(self.config, samplers):
+                print(line)
 
     def redraw(self):
         """The picture of the run so far."""

@@ -1,8 +1,10 @@
-"""Several runs -> what page.py's page says of them: results side by side, and what was different.
+"""Several runs -> results side by side, and what was different; or, in a list, where each stands.
 
     python 04_train/extras/report.py runs/tiny runs/tiny-2 --output compare.html
+    python 04_train/extras/report.py
 
-Called by page.py; reads and writes nothing itself. Next: timing.py.
+page.py calls this for its page, and report.py for its command line. Reads config.json. Next:
+timing.py.
 """
 
 import sys
@@ -11,9 +13,12 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-import console  # noqa: F401, which finds the others
+from console import Parser, escaped
 
-from page import curves, environment, results, samples, section, table, text
+import report
+from metrics import read_metrics
+from page import curves, environment, page, results, samples, section, table, text
+from runs import newest_checkpoint, read_config, step_of, val_of
 
 
 def differing(runs):
@@ -38,3 +43,40 @@ def several(runs):
             + section("Results", table({n: [each.get(n) for each in found] for n in names}, heads))
             + section("What was different", table(different, heads))
             + section("What they wrote", columns if any(wrote) else "", "samples"))
+
+
+# ---- the command line ----
+def listing(runs_dir):
+    """A line for each run with a checkpoint: where it stands."""
+    for folder in sorted(Path(runs_dir).glob("*")):
+        if checkpoint := newest_checkpoint(folder):
+            try:
+                config = read_config(folder)
+            except ValueError as error:
+                yield f"{folder.name:20} can't be read: {error}"
+                continue
+            yield (f"{folder.name:20} step {step_of(checkpoint)} of {config.steps}, "
+                   f"{val_of(checkpoint):.3f} bits per byte, {', '.join(config.data)}, "
+                   f"{config.n_layer} layers of width {config.d_model}")
+
+
+def command(argv=None):
+    """The command line of report.py."""
+    parser = Parser(description=report.__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", metavar="run", help="a run's folder; without one, the "
+                        "runs in --runs-dir are listed")
+    parser.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
+    parser.add_argument("--output", metavar="FILE", help="the page (default: report.html in the "
+                        "run's folder; for several, in this one)")
+    args = parser.parse_args(argv)
+    if not args.runs:
+        for line in listing(args.runs_dir):
+            print(escaped(line).replace("\n", "\\n"))
+        return
+    output = Path(args.output or Path(args.runs[0] if len(args.runs) == 1 else ".") / "report.html")
+    page(args.runs, output)
+    print(output)
+    if len(args.runs) == 1:
+        path = Path(args.runs[0]) / "loss.png"
+        report.draw(read_metrics(path.with_name("metrics.jsonl")), path)
+        print(path)

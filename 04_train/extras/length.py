@@ -6,7 +6,7 @@ parameters. Time, memory and epochs follow. Money is 07_scale/extras/plan.py's.
     python 04_train/train.py --preset tiny --tokens-per-param 20 --plan
     python 04_train/train.py --preset tiny --flops 1e13
 
-Reads and writes nothing: train.py calls it. Next: beside.py.
+Reads and writes nothing: train.py calls it. Next: planned.py.
 """
 
 import dataclasses
@@ -108,34 +108,14 @@ def available(device):
 
 def refuse(config, shape, available, world=1, memory=None):
     """ValueError if a step needs more memory than the `available` bytes (None: nobody knows). It
-    names the largest micro-batch that fits, or, if none does, what else would.
-
-    memory: a function like memory_needed(), for processes that divide it otherwise.
-    Micro-batches of a power of two, and those that divide the batch, are tried.
+    says what would fit. memory: a function like memory_needed(), for processes that divide it
+    otherwise.
     """
-    def needs(**changes):
-        changed = dataclasses.replace(config, **changes)
-        changed_shape = changed.gpt(shape.vocab_size)
-        return sum((memory or memory_needed)(changed, changed_shape).values())
-
-    if available is None or needs() <= available:
-        return
-    windows, share = windows_at_once(config, world), -(-config.batch_size // world)
-    problem = f"needs {size(needs())} of memory, {size(available)} are free"
-    for n in range(windows - 1, 0, -1):
-        if (n & (n - 1) == 0 or share % n == 0) and (less := needs(micro_batch=n)) <= available:
-            raise ValueError(f"{problem}: --micro-batch {n} (accumulated over {-(-share // n)}) "
-                             f"needs {size(less)} and gives the same gradients")
-    levers = [{"seq_len": config.seq_len >> i} for i in range(1, config.seq_len.bit_length())]
-    levers += [{"optimizer": "adamw" if config.optimizer == "muon" else "muon"},
-               {"dtype": "float32" if config.dtype == "bfloat16" else "bfloat16"}]
-    helps = {}  # of every field the first change that is enough
-    for lever in levers:
-        [(name, value)] = lever.items()
-        if name not in helps and (less := needs(micro_batch=1, **lever)) <= available:
-            helps[name] = f"--{name.replace('_', '-')} {value} then needs {size(less)}"
-    raise ValueError(f"{problem}, and --micro-batch 1 still needs {size(needs(micro_batch=1))}: "
-                     + ("; ".join(helps.values()) or "a smaller --preset is what it takes"))
+    needed = sum((memory or memory_needed)(config, shape).values())
+    if available is not None and needed > available:
+        from planned import what_would_fit
+        raise ValueError(f"needs {size(needed)} of memory, {size(available)} are free"
+                         + what_would_fit(config, shape, available, world, memory))
 
 
 # ---- the plan ----
@@ -175,16 +155,6 @@ def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=Non
     yield "           " + ", ".join(f"{part} {size(k)}" for part, k in needed.items() if k)
 
 
-def show_plan(config, world=1, memory=None):
-    """Print the plan of a run whose data are not there yet, and whether it would fit here."""
-    shape, free = config.gpt(config.vocab_size), available(config.device)
-    print(*plan(config, shape, free, world, None, memory), sep="\n")
-    try:
-        refuse(config, shape, free, world, memory)
-    except ValueError as error:
-        print(f"here       it would be refused: it {error}")
-
-
 def answered(words, folder, config, world=1, memory=None):
     """Whether nothing is to be trained, since a command line asks for a plan or a profile, or for
     a run that is finished: then its answer is printed. words: its options; folder: of the run to
@@ -192,6 +162,7 @@ def answered(words, folder, config, world=1, memory=None):
     the steps asked for.
     """
     if words.plan:
+        from planned import show_plan
         show_plan(config, world, memory)
     elif words.profile:
         from timing import show_profile
@@ -216,16 +187,3 @@ def announce(config, data, world=1, memory=None):
     keep_freed_memory()
     print(*plan(config, shape, free, world, len(data.train), memory), sep="\n")
     return config
-
-
-def cut_off(config, plans):
-    """A line for each source that loses ids at the ends of windows: how many so far, or, before
-    any came, how many it will never show.
-    """
-    for source, cut in zip(config.data, plans):
-        if cut.cropped:
-            yield (f"bestfit    has cut off {cut.cropped / cut.tokens:.0%} of the tokens of "
-                   f"{source} that came")
-        elif cut.lost > 0.01:
-            yield (f"bestfit    will never show {cut.lost:.0%} of {source}: what is behind the "
-                   f"first {config.seq_len + 1} tokens of a document")

@@ -18,12 +18,9 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, escaped, run, write_safely
+from console import run, write_safely
 
 import numpy as np
-
-from metrics import read_metrics
-from runs import newest_checkpoint, read_config, step_of, val_of
 
 BITS = "val_bits_per_byte"
 STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.xmargin": 0.02, "axes.spines.top": False,
@@ -230,41 +227,9 @@ def draw(metrics, path):
 
 
 # ---- the command line ----
-def listing(runs_dir):
-    """A line for each run with a checkpoint: where it stands."""
-    for folder in sorted(Path(runs_dir).glob("*")):
-        if checkpoint := newest_checkpoint(folder):
-            try:
-                config = read_config(folder)
-            except ValueError as error:
-                yield f"{folder.name:20} can't be read: {error}"
-                continue
-            yield (f"{folder.name:20} step {step_of(checkpoint)} of {config.steps}, "
-                   f"{val_of(checkpoint):.3f} bits per byte, {', '.join(config.data)}, "
-                   f"{config.n_layer} layers of width {config.d_model}")
-
-
 def main(argv=None):
-    from page import page  # which is built on this file
-
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", metavar="run", help="a run's folder; without one, the "
-                        "runs in --runs-dir are listed")
-    parser.add_argument("--runs-dir", default="runs", help="where runs are kept (default: runs)")
-    parser.add_argument("--output", metavar="FILE", help="the page (default: report.html in the "
-                        "run's folder; for several, in this one)")
-    args = parser.parse_args(argv)
-    if not args.runs:
-        for line in listing(args.runs_dir):
-            print(escaped(line).replace("\n", "\\n"))
-        return
-    output = Path(args.output or Path(args.runs[0] if len(args.runs) == 1 else ".") / "report.html")
-    page(args.runs, output)
-    print(output)
-    if len(args.runs) == 1:
-        path = Path(args.runs[0]) / "loss.png"
-        draw(read_metrics(path.with_name("metrics.jsonl")), path)
-        print(path)
+    from compare import command  # which is built on this file
+    command(argv)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 from console import escaped
 
 from bpe import Tokenizer
-from housekeeping import nearest
 from length import planned_steps
 from metrics import read_metrics
 from runs import WAYS, newest_checkpoint, newest_run, read_config, step_of
@@ -70,6 +69,7 @@ def resumed(words, given):
         folder = newest_run(runs_dir)
         print(f"resume     {escaped(str(folder))}, the run that saved last")
     elif not (folder := find_run(runs_dir, name, last=not words.name)):
+        from mistakes import nearest
         there = nearest(name, [path.parent.name for path in runs_dir.glob("*/config.json")])
         raise ValueError(f"there is no run {name!r} in {runs_dir}/ to resume; {there}"
                          "without --resume a new one starts")

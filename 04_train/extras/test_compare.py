@@ -1,8 +1,13 @@
-"""Tests of compare.py: the page of several runs."""
+"""Tests of compare.py: the page of several runs, and their list."""
+
+import json
 
 from compare import differing
 from page import page
+from report import main
+from runs import as_json, save_checkpoint
 from test_page import Page, run_of
+from train import Config
 
 
 def test_differing():
@@ -23,3 +28,19 @@ def test_page_of_several_runs(tmp_path):
     assert ["python", "3.11", "3.11"] not in found.rows, "what is the same is not listed"
     assert found.texts.count("written after 5") == 2
     assert "written after 20" in found.texts and "written after 30" in found.texts
+
+
+def test_listing(tmp_path, capsys):
+    """Where every run stands; one of an earlier version is in nobody's way."""
+    for name, steps in (("one", 5), ("two", 7), ("unfinished", 0)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text(json.dumps(
+            as_json(Config(n_layer=1, d_model=16)) | {"data_hash": "", "data_folders": []}))
+        if steps:
+            save_checkpoint(tmp_path / "runs" / name, steps, [], {}, val=2.0)
+    (tmp_path / "runs" / "two" / "config.json").write_text("{}")
+    main(["--runs-dir", str(tmp_path / "runs")])
+    one, two = capsys.readouterr().out.splitlines()
+    assert one == ("one                  step 5 of 350, 2.000 bits per byte, python, 1 layers of "
+                   "width 16")
+    assert two.startswith("two                  can't be read: ")

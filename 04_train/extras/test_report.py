@@ -8,8 +8,6 @@ from xml.etree import ElementTree
 import pytest
 
 from report import column, draw, evenly, main, numbers, picture, smooth, throughput
-from runs import as_json, save_checkpoint
-from train import Config
 
 
 def rows(n, evaluate=10):
@@ -136,19 +134,3 @@ def test_main(tmp_path, monkeypatch, capsys, fails):
     assert "not a run" in fails(main, tmp_path / "nowhere")
     (tmp_path / "a" / "metrics.jsonl").write_text("")
     assert "nothing to draw" in fails(main, "a")
-
-
-def test_listing(tmp_path, capsys):
-    """Where every run stands; one of an earlier version is in nobody's way."""
-    for name, steps in (("one", 5), ("two", 7), ("unfinished", 0)):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "config.json").write_text(json.dumps(
-            as_json(Config(n_layer=1, d_model=16)) | {"data_hash": "", "data_folders": []}))
-        if steps:
-            save_checkpoint(tmp_path / "runs" / name, steps, [], {}, val=2.0)
-    (tmp_path / "runs" / "two" / "config.json").write_text("{}")
-    main(["--runs-dir", str(tmp_path / "runs")])
-    one, two = capsys.readouterr().out.splitlines()
-    assert one == ("one                  step 5 of 350, 2.000 bits per byte, python, 1 layers of "
-                   "width 16")
-    assert two.startswith("two                  can't be read: ")

@@ -35,10 +35,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from budget import cache_bytes
 from conversations import begin_ids
 from data import bits_per_byte, token_bytes
 from gpt import generate
+from heads import cache_bytes
 from runs import run_data
 from sample import RunOptions
 from train import score

@@ -1,0 +1,67 @@
+"""What models cost, side by side: the table of budget.py, a column for each.
+
+    python 03_model/extras/budget.py --model gpt2-xl llama-7b smollm2-135m
+
+Prints that table when budget.py is run. Next: heads.py.
+"""
+
+import sys
+from pathlib import Path
+
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+
+from console import Parser, add_options
+
+import budget
+from budget import count_parameters, flops_per_token, size, training_memory
+from family import MODELS, FamilyConfig, model_config
+from gpt import GPTConfig
+from heads import cache_bytes
+from machine import matmul_peak
+
+
+def column(config, batch_size, peak):
+    """What the table says of one config: {title: {row: text}}; "" where there is nothing to say."""
+    parameters, memory = count_parameters(config), training_memory(config, batch_size)
+    n, flops = sum(parameters.values()), flops_per_token(config)
+    return {
+        "parameters":
+        {name: f"{k:,}  {k / n:4.0%}" if k else "" for name, k in parameters.items()}
+        | {"all": f"{n:,}  100%"},
+        f"training, float32, AdamW, {batch_size} windows at once":
+        {"a window": f"{config.seq_len:,} tokens"}
+        | {name: size(n_bytes) if n_bytes else "" for name, n_bytes in memory.items()}
+        | {"all": size(sum(memory.values())),
+           "a token": f"{flops / 1e6:,.1f} MFLOP", "at best": f"{peak / flops:,.1f} tokens/s"},
+        "KV cache, float32":
+        {"a token": size(cache_bytes(config)),
+         "a window": size(cache_bytes(config, config.seq_len))}}
+
+
+def table(argv=None):
+    """The command line of budget.py."""
+    parser = Parser(description=budget.__doc__.splitlines()[0])
+    parser.add_argument("--model", nargs="+", choices=MODELS, metavar="NAME",
+                        help="rows of family.py's MODELS, which the other options change (default: "
+                        f"what these say). There are {', '.join(MODELS)}")
+    parser.add_argument("--batch-size", type=int, default=8,
+                        help="windows in a micro-batch (default: 8)")
+    for kind in (GPTConfig, FamilyConfig):
+        add_options(parser, kind)
+    given = vars(parser.parse_args(argv))
+    names, batch_size = given.pop("model"), given.pop("batch_size")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
+    names = names or ["model"]
+    configs = [model_config(**MODELS.get(name, {}) | given) for name in names]
+    peak = matmul_peak()
+    columns = [column(config, batch_size, peak) for config in configs]
+    print(" " * 13 + "".join(f"{name:>22}" for name in names))
+    for title, rows in columns[0].items():
+        print(title)
+        for row in rows:
+            texts = [said[title][row] for said in columns]
+            if any(texts):
+                print(f"  {row:11}" + "".join(f"{text:>22}" for text in texts).rstrip())
+    print(f"at best: if all were as quick here as a large matrix product, {peak / 1e9:.0f} GFLOP/s")

@@ -1,0 +1,33 @@
+"""Tests of costs.py: the table that budget.py prints."""
+
+from budget import main
+from costs import column
+from family import MODELS, model_config
+
+
+def test_column():
+    """The table of GPT-2, checked with a pencil."""
+    parameters, training, cache = column(model_config(**MODELS["gpt2"]), 8, 1e12).values()
+    assert parameters["all"] == "124,439,808  100%"
+    assert parameters["positions"].split() == ["786,432", "1%"] and parameters["head"] == ""
+    assert training["weights"] == training["gradients"] == "498 MB"
+    # 12 x 12 x 768^2 in the blocks and 768 x 50257 in the head, 6 FLOPs each; 12 x 12 x 768 x 1024
+    assert training["a token"] == "854.4 MFLOP" and training["at best"] == "1,170.4 tokens/s"
+    assert cache == {"a token": "73.7 kB", "a window": "75.5 MB"}
+
+
+def test_command_line(capsys, fails):
+    main(["--n-layer", "2", "--n-kv-head", "1"])
+    out = capsys.readouterr().out
+    assert "KV cache" in out and "positions" not in out and "norms" not in out
+    main(["--model", "gpt2-xl", "llama-7b", "--batch-size", "1"])
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["gpt2-xl", "llama-7b"]
+    for n in ("1,557,611,200", "6,738,415,616", "1,638,400"):
+        assert n in out
+    main(["--model", "llama-7b", "--n-layer", "1"])
+    assert "6,738,415,616" not in capsys.readouterr().out, "an option goes before the model's field"
+    assert "n_layer is 0" in fails(main, "--n-layer", 0)
+    assert "invalid int value" in fails(main, "--n-layer", "two")
+    assert "batch_size is 0" in fails(main, "--batch-size", 0)
+    assert "invalid choice: 'gpt3'" in fails(main, "--model", "gpt3")

@@ -1,0 +1,56 @@
+"""Of a run that isn't to begin: what --plan shows, and what would fit where a run does not.
+
+    python 04_train/train.py --preset 1b --plan
+
+Reads and writes nothing: length.py calls it. Next: beside.py.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+
+import console  # noqa: F401, first: it makes the others be found
+
+from budget import size
+from length import available, memory_needed, plan, refuse, windows_at_once
+
+
+def what_would_fit(config, shape, available, world=1, memory=None):
+    """How the message of length.refuse(), with the same arguments, ends: it names the largest
+    micro-batch that fits, or, if none does, what else would.
+
+    Micro-batches of a power of two, and those that divide the batch, are tried.
+    """
+    def needs(**changes):
+        changed = dataclasses.replace(config, **changes)
+        changed_shape = changed.gpt(shape.vocab_size)
+        return sum((memory or memory_needed)(changed, changed_shape).values())
+
+    windows, share = windows_at_once(config, world), -(-config.batch_size // world)
+    for n in range(windows - 1, 0, -1):
+        if (n & (n - 1) == 0 or share % n == 0) and (less := needs(micro_batch=n)) <= available:
+            return (f": --micro-batch {n} (accumulated over {-(-share // n)}) needs {size(less)} "
+                    "and gives the same gradients")
+    levers = [{"seq_len": config.seq_len >> i} for i in range(1, config.seq_len.bit_length())]
+    levers += [{"optimizer": "adamw" if config.optimizer == "muon" else "muon"},
+               {"dtype": "float32" if config.dtype == "bfloat16" else "bfloat16"}]
+    helps = {}  # of every field the first change that is enough
+    for lever in levers:
+        [(name, value)] = lever.items()
+        if name not in helps and (less := needs(micro_batch=1, **lever)) <= available:
+            helps[name] = f"--{name.replace('_', '-')} {value} then needs {size(less)}"
+    return (f", and --micro-batch 1 still needs {size(needs(micro_batch=1))}: "
+            + ("; ".join(helps.values()) or "a smaller --preset is what it takes"))
+
+
+def show_plan(config, world=1, memory=None):
+    """Print the plan of a run whose data are not there yet, and whether it would fit here."""
+    shape, free = config.gpt(config.vocab_size), available(config.device)
+    print(*plan(config, shape, free, world, None, memory), sep="\n")
+    try:
+        refuse(config, shape, free, world, memory)
+    except ValueError as error:
+        print(f"here       it would be refused: it {error}")
