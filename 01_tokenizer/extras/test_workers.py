@@ -1,5 +1,6 @@
 """Tests of workers.py: results in order, and no process left behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -81,6 +82,30 @@ def test_parallel_when_an_idle_worker_dies():
 def test_parallel_when_a_worker_dies():
     with pytest.raises(ValueError, match="died"):
         list(parallel(double, [1, 14, 2], 2))
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_parallel_when_no_worker_can_be_started(monkeypatch, started):
+    """One line; Ctrl-C comes again, and what has begun is ended."""
+    start, born = multiprocessing.Process.start, []
+
+    def refuse(process):
+        if len(born) == started:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        start(process)
+        born.append(process)
+    monkeypatch.setattr(multiprocessing.Process, "start", refuse)
+    with pytest.raises(ValueError, match=f"^worker process {started + 1} of 3 can't be started"):
+        list(parallel(double, range(10), 3))
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}
+    assert not any(process.is_alive() for process in born)
+
+
+def test_parallel_where_signals_can_not_be_blocked(monkeypatch):
+    """As on Windows."""
+    for name in ("pthread_sigmask", "SIG_BLOCK", "SIG_UNBLOCK"):
+        monkeypatch.delattr(signal, name)
+    assert list(parallel(double, range(5), 2)) == [0, 2, 4, 6, 8]
 
 
 def test_parallel_with_spawned_processes(tmp_path):

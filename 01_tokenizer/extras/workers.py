@@ -25,11 +25,17 @@ def in_batches(items, limit, size=len):
         yield batch
 
 
+def mask(how):
+    """Keep Ctrl-C and SIGTERM waiting, or let them come; Windows can't."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(getattr(signal, how), SIGNALS)
+
+
 def serve(function, pipe, others):
     """What a worker of parallel() does: an item in, a result out, until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    mask("SIG_UNBLOCK")
     for end in others:
         end.close()
     try:
@@ -47,7 +53,7 @@ def parallel(function, items, workers):
     """map(function, items), in order, on `workers` processes; each holds one item at a time.
 
     `function` and items must be picklable, as some systems don't fork processes but start new ones.
-    A ValueError of `function` is raised here.
+    A ValueError of `function` is raised here; one, too, if the system starts no more processes.
     """
     if workers < 1:
         raise ValueError(f"the number of workers is {workers}; it must be 1 or more")
@@ -61,12 +67,14 @@ def parallel(function, items, workers):
         here, there = multiprocessing.Pipe()
         # A fork inherits our ends of all pipes. It closes them, or it would not notice our end.
         others = [here, *idle, *busy] if forked else []
-        processes.append(multiprocessing.Process(target=serve, args=(function, there, others),
-                                                 daemon=True))
+        process = multiprocessing.Process(target=serve, args=(function, there, others), daemon=True)
         # A worker is born with our handlers of signals: none must come before it has its own.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        processes[-1].start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        mask("SIG_BLOCK")
+        try:
+            process.start()
+            processes.append(process)
+        finally:
+            mask("SIG_UNBLOCK")
         there.close()
         idle.append(here)
 
@@ -80,7 +88,11 @@ def parallel(function, items, workers):
     try:
         for item in items:
             if not idle and len(processes) < workers:
-                start()
+                try:
+                    start()
+                except OSError as error:
+                    raise ValueError(f"worker process {len(processes) + 1} of {workers} can't be "
+                                     f"started ({error}); use fewer workers") from None
             if not idle:
                 yield result()
             idle[0].send(item)
