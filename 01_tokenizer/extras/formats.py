@@ -31,6 +31,7 @@ from fast import FastTokenizer, apply_merges_fast
 from foreign import added_tokens, find_patterns, opening
 from housekeeping import regular
 from mapped import MappedTokenizer, check_ids, check_pairs
+from mistakes import refuse_pointer
 from pieces import each_text, ours
 
 # A file of ranks says nothing about pattern and special tokens; these are tiktoken's.
@@ -147,8 +148,9 @@ def read_tiktoken(path, pattern=None, special=None):
     known = RANKS.get(Path(path).stem, (None, {}))
     if not (pattern or known[0]):
         raise ValueError(f"{path} holds no pattern; give one (known: {', '.join(RANKS)})")
-    ranks = {}
-    for n, line in enumerate(regular(path).read_bytes().splitlines(), 1):
+    ranks, data = {}, regular(path).read_bytes()
+    refuse_pointer(path, data)
+    for n, line in enumerate(data.splitlines(), 1):
         if not line:
             continue
         if not (found := re.fullmatch(rb"([A-Za-z0-9+/]+=*) (\d{1,9})", line)):

@@ -97,9 +97,9 @@ def loaded(main):
     `main`, by stopping(): that of the module named like the script, which with PYTHONPATH=mine is
     the reader's, or any other function as it is.
     """
-    for stream in (sys.stdout, sys.stderr):  # what their encoding doesn't have is spelled out
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):  # what their encoding doesn't have is spelled out, and
+        if hasattr(stream, "reconfigure"):  # a line is seen at once, in a pipe, too
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     file, script = script_file(), sys.modules["__main__"]
     if file:
         if sys.stderr.isatty():
@@ -108,7 +108,6 @@ def loaded(main):
             if signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored, or a debugger's
                 signal.signal(number, stop)
         if not isinstance(sys.stdout, Output):
-            sys.stdout.reconfigure(line_buffering=True)  # in a pipe, too, a line is seen at once
             sys.stdout = Output(sys.stdout, OUTPUT)
             sys.stderr = Output(sys.stderr, "standard error")
         sys.unraisablehook = unraisable
@@ -216,10 +215,10 @@ def vet(content, path):
 
 def regular(path):
     """The Path of a file. ValueError for a pipe, in which nobody may ever write; those of a shell,
-    as in `<(zcat a.gz)`, stand in /dev.
+    as in `<(zcat a.gz)`, stand in /dev or /proc.
     """
     path = Path(path)
-    if path.is_fifo() and path.parts[:2] != ("/", "dev"):
+    if path.is_fifo() and path.parts[1:2] not in (("dev",), ("proc",)):
         raise ValueError(f"{path} is a pipe, where a file should be")
     return path
 

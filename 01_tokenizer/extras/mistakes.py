@@ -20,6 +20,17 @@ def plain_words(error):
     return error
 
 
+def refuse_pointer(where, beginning=None):
+    """ValueError if a file is one of those that stand for a large file in a git repository. where:
+    its path; or, with the bytes of its `beginning`, what to call it.
+    """
+    if beginning is None:
+        with open(where, "rb") as file:
+            beginning = file.read(23)
+    if beginning.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{where} is a Git LFS pointer, not the file: run git lfs pull")
+
+
 @functools.cache  # so that it is said once, however often a file is read
 def note_unicode(path, version, installed):
     """Say, in a line, that `path` was written with other Unicode tables than are installed."""

@@ -223,6 +223,13 @@ def test_what_huggingface_can_say_and_we_cannot(what, change, tmp_path):
 
 
 # ---- tiktoken ----
+def test_a_pointer_to_ranks(tmp_path):
+    path = tmp_path / "cl100k_base.tiktoken"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match="base.tiktoken is a Git LFS pointer, not the file: run"):
+        load(path)
+
+
 @pytest.mark.parametrize("pattern", [*PATTERNS, r"\p{L}+"])
 def test_export_to_tiktoken(pattern, tmp_path, random_text):
     tiktoken = pytest.importorskip("tiktoken", reason=ORACLE)

@@ -15,7 +15,9 @@ import time
 
 import pytest
 
+import bpe
 import console
+import housekeeping
 from bpe import PATTERNS, Tokenizer
 from console import StopSignal, holding
 from housekeeping import (Output, Progress, cells, check_writable, duration, fit, pace, track,
@@ -70,11 +72,12 @@ def test_a_pipe_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe is a pipe, where a file should be"):
         console.read_text(tmp_path / "pipe")
-    read, write = os.pipe()
-    os.write(write, b"text")
-    os.close(write)
-    assert console.read_text(f"/dev/fd/{read}") == "text"
-    os.close(read)
+    for folder in ("/dev/fd", "/proc/self/fd"):  # the second is zsh's
+        read, write = os.pipe()
+        os.write(write, b"text")
+        os.close(write)
+        assert console.read_text(f"{folder}/{read}") == "text"
+        os.close(read)
 
 
 def test_where_nothing_can_be_written(tmp_path, monkeypatch):
@@ -162,6 +165,21 @@ def test_text_that_a_terminal_can_not_show(monkeypatch, encoding, shown):
         console.run(lambda: print("naïve 漢 \udcff", file=stream, end=""))
         stream.flush()
         assert stream.buffer.getvalue() == shown
+
+
+def test_the_output_of_a_notebook(monkeypatch):
+    """Notebooks and IDEs run scripts with streams that can't be reconfigured."""
+    monkeypatch.setattr(housekeeping, "script_file", lambda: bpe.__file__)
+    monkeypatch.setattr(housekeeping.atexit, "register", lambda function: None)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    stream, before = io.StringIO(), signal.getsignal(signal.SIGTERM)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream)
+    try:
+        console.run(lambda: print("seen"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stream.getvalue() == "seen\n"
 
 
 def test_stop_signal():

@@ -31,6 +31,7 @@ from console import read_text
 from conversations import in_turns
 from data import LARGEST
 from folders import MEGABYTES, one_line
+from mistakes import refuse_pointer
 
 FIELDS = {  # our field name, and the names that other data sets use for it
     "text": ("text", "content"),
@@ -193,8 +194,8 @@ def lines_of(file, where):
         if len(line) > LARGEST:
             raise ValueError(f"{where}, line {number}, is longer than {MEGABYTES}, the most that "
                              "one document may have")
-        if number == 1 and line.startswith(b"version https://git-lfs"):
-            raise ValueError(f"{where} is a Git LFS pointer, not the file: run git lfs pull")
+        if number == 1:
+            refuse_pointer(where, line)
         yield number, line
 
 
@@ -225,9 +226,7 @@ def read_parquet(path, field=None):
     """The records of a parquet file; only the columns that a record has a use for are read."""
     parquet = library("pyarrow.parquet", "a parquet file")
     wanted = {name for names in FIELDS.values() for name in names} | {field} | OTHER_FORMS
-    with open(path, "rb") as file:
-        if file.read(23) == b"version https://git-lfs":
-            raise ValueError(f"{path} is a Git LFS pointer, not the file: run git lfs pull")
+    refuse_pointer(path)
     try:
         file = parquet.ParquetFile(path, page_checksum_verification=True)
         columns = [name for name in file.schema_arrow.names if name in wanted]
@@ -272,6 +271,7 @@ def read_core(path, field=None):
     """The items of the CORE bundle, a .zip file; nothing of it is unpacked onto the disk."""
     found = 0
     try:
+        refuse_pointer(path)
         with zipfile.ZipFile(path) as bundle:
             bundle.fp.seek(-22, os.SEEK_END)  # its last part, which counts the files
             end = bundle.fp.read()

@@ -18,9 +18,10 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import escaped
+from console import escaped, read_text
 
 from family import family_of
+from mistakes import refuse_pointer
 from records import library
 
 PURPOSE = "a Hugging Face folder"  # needs safetensors
@@ -81,8 +82,9 @@ def read_json(path):
             raise ValueError(f"{path.parent} holds no {path.name}")
         if path.stat().st_size > MOST_JSON:
             raise ValueError(f"{path} is damaged (it has {path.stat().st_size:,} bytes)")
+        text = read_text(path)
         try:
-            return parse(path.read_text(encoding="utf-8-sig"))
+            return parse(text)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error})") from None
 
@@ -112,6 +114,7 @@ def read_file(path):
     """{name: tensor} of a file. A tensor is read from the disk when it is looked at."""
     if not path.is_file():
         raise ValueError(f"{path.parent} holds no {path.name}, which its index names")
+    refuse_pointer(path)
     try:
         tensors = library("safetensors.torch", PURPOSE).load_file(path)
     except library("safetensors", PURPOSE).SafetensorError as error:

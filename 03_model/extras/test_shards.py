@@ -44,6 +44,10 @@ def complaint(function, *arguments):
     return message
 
 
+def open_weights(path):
+    return read_tensors(path.parent)
+
+
 def write(path, header, data=b"\0" * 64, length=None):
     """A file in safetensors' form: bytes of a header, and of tensors."""
     header = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -122,6 +126,16 @@ def test_shards_and_index_agree(tmp_path, safetensors):
     assert "which its index names" in complaint(read_tensors, tmp_path)
 
 
+@pytest.mark.parametrize("name, read", [
+    ("config.json", lambda path: read_json(path)), ("model.safetensors", open_weights),
+    ("model.safetensors.index.json", open_weights)])
+def test_pointers_of_a_clone_without_its_large_files(name, read, tmp_path, safetensors):
+    path = tmp_path / name
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert complaint(read, path) == (
+        f"{path} is a Git LFS pointer, not the file: run git lfs pull")
+
+
 def test_json_that_programs_read_differently(tmp_path):
     path = tmp_path / "config.json"
     for text, what in (('{"a": NaN}', "NaN, which is no number"), ('{"a": -Infinity}', "Infinity"),
@@ -132,7 +146,7 @@ def test_json_that_programs_read_differently(tmp_path):
         path.write_text(text)
         assert what in complaint(read_json, path), text[:30]
     path.write_bytes(b"\xff\xfe{}")
-    assert "config.json is damaged" in complaint(read_json, path)
+    assert "config.json is not UTF-8 text (byte 0: 0xff)" in complaint(read_json, path)
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert read_json(path) == {"a": 1}, "a byte-order mark is none of the text"
     with open(path, "wb") as file:
