@@ -6,6 +6,7 @@ Reads and writes nothing. Next: workers.py.
 """
 
 import functools
+import math
 import re
 import sys
 from pathlib import Path
@@ -19,7 +20,19 @@ import regex
 
 from pieces import PATTERNS, portable_parts
 
+LARGEST = 10**6  # parts that a pattern may have when its counts are spelled out: 0.2 GB
 PATIENCE, CHARACTERS_PER_SECOND = 2, 100_000  # of a pattern that is not ours: processor time
+
+
+def parts_when_unrolled(pattern):
+    """More parts than the engine makes of a pattern, as it copies what a count is said of: all its
+    counts {n} and {n,m}, multiplied, times its length.
+    """
+    def counts(pattern):
+        found = re.findall(r"\{(\d*),?(\d*)\}", re.sub(r"\s", "", pattern))
+        return math.prod(max(1.0, *(float(n or 1) for n in pair)) for pair in found)
+    without_comments = re.sub("#.*", "", pattern)  # which it may have with (?x), and spaces
+    return len(pattern) * max(counts(pattern), counts(without_comments))
 
 
 def patient_finder(pattern):
@@ -28,6 +41,9 @@ def patient_finder(pattern):
     """
     if pattern.isalnum():
         raise ValueError(f"there is no pattern {pattern!r:.100}; there are {', '.join(PATTERNS)}")
+    if parts_when_unrolled(pattern) > max(LARGEST, len(pattern)):
+        raise ValueError(f"the pattern {pattern!r:.100} repeats too much: its counts {{n}}, "
+                         "multiplied, would fill the memory")
     try:
         compiled = regex.compile(f"(?:{pattern})|[\\s\\S]")
     except (regex.error, RecursionError) as error:

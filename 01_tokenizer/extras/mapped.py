@@ -163,10 +163,13 @@ class MappedTokenizer(FastTokenizer):
         return super().train(texts, vocab_size, pattern, special_tokens, workers)
 
     def content(self):
+        from data import BEGIN_NAMES
         n, more = len(self.ids), {"ends": self.ends} if self.ends else {}
         more |= {"added_tokens": self.added} if self.added else {}
-        if getattr(self, "begin", []) not in ([], [self.special.get(SPECIAL_TOKENS[0])]):
-            more["begin"] = self.begin  # else it is found by its name, or there is none
+        begin = getattr(self, "begin", None)  # None, and <|bos|>: a name says it, if anything does
+        if begin and begin != [self.special.get(SPECIAL_TOKENS[0])] or (
+                begin == [] and not self.special.keys().isdisjoint(BEGIN_NAMES)):
+            more["begin"] = begin
         if (not more and isinstance(self.pattern, str) and self.ids == list(range(n))
                 and list(self.special.values()) == list(range(n, n + len(self.special)))):
             return super().content()  # all in order: the same file, the same hash

@@ -1,5 +1,7 @@
 """Tests of dialects.py: patterns of one's own, good ones, bad ones and endless ones."""
 
+import time
+
 import pytest
 
 from dialects import check_dialect
@@ -40,6 +42,26 @@ def test_deep_and_endless_patterns_are_refused():
         with pytest.raises(ValueError, match="pattern") as error:
             piece_finder(pattern)
         assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("pattern", [
+    "(?:a{1000}){3000}", "(?:(?:(?:a{1000}){1000}){1000}){1000}", "(?:a{1000,}){3000}",
+    "(?:a{,1000}b{3}){3000}", "(?x)(?: a{1 0 0 0}){30#}{\n00}", "#(?:a{1000}){3000}",
+    "(?:" + "ab|" * 1000 + "c){1000}", "a{" + "9" * 5000 + "}"])
+def test_counts_that_fill_the_memory(pattern):
+    """The engine copies what is counted before there is a text, and no timeout ends that."""
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="its counts .n., multiplied, would fill the memory"):
+        piece_finder(pattern)
+    assert time.perf_counter() - start < 0.1
+
+
+def test_counts_that_are_used():
+    """By tokenizers elsewhere: also twice, as in foreign.py, and many."""
+    for pattern in (r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))|\p{L}+", r"\d{1,4}|\w{1,16}|[^\w]{1,8}",
+                    "|".join(f"{c}{{1,3}}" for c in "abcdef"), "x{1000}", "a+" * 5000,
+                    r"a\{1000\}b\{1\}"):
+        assert piece_finder(pattern)("123") in (["123"], ["1", "2", "3"])
 
 
 def test_check_dialect():

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from bpe import Tokenizer, apply_merges
+from conversations import begin_ids
 from fast import FastTokenizer
 from mapped import MappedTokenizer, check_ids, check_pairs
 from pieces import DIGITS, PATTERNS, piece_finder
@@ -177,19 +178,31 @@ def test_damaged_files_are_refused(tmp_path):
                 assert "bad.json" in str(error) and "\n" not in str(error)
 
 
+def test_a_text_that_begins_with_nothing(tmp_path):
+    """Whatever names there are; where there are none, nothing needs to be said."""
+    for names in ({"<|begin_of_text|>": 256, "<|end_of_text|>": 257}, {"<|bos|>": 256}):
+        MappedTokenizer([], "gpt2", names, begin=[]).save(tmp_path / "t.json")
+        assert begin_ids(Tokenizer.load(tmp_path / "t.json")) == []
+        MappedTokenizer([], "gpt2", names).save(tmp_path / "t.json")
+        assert begin_ids(Tokenizer.load(tmp_path / "t.json")) == [256]
+    other = {"<|endoftext|>": 256}
+    assert (MappedTokenizer([], "gpt2", other, begin=[]).content()
+            == MappedTokenizer([], "gpt2", other).content())
+
+
 def test_where_texts_begin_and_end(tmp_path):
     """It is kept in the file and is part of the hash, where the names alone don't say so."""
     names = {"<s>": 256, "</s>": 257, "<|bos|>": 258}
     plain = MappedTokenizer([], "gpt2", names)
     assert not hasattr(plain, "begin") and plain.ends == []
-    for begin, ends in (([256], []), ([256, 257], []), (None, [257]), ([256], [257, 3000])):
+    for begin, ends in (([256], []), ([256, 257], []), (None, [257]), ([256], [257, 3000]),
+                        ([], []), ([], [257])):
         tokenizer = MappedTokenizer([], "gpt2", names, begin=begin, ends=ends)
         tokenizer.save(tmp_path / "t.json")
         for again in (Tokenizer.load(tmp_path / "t.json"), pickle.loads(pickle.dumps(tokenizer))):
             assert getattr(again, "begin", None) == begin and again.ends == ends
         assert tokenizer.hash != plain.hash
-    for begin in ([], [258]):  # as this course begins texts
-        assert MappedTokenizer([], "gpt2", names, begin=begin).hash == plain.hash
+    assert MappedTokenizer([], "gpt2", names, begin=[258]).hash == plain.hash, "as by its name"
     for wrong in ({"begin": [259]}, {"begin": ["<s>"]}, {"begin": [-1]}, {"begin": [True]},
                   {"ends": [-1]}, {"ends": ["</s>"]}, {"ends": [2.0]}):
         with pytest.raises(ValueError, match="no text (begins|ends)"):
