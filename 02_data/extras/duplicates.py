@@ -5,8 +5,9 @@ Deduplicating Training Data Makes Language Models Better). Equal texts have equa
 equal ones share most of their runs of five words: MinHash turns the set of these runs into 120
 numbers, and locality-sensitive hashing finds documents that share numbers, without comparing each
 document with all others. Evaluation texts are found by runs of 13 words.
-All hashes are arithmetic modulo 2^64, so every run on every machine finds the same. Chinese,
-Japanese, Thai and others put no spaces between words: there every character counts as a word.
+All hashes are arithmetic modulo 2^64, so every run on every machine finds the same, where Python
+and the module regex have the same Unicode tables: these say what a letter is. Chinese, Japanese,
+Thai and others put no spaces between words: there every character counts as a word.
 Left out: which of two copies is the better one (the first is kept); passages shared by documents
 that otherwise differ (suffix arrays find them); more documents than fit into memory.
 
@@ -19,10 +20,19 @@ Reads and writes nothing. Next: filters.py.
 import functools
 import hashlib
 import re
+import sys
 import unicodedata
+from pathlib import Path
+
+if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+
+import console  # noqa: F401, first: it makes the others be found
 
 import numpy as np
 import regex
+
+from pieces import each_text
 
 BASE = 0x9e3779b97f4a7c15  # of the hashes; any large odd number would do
 # What becomes of a byte: letters are made small, and what is in no word a space.
@@ -31,6 +41,9 @@ SMALL = bytes(c if re.match(rb"\w", bytes([c])) else 32 for c in range(256)).low
 NO_SPACES = "".join(rf"\p{{{script}}}" for script in (
     "Han Hiragana Katakana Bopomofo Thai Lao Khmer Myanmar Yi Javanese Balinese "
     "Tai_Le New_Tai_Lue Tai_Tham Tai_Viet").split())
+# Normalising sorts the marks on a letter, in a time that grows with the square of their number. So
+# every 30 get a joiner, which nobody sees (Unicode's Stream-Safe Text Format, UAX 15, section 13).
+MARKS, JOINED = regex.compile(r"\P{ccc=0}{30}"), "\\g<0>\u034f"
 BETWEEN, WORD, ALONE, ALONE_MARK, IGNORED = range(5)  # kinds of characters
 
 
@@ -60,7 +73,7 @@ def characters(text):
         row = np.frombuffer(b" " + text.encode().translate(SMALL) + b" ", np.uint8)
         in_word = row != 32
         return row[1:].compress(in_word[1:] | in_word[:-1])
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = unicodedata.normalize("NFKC", MARKS.sub(JOINED, text)).casefold()
     row = np.frombuffer(f" {text} ".encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
     kind = kinds()[row]
     seen = kind != IGNORED
@@ -264,11 +277,12 @@ class Overlap:
     et al. 2020, appendix C).
 
     An evaluation text of fewer than n words (`too_short` counts these) has a single n-gram, of all
-    its words, so it is found only in a document that has no other words.
+    its words, so it is found only in a document that has no other words. ValueError for a single
+    text instead of several.
     """
 
     def __init__(self, texts, n=13):
-        texts, self.n = list(texts), n
+        texts, self.n = list(each_text(texts)), n
         self.too_short = sum(len(ngrams(text, 1)) < n for text in texts)
         last = np.array([2**64 - 1], np.uint64)  # so that searchsorted() never gives the end
         self.grams = distinct(np.concatenate([*(ngrams(text, n) for text in texts), last]))

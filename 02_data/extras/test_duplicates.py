@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 import unicodedata
 
 import numpy as np
@@ -65,6 +66,18 @@ def test_the_same_characters_in_other_forms(form):
     expected = ["strasse", "été", "fin", "パ", "ン", "ab", "각", "ệ", "softhyphen", "葛"]
     assert words(unicodedata.normalize(form, text)) == expected
     assert (ngrams(unicodedata.normalize(form, text), 2) == ngrams(text.upper(), 2)).all()
+
+
+def test_many_marks_take_no_long_time():
+    """To normalise them all at once would take a time that grows with the square of their number.
+    """
+    text = "x a" + "\u0301\u0316" * 40_000 + " y"
+    start = time.perf_counter()
+    first, middle, last = words(text)
+    assert time.perf_counter() - start < 1
+    assert (first, last) == ("x", "y") and middle[0] == "á" and len(middle) == 80_000
+    for n in (29, 30, 31, 100):  # of marks that are in order, nothing changes
+        assert words("b" + "\u0301" * n) == ["b" + "\u0301" * n]
 
 
 def test_ngrams_are_the_formula():
@@ -321,6 +334,9 @@ def test_overlap():
     assert overlap.find("one two four three") is None and overlap.find("one two") is None
     assert overlap.find("") is None and Overlap([""]).find("") is None
     assert Overlap([]).find("one two three") is None
+    for wrong in ("one two three", b"one two three", ["one", 2]):
+        with pytest.raises(ValueError, match="texts are needed|must be a str"):
+            Overlap(wrong)
     assert overlap.too_short == 2, "of three texts two have fewer than 3 words"
     assert overlap.find("Five!") == "five" and overlap.find("it was five o'clock") is None
     assert Overlap([text_of(random.Random(0), 12)]).too_short == 1, "13 words by default"
