@@ -207,6 +207,18 @@ def open_tokenizer(folder):
     return tokenizer
 
 
+def check_fit(folder, tokenizer, vocab_size):
+    """ValueError if the model in `folder`, of so many ids, has not all that the tokenizer may use.
+    It may have more.
+    """
+    if tokenizer.vocab_size > vocab_size:
+        raise ValueError(f"{folder} has a tokenizer of {tokenizer.vocab_size} ids, but a model of "
+                         f"{vocab_size}")
+    if (last := max(end_ids(tokenizer), default=0)) >= vocab_size:
+        raise ValueError(f"{folder} says that a text ends at the id {last}, but has a model of "
+                         f"{vocab_size} ids")
+
+
 def open_model(options, device="cpu", by_hand=False):
     """(folder, model, tokenizer, config, None) of the Hugging Face folder options.weights: what a
     command loads of a run, and no step. ValueError if the options name a run as well, or if model
@@ -219,9 +231,7 @@ def open_model(options, device="cpu", by_hand=False):
     read_json(Path(folder) / "config.json")  # what is quick to find comes first
     tokenizer = open_tokenizer(folder)
     model = read_model(folder, device, by_hand=by_hand)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f"{folder} has a tokenizer of {tokenizer.vocab_size} ids, but a model of "
-                         f"{model.config.vocab_size}")
+    check_fit(folder, tokenizer, model.config.vocab_size)
     return folder, model, tokenizer, model.config, None
 
 

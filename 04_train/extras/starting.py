@@ -18,7 +18,7 @@ from conversations import end_ids
 from data import document_start
 from family import FamilyConfig, family_of
 from gpt import GPTConfig
-from weights import open_folder, open_tokenizer, read_model
+from weights import check_fit, open_folder, open_tokenizer, read_model
 
 
 def adopt(name, preset, given):
@@ -57,10 +57,12 @@ def adopted_tokenizer(folder, config):
         tokenizer = Tokenizer.load(kept)
     else:  # where its texts end, the next one begins from now on
         tokenizer = open_tokenizer(config.init)
-        tokenizer.ends += {*document_start(tokenizer)[:1]} - end_ids(tokenizer)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise ValueError(f"{config.init} has a tokenizer of {tokenizer.vocab_size} ids, but a "
-                         f"model of {config.vocab_size}")
+        start = document_start(tokenizer)
+        if max(start) >= tokenizer.vocab_size:  # data have room for the tokenizer's ids only
+            raise ValueError(f"{config.init}: documents would begin with {max(start)}, at which "
+                             f"its texts end, but its tokenizer has {tokenizer.vocab_size} ids")
+        tokenizer.ends += {*start[:1]} - end_ids(tokenizer)
+    check_fit(config.init, tokenizer, config.vocab_size)
     return tokenizer
 
 

@@ -109,6 +109,28 @@ def test_ends_of_older_folders_and_of_both_files(tmp_path, transformers):
     assert end_ids(open_tokenizer(tmp_path)) == {9}
 
 
+def test_ends_that_the_model_or_the_tokenizer_has_not(tmp_path):
+    """A model may have more ids than its tokenizer: texts end there, but no data begin so."""
+    pytest.importorskip("safetensors", reason=ORACLE)
+    export(make_model(model_config(**SMALL | FAMILIES["llama"])),
+           Tokenizer([], "gpt2", ["<s>"]), tmp_path)
+    config = FullConfig(init=str(tmp_path), vocab_size=301)
+    for end, said in ((999_999, "ends at the id 999999, but has a model of 301 ids"),
+                      (301, "ends at the id 301, but has a model of 301 ids"), (300, None)):
+        change(tmp_path / "generation_config.json", eos_token_id=end)
+        if said:
+            with pytest.raises(ValueError, match=said):
+                open_model(Options(weights=str(tmp_path)))
+    assert end_ids(open_model(Options(weights=str(tmp_path)))[2]) == {300}
+    with pytest.raises(ValueError, match="would begin with 300, .* its tokenizer has 257 ids"):
+        adopted_tokenizer(None, config)
+    change(tmp_path / "generation_config.json", eos_token_id=[256, 999_999])
+    with pytest.raises(ValueError, match="ends at the id 999999, but has a model of 301 ids"):
+        adopted_tokenizer(None, config)
+    change(tmp_path / "generation_config.json", eos_token_id=[256, 300])
+    assert document_start(adopted_tokenizer(None, config)) == [256]
+
+
 @pytest.mark.parametrize("eos", ["</s>", 2.0, True, [[2]], [None], {"id": 2}])
 def test_ends_that_are_no_ids(eos, tmp_path, transformers):
     foreign(tmp_path, PAIRS[0], WAYS[0])
