@@ -7,7 +7,9 @@ import json
 import pytest
 
 from bpe import Tokenizer
-from conversations import EXAMPLE, begin_ids, end_ids, in_turns, main, prompt_ids, render
+from conversations import (BEGIN_NAMES, EXAMPLE, begin_ids, end_ids, in_turns, main, prompt_ids,
+                           render)
+from mapped import MappedTokenizer
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
                    (("user", "Hi"), ("assistant", "Ho")))
@@ -137,3 +139,15 @@ def test_command_line_with_a_source(tmp_path, capsys, fails):
     assert "\\x1b[2J" in capsys.readouterr().out, "control characters are escaped"
     path.write_text(json.dumps({"text": "Hi"}))
     assert "holds texts, not conversations" in fails(main, f"jsonl:{path}")
+
+
+@pytest.mark.parametrize("name", BEGIN_NAMES)
+def test_a_text_that_begins_with_nothing(name, tmp_path):
+    """Whatever names there are; where there are none of these, nothing needs to be said."""
+    path = tmp_path / "tokenizer.json"
+    for begin, ids in (([], []), (None, [256])):
+        MappedTokenizer([], "gpt2", {name: 256, "<|end|>": 257}, begin=begin).save(path)
+        assert begin_ids(Tokenizer.load(path)) == ids
+    other = {"<|endoftext|>": 256}
+    assert (MappedTokenizer([], "gpt2", other, begin=[]).hash
+            == MappedTokenizer([], "gpt2", other).hash)

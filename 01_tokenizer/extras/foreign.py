@@ -91,7 +91,7 @@ def opening(step, refuse):
     if kind == "TemplateProcessing":
         pieces = [piece.get("SpecialToken", {}).get("id") for piece in step["single"]]
         if pieces.count(None) != 1:
-            refuse("a post-processor in which a text stands not once")
+            refuse("a post-processor whose template does not hold the text exactly once")
         before = pieces[:pieces.index(None)]
         return [i for name in before for i in step["special_tokens"][name]["ids"]]
     if kind != "ByteLevel":

@@ -24,6 +24,8 @@ from bpe import SPECIAL_TOKENS
 from fast import FastTokenizer
 from pieces import find_pattern, piece_finder
 
+BEGIN_NAMES = {SPECIAL_TOKENS[0], "<|begin_of_text|>"}  # that open a text, as data.py has them
+
 
 def is_id(value):
     """Whether `value` is a whole number that can be an id; True and 1.0 are none."""
@@ -129,14 +131,14 @@ class MappedTokenizer(FastTokenizer):
         if begin is not None:
             self.begins_with(begin)
         self.ends = list(ends)
-        if any(type(i) is not int or i < 0 for i in self.ends):
+        if not all(map(is_id, self.ends)):
             raise ValueError(f"no text ends at the ids {ends}")
 
     def begins_with(self, ids):
         """Let every text begin with these ids, a list that may be empty. ValueError if one of them
         is none of this tokenizer's.
         """
-        if any(type(i) is not int or not 0 <= i < self.vocab_size for i in ids):
+        if not all(is_id(i) and i < self.vocab_size for i in ids):
             raise ValueError(f"no text begins with the ids {ids}")
         self.begin = list(ids)
 
@@ -163,12 +165,11 @@ class MappedTokenizer(FastTokenizer):
         return super().train(texts, vocab_size, pattern, special_tokens, workers)
 
     def content(self):
-        from data import BEGIN_NAMES
         n, more = len(self.ids), {"ends": self.ends} if self.ends else {}
         more |= {"added_tokens": self.added} if self.added else {}
         begin = getattr(self, "begin", None)  # None, and <|bos|>: a name says it, if anything does
         if begin and begin != [self.special.get(SPECIAL_TOKENS[0])] or (
-                begin == [] and not self.special.keys().isdisjoint(BEGIN_NAMES)):
+                begin == [] and self.special.keys() & BEGIN_NAMES):
             more["begin"] = begin
         if (not more and isinstance(self.pattern, str) and self.ids == list(range(n))
                 and list(self.special.values()) == list(range(n, n + len(self.special)))):

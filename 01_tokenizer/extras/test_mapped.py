@@ -7,7 +7,6 @@ import random
 import pytest
 
 from bpe import Tokenizer, apply_merges
-from conversations import begin_ids
 from fast import FastTokenizer
 from mapped import MappedTokenizer, check_ids, check_pairs
 from pieces import DIGITS, PATTERNS, piece_finder
@@ -176,18 +175,6 @@ def test_damaged_files_are_refused(tmp_path):
                 assert Tokenizer.load(tmp_path / "bad.json").hash == reference.hash
             except ValueError as error:
                 assert "bad.json" in str(error) and "\n" not in str(error)
-
-
-def test_a_text_that_begins_with_nothing(tmp_path):
-    """Whatever names there are; where there are none, nothing needs to be said."""
-    for names in ({"<|begin_of_text|>": 256, "<|end_of_text|>": 257}, {"<|bos|>": 256}):
-        MappedTokenizer([], "gpt2", names, begin=[]).save(tmp_path / "t.json")
-        assert begin_ids(Tokenizer.load(tmp_path / "t.json")) == []
-        MappedTokenizer([], "gpt2", names).save(tmp_path / "t.json")
-        assert begin_ids(Tokenizer.load(tmp_path / "t.json")) == [256]
-    other = {"<|endoftext|>": 256}
-    assert (MappedTokenizer([], "gpt2", other, begin=[]).content()
-            == MappedTokenizer([], "gpt2", other).content())
 
 
 def test_where_texts_begin_and_end(tmp_path):

@@ -26,11 +26,12 @@ from urllib.parse import urlsplit
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import escaped, file_hash, holding, track, write_safely
+from console import file_hash, holding, track, write_safely
+from folders import one_line
 from housekeeping import regular
 
 PATIENCE = 300  # seconds that a megabyte may take; a telephone line needs 200
-LARGEST = 10**9  # bytes of a file whose size nobody told us before
+LARGEST = 10**9  # bytes of a file whose size is not known beforehand
 HOSTS = {"huggingface.co": ("hf.co",)}  # where else a host keeps its files
 BUSY = "is being downloaded to"  # what is said of a folder to those who have to wait
 THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
@@ -42,8 +43,7 @@ class Refused(OSError):
 
 def shown(text):
     """What a server said, as a part of one line that is safe on a terminal."""
-    text = escaped(" ".join(str(text).split()))
-    return text if len(text) <= 200 else text[:200] + "..."
+    return one_line(" ".join(str(text).split()), 200)
 
 
 # ---- where to, and how fast ----
@@ -76,7 +76,7 @@ class Redirect(urllib.request.HTTPRedirectHandler):
         try:
             return super().http_error_302(request, answer, code, message, headers)
         except ValueError as error:  # of an address that is none
-            raise Refused(f"it leads to what is no address ({shown(error)})") from None
+            raise Refused(f"it redirects to an invalid address ({shown(error)})") from None
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 

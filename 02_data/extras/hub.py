@@ -92,7 +92,7 @@ def checked(listing):
         for file in listing["files"]:
             if not good(*file):
                 raise ValueError(f"it has a file {shown(file[0])!r}, whose path, size or checksum "
-                                 "is none")
+                                 "is invalid")
     except (LookupError, TypeError, AttributeError):
         raise ValueError("it lacks something, or has it of another type") from None
     return listing | {"files": sorted(listing["files"], key=lambda file: file[0])}

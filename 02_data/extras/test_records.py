@@ -235,7 +235,7 @@ def test_read_core(tmp_path):
 
 @pytest.mark.parametrize("change, said", [
     (lambda data: b"<html>please log in", "is no .zip file"),
-    (lambda data: POINTER, "^[^ ]*bundle.zip is a Git LFS pointer, not the file: run git lfs pull$"),
+    (lambda data: POINTER, "bundle.zip is a Git LFS pointer, not the file: run git lfs pull$"),
     (lambda data: data[:-30], "is no .zip file"),
     (lambda data: data.replace(b"Why", b"Who"), "damaged after line 0 .Bad CRC-32"),
     (lambda data: data[:-60] + data[-60:].replace(b"arc.json", b"arc.jsox"), "damaged .File"),
