@@ -81,7 +81,6 @@ def start():
 
 start()  # and only then all else, as Ctrl-C has a traceback until then
 
-import atexit
 import contextlib
 import functools
 import itertools
@@ -112,7 +111,6 @@ def loaded(main):
             sys.stdout = Output(sys.stdout, OUTPUT)
             sys.stderr = Output(sys.stderr, "standard error")
         sys.unraisablehook = unraisable
-        atexit.register(stop_at_once)
     if (not file or main.__module__ != "__main__"
             or getattr(script, main.__name__, None) is not main):
         return functools.partial(stopping, main)
@@ -164,12 +162,15 @@ def stopping(main):
         try:
             main()
         finally:
+            stop_at_once()  # the rest takes no time, and has nothing to clear away
             print(end="", flush=True)
-        if console.StopSignal.asked:
-            sys.exit(128 + console.StopSignal.asked)
+        if asked := console.StopSignal.asked:
+            sys.exit(128 + asked)
+        if stopped:  # something has kept the exception to itself
+            sys.exit(stopped)
     except BaseException as error:
         if stopped:
-            print("stopped: what was finished is kept, nothing is left half written",
+            print("stopped: what was finished or saved is kept, nothing is half written",
                   file=sys.stderr)
             sys.exit(stopped)
         for word in sys.argv[1:] if isinstance(error, UnicodeEncodeError) else ():
@@ -210,8 +211,7 @@ def vet(content, path):
         if total > 1 << 26:
             raise ValueError("its merges make tokens that would fill the memory")
     if content.get("unicode") not in (None, unicode_version()):
-        from mistakes import note_unicode
-        note_unicode(str(path), str(content["unicode"]), unicode_version())
+        console.housekeeping.note_unicode(str(path), str(content["unicode"]), unicode_version())
 
 
 def regular(path):

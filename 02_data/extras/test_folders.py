@@ -128,7 +128,7 @@ def test_a_file_that_goes_is_one_line(tmp_path, monkeypatch, fails):
 
 
 def test_what_this_course_has_made_is_no_document(tmp_path, capsys):
-    """`folder:.` in a folder where models were trained must not learn from what was written there."""
+    """`folder:.` where models were trained must not learn from what was written there."""
     (tmp_path / "a.txt").write_text("a")
     for made in ("data/a-1234/train.npy", "data/a-1234/index.json", "runs/tiny/.lock",
                  "runs/tiny/config.json", "data/clean/chunk-00000.jsonl", "data/clean/report.txt"):
