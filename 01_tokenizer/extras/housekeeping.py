@@ -211,7 +211,8 @@ def vet(content, path):
         if total > 1 << 26:
             raise ValueError("its merges make tokens that would fill the memory")
     if content.get("unicode") not in (None, unicode_version()):
-        console.housekeeping.note_unicode(str(path), str(content["unicode"]), unicode_version())
+        mistakes = importlib.import_module("mistakes")
+        mistakes.note_unicode(str(path), str(content["unicode"]), unicode_version())
 
 
 def regular(path):
