@@ -89,10 +89,8 @@ def find_files(name):
         files = [p for p in sorted([path] if path.is_file() else path.rglob("*"))
                  if p.is_file() and p.stat().st_size  # neither empty nor hidden
                  and not any(part.startswith(".") for part in p.relative_to(path).parts)]
-        if housekeeping:  # where something is to be left out, that is for corpus.py
-            from folders import are_texts
-            files = are_texts(path, files) and files
-        return files or None
+        plain = not housekeeping or housekeeping.are_texts(path, files, LARGEST)
+        return files if files and plain else None  # what is to be left out, corpus.py says
 
 
 def hash_of(*values):

@@ -20,6 +20,7 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 from console import escaped, read_text, track
 
 from data import LARGEST
+from housekeeping import MADE
 
 MEGABYTES = f"{LARGEST / 1e6:.0f} MB"
 
@@ -32,7 +33,7 @@ def one_line(text, most=300):
 
 def is_own(folder):
     """Whether a folder holds what this course has made: a run, prepared data, downloads."""
-    return any((folder / name).exists() for name in (".lock", "train.npy", "chunk-00000.jsonl"))
+    return any((folder / name).exists() for name in MADE)
 
 
 def holds_something(file):
@@ -125,10 +126,3 @@ def texts(files, left_out=()):
                             "not readable" if not os.access(path, os.R_OK | os.X_OK) else
                             "made by this course")
     return found, {path: why for path, why in objections.items() if why}
-
-
-def are_texts(top, files):
-    """Whether `files` are what a source reads of the file or folder `top`, and nothing is left out.
-    """
-    listed, left_out = list_files(top) if top.is_dir() else (files, [])
-    return listed == files and not left_out and not any(map(objection, files))
