@@ -17,8 +17,8 @@ at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 there = (ROOT / "01_tokenizer" / "extras" / "housekeeping.py").exists()
 housekeeping = importlib.import_module("housekeeping") if there else None  # None: copies alone
-if not housekeeping:  # which has seen to Ctrl-C, before all else is loaded, and to this:
-    script = sys.modules["__main__"]  # it is not loaded a second time by what it imports
+if not housekeeping:  # else it has done this: what the script imports doesn't load it again
+    script = sys.modules["__main__"]
     sys.modules.setdefault(Path(getattr(script, "__file__", None) or "-").stem, script)
 
 import argparse
@@ -51,7 +51,7 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(housekeeping and housekeeping.stopped or 130)
     except Exception as error:
         if not (message := users_mistake(error)):
             raise
@@ -197,10 +197,10 @@ class StopSignal:
 
     def ask(self, number, frame):
         StopSignal.asked = number
-        signal.signal(number, self.before[number])  # a second acts as ever
+        signal.signal(number, self.before.pop(number))  # a second acts as ever
 
     def release(self, *error):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        while self.before:  # what was asked for has been handed back already
+            signal.signal(*self.before.popitem())
 
     __exit__ = release

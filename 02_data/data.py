@@ -34,8 +34,8 @@ import numpy as np
 from bpe import tokenizer_class
 
 FORMAT = 4  # of a folder of prepared data; where it changes, all folders are made anew
-FEW, LARGEST = 200, 1 << 27  # fewer documents, by hash, could leave a side empty; bytes of one
-NO_TEXT = re.compile("^version https://git-lfs|[\0\udc80-\udcff]")  # pointers, binary, not UTF-8
+FEW = 200  # with fewer documents than this, a split by hash could leave one side empty
+LARGEST = 1 << 27  # bytes that a document may have
 BEGIN_NAMES = ("<|bos|>", "<|begin_of_text|>")  # special tokens that open a text
 DOCUMENT_NAMES = (*BEGIN_NAMES, "<|endoftext|>")  # the last, GPT-2's, stands between documents
 
@@ -87,12 +87,10 @@ def find_files(name):
         return [path] if path.stat().st_size < LARGEST and None not in json_texts(path) else None
     if kind == "folder" and name != "folder:":
         files = [p for p in sorted([path] if path.is_file() else path.rglob("*"))
-                 if (p.is_symlink() or p.is_file()) and p.lstat().st_size  # not empty, not hidden
+                 if p.is_file() and p.stat().st_size  # neither empty nor hidden
                  and not any(part.startswith(".") for part in p.relative_to(path).parts)]
-        texts = [p for p in files if (p == path or not p.is_symlink()) and os.access(p, os.R_OK)
-                 and p.stat().st_size <= LARGEST and not re.search(  # all bytes of it are UTF-8
-                     NO_TEXT, p.read_text("utf-8", "surrogateescape"))]
-        return texts if texts and (texts == files or not housekeeping) else None
+        plain = not housekeeping or housekeeping.are_texts(path, files, LARGEST)
+        return files if files and plain else None  # what is to be left out, corpus.py says
 
 
 def hash_of(*values):

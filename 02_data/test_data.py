@@ -160,8 +160,8 @@ def test_many_documents_are_split_by_their_hashes(tmp_path):
         "a new document must not move the others")
 
 
-def test_a_real_folder_is_read_by_a_copy_of_the_spine(tmp_path, monkeypatch):
-    """It takes the texts. Where there are extras, they do the same, and say what is left out."""
+def test_what_is_no_text_is_for_corpus(tmp_path, monkeypatch, fails):
+    """Extras leave it out, and say so; a copy of the spine alone reads folders of texts only."""
     (tmp_path / "a.txt").write_text("a")
     for name, content in (("b.png", b"\x89PNG\0"), ("c.txt", "café".encode("latin-1")),
                           ("d.bin", b"version https://git-lfs.github.com/spec/v1\noid ...")):
@@ -169,11 +169,18 @@ def test_a_real_folder_is_read_by_a_copy_of_the_spine(tmp_path, monkeypatch):
         assert find_files(f"folder:{tmp_path}") is None, f"{name} is for extras/corpus.py"
         with monkeypatch.context() as patch:
             patch.setattr(module, "housekeeping", None)
-            assert find_files(f"folder:{tmp_path}") == [tmp_path / "a.txt"]
+            files = find_files(f"folder:{tmp_path}")
+            with pytest.raises(ValueError, match=name):
+                list(documents(f"folder:{tmp_path}", files))
         (tmp_path / name).unlink()
     assert find_files(f"folder:{tmp_path}") == [tmp_path / "a.txt"]
     (tmp_path / "link").symlink_to("/etc/hostname")
     assert find_files(f"folder:{tmp_path}") is None, "so is a link"
+    (tmp_path / "link").unlink()
+    (tmp_path / "data").mkdir()
+    for made in ("tokenizer.json", "index.json", "train.npy"):
+        (tmp_path / "data" / made).write_text("{}")
+    assert find_files(f"folder:{tmp_path}") is None, "so is what this course has made of it"
 
 
 def test_find_files(tmp_path):

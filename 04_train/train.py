@@ -65,7 +65,7 @@ class Config(GPTConfig):
     init: str = option("", "a Hugging Face folder: begin with its shape, weights and tokenizer")
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens", least=1)
     eval_tokens: int = option(10_000, "tokens of an evaluation while it trains", least=2)
-    last_eval_tokens: int = option(0, "of the one at the end; 0: all validation text", least=0)
+    last_eval_tokens: int = option(0, "of the last evaluation; 0: all the text", least=0)
     save_every: int = option(200, "steps between checkpoints; each is evaluated, too", least=1)
     keep: int = option(2, "newest checkpoints kept, beside the best one", least=1)
     seed: int = option(0, "of the weights and of the order of the data", least=0)

@@ -13,6 +13,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py weights SmolLM2
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
     python tests/bench.py crash --kills 100
+    python tests/bench.py stop --times 50
     python tests/bench.py scale --kills 10 --memory
     python tests/bench.py hostile --seconds 60 --seed 1
 

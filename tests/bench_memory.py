@@ -29,7 +29,8 @@ import optim
 import scale
 import train
 from budget import size
-from machine import free_memory, return_freed_memory
+from costs import return_freed_memory
+from machine import free_memory
 from plan import moments, parameters, peak
 from recompute import recompute_blocks
 from train import Config, rung

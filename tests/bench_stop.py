@@ -63,9 +63,9 @@ def interrupt(command, folder, log, seconds, rng):
     code, end = process.wait(timeout=60), time.monotonic() + 5
     while group_of(process) and time.monotonic() < end:
         time.sleep(0.01)
-    said = Path(log.name).read_text(errors="replace")
+    said = Path(log.name).read_text("utf-8", "replace")
     halves = [path for path in folder.rglob("*.tmp") if code in (130, 143)]
-    if "Traceback" in said or "Exception ignored" in said or "Error" in said:
+    if "Traceback" in said or "Exception ignored" in said:
         early = "console.py" not in said or "housekeeping.py" in said and "in start\n" in said
         return "while Python starts" if early else f"traceback: {said[-1500:]}"
     if group_of(process):
@@ -95,11 +95,11 @@ def bench_stop(times, seed):
                     words = words.replace(what, path)
                 if name in ("sample", "evals"):
                     words += " --runs-dir runs-train-0"
-                with open(folder / "log", "w") as log:
+                with open(folder / "log", "w", encoding="utf-8") as log:
                     if n == 0:
                         began = time.monotonic()
                         if start(words, folder, log).wait():
-                            raise ValueError((folder / "log").read_text())
+                            raise ValueError((folder / "log").read_text("utf-8"))
                         seconds = time.monotonic() - began
                     else:
                         counts[interrupt(words, folder, log, seconds, rng)] += 1

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+MADE = (".lock", "train.npy", "chunk-00000.jsonl")  # in folders of this course's own
 console = sys.modules["console"]  # which loads this file, and goes on when that is done
 
 
@@ -81,7 +82,6 @@ def start():
 
 start()  # and only then all else, as Ctrl-C has a traceback until then
 
-import atexit
 import contextlib
 import functools
 import itertools
@@ -111,7 +111,6 @@ def loaded(main):
             sys.stdout = Output(sys.stdout, OUTPUT)
             sys.stderr = Output(sys.stderr, "standard error")
         sys.unraisablehook = unraisable
-        atexit.register(stop_at_once)
     if (not file or main.__module__ != "__main__"
             or getattr(script, main.__name__, None) is not main):
         return functools.partial(stopping, main)
@@ -163,12 +162,15 @@ def stopping(main):
         try:
             main()
         finally:
+            stop_at_once()  # the rest takes no time, and has nothing to clear away
             print(end="", flush=True)
-        if console.StopSignal.asked:
-            sys.exit(128 + console.StopSignal.asked)
+        if asked := console.StopSignal.asked:
+            sys.exit(128 + asked)
+        if stopped:  # something has kept the exception to itself
+            sys.exit(stopped)
     except BaseException as error:
         if stopped:
-            print("stopped: what was finished is kept, nothing is left half written",
+            print("stopped: what was finished or saved is kept, nothing is half written",
                   file=sys.stderr)
             sys.exit(stopped)
         for word in sys.argv[1:] if isinstance(error, UnicodeEncodeError) else ():
@@ -209,8 +211,8 @@ def vet(content, path):
         if total > 1 << 26:
             raise ValueError("its merges make tokens that would fill the memory")
     if content.get("unicode") not in (None, unicode_version()):
-        from mistakes import note_unicode
-        note_unicode(str(path), str(content["unicode"]), unicode_version())
+        mistakes = importlib.import_module("mistakes")
+        mistakes.note_unicode(str(path), str(content["unicode"]), unicode_version())
 
 
 def regular(path):
@@ -221,6 +223,21 @@ def regular(path):
     if path.is_fifo() and path.parts[1:2] not in (("dev",), ("proc",)):
         raise ValueError(f"{path} is a pipe, where a file should be")
     return path
+
+
+def are_texts(top, files, largest):
+    """Whether these are all that can be read below `top`, and texts of at most so many bytes. Where
+    that takes a closer look, it is False, and folders.py has it.
+    """
+    def is_odd(path):
+        return path.is_symlink() or path.name in MADE or (
+            path.is_dir() and not os.access(path, os.R_OK | os.X_OK))
+    try:
+        return not any(map(is_odd, top.rglob("*"))) and all(
+            file.stat().st_size <= largest and console.read_text(file) is not None
+            for file in files)
+    except (OSError, ValueError):
+        return False
 
 
 def __getattr__(name):

@@ -223,6 +223,8 @@ def clean_folder(source, rules, against=(), data_dir="data", out=None, say=print
     key = hash_of([source.name, source.fingerprint, dataclasses.asdict(rules),
                    [[one.name, one.fingerprint] for one in sets], code_hash()])[:8]
     folder = Path(out or Path(data_dir) / f"{source.slug}-clean-{key}")
+    if out and folder.exists():
+        raise ValueError(f"{folder} is there already; remove it, or choose another --out")
     if out or not folder.exists():
         records = track(source.records(), "cleaning", unit=" MB",
                         size=lambda record: len(record.get("text", "")) / 1e6)

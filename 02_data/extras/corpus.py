@@ -31,7 +31,7 @@ from console import Parser, escaped, read_text, run, track
 
 from data import FEW, LARGEST, find_files, fingerprint, is_validation, slug
 from download import fetch
-from folders import MEGABYTES, list_files, texts, told
+from folders import MEGABYTES, holds_something, list_files, texts, told
 from hub import fetch_all, hub_files, hub_token
 from records import read_any, read_core, read_jsonl, read_parquet, read_wikitext
 
@@ -111,13 +111,14 @@ def switch(values, key):
 
 def files_of(name, path, endings=("",), hidden=(".",), links=("0",)):
     """folders.list_files() of a path that may also be a single file, which is taken as it is."""
+    links = switch(links, "links")
     if not path.exists():
         raise ValueError(f"{name} does not exist")
     if not (path.is_file() or path.is_dir()):
         raise ValueError(f"{name} is neither a file nor a folder")
     if path.is_file():
-        return [path] * (path.stat().st_size > 0), []
-    return list_files(path, endings, hidden, switch(links, "links"))
+        return [path] * holds_something(path), []
+    return list_files(path, endings, hidden, links)
 
 
 def folder(path, include=(), exclude=(), links=("0",), strict=("0",)):
@@ -127,7 +128,7 @@ def folder(path, include=(), exclude=(), links=("0",), strict=("0",)):
     matches slashes, too. Files that are not UTF-8 text, and symbolic links unless links=1, are left
     out, and folders.texts() says so; with strict=1 they are refused. ValueError if nothing is left.
     """
-    top, name = Path(path), f"folder:{path}"
+    top, name, strict = Path(path), f"folder:{path}", switch(strict, "strict")
     files, left_out = files_of(name, top, links=links)
     if top.is_file() and (include or exclude):
         raise ValueError(f"folder:{path} is a file; include and exclude are for folders")
@@ -143,8 +144,8 @@ def folder(path, include=(), exclude=(), links=("0",), strict=("0",)):
                              f"have; cut it into several: split -C 100M {path}")
         read_text(top)  # which refuses what is no text
     files, objections = texts(filter(wanted, files), filter(wanted, left_out))
-    note = told(name, objections) if objections else ""
-    if objections and switch(strict, "strict"):
+    note = told(name, top, objections) if objections else ""
+    if objections and strict:
         raise ValueError(f"{note}; with strict=1 that is an error")
     if not files:
         raise ValueError(note or f"{name} holds no text" + " that the globs let through" * bool(
@@ -159,7 +160,7 @@ def rows(kind, read, endings, hidden, path, field=(None,), links=("0",)):
     """
     name = f"{kind}:{path}"
     files, left_out = files_of(name, Path(path), endings, hidden, links)
-    note = told(name, texts((), left_out)[1]) if left_out else ""
+    note = told(name, path, texts((), left_out)[1]) if left_out else ""
     if not files:
         raise ValueError(note or f"{name} holds no file that ends in {' or '.join(endings)}")
     say(note)
@@ -204,8 +205,8 @@ SOURCES = {
                       "hash", "lines", open=functools.partial(
                           rows, "jsonl", read_jsonl, (".jsonl", ".jsonl.gz", ".jsonl.zst"),
                           (".",))),
-    "parquet:PATH": Row("parquet files, with the same fields", "hash", "rows",
-                        open=functools.partial(  # Spark and Hadoop begin what is no data with _
+    "parquet:PATH": Row("parquet files, with the same fields; but for names that begin with _",
+                        "hash", "rows", open=functools.partial(  # which are Spark's own
                             rows, "parquet", read_parquet, (".parquet",), (".", "_"))),
     "shakespeare": Row("plays, 1.1 MB: small, and known to everyone", "tail", "none, it is one",
                        ((("", GITHUB + "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",

@@ -117,7 +117,8 @@ def check_arrays(name, data):
     for split, ids in (("train", data.train), ("val", data.val)):
         entry, many = data.index[split], getattr(ids.ids, "shape", ())
         kinds = [getattr(array, "dtype", None) for array in (ids.ids, ids.starts, ids.mask)]
-        if (kinds[0] not in (np.uint16, np.uint32) or kinds[1] != np.int64
+        if (not entry.get("documents") or not entry.get("tokens")
+                or kinds[0] not in (np.uint16, np.uint32) or kinds[1] != np.int64
                 or kinds[2] not in (None, np.uint8) or ids.starts.shape != (entry["documents"],)
                 or many != (entry["tokens"],) or ids.mask is not None and ids.mask.shape != many
                 or ids.starts[0] != 0 or (np.diff(ids.starts, append=len(ids)) < 0).any()):

@@ -42,6 +42,7 @@ FIELDS = {  # our field name, and the names that other data sets use for it
     "stars": ("stars", "max_stars_count"),
 }
 LARGEST_MEMBER = 200_000_000  # bytes of a file in a .zip file
+NULLABLE = ("messages", "turns", "question", "answer", "canonical_solution")
 OTHER_FORMS = {"turns", "question", "answer", "prompt", "canonical_solution", "test", "query",
                "choices", "context", "context_options", "continuation"}
 
@@ -50,6 +51,8 @@ def mended(text):
     """The text, with U+FFFD for half a surrogate pair, which JSON can hold and UTF-8 can't."""
     if not isinstance(text, str):
         raise TypeError(f"{str(text)[:40]} stands where text should")
+    if len(text) > LARGEST:
+        raise ValueError(f"a text is longer than {MEGABYTES}, the most that one may have")
     try:
         text.encode()
         return text
@@ -116,15 +119,15 @@ def as_record(row, where, field=None):
             return record | {"messages": conversation(found["messages"])}
         if "text" in found:
             return record | {"text": mended(found["text"])}
-        if not field and "turns" in row:
+        if not field and row.get("turns") is not None:
             return record | {"messages": conversation(
                 {"role": ("user", "assistant")[i % 2], "content": text}
                 for i, text in enumerate(row["turns"]))}
-        if not field and {"question", "answer"} <= row.keys():
+        if not field and None not in (row.get("question"), row.get("answer")):
             return record | {"messages": conversation([
                 {"role": "user", "content": row["question"]},
                 {"role": "assistant", "content": with_calculator(mended(row["answer"]))}])}
-        if not field and "canonical_solution" in row:
+        if not field and row.get("canonical_solution") is not None:
             parts = [row["prompt"], row["canonical_solution"], row["test"]]
             return record | {"text": "".join(map(mended, parts))}
         if not field and ("choices" in row or "continuation" in row):
@@ -134,7 +137,7 @@ def as_record(row, where, field=None):
     except (TypeError, LookupError, ValueError, RecursionError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{where} can't be read: {one_line(what)}") from None
-    if not row.keys().isdisjoint([*known["text"], *([] if field else FIELDS["messages"])]):
+    if not row.keys().isdisjoint([*known["text"], *([] if field else NULLABLE)]):
         return record | {"text": ""}  # there, but null
     raise ValueError(f"{where} has no text under {' or '.join(map(repr, known['text']))}, only "
                      f"{one_line(', '.join(row))}; ,field=NAME says which field holds it")
@@ -230,7 +233,9 @@ def read_parquet(path, field=None):
     try:
         file = parquet.ParquetFile(path, page_checksum_verification=True)
         columns = [name for name in file.schema_arrow.names if name in wanted]
-        batches = file.iter_batches(batch_size=1000, columns=columns)
+        parts = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        size = max([part.total_byte_size // max(1, part.num_rows) for part in parts], default=0)
+        batches = file.iter_batches(min(1000, LARGEST // max(1, size) + 1), columns=columns)
     except damage() as error:
         raise ValueError(f"{path} is not a parquet file ({one_line(error)})") from None
     number = 0

@@ -53,7 +53,9 @@ def test_both_layers_read_the_same(real, monkeypatch, capsys):
     found = [(split, record["text"]) for split, record in find_source(f"folder:{real}").documents()]
     said = capsys.readouterr().err
     assert data.find_files(f"folder:{real}") is None, "extras say what is left out"
-    monkeypatch.setattr(data, "housekeeping", None)
+    for path in real.iterdir():
+        if path.is_symlink() or path.name in ("latin1", "picture.png", "pointer", "pipe"):
+            path.unlink()
     files = data.find_files(f"folder:{real}")
     assert names(files, real) == ["a.txt", "bom", "sub/b.txt"]
     assert list(data.documents(f"folder:{real}", files)) == found
@@ -108,7 +110,7 @@ def test_a_document_has_a_limit(tmp_path, monkeypatch, capsys, fails):
 def test_names_are_printed_on_one_line_and_escaped(tmp_path):
     (path := tmp_path / "a\x1b[2J\nb").write_bytes(b"\xff")
     found, objections = texts([path])
-    assert not found and r"(a\x1b[2J\nb)" in told("folder:x", objections)
+    assert not found and r"(a\x1b[2J\nb)" in told("folder:x", tmp_path, objections)
     assert one_line("a\nb" * 200) == r"a\nb" * 75 + "..." and objection(tmp_path / "none")
 
 
@@ -123,3 +125,45 @@ def test_a_file_that_goes_is_one_line(tmp_path, monkeypatch, fails):
 
     monkeypatch.setattr("corpus.texts", gone)
     assert "No such file or directory" in fails(main, f"folder:{tmp_path}")
+
+
+def test_what_this_course_has_made_is_no_document(tmp_path, capsys):
+    """`folder:.` where models were trained must not learn from what was written there."""
+    (tmp_path / "a.txt").write_text("a")
+    for made in ("data/a-1234/train.npy", "data/a-1234/index.json", "runs/tiny/.lock",
+                 "runs/tiny/config.json", "data/clean/chunk-00000.jsonl", "data/clean/report.txt"):
+        (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / made).write_text("{}")
+    source = find_source(f"folder:{tmp_path}")
+    assert [record["path"] for record in source.records()] == ["a.txt"]
+    assert "3 made by this course (data/a-1234, data/clean, runs/tiny)" in capsys.readouterr().err
+    assert names(list_files(tmp_path / "runs" / "tiny")[0], tmp_path) == ["runs/tiny/config.json"]
+
+
+def test_a_file_is_looked_into_once(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(module, "read_text", lambda path: looked.append(path))
+    (tmp_path / "a").write_text("a")
+    for content in ("a", "a", "bc"):
+        if content != "a":
+            (tmp_path / "a").write_text(content)
+        assert objection(tmp_path / "a") is None
+    assert len(looked) == 2
+
+
+@pytest.mark.parametrize("name", ["e.jsonl.gz", "e.jsonl.zst", "e.parquet"])
+def test_a_file_that_was_cut_to_nothing(tmp_path, name):
+    """No such format is empty, so an empty file is a damaged one, in a folder too."""
+    pytest.importorskip({"zst": "zstandard", "parquet": "pyarrow"}.get(name.split(".")[-1], "gzip"))
+    kind = "parquet" if name.endswith("parquet") else "jsonl"
+    (tmp_path / name).touch()
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(ValueError, match=name):
+            list(find_source(f"{kind}:{path}").records())
+
+
+def test_options_are_checked_also_where_they_change_nothing(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    for name in (f"folder:{tmp_path},strict=yes", f"folder:{tmp_path / 'a.txt'},links=yes"):
+        with pytest.raises(ValueError, match="is 'yes', but must be 0 or 1"):
+            find_source(name)

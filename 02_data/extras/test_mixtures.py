@@ -218,6 +218,11 @@ def test_prepared_data_of_another_program(source, tmp_path):
         refused("the arrays of val in prepared:.* are not those")
     index["val"]["sha256"] = {}
     refused("the arrays of val in prepared:.* are not those")
+    for key in ("documents", "tokens"):
+        for value in (0, None):
+            index["val"][key], kept = value, index["val"][key]
+            refused("the arrays of val in prepared:.* are not those")
+            index["val"][key] = kept
     small = Tokenizer([], special_tokens=["<|bos|>"])
     small.save(folder / "tokenizer.json")
     index["tokenizer"] = small.hash

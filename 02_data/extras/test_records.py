@@ -260,3 +260,18 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
         bundle.writestr("a/eval_data/\x1b[2J.jsonl", " " * 1001)
     with pytest.raises(ValueError, match=r"\\x1b\[2J.jsonl would be 1,001 bytes, more than the"):
         list(read_core(tmp_path / "a.zip"))
+
+
+@pytest.mark.parametrize("row", [{"question": None, "answer": None}, {"turns": None},
+                                 {"question": "why?", "answer": None}, {"messages": None},
+                                 {"turns": None, "text": None}, {"canonical_solution": None}])
+def test_null_in_every_form(row):
+    assert as_record(row, "row 1") == {"text": ""}
+
+
+def test_a_text_of_a_row_has_a_limit(monkeypatch):
+    monkeypatch.setattr("records.LARGEST", 10)
+    assert as_record({"text": "x" * 10}, "row 1") == {"text": "x" * 10}
+    for row in ({"text": "x" * 11}, {"messages": [{"role": "user", "content": "x" * 11}]}):
+        with pytest.raises(ValueError, match="row 1 can't be read: a text is longer than"):
+            as_record(row, "row 1")

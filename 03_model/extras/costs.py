@@ -1,10 +1,12 @@
-"""What models cost, side by side: the table of budget.py, a column for each.
+"""What models cost, side by side: the table of budget.py, a column for each; and how to measure
+what memory they take.
 
     python 03_model/extras/budget.py --model gpt2-xl llama-7b smollm2-135m
 
 Prints that table when budget.py is run. Next: heads.py.
 """
 
+import ctypes
 import sys
 from pathlib import Path
 
@@ -19,6 +21,19 @@ from family import MODELS, FamilyConfig, model_config
 from gpt import GPTConfig
 from heads import cache_bytes
 from machine import matmul_peak
+
+
+def return_freed_memory(least):
+    """Ask glibc to hand freed blocks of at least this many bytes (up to 32 MB) back at once: a
+    process then has hardly more than its tensors need. The opposite of keep_freed_memory(): with
+    it a model of a gigabyte has a few largest blocks' worth of holes, without it slower steps.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 2**16)  # M_MMAP_MAX: as many large blocks as are asked for
+        libc.mallopt(-3, least)  # M_MMAP_THRESHOLD: each a mapping of its own
+    except (OSError, AttributeError):
+        pass
 
 
 def column(config, batch_size, peak):

@@ -34,19 +34,6 @@ def keep_freed_memory():
         pass
 
 
-def return_freed_memory(least):
-    """Ask glibc to hand freed blocks of at least this many bytes (up to 32 MB) back at once: a
-    process then has hardly more than its tensors need. The opposite of keep_freed_memory(): with
-    it a model of a gigabyte has a few largest blocks' worth of holes, without it slower steps.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-4, 2**16)  # M_MMAP_MAX: as many large blocks as are asked for
-        libc.mallopt(-3, least)  # M_MMAP_THRESHOLD: each a mapping of its own
-    except (OSError, AttributeError):
-        pass
-
-
 def matmul_peak(device="cpu", dtype=torch.float32, seconds=0.4):
     """FLOP/s of a large square matrix product here and now: what a perfect program would reach."""
     n = 1024 if device == "cpu" else 8192

@@ -1,4 +1,11 @@
-"""Tests of costs.py: the table that budget.py prints."""
+"""Tests of costs.py: the table that budget.py prints, and memory that is handed back."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from budget import main
 from costs import column
@@ -31,3 +38,30 @@ def test_command_line(capsys, fails):
     assert "invalid int value" in fails(main, "--n-layer", "two")
     assert "batch_size is 0" in fails(main, "--batch-size", 0)
     assert "invalid choice: 'gpt3'" in fails(main, "--model", "gpt3")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_return_freed_memory():
+    """Blocks above the size go back when they are freed, also after keep_freed_memory()."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("glibc's")
+    program = f"""
+import sys
+sys.path[:0] = {[p for p in sys.path if p]!r}
+import torch
+from costs import return_freed_memory
+from machine import keep_freed_memory
+def kept():
+    def used():
+        return int(open("/proc/self/statm").read().split()[1]) * 4096
+    before = used()
+    x = [torch.zeros(10**6) for _ in range(50)]
+    del x
+    return used() - before
+keep_freed_memory()
+print(kept() > 150e6)
+return_freed_memory(2**20)
+print(kept() < 20e6)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"], done.stdout + done.stderr

@@ -109,29 +109,3 @@ def test_command_line(capsys):
     main([])
     out = capsys.readouterr().out
     assert "GFLOP/s" in out and "GB of memory are free" in out
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
-def test_return_freed_memory():
-    """Blocks above the size go back when they are freed, also after keep_freed_memory()."""
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("glibc's")
-    program = f"""
-import sys
-sys.path[:0] = {[p for p in sys.path if p]!r}
-import torch
-from machine import keep_freed_memory, return_freed_memory
-def kept():
-    def used():
-        return int(open("/proc/self/statm").read().split()[1]) * 4096
-    before = used()
-    x = [torch.zeros(10**6) for _ in range(50)]
-    del x
-    return used() - before
-keep_freed_memory()
-print(kept() > 150e6)
-return_freed_memory(2**20)
-print(kept() < 20e6)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.split() == ["True", "True"], done.stdout + done.stderr

@@ -127,7 +127,7 @@ class Beside:
         """
         model = self.whole()
         if self.leads:
-            others = self.hint("compute what others make of the text", baselines, self.data) or {}
+            others = self.hint("compute the baselines", baselines, self.data) or {}
             wrote = self.hint("write a sample", sample, model, self.data.tokenizer, 200) or ""
             self.record(step, val_bits_per_byte=bits, baselines=others, sample=wrote)
             self.redraw()

@@ -3,8 +3,9 @@
     python 04_train/extras/report.py runs/tiny runs/tiny-2 --output compare.html
     python 04_train/extras/report.py
 
-page.py calls this for its page, and report.py for its command line. Reads config.json. Next:
-timing.py.
+page.py calls this for its page, report.py for its command line.
+
+Reads runs, and writes what report.py says. Next: timing.py.
 """
 
 import sys

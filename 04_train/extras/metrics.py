@@ -81,7 +81,7 @@ class Hints:
         except Exception as error:
             if what not in self.failed:
                 why = " ".join(escaped(str(error) or type(error).__name__).split())[:300]
-                print(f"could not {what}, which changes nothing else: {why}", file=sys.stderr)
+                print(f"could not {what}; the run goes on ({why})", file=sys.stderr)
             self.failed.add(what)
 
 

@@ -91,7 +91,7 @@ def test_a_picture_that_fails_stops_nothing(run, monkeypatch, capsys):
         raise torch.OutOfMemoryError("no room")
     monkeypatch.setattr(beside, "draw", fails)
     steps(run, 0, 2)
-    assert "loss.png, which changes nothing else: no room" in capsys.readouterr().err
+    assert "loss.png; the run goes on (no room)" in capsys.readouterr().err
 
 
 def test_nothing_that_is_only_a_hint_ends_a_run(run, monkeypatch, tmp_path, capsys):
