@@ -72,7 +72,7 @@ def command(argv=None):
     args = parser.parse_args(argv)
     if not args.runs:
         for line in listing(args.runs_dir):
-            print(escaped(line).replace("\n", "\\n"))
+            print(one_line(line, most=1000))
         return
     output = Path(args.output or Path(args.runs[0] if len(args.runs) == 1 else ".") / "report.html")
     page(args.runs, output)

@@ -8,15 +8,18 @@ Reads runs/NAME/; writes nothing: runs.py and train.py call it. Next: beside.py.
 
 import dataclasses
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import escaped
+import console  # noqa: F401, first: it makes the others be found
 
 from bpe import Tokenizer
+from folders import one_line
 from length import planned_steps
 from metrics import read_metrics
 from runs import WAYS, newest_checkpoint, newest_run, read_config, step_of
@@ -26,13 +29,14 @@ MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "last_eval_tokens", "save_ever
               "device", "compile", "data_dir", "wandb", "by_hand"}
 
 
-def started_as(folder):
-    """The name for which start_run() has made the folder of a run; NAME of NAME-2, NAME-3 ...
-
-    The folder's own name where nothing was written down, as in runs of an earlier version.
+def started_as(folder, name):
+    """Whether start_run() has made the folder of a run for `name`: it is NAME, NAME-2, NAME-3 ...,
+    and its .name says so; in runs of an earlier version nothing does. The .name alone is not
+    enough, since a copy and a folder with a new name keep it.
     """
     file = folder / ".name"
-    return os.fsdecode(file.read_bytes()) if file.is_file() else folder.name
+    said = os.fsdecode(file.read_bytes()) if file.is_file() else name
+    return said == name and bool(re.fullmatch(re.escape(name) + r"(-\d+)?", folder.name))
 
 
 def find_run(runs_dir, name, last=False):
@@ -43,7 +47,7 @@ def find_run(runs_dir, name, last=False):
     exact = [run for run in runs if run.name == name]
     if exact and not last:
         return exact[0]
-    return max([run for run in runs if started_as(run) == name] or exact,
+    return max([run for run in runs if started_as(run, name)] or exact,
                key=lambda run: (len(run.name), run.name), default=None)
 
 
@@ -67,7 +71,7 @@ def resumed(words, given):
     name, runs_dir = words.name or words.preset, Path(words.runs_dir)
     if not name:
         folder = newest_run(runs_dir)
-        print(f"resume     {escaped(str(folder))}, the run that saved last")
+        print(f"resume     {one_line(folder)}, the run that saved last")
     elif not (folder := find_run(runs_dir, name, last=not words.name)):
         from mistakes import nearest
         there = nearest(name, [path.parent.name for path in runs_dir.glob("*/config.json")])
@@ -92,6 +96,6 @@ def finished(folder, config):
         result = f"{results[-1]:.3f}"
     except (OSError, ValueError, LookupError, TypeError):  # it will be made again
         return False
-    print(f"{escaped(str(folder))} is finished: {steps:,} steps, {result} bits per byte. "
-          f"--resume --steps {2 * steps} would go on to {2 * steps:,}")
+    print(f"{one_line(folder)} is finished: {steps:,} steps, {result} bits per byte. "
+          f"--name {one_line(shlex.quote(folder.name))} --resume --steps {2 * steps} would go on")
     return True

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -47,10 +48,28 @@ def test_numbered_runs_are_known_by_what_was_written_down(tmp_path):
     """Not by their spelling: the first may be gone; and the tenth comes after the second."""
     for _ in range(10):
         begun(start_run(tmp_path, "a"))
-    begun(tmp_path / "a-11")  # made by hand, or by an earlier version: only its own name
-    assert [started_as(tmp_path / name) for name in ("a", "a-2", "a-11")] == ["a", "a", "a-11"]
+    assert [started_as(tmp_path / "a-2", name) for name in ("a", "a-2")] == [True, False]
     (tmp_path / "a" / "config.json").unlink()
     assert find_run(tmp_path, "a").name == "a-10"
+    begun(start_run(tmp_path, "a-11"))
+    assert find_run(tmp_path, "a", last=True).name == "a-10", "another's own name"
+    begun(tmp_path / "a-12")  # by an earlier version, which wrote no .name
+    assert find_run(tmp_path, "a", last=True).name == "a-12"
+    assert find_run(tmp_path, "a-12", last=True).name == "a-12"
+    begun(tmp_path / "a-next")
+    assert find_run(tmp_path, "a", last=True).name == "a-12"
+
+
+def test_a_copy_and_a_new_name_are_other_runs(tmp_path):
+    """Though they keep the .name that start_run() wrote into the first."""
+    run = begun(start_run(tmp_path, "nano"))
+    for name in ("nano-backup", "zz", "nano-2-backup"):
+        shutil.copytree(run, tmp_path / name)
+        assert find_run(tmp_path, "nano", last=True).name == "nano"
+        assert find_run(tmp_path, name).name == find_run(tmp_path, name, last=True).name == name
+    run.rename(tmp_path / "kept")
+    assert find_run(tmp_path, "nano") is find_run(tmp_path, "nano", last=True) is None
+    assert find_run(tmp_path, "kept").name == "kept"
 
 
 def test_a_name_that_is_no_text(tmp_path):
@@ -83,6 +102,9 @@ def test_a_bare_resume_says_which_run_it_takes(tmp_path, capsys):
     os.utime(tmp_path / "b" / "checkpoints", (1, 1))
     assert resumed(Words(tmp_path), {"steps": 9}) == (tmp_path / "a", Config(**SMALL, steps=9))
     assert capsys.readouterr().out == f"resume     {tmp_path}/a, the run that saved last\n"
+    (tmp_path / "a").rename(tmp_path / "a\nb")
+    resumed(Words(tmp_path), {})
+    assert capsys.readouterr().out == f"resume     {tmp_path}/a\\nb, the run that saved last\n"
 
 
 def test_what_may_change(tmp_path):
@@ -108,7 +130,7 @@ def test_a_finished_run_says_so(tmp_path, capsys):
     assert not finished(folder, Config(**SMALL, steps=4)) and capsys.readouterr().out == ""
     assert finished(folder, config)
     said = capsys.readouterr().out
-    assert "a is finished: 3 steps, 1.250 bits per byte. --resume --steps 6" in said
+    assert "a is finished: 3 steps, 1.250 bits per byte. --name a --resume --steps 6 would" in said
     with pytest.raises(ValueError, match="step-000003 is beyond the 2 steps asked for"):
         finished(folder, Config(**SMALL, steps=2))
     for damaged in ("x\n", '{"step": 3, "baselines": {}}\n', "[" * 100_000 + "\n"):
