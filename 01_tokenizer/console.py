@@ -55,7 +55,7 @@ def run(main):
     except Exception as error:
         if not (message := users_mistake(error)):
             raise
-        print(f"error: {escaped(' '.join(str(message).split()))}", file=sys.stderr)
+        print(f"error: {escaped(' '.join(str(message).split()))[:1500]}", file=sys.stderr)
         sys.exit(2)
 
 

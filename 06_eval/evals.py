@@ -19,7 +19,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, add_options, option, read_text, run
+from console import Parser, add_options, escaped, option, read_text, run
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,8 +127,8 @@ def main(argv=None):
     is_text = (targets >= 0) & (sizes[targets] > 0)
     bits = bits_per_byte(nats, targets, sizes)
 
-    print(f"{folder}, step {step}, {model.embed.weight.device}, on {what}: "
-          f"{sizes[targets[is_text]].sum():,} bytes, {is_text.sum():,} tokens")
+    print(escaped(f"{folder}, step {step}, {model.embed.weight.device}, on {what}: "
+                  f"{sizes[targets[is_text]].sum():,} bytes, {is_text.sum():,} tokens"))
     error = ""
     documents = np.cumsum(ids == bos[0])[1:][is_text] - 1
     if documents[-1] > 0:

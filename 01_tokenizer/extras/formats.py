@@ -256,6 +256,9 @@ def write_huggingface(tokenizer, path, bos=None):
         raise ValueError(f"no text can begin with {bos!r}: it is no special token of this "
                          f"tokenizer, which has {[*tokenizer.special] or 'none'}")
     letters, ids = byte_letters(), ids_of(tokenizer)
+    if missing := {symbol for pair in tokenizer.merges for symbol in pair if ids[symbol] is None}:
+        raise ValueError(f"the merges need the byte {min(missing)}, which has no id: there is no "
+                         "way to write that there")
 
     def written(symbol):
         return "".join(letters[byte] for byte in tokenizer.vocab[ids[symbol]])

@@ -380,3 +380,10 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
     assert "ends in .json" in fails(main, "export", "tokenizer.txt")
     (tmp_path / "text").write_text("")
     assert "no words" in fails(main, "compare", "text", "--tokenizer", "tokenizer.json")
+
+
+def test_merges_of_a_byte_without_an_id(tmp_path):
+    ids = [None if byte == 97 else byte for byte in range(257)]
+    tokenizer = MappedTokenizer([(97, 98)], "gpt2", (), ids)
+    with pytest.raises(ValueError, match="the merges need the byte 97, which has no id"):
+        write_huggingface(tokenizer, tmp_path / "t.json")

@@ -31,6 +31,7 @@ from console import read_text
 from conversations import in_turns
 from data import LARGEST
 from folders import MEGABYTES, one_line
+from housekeeping import regular
 from mistakes import refuse_pointer
 
 FIELDS = {  # our field name, and the names that other data sets use for it
@@ -276,7 +277,7 @@ def read_core(path, field=None):
     """The items of the CORE bundle, a .zip file; nothing of it is unpacked onto the disk."""
     found = 0
     try:
-        refuse_pointer(path)
+        refuse_pointer(regular(path))
         with zipfile.ZipFile(path) as bundle:
             bundle.fp.seek(-22, os.SEEK_END)  # its last part, which counts the files
             end = bundle.fp.read()

@@ -30,16 +30,28 @@ from console import escaped, read_text, write_safely
 
 
 # ---- reading ----
+KINDS = {"environment": dict, "baselines": dict, "update_ratio": dict, "activation_scale": dict,
+         "sample": str}  # of what is no number
+
+
+def number(digits):
+    """The number that is written so in JSON; None for one that no float can hold."""
+    value = float(digits)
+    return None if math.isinf(value) else int(digits) if digits.lstrip("-").isdigit() else value
+
+
 def read_metrics(path):
     """The objects in a .jsonl file; a last line that a kill cut short is left out, NaN is None.
     ValueError if it holds anything else.
     """
     try:
-        rows = [json.loads(line, parse_constant=lambda name: None)
-                for line in read_text(path).split("\n")[:-1]]
+        rows = [json.loads(line, parse_constant=lambda name: None, parse_int=number,
+                           parse_float=number) for line in read_text(path).split("\n")[:-1]]
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds a line that is no JSON: {error}") from None
-    if not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows):
+    if not all(isinstance(row, dict) and type(row.get("step")) is int and all(
+            isinstance(row.get(name), (kind, type(None))) for name, kind in KINDS.items())
+               for row in rows):
         raise ValueError(f"{path} holds a line that is no metric of a step")
     return rows
 

@@ -134,7 +134,7 @@ def samples(metrics, most):
 def one(metrics, config):
     """What a page says of a single run, beneath its name."""
     ends = [row for row in metrics if "baselines" in row]
-    others = numbers(ends[-1]["baselines"] | {"this model": ends[-1].get(BITS)}) if ends else {}
+    others = numbers((ends[-1]["baselines"] or {}) | {"this model": ends[-1].get(BITS)}) if ends else {}
     cards = "".join(f"<div><b>{text(value)}</b><span>{name}</span></div>"
                     for name, value in results(metrics, config).items())
     return (f"<div class=cards>{cards}</div>{curves([metrics])}"

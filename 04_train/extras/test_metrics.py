@@ -14,7 +14,9 @@ def test_read_metrics(tmp_path):
     path.write_text('{"step": 1, "loss": NaN}\n')
     assert read_metrics(path) == [{"step": 1, "loss": None}], "what older files may hold"
     for line, complaint in (("5", "no metric"), ('{"step": "1"}', "no metric"),
-                            ("nonsense", "no JSON"), ("[" * 100_000, "no JSON")):
+                            ("nonsense", "no JSON"), ("[" * 100_000, "no JSON"),
+                            ('{"step": 1, "environment": "x"}', "no metric"),
+                            ('{"step": 1, "sample": 3}', "no metric")):
         path.write_text(line + "\n")
         with pytest.raises(ValueError, match=complaint):
             read_metrics(path)
@@ -57,6 +59,12 @@ def test_what_is_damaged_is_put_aside(tmp_path, capsys):
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 3, "loss": 0.5}]
     [line] = capsys.readouterr().err.splitlines()
     assert "no JSON" in line and "metrics.jsonl.damaged" in line
+
+
+def test_numbers_that_no_float_can_hold_are_none(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 7, "loss": 1e999, "lr": 1' + "0" * 400 + ', "seconds": -2.5}\n')
+    assert read_metrics(path) == [{"step": 7, "loss": None, "lr": None, "seconds": -2.5}]
 
 
 def test_hints(capsys):
