@@ -170,7 +170,6 @@ def test_text_that_a_terminal_can_not_show(monkeypatch, encoding, shown):
 def test_the_output_of_a_notebook(monkeypatch):
     """Notebooks and IDEs run scripts with streams that can't be reconfigured."""
     monkeypatch.setattr(housekeeping, "script_file", lambda: bpe.__file__)
-    monkeypatch.setattr(housekeeping.atexit, "register", lambda function: None)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     stream, before = io.StringIO(), signal.getsignal(signal.SIGTERM)
     for name in ("stdout", "stderr"):
