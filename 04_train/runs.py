@@ -7,14 +7,11 @@
                                       checksums.json   the sha256 of each of these files
 
 A checkpoint is written under another name and renamed once all of it is on the disk, so a kill at
-any moment leaves only whole ones. What is read is first compared with its checksum.
-
-train.py and scale.py write runs, sample.py and evals.py read, report.py lists them. Next: train.py.
+any moment leaves only whole ones. What is read is compared with its checksum. Next: train.py.
 """
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -26,7 +23,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import file_hash, housekeeping, read_text, write_safely
+from console import file_hash, housekeeping, read_text, users_mistake, write_safely
 
 import numpy as np
 import torch
@@ -35,14 +32,13 @@ from bpe import tokenizer_class
 from data import prepare, reopen
 from gpt import make_model
 
-STATE = {"step": int, "seconds": float, "optimizer": dict, "loader": dict, "data": str,
-         "rng": torch.Tensor}  # what state.pt has, at least
+STATE = dict(step=int, seconds=float, optimizer=dict, loader=dict, data=str, rng=torch.Tensor)
 WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
 
 
 def tensors(model):
     """(name, tensor) of all that a model has learned; a tensor with two names comes once."""
-    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         yield name, tensor.detach()
 
 
@@ -60,8 +56,7 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):
         (aside / "weights").mkdir(parents=True)
         for name, tensor in weights:
             if not tensor.isfinite().all():
-                raise ValueError(f"after step {step} {name} is not finite; not saved. A new run "
-                                 "with a lower --lr may help")
+                raise ValueError(f"after step {step} {name} is not finite: is --lr too high?")
             np.save(aside / "weights" / f"{name}.npy", tensor.cpu().numpy())
         with open(aside / "state.pt", "wb") as file:  # so that Python says why it can't
             torch.save(state, file)
@@ -81,8 +76,7 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):
     stay = {*all_checkpoints(folder)[-keep:], best_checkpoint(folder)}
     for old in all_checkpoints(folder):
         if old not in stay and not damage(old, "val.json"):  # else it may have been the best
-            aside = folder / f".{old.name}.tmp"
-            shutil.rmtree(aside, ignore_errors=True)
+            aside = folder / f".{old.name}.{os.urandom(4).hex()}.tmp"
             os.replace(old, aside)  # at no moment is half of it left under its name
             shutil.rmtree(aside, ignore_errors=True)  # another process may be reading from it
 
@@ -162,6 +156,11 @@ def check(checkpoint, part):
         raise ValueError(f"{checkpoint} is damaged: {found}. {hint}")
 
 
+def refusal(error, said):
+    """ValueError(said) for an error of any kind; the error itself if it is that memory ran out."""
+    return error if str(users_mistake(error)).startswith("out of memory") else ValueError(said)
+
+
 @torch.no_grad()
 def load_weights(model, checkpoint):
     """Fill `model` with a checkpoint's weights. ValueError if they are damaged or don't fit."""
@@ -171,7 +170,7 @@ def load_weights(model, checkpoint):
         try:
             found[path.name.removesuffix(".npy")] = torch.from_numpy(np.load(path, mmap_mode="c"))
         except Exception as error:  # numpy has a dozen kinds for what is no array
-            raise ValueError(f"{path} is no array: {type(error).__name__}") from None
+            raise refusal(error, f"{path} is no array: {type(error).__name__}") from None
     for name in sorted(ours.keys() | found.keys()):
         forms = [f"{tuple(one[name].shape)} of {one[name].dtype}" if name in one else "absent"
                  for one in (ours, found)]
@@ -199,7 +198,7 @@ def load_state(checkpoint):
         state = torch.load(path, map_location="cpu", weights_only=True)
         wrong = sorted(part for part in STATE if not isinstance(state.get(part), STATE[part]))
     except Exception as error:  # torch's text would be advice to execute what is in the file
-        raise ValueError(f"{path} is no state of a run ({type(error).__name__})") from None
+        raise refusal(error, f"{path} is no state of a run ({type(error).__name__})") from None
     if wrong or state["step"] != step:
         raise ValueError(f"{path} is not of step {step}, or lacks a part: {', '.join(wrong)}")
     return state
@@ -208,7 +207,7 @@ def load_state(checkpoint):
 def start_run(runs_dir, name):
     """A new folder for a run, runs_dir/NAME or NAME-2, NAME-3 ...: no older run is touched."""
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
-    for n in itertools.count(1):
+    for n in range(1, sys.maxsize):
         folder = Path(runs_dir) / (name if n == 1 else f"{name}-{n}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
@@ -301,8 +300,7 @@ def run_data(folder, by_hand=False, data_dir=None):
 
 def choose_run(words, given, preset, kind):
     """(folder, config) of the run to go on with, or (None, config) of a new one. words: the options
-    name, preset, runs_dir and resume; given: fields of a `kind` of Config; preset: those not given.
-    ValueError if there is no run to go on with, or not with these changes.
+    of a command line; given, preset: fields of a `kind` of Config. ValueError if it can't be so.
     """
     name = words.name or words.preset or "tiny"
     if Path(name).name != name or name == "..":
@@ -314,6 +312,8 @@ def choose_run(words, given, preset, kind):
         return resumed(words, given)
     if words.resume:
         folder = Path(words.runs_dir) / name
+        if others := given.keys() - {*WAYS, "by_hand", "data_dir", "device"}:
+            raise ValueError(f"with another {sorted(others)[0]} it is another run: leave it out")
         return folder, dataclasses.replace(read_config(folder), **given)
     if given.get("init", preset.get("init")) is not None:
         from starting import adopt  # the shape of a model from elsewhere
@@ -345,4 +345,4 @@ def restore_state(state, **parts):
                 part.load_state_dict(state.pop(name))  # which then is not kept twice
             torch.set_rng_state(state["rng"])
         except Exception as error:  # of any kind: they are torch's and ours
-            raise ValueError(f"the checkpoint's state doesn't fit the run: {error!r}") from error
+            raise refusal(error, f"the checkpoint's state doesn't fit the run: {error!r}") from None

@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -346,6 +347,23 @@ def test_a_state_that_does_not_fit_the_run():
         runs.restore_state(whole_state(1), optimizer=torch.optim.SGD([torch.ones(1)], lr=1.0))
 
 
+@pytest.mark.parametrize("error", [
+    MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 GiB")], ids=repr)
+def test_lack_of_memory_is_no_fault_of_the_files(tmp_path, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), whole_state(1))
+    checkpoint = newest_checkpoint(tmp_path)
+    monkeypatch.setattr(np, "load", fail)
+    monkeypatch.setattr(torch, "load", fail)
+    for work in (lambda: load_state(checkpoint), lambda: load_weights(linear(0), checkpoint),
+                 lambda: runs.restore_state(whole_state(1), optimizer=Mock(load_state_dict=fail))):
+        with pytest.raises(type(error)) as raised:
+            work()
+        assert raised.value is error
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "3", '{"val_bits_per_byte": "1"}', "{}",
                                   '{"val_bits_per_byte": 1' + "0" * 400 + "}", "\0"])
 def test_val_json_is_only_a_hint(tmp_path, text):
@@ -429,5 +447,7 @@ def test_a_copy_of_the_spine_goes_on_with_the_run_of_that_name(tmp_path, monkeyp
         as_json(Config(steps=5)) | {"data_hash": "", "data_folders": []}))
     found = choose_run(Words(tmp_path, resume=True), {"steps": 9}, {}, Config)
     assert found == (tmp_path / "nano", Config(steps=9))
+    with pytest.raises(ValueError, match="with another lr it is another run: leave it out"):
+        choose_run(Words(tmp_path, resume=True), {"lr": 0.1, "by_hand": True}, {}, Config)
     with pytest.raises(OSError, match="No such file or directory"):
         choose_run(Words(tmp_path, "b", resume=True), {}, {}, Config)

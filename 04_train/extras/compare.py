@@ -14,9 +14,10 @@ from pathlib import Path
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
 
-from console import Parser, escaped
+from console import Parser
 
 import report
+from folders import one_line
 from metrics import read_metrics
 from page import curves, environment, page, results, samples, section, table, text
 from runs import newest_checkpoint, read_config, step_of, val_of
