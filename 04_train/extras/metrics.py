@@ -63,9 +63,7 @@ def table(rows):
 
 
 def forget_unbegun(folder):
-    """Delete the folder of a run that has ended before anything came of it, so that a start that
-    failed leaves nothing behind.
-    """
+    """Delete the folder of a run that has ended before anything came of it."""
     if not any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints")):
         shutil.rmtree(folder, ignore_errors=True)
 

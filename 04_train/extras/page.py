@@ -79,11 +79,6 @@ def results(metrics, config):
     return found
 
 
-def environment(metrics):
-    """On what a run ran when it last started or went on; {} if it has not said."""
-    return next((row["environment"] for row in metrics[::-1] if row.get("environment")), {})
-
-
 # ---- HTML: data go through text() ----
 def text(value):
     """Any value as HTML that shows it and does nothing else, control characters spelled out."""
@@ -133,15 +128,16 @@ def samples(metrics, most):
 # ---- the page ----
 def one(metrics, config):
     """What a page says of a single run, beneath its name."""
-    ends = [row for row in metrics if "baselines" in row]
-    others = numbers((ends[-1]["baselines"] or {}) | {"this model": ends[-1].get(BITS)}) if ends else {}
+    ends = [row for row in metrics if row.get("baselines") is not None]
+    others = numbers(ends[-1]["baselines"] | {"this model": ends[-1].get(BITS)}) if ends else {}
+    where = next((row["environment"] for row in metrics[::-1] if row.get("environment")), {})
     cards = "".join(f"<div><b>{text(value)}</b><span>{name}</span></div>"
                     for name, value in results(metrics, config).items())
     return (f"<div class=cards>{cards}</div>{curves([metrics])}"
             + section("Bits per byte of the validation text", bars(others), "bars")
             + section("What it wrote", samples(metrics, 6), "samples")
             + section("Config", table({k: [v] for k, v in config.items()}), "columns")
-            + section("Where it ran", table({k: [v] for k, v in environment(metrics).items()})))
+            + section("Where it ran", table({k: [v] for k, v in where.items()})))
 
 
 def page(folders, path):
