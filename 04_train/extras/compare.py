@@ -19,7 +19,7 @@ from console import Parser
 import report
 from folders import one_line
 from metrics import read_metrics
-from page import curves, environment, page, results, samples, section, table, text
+from page import curves, page, results, samples, section, table, text
 from runs import newest_checkpoint, read_config, step_of, val_of
 
 
@@ -38,7 +38,9 @@ def several(runs):
              for i, name in enumerate(runs)]  # in the colours of the curves
     found = [results(*run) for run in runs.values()]
     names = dict.fromkeys(name for each in found for name in each)
-    different = differing(configs) | differing(list(map(environment, metrics)))
+    different = differing(configs) | differing([
+        next((row["environment"] for row in rows[::-1] if row.get("environment")), {})
+        for rows in metrics])
     wrote = [samples(rows, 3) for rows in metrics]
     columns = "".join(f"<div><b>{head}</b>{each}</div>" for head, each in zip(heads, wrote))
     return (f"{' &emsp; '.join(heads)}{curves(metrics)}"
