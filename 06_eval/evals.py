@@ -111,7 +111,8 @@ def main(argv=None):
     if text == "":
         raise ValueError(f"{options.file} is empty")
     folder, model, tokenizer, config, step = options.load()
-    windows(1, config.seq_len, options.stride or config.seq_len)  # refuses a wrong stride
+    if options.stride > config.seq_len:
+        raise ValueError(f"stride is {options.stride}, but must be at most {config.seq_len}")
     data = run_data(folder, config.by_hand)
     bos, sizes = document_start(tokenizer), token_bytes(tokenizer)
     if text:

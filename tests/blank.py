@@ -20,15 +20,15 @@ MINE = ROOT / "mine"
 # The spine as it is read, then extras, in the order in which they build on each other.
 READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train",
                  "sample", "evals", "scale", "zero", "pieces", "dialects", "workers", "fast",
-                 "longwords", "mapped", "commands", "formats", "picture", "housekeeping",
-                 "mistakes", "chatml", "records", "download", "hub", "corpus", "duplicates",
-                 "filters", "clean", "fim", "writing", "mixtures", "batches", "packing", "family",
-                 "ngrams", "ragged", "losses", "machine", "budget", "costs", "heads", "huggingface",
-                 "shards", "weights", "presets", "length", "planned", "beside", "metrics",
-                 "wandb_log", "watch", "nonfinite", "report", "page", "timing", "starting",
-                 "curves", "ladder", "good_go", "export", "lookup", "quant", "figures", "ranks",
-                 "precision", "recompute", "plan", "simulate", "timeline", "fsdp", "selftest",
-                 "launch"]
+                 "longwords", "mapped", "commands", "formats", "foreign", "picture",
+                 "housekeeping", "mistakes", "chatml", "records", "download", "hub", "folders",
+                 "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
+                 "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
+                 "costs", "heads", "huggingface", "shards", "weights", "presets", "length",
+                 "planned", "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite",
+                 "report", "page", "compare", "timing", "starting", "curves", "ladder", "good_go",
+                 "export", "lookup", "quant", "figures", "ranks", "precision", "recompute", "plan",
+                 "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 
 def exercises(source):

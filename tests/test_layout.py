@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 import pytest
 
 import console
-from blank import exercises
+from blank import READING_ORDER, exercises
 from presets import ALL as PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +66,11 @@ def imports(path):
 def test_names_are_unique():
     assert len(STAGE) == len(FILES), "stages import by file name, so no name may come twice"
     assert not set(STAGE) & set(sys.stdlib_module_names)
+
+
+def test_the_reading_order_has_every_file():
+    """Once; and by name the two tests that are of a folder and of scripts."""
+    assert sorted(READING_ORDER) == sorted([*(path.stem for path in CODE), "good_go", "launch"])
 
 
 @pytest.mark.parametrize("stage", LIMITS)

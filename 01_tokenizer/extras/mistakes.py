@@ -50,7 +50,7 @@ def nearest(word, known):
 
 def nearest_option(parser, message):
     """A hint for the user whose mistake argparse describes so: the option that may be meant, or the
-    choice of one.
+    choice of one. ValueError for a choice, whose hint stands before the names that there are.
     """
     commands = [command for action in parser._actions if action.nargs == argparse.PARSER
                 for command in action.choices.values()]
@@ -62,5 +62,7 @@ def nearest_option(parser, message):
         word, known = found[2], [str(choice) for action in actions
                                  if found[1] in (*action.option_strings, action.dest)
                                  for choice in action.choices or ()]
+        raise ValueError(f"argument {found[1]}: invalid choice: {word!r}; {nearest(word, known)}"
+                         "--help lists the options")
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}? " if near else ""

@@ -60,7 +60,7 @@ def test_a_choice_that_is_not_there_gets_the_nearest():
     command.add_argument("--engine", choices=("ddp", "zero1"))
     for words, meant in ((["--preset", "tinny"], "tiny"), (["--like", "nan"], "nano"),
                          (["tran"], "train"), (["train", "--engine", "dpd"], "ddp")):
-        with pytest.raises(ValueError, match=f"invalid choice: .*did you mean {meant}"):
+        with pytest.raises(ValueError, match=f"invalid choice: .*did you mean '{meant}'"):
             parser.parse_args(words)
     with pytest.raises(ValueError) as error:
         parser.parse_args(["--preset", "xyz"])

@@ -114,7 +114,7 @@ def refuse(config, shape, available, world=1, memory=None):
     needed = sum((memory or memory_needed)(config, shape).values())
     if available is not None and needed > available:
         from planned import what_would_fit
-        raise ValueError(f"needs {size(needed)} of memory, {size(available)} are free"
+        raise ValueError(f"the run needs {size(needed)} of memory, {size(available)} are free"
                          + what_would_fit(config, shape, available, world, memory))
 
 

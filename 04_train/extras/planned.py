@@ -53,4 +53,4 @@ def show_plan(config, world=1, memory=None):
     try:
         refuse(config, shape, free, world, memory)
     except ValueError as error:
-        print(f"here       it would be refused: it {error}")
+        print(f"here       it would be refused: {error}")

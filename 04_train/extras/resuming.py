@@ -22,7 +22,7 @@ from bpe import Tokenizer
 from folders import one_line
 from length import planned_steps
 from metrics import read_metrics
-from runs import WAYS, newest_checkpoint, newest_run, read_config, step_of
+from runs import WAYS, check_size, newest_checkpoint, newest_run, read_config, step_of
 
 # What may change when a run goes on: how long it is, what it reports and keeps, and where it runs.
 MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "last_eval_tokens", "save_every", "keep",
@@ -82,12 +82,15 @@ def resumed(words, given):
 
 def finished(folder, config):
     """Whether the run in `folder` has made all steps that `config` asks for, and has its result:
-    then that is printed, and how to go on. ValueError if it has made more steps.
+    then that is printed, and how to go on. ValueError if it has made more steps,
+    or if its checkpoint is too small for the config.
     """
     checkpoint = newest_checkpoint(folder)
     if not checkpoint:
         return False
-    steps = planned_steps(config, config.gpt(Tokenizer.load(folder / "tokenizer.json").vocab_size))
+    shape = config.gpt(Tokenizer.load(folder / "tokenizer.json").vocab_size)
+    check_size(shape, checkpoint)  # before a plan: a damaged config may ask for any size
+    steps = planned_steps(config, shape)
     if step_of(checkpoint) > steps:
         raise ValueError(f"{checkpoint} is beyond the {steps} steps asked for")
     try:

@@ -129,7 +129,8 @@ def test_refuse():
     shape = SMALL.gpt(2000)
     refuse(SMALL, shape, needs(SMALL))
     refuse(SMALL, shape, None)
-    assert refused(SMALL, needs(SMALL) - 1).startswith(f"needs {length.size(needs(SMALL))} of mem")
+    assert refused(SMALL, needs(SMALL) - 1).startswith(
+        f"the run needs {length.size(needs(SMALL))} of memory")
 
 
 # ---- the plan ----

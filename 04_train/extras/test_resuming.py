@@ -133,6 +133,8 @@ def test_a_finished_run_says_so(tmp_path, capsys):
     assert "a is finished: 3 steps, 1.250 bits per byte. --name a --resume --steps 6 would" in said
     with pytest.raises(ValueError, match="step-000003 is beyond the 2 steps asked for"):
         finished(folder, Config(**SMALL, steps=2))
+    with pytest.raises(ValueError, match="doesn't fit the config of its run"):
+        finished(folder, Config(**SMALL | {"n_layer": 2**31 - 1}))
     for damaged in ("x\n", '{"step": 3, "baselines": {}}\n', "[" * 100_000 + "\n"):
         (folder / "metrics.jsonl").write_text(damaged)
         assert not finished(folder, config), "then it is made again"
