@@ -311,10 +311,12 @@ def choose_run(words, given, preset, kind):
         from resuming import resumed  # any run that may be meant, and only what may change
         return resumed(words, given)
     if words.resume:
-        folder = Path(words.runs_dir) / name
-        if others := given.keys() - {*WAYS, "by_hand", "data_dir", "device"}:
-            raise ValueError(f"with another {sorted(others)[0]} it is another run: leave it out")
-        return folder, dataclasses.replace(read_config(folder), **given)
+        old = read_config(folder := Path(words.runs_dir) / name)
+        new = dataclasses.replace(old, **given)
+        for key in given.keys() - {*WAYS, "by_hand", "data_dir", "device"}:
+            if getattr(new, key) != getattr(old, key):
+                raise ValueError(f"with another {key} it is another run: leave --{key} out")
+        return folder, new
     if given.get("init", preset.get("init")) is not None:
         from starting import adopt  # the shape of a model from elsewhere
         preset = adopt(name, preset, given)

@@ -447,7 +447,7 @@ def test_a_copy_of_the_spine_goes_on_with_the_run_of_that_name(tmp_path, monkeyp
         as_json(Config(steps=5)) | {"data_hash": "", "data_folders": []}))
     found = choose_run(Words(tmp_path, resume=True), {"steps": 9}, {}, Config)
     assert found == (tmp_path / "nano", Config(steps=9))
-    with pytest.raises(ValueError, match="with another lr it is another run: leave it out"):
+    with pytest.raises(ValueError, match="with another lr it is another run: leave --lr out"):
         choose_run(Words(tmp_path, resume=True), {"lr": 0.1, "by_hand": True}, {}, Config)
     with pytest.raises(OSError, match="No such file or directory"):
         choose_run(Words(tmp_path, "b", resume=True), {}, {}, Config)

@@ -200,11 +200,12 @@ MISTAKES = {
         ("the buffer forgotten when resumed",
          "self.lengths, self.buffer = list(state[\"lengths\"]), list(state[\"buffer\"])", "pass",
          "test_resume"),
-        ("the mixture begun anew when resumed", "self.taken = list(state[\"taken\"])", "pass",
-         "test_resume"),
+        ("the mixture begun anew when resumed",
+         "self.taken = [int(n) for n in state[\"taken\"]]", "pass", "test_resume"),
         ("the order of the epoch not restored",
-         "self.epoch, self.place = state[\"epoch\"], state[\"place\"]\n        self.order = "
-         "self.permutation()", "self.epoch, self.place = state[\"epoch\"], state[\"place\"]",
+         "self.epoch, self.place = int(state[\"epoch\"]), int(state[\"place\"])\n        "
+         "self.order = self.permutation()",
+         "self.epoch, self.place = int(state[\"epoch\"]), int(state[\"place\"])",
          "test_shuffled_load_state_dict"),
         ("proportions by chance", "return min(behind, key=lambda i: (taken[i] + 1) / shares[i])",
          "return int(np.random.default_rng(k).choice(len(shares), p=shares))",
