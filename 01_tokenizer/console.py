@@ -188,7 +188,7 @@ def file_hash(path):
 class StopSignal:
     """Until release() the first Ctrl-C or SIGTERM only sets `asked`, its number: a step can end."""
 
-    asked = 0  # the class has it, and main() its exit code, also when the context is over
+    asked = 0  # on the class, as the exit code depends on it after the context has ended
 
     def __enter__(self):
         StopSignal.asked = 0
@@ -200,7 +200,7 @@ class StopSignal:
         signal.signal(number, self.before.pop(number))  # a second acts as ever
 
     def release(self, *error):
-        while self.before:  # what was asked for has been handed back already
+        while self.before:  # a signal that has come got its handler back in ask()
             signal.signal(*self.before.popitem())
 
     __exit__ = release

@@ -7,7 +7,7 @@ tokenizer.json; train.npy, val.npy: all ids; where documents begin; index.json: 
     python 02_data/data.py folder:PATH --vocab-size 1024
     python 02_data/data.py jsonl:FILE.jsonl --tokenizer tokenizer.json
 
-Reads a source; writes data/NAME-KEY/; prints baselines. extras/ has more. Next: conversations.py.
+Writes data/NAME-KEY/; prints baselines and some windows. extras/ has more. Next: conversations.py.
 """
 
 import sys

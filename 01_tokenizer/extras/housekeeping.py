@@ -144,8 +144,8 @@ def stop(number, frame):
 
 
 def unraisable(error):
-    """An exception that Python can't raise, as it came in a callback of its own: it reports it, and
-    goes on. That of stop() is to end the process all the same.
+    """Where nothing can catch an exception, as in a destructor, Python reports it and goes on. The
+    exception of stop() has to end the process there, too.
     """
     if stopped and isinstance(error.exc_value, KeyboardInterrupt):
         os._exit(stopped)
@@ -226,8 +226,8 @@ def regular(path):
 
 
 def are_texts(top, files, largest):
-    """Whether these are all that can be read below `top`, and texts of at most so many bytes. Where
-    that takes a closer look, it is False, and folders.py has it.
+    """Whether `files` are all the files below `top`, and texts of at most so many bytes each. False
+    also where folders.py has to decide: if there are links, or folders that this course has made.
     """
     def is_odd(path):
         return path.is_symlink() or path.name in MADE or (
