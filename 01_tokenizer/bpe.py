@@ -15,11 +15,11 @@ Reads text; writes tokenizer.json, plain JSON. Left to extras/: the same ids in 
 more options (commands.py), tokenizers from elsewhere (formats.py). Next: 02_data/data.py.
 """
 
+import os
 import sys
-from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, escaped, housekeeping, read_text, run, track, write_safely
 import hashlib
@@ -244,7 +244,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path):
         """Read what save() wrote. ValueError, naming the file, if it is anything else."""
-        if not Path(path).exists():
+        if not os.path.exists(path):
             raise ValueError(f"there is no tokenizer {path}; 01_tokenizer/bpe.py train makes one")
         try:
             content = json.loads(read_text(path))

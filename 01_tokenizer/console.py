@@ -1,12 +1,17 @@
-"""What every command of this course shares: how it ends, options from a dataclass, files that are
-never half written. Whose files run, locks and progress are extras/housekeeping.py's.
+"""What every command of this course shares: how it ends, its options, files never half written.
 
-No stage is about any of this, and a first reading may skip it. Start with bpe.py.
+A first reading may skip it: start with bpe.py. extras/housekeeping.py has locks and progress.
 """
 
-import importlib
+import _signal as signal  # which is loaded already; signal itself takes 10 ms
 import os
 import sys
+
+script = os.path.realpath(getattr(sys.modules["__main__"], "__file__", None) or "-")
+if (os.path.relpath(script, os.path.realpath(__file__ + "/../..")).startswith(("0", "mine"))
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends our scripts, which have begun nothing yet
+import importlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,8 +23,7 @@ sys.path[:] = path[:at] + stages + path[at:]
 there = (ROOT / "01_tokenizer" / "extras" / "housekeeping.py").exists()
 housekeeping = importlib.import_module("housekeeping") if there else None  # None: copies alone
 if not housekeeping:  # else it has done this: what the script imports doesn't load it again
-    script = sys.modules["__main__"]
-    sys.modules.setdefault(Path(getattr(script, "__file__", None) or "-").stem, script)
+    sys.modules.setdefault(Path(script).stem, sys.modules["__main__"])
 
 import argparse
 import contextlib
@@ -27,7 +31,6 @@ import dataclasses
 import hashlib
 import re
 import secrets
-import signal
 
 
 def by_hand():

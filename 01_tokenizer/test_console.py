@@ -18,7 +18,8 @@ from console import (Parser, add_options, check_options, choose_device, option, 
                      write_safely)
 
 HEADER = (console.ROOT / "01_tokenizer" / "bpe.py").read_text(encoding="utf-8")
-HEADER = HEADER[HEADER.index("import sys"):HEADER.index("import regex")]
+HEADER = (HEADER[HEADER.index("import os"):HEADER.index("import regex")]
+          + "from pathlib import Path\n")
 
 
 # ---- how a script starts ----

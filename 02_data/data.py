@@ -10,11 +10,11 @@ tokenizer.json; train.npy, val.npy: all ids; where documents begin; index.json: 
 Writes data/NAME-KEY/; prints baselines and some windows. extras/ has more. Next: conversations.py.
 """
 
+import os
 import sys
-from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import (Parser, by_hand, file_hash, holding, housekeeping, read_text, run, track,
                      write_safely)
@@ -23,11 +23,11 @@ import io
 import json
 import lzma
 import math
-import os
 import re
 import zlib
 from argparse import BooleanOptionalAction
 from array import array
+from pathlib import Path
 
 import numpy as np
 

@@ -11,11 +11,11 @@ the loop that calls both. All in one process; 07_scale/scale.py has the loop for
 Reads a source of 02_data; writes data/ and runs/NAME/ (see runs.py). Next: 05_sample/sample.py.
 """
 
+import os
 import sys
-from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import (Parser, StopSignal, add_options, by_hand, choose_device, holding, option, run,
                      track)
@@ -23,7 +23,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import math
-import os
 import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # said before torch comes: idle threads sleep

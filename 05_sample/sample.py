@@ -13,11 +13,11 @@ Reads the newest run, or --run, or --weights; writes to the screen. Left to extr
 a step (lookup.py), fewer bits (quant.py), pictures (figures.py). Next: 06_eval/evals.py.
 """
 
+import os
 import sys
-from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, add_options, by_hand, check_options, choose_device, option, run, track
 import codecs

@@ -11,16 +11,15 @@ Gradients travel over NCCL between GPUs (never tried here), over gloo between CP
 --device cpu). Takes train.py's options, writes what it does. Next: zero.py, extras/selftest.py.
 """
 
+import os
 import sys
-from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, StopSignal, choose_device, run
 import contextlib
 import math
-import os
 import time
 from datetime import timedelta
 
@@ -245,9 +244,8 @@ def train(config, folder, data, options, group):
             elif rank == 0 and bits is not None:
                 print(f"step {step}  loss {mean:.3f}  {bits:.3f} bits per byte")
             if saves or stopped:
-                state = {name: part.state_dict() for name, part in parts.items()} | {
-                    "step": step, "seconds": seconds, "data": data.hash,
-                    "rng": torch.get_rng_state()}
+                state = {name: part.state_dict() for name, part in parts.items()} | dict(
+                    step=step, seconds=seconds, data=data.hash, rng=torch.get_rng_state())
                 weights = engine.tensors()
                 for _ in weights if rank else ():  # all ranks put them together, one by one
                     pass

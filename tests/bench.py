@@ -26,6 +26,7 @@ import array
 import collections
 import gzip
 import json
+import os
 import random
 import resource
 import statistics
@@ -39,7 +40,7 @@ from pathlib import Path
 import regex
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, run
 

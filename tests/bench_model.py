@@ -17,7 +17,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 import console  # noqa: F401, first: it makes the others be found
 

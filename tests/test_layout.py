@@ -25,17 +25,17 @@ CORE = {"torch", "numpy", "regex", "pytest", "matplotlib"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HEADER = """
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 """
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",
          "scale", "zero"}
 COMMANDS = {"bpe", "data", "train", "sample", "evals", "scale"}  # that may run for long
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 325, "console": 206},
+LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
           "02_data": {"data": 374, "conversations": 132},
-          "03_model": {"gpt": 329}, "04_train": {"optim": 222, "runs": 350, "train": 356},
+          "03_model": {"gpt": 329}, "04_train": {"optim": 222, "runs": 350, "train": 355},
           "05_sample": {"sample": 307}, "06_eval": {"evals": 147},
-          "07_scale": {"scale": 329, "zero": 220}}
+          "07_scale": {"scale": 327, "zero": 220}}
 MOST_TOGETHER = 3150  # lines of these files, but for evals.py
 MOST = 60  # lines of a function of the spine
 WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/extras/formats.py", "tests/bench.py")
@@ -128,7 +128,7 @@ def test_form(path):
         top, rest = text.split(HEADER)
         assert not set(imported(ast.parse(top).body)) & CORE, f"{path.name}: the header comes first"
         if path.stem in COMMANDS:  # until then Ctrl-C has a traceback
-            assert set(imported(ast.parse(top).body)) == {"sys", "pathlib"}, f"{path.name}: first"
+            assert set(imported(ast.parse(top).body)) == {"os", "sys"}, f"{path.name}: first"
         first = [*imported(ast.parse(rest).body)]
         assert first[0] == "console", f"{path.name}: console is first, which makes others be found"
     assert ast.get_docstring(ast.parse(text)), f"{path.name} does not say what it is"

@@ -50,14 +50,12 @@ def script_file(name="__main__"):
 
 def start():
     """While a script loads: end it, with one line and exit code 2, if there is a mine/ in the wrong
-    place or nothing to print to. Ctrl-C ends it at once, as nothing can be lost yet. A terminal
-    says what is being loaded, and anyone which part of PYTHONPATH isn't there.
+    place or nothing to print to. A terminal says what is being loaded, and anyone which part of
+    PYTHONPATH isn't there.
 
     The script is registered also as the module of its name, so that no file is loaded twice; unless
     PYTHONPATH has another file of that name, which loaded() will prefer.
     """
-    if script_file() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name in ("__main__", "__mp_main__"):  # the second in a process that was spawned
         if file := script_file(name):
             found = importlib.machinery.PathFinder.find_spec(Path(file).stem)
@@ -80,7 +78,7 @@ def start():
         print(f"loading {Path(script_file()).stem} ...\r", end="", file=sys.stderr, flush=True)
 
 
-start()  # and only then all else, as Ctrl-C has a traceback until then
+start()  # and only then all else, which takes a while
 
 import contextlib
 import functools

@@ -12,12 +12,12 @@ Left out: shuffling documents on disk, windows of several lengths.
 Used by data.make_batches(). Next: packing.py, which shows what each sampler wastes.
 """
 
+import os
 import sys
 from bisect import bisect_right
-from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 import console  # noqa: F401
 

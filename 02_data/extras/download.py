@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import file_hash, holding, track, write_safely
 from folders import one_line

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urljoin
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import holding, read_text, write_safely
 from download import BUSY, check, connect, fetch, insist, origin, part_of, shown, size_of

@@ -20,12 +20,13 @@ what is finished is not trained again. Next: 05_sample/sample.py.
 
 import itertools
 import math
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, add_options, run
 

@@ -6,11 +6,11 @@ Left out: its form, which is 03_model/extras/weights.py's. Reads a run; writes F
 lookup.py.
 """
 
+import os
 import sys
-from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, add_options, run
 

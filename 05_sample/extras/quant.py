@@ -17,6 +17,7 @@ table. Next: figures.py.
 
 import copy
 import dataclasses
+import os
 import statistics
 import sys
 import time
@@ -24,10 +25,9 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
-    sys.path[1:1] = [str(folder / "01_tokenizer") for folder in Path(__file__).resolve().parents]
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, add_options, option, read_text, run
 
