@@ -134,6 +134,31 @@ def test_form(path):
     assert ast.get_docstring(ast.parse(text)), f"{path.name} does not say what it is"
 
 
+def following(path):
+    """The files that the docstring of `path` names as its last words, behind "Next:"."""
+    found = re.search(r"\sNext:\s+([^:]+)\.\Z", ast.get_docstring(tree(path)))
+    assert found, f"{path.name} does not end by saying which file comes next"
+    names = re.findall(r"[\w/]+\.(?:py|slurm)|Dockerfile", found[1])
+    files = [folder / name for name in names for folder in (path.parent, ROOT)
+             if (folder / name).is_file()]
+    assert files and len(files) == len(names), f"{path.name}: Next: {found[1]}"
+    return files
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
+def test_each_file_says_which_comes_next(path):
+    assert path not in following(path)
+
+
+def test_the_spine_is_read_in_one_order():
+    """From bpe.py to zero.py by "Next:"; console.py may be left out."""
+    names = ["bpe"]
+    while names[-1] != "zero":
+        [path] = [path for path in CODE if path.stem == names[-1]]
+        names.append(following(path)[0].stem)
+    assert names == [name for name in READING_ORDER if name in SPINE]
+
+
 def test_lines_are_not_too_long():
     for path in [*FILES, *ROOT.glob("tests/*.py"), ROOT / "conftest.py"]:
         lines = path.read_text(encoding="utf-8").splitlines()
