@@ -1,9 +1,9 @@
 """Byte-pair encoding: text <-> ids.
 
 A language model reads and writes ids, small whole numbers. Bytes would do (256 ids, any text), but
-sequences would be long. Byte-pair encoding makes them about four times shorter: start from bytes,
-find the pair of neighbours that occurs most often, give it a new id, and repeat. Common words end
-up as one id, rare ones as a few, and no text is ever unknown.
+sequences would be long. Byte-pair encoding makes them shorter, those of this course two to three
+times: start from bytes, find the pair of neighbours that occurs most often, give it a new id, and
+repeat. Common words end up as one id, rare ones as a few, and no text is ever unknown.
 
     python 01_tokenizer/bpe.py                 # learns 20 merges from the text you are reading
     python 01_tokenizer/bpe.py train README.md 01_tokenizer/bpe.py --vocab-size 700
@@ -39,8 +39,8 @@ PATTERNS = {
             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
 
-# Ids that a text gives only if the caller allows it. <|bos|> opens every document; the others mark
-# the turns of a chat and the calls of a tool, reserved now so that any model can learn them later.
+# Ids that a text gives only if the caller allows it. With these, <|bos|> opens each document (GPT-2
+# has <|endoftext|>); the others are for chats and tools, so that any model can learn them later.
 SPECIAL_TOKENS = ("<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>",
                   "<|assistant_end|>", "<|python_start|>", "<|python_end|>",
                   "<|output_start|>", "<|output_end|>")

@@ -1,6 +1,6 @@
 """What every command of this course shares: how it ends, its options, files never half written.
 
-A first reading may skip it: start with bpe.py. extras/housekeeping.py has locks and progress.
+A first reading may skip it. extras/housekeeping.py has locks and progress. Next: bpe.py.
 """
 
 import _signal as signal  # which is loaded already; signal itself takes 10 ms

@@ -1,13 +1,13 @@
 """A decoder-only transformer: ids in, a score for every possible next id out.
 
-Today's recipe, "nanochat" in transformers: RMSNorm without parameters, RoPE, QK-norm, key/value
-heads that query heads share, ReLU^2, no biases, an untied head, soft-capped logits. One alphabet
-for shapes, here and everywhere: B batch, T time, C channels (d_model), H query heads, G key/value
+The recipe of October 2025's nanochat: RMSNorm without parameters, RoPE, QK-norm, key/value heads
+that query heads share, ReLU^2, no biases, an untied head, soft-capped logits. One alphabet for
+shapes, here and everywhere: B batch, T time, C channels (d_model), H query heads, G key/value
 heads, D head size, S positions seen (the cached and the T new ones), V vocabulary.
 
     python 03_model/gpt.py        # learns a sentence by heart, writes it, and weighs the cache
 
-GPT-2 and Llama are in extras/family.py. Next: 04_train/train.py.
+GPT-2 and Llama are in extras/family.py. Next: 04_train/optim.py.
 """
 
 import math
@@ -268,12 +268,12 @@ def greedy(logits):
 
 
 def random_pick(temperature=1.0, seed=0):
-    """A pick for generate() that draws each id with probability softmax(logits / temperature)."""
+    """A pick for generate() that draws an id by softmax(logits / temperature); at 0, a largest."""
     generator = torch.Generator().manual_seed(seed)
 
     def pick(logits):
         below = logits - logits.amax(dim=-1, keepdim=True)  # a tiny temperature can't overflow it
-        probs = (below / temperature).softmax(dim=-1).cpu()
+        probs = (below / (temperature or 1e-30)).softmax(dim=-1).cpu()
         return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)
     return pick
 

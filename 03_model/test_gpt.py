@@ -441,7 +441,8 @@ def test_picks():
     for temperature in (1.0, 0.5):
         counts = torch.bincount(random_pick(temperature, seed=1)(logits), minlength=3) / 30_000
         same(counts, (logits[0] / temperature).softmax(0), "drawn as often as softmax says", 0.02)
-    assert random_pick(1e-40)(logits[:5]).tolist() == [1] * 5, "very cold is greedy, not NaN"
+    for cold in (1e-40, 0, 0.0):
+        assert random_pick(cold)(logits[:5]).tolist() == [1] * 5, f"{cold} is greedy, not NaN"
     assert torch.equal(random_pick(seed=2)(logits), random_pick(seed=2)(logits)), "a seed repeats"
     assert not torch.equal(random_pick(seed=2)(logits), random_pick(seed=3)(logits))
 

@@ -96,7 +96,7 @@ class Config(GPTConfig):
 
 
 def rung(depth):
-    """Config's fields of today's recipe at a depth, the one dial that sets all others.
+    """Config's fields of gpt.py's recipe at a depth, the one dial that sets all others.
 
     Width is 64 a layer, in heads of 64 below depth 8, of 128 from there (depth is even then).
     Vocabulary and window double with each layer from 2,048 and 128 at depth 3 to 32,768 and 1,024.

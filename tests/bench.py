@@ -18,7 +18,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py hostile --seconds 60 --seed 1
 
 FILE: .txt or .jsonl (every string in it), gzipped or not, or a folder of Python files. Prints
-tables, as README shows them.
+tables, as results.md shows them.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def config_of(job):
     return Config(**fields | dict(
         vocab_size=VOCABULARY.get(job["depth"], fields["vocab_size"]), seq_len=job["tokens"],
         optimizer=job["optimizer"], dtype=job["dtype"], micro_batch=job["windows"], device="cpu",
-        batch_size=2 * ranks_of(job) * job["windows"]))
+        batch_size=2 * ranks_of(job) * job["windows"], steps=2))
 
 
 # ---- in a process of its own ----

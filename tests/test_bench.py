@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import types
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import beside
 import bench as module
 import bench_model
+import bench_train
 import length
 from bpe import Tokenizer
 from formats import write_tiktoken
@@ -133,3 +135,45 @@ def test_scale(capsys, monkeypatch):
     shares = {name.strip(): float(share.strip(" %")) for _, name, _, _, _, share, _ in rows}
     assert shares.keys() == set(bench_scale.NAMES) and shares["ddp"] == 100
     assert shares["zero1"] == pytest.approx(50, abs=10) == shares["zero2"]
+
+
+@pytest.mark.slow
+def test_memory(tmp_path, capsys, monkeypatch, fork):
+    """What steps of a small model take is measured in a process of its own."""
+    import bench_memory
+
+    def measured(job):
+        process = fork(lambda: bench_memory.one_rank(
+            job | {"rank": 0, "store": str(tmp_path / "store")}))
+        process.join()
+        assert process.exitcode == 0, process.log.read_text()
+        return int(process.log.read_text().splitlines()[-1])
+    monkeypatch.setattr(bench_memory, "measured", measured)
+    job = dict(depth=3, windows=2, tokens=128, optimizer="adamw", engine="plain", recompute=False,
+               dtype="float32")
+    [(n, _, planned, took)] = bench_memory.calibrate([job])
+    assert n == 2_113_536 and planned / 2 < took < 2 * planned
+    assert capsys.readouterr().out.count("\n| 2M | plain | adamw |") == 1
+
+
+def test_train(tmp_path, capsys, monkeypatch):
+    """Every run that is asked for can be, by train.py's command line; its work is left out."""
+    asked = []
+
+    def start(words, **how):
+        options, given, preset, kind = bench_train.train.read_command_line(words[2:])
+        asked.append(kind(**preset | given))
+        folder = tmp_path / "runs" / "run"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "metrics.jsonl").write_text(json.dumps({
+            "step": asked[-1].steps, "seconds": 9.0,
+            "val_bits_per_byte": 3.0 if options.preset == "classic" else 2.0}) + "\n")
+        return types.SimpleNamespace(returncode=0)
+    monkeypatch.setattr(bench_train, "subprocess", types.SimpleNamespace(run=start))
+    bench_train.bench_train("folder:x", tmp_path, 1, True, "folder:y", 9, tmp_path / "race.json")
+    out = capsys.readouterr().out
+    assert len(asked) == 2 + 1 + len(bench_train.INGREDIENTS) + 2
+    assert all(out.count(f"\n| {name} | 9.0 |") == 1 for name in bench_train.INGREDIENTS)
+    assert out.count("\n| classic |") == 2 and out.count("\n| speedrun |") == 3, out
+    assert len(json.loads((tmp_path / "race.json").read_text())["runs"]) == 2

@@ -1,12 +1,10 @@
-"""What holds for all files: who may import whom, what every file carries, what README promises."""
+"""What holds for all files: who may import whom, what every file carries, which comes next."""
 
 import argparse
 import ast
 import importlib
 import inspect
 import re
-import runpy
-import shlex
 import sys
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -14,15 +12,13 @@ from unittest.mock import MagicMock
 import pytest
 
 import console
-from blank import READING_ORDER, exercises
-from presets import ALL as PRESETS
+from blank import READING_ORDER
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*ROOT.glob("0?_*/*.py"), *ROOT.glob("0?_*/extras/*.py")])
 CODE = [path for path in FILES if not path.name.startswith("test_")]
 STAGE = {path.stem: path.relative_to(ROOT).parts[0] for path in FILES}
 CORE = {"torch", "numpy", "regex", "pytest", "matplotlib"}
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 HEADER = """
 if "console" not in sys.modules:  # which is found first, and puts all folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
@@ -38,7 +34,6 @@ LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
           "07_scale": {"scale": 327, "zero": 220}}
 MOST_TOGETHER = 3150  # lines of these files, but for evals.py
 MOST = 60  # lines of a function of the spine
-WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/extras/formats.py", "tests/bench.py")
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 every_spine = pytest.mark.parametrize("path", [ROOT / stage / f"{name}.py" for stage, names in
                                                LIMITS.items() for name in names],
@@ -134,6 +129,31 @@ def test_form(path):
     assert ast.get_docstring(ast.parse(text)), f"{path.name} does not say what it is"
 
 
+def following(path):
+    """The files that the docstring of `path` names as its last words, behind "Next:"."""
+    found = re.search(r"\sNext:\s+([^:]+)\.\Z", ast.get_docstring(tree(path)))
+    assert found, f"{path.name} does not end by saying which file comes next"
+    names = re.findall(r"[\w/]+\.(?:py|slurm)|Dockerfile", found[1])
+    files = [folder / name for name in names for folder in (path.parent, ROOT)
+             if (folder / name).is_file()]
+    assert files and len(files) == len(names), f"{path.name}: Next: {found[1]}"
+    return files
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
+def test_each_file_says_which_comes_next(path):
+    assert path not in following(path)
+
+
+def test_the_spine_is_read_in_one_order():
+    """From bpe.py to zero.py by "Next:"; console.py may be left out."""
+    names = ["bpe"]
+    while names[-1] != "zero":
+        [path] = [path for path in CODE if path.stem == names[-1]]
+        names.append(following(path)[0].stem)
+    assert names == [name for name in READING_ORDER if name in SPINE]
+
+
 def test_lines_are_not_too_long():
     for path in [*FILES, *ROOT.glob("tests/*.py"), ROOT / "conftest.py"]:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -208,66 +228,6 @@ def test_every_file_is_tested():
         assert path.with_name(f"test_{path.name}").exists(), f"{path.name} has no tests"
 
 
-def commands():
-    """Every line of README's code blocks that runs something here, and of its tables."""
-    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", README, re.S)
-    lines = [part.strip() for block in blocks for line in block.splitlines()
-             for part in re.split("&&", line.split("  #")[0])]
-    return [line for line in lines + re.findall(r"`([^`\n]*\.py[^`\n]*)`", README)
-            if re.search(r"(?<!\S)\S+\.py\b", line)]
-
-
-HELP = {}
-
-
-def help_of(fork, script, *command):
-    """What it prints, asked once, by a process that finds the stages by itself."""
-    def ask():
-        sys.argv = [script, *command, "--help"]
-        sys.path.insert(0, str((ROOT / script).parent))
-        runpy.run_path(str(ROOT / script), run_name="__main__")
-    if (script, command) not in HELP:
-        process = fork(ask, fresh=True)
-        process.join()
-        HELP[script, command] = process.log.read_text()
-    return HELP[script, command]
-
-
-def test_readme_has_commands():
-    assert len(commands()) >= 10
-
-
-@pytest.mark.parametrize("line", sorted(set(commands())))
-def test_commands_of_the_readme_are_understood(line, fork):
-    """The script is there, and its --help knows every option and named value."""
-    words = shlex.split(line)
-    script = next(word for word in words if word.endswith(".py"))
-    assert (ROOT / script).exists(), f"{script} is not there"
-    options = [w.split("=")[0] for w in words[words.index(script) + 1:] if w.startswith("--")]
-    if options:
-        after = words[words.index(script) + 1:][:1]
-        command = after if script in WITH_COMMANDS else []
-        for option in options:
-            assert re.search(rf"{option}\b", help_of(fork, script, *command)), (
-                f"{script} has no {option}")
-    for preset in re.findall(r"--preset ([\w-]+)", line):
-        assert preset in PRESETS
-
-
-def test_links_of_the_readme():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), f"README links to {target}, which is not there"
-    for path in CODE:
-        name = path.relative_to(ROOT).as_posix()
-        assert name in README, f"README leaves out {name}"
-
-
 def test_requirements_are_the_five_pinned():
     lines = (ROOT / "requirements.txt").read_text().split()
     assert {line.split("==")[0] for line in lines} == CORE and all("==" in line for line in lines)
-
-
-def test_the_numbers_of_the_readme():
-    """What the README counts is counted here; its measurements name the command they come from."""
-    marked = sum(len(exercises(path.read_text())) for path in CODE)
-    assert f"{marked} exercises" in README, f"there are {marked} exercises"

@@ -21,14 +21,14 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 
 from console import run
 
-# What a FamilyConfig says of today's recipe: a run of it needs nothing else of family.py.
+# What a FamilyConfig says of gpt.py's recipe: a run of it needs nothing else of family.py.
 MODERN = SimpleNamespace(positions="rope", norm="rmsnorm", gains=False, embed_norm=True,
                          qk_norm=True, activation="relu2", bias=False, tied=False, softcap=15.0,
                          ngrams=0, ngram_rows=8192)
 
 
 def family_of(config):
-    """The FamilyConfig of a GPTConfig, or, of today's recipe, as much of it as is asked here."""
+    """The FamilyConfig of a GPTConfig, or, of gpt.py's recipe, as much of it as is asked here."""
     return config.family or MODERN
 
 

@@ -1,9 +1,9 @@
-"""The family tree: GPT-2, Llama, the first transformer and today's recipe as choices of one model.
+"""The family tree: GPT-2, Llama, the first transformer and nanochat as choices of one model.
 
-A family is a handful of FamilyConfig's fields; what it leaves out is as in today's recipe, which is
-gpt.py's. FamilyGPT is built of gpt.py's own functions (rms_norm, rotate, attention ...), and has
-the same logits where both apply. A model is a family and a size; read a row of the first table to
-see what changed since 2017. Left out: how they are trained (04_train), their weights (weights.py).
+A family is a handful of FamilyConfig's fields; what it leaves out is as in gpt.py, whose recipe is
+nanochat's of October 2025. FamilyGPT is built of gpt.py's own functions (rms_norm, rotate ...), and
+has the same logits where both apply. A model is a family and a size; read a row of the first table
+to see what changed since 2017. Left out: training (04_train) and weights (weights.py).
 
     python 03_model/extras/family.py
 
@@ -39,7 +39,7 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class FamilyConfig:
-    """What a family has besides a GPTConfig. The defaults are today's recipe."""
+    """What a family has besides a GPTConfig. The defaults are gpt.py's recipe."""
 
     positions: str = option("rope", "position encoding: vectors added to the embeddings, or RoPE, "
                             "which rotates queries and keys", ("learned", "sinusoidal", "rope"))
@@ -74,13 +74,13 @@ MODERN = FamilyConfig()
 
 
 def family_of(config):
-    """The FamilyConfig of a GPTConfig: today's recipe, if it has no other."""
+    """The FamilyConfig of a GPTConfig: gpt.py's recipe, if it has no other."""
     return config.family or MODERN
 
 
 def model_config(**choices):
     """A GPTConfig from its own fields and FamilyConfig's, side by side, as in MODELS. What is as in
-    today's recipe has no family.
+    gpt.py's recipe has no family.
     """
     names = {field.name for field in fields(FamilyConfig)}
     family = FamilyConfig(**{name: value for name, value in choices.items() if name in names})
@@ -273,7 +273,7 @@ FAMILIES = {
     # Llama (Touvron et al. 2023)
     "llama": dict(positions="rope", norm="rmsnorm", norm_eps=1e-5, gains=True, embed_norm=False,
                   qk_norm=False, activation="swiglu", bias=False, tied=False, softcap=0.0),
-    # gpt.py (Karpathy 2025, nanochat)
+    # gpt.py (Karpathy 2025, nanochat as of October)
     "modern": {},
 }
 

@@ -147,7 +147,7 @@ def our_fields(settings):
 
 def from_huggingface(settings):
     """The GPTConfig that a config.json, read as a dict, stands for. It has no family if it is just
-    today's recipe, which gpt.GPT runs.
+    gpt.py's recipe.
 
     ValueError, naming a setting and its value, if it is not expressible here: another model_type,
     scaled rotary positions, ... Settings that don't change what a model computes are ignored.

@@ -59,7 +59,7 @@ def test_model_config():
     config = config_of("gpt2", by_hand=True)
     assert config.family == FamilyConfig(**FAMILIES["gpt2"]) == family_of(config)
     assert config.n_layer == 3 and config.by_hand
-    assert config_of("modern").family is None, "today's recipe is no family: gpt.GPT runs it"
+    assert config_of("modern").family is None, "gpt.py's recipe is no family: gpt.GPT runs it"
     assert model_config(**SMALL | vars(MODERN)) == GPTConfig(**SMALL)
     assert family_of(GPTConfig(**SMALL)) == FamilyConfig() == MODERN
 

@@ -24,7 +24,7 @@ KINDS = {
     "llama": FAMILIES["llama"] | {"rope_base": 500.0},
     "llama tied, biases": FAMILIES["llama"] | {"tied": True, "bias": True, "n_kv_head": 6},
     "llama multi-query": FAMILIES["llama"] | {"n_kv_head": 1, "norm_eps": 1e-2},
-    "today's recipe": {},
+    "gpt.py's recipe": {},
     "modern": {"norm_eps": 1e-3},
     "modern multi-head": {"n_kv_head": 6, "softcap": 3.0, "tied": True},
     "modern multi-query": {"n_kv_head": 1, "softcap": 0.0, "rope_base": 77.0},
@@ -154,7 +154,7 @@ def test_read_what_transformers_wrote(kind, tmp_path, transformers):
     model.save_pretrained(tmp_path)
     ours = read_model(tmp_path)
     assert not ours.training and ours.config == model_config(**SMALL | KINDS[kind])
-    assert type(ours) is (GPT if kind == "today's recipe" else FamilyGPT)
+    assert type(ours) is (GPT if kind == "gpt.py's recipe" else FamilyGPT)
     assert (ours.head.weight is ours.embed.weight) == family_of(ours.config).tied
     agree(ours, model)
 

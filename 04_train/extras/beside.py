@@ -37,17 +37,18 @@ def describe(groups, lr):
                f"tensors: learning rate {group['scale'] * lr:g}, decay {group['weight_decay']:g}")
 
 
-def sample(model, tokenizer, n_tokens=64):
-    """What the model writes by itself, the same random numbers each time."""
-    ids = generate(model, [document_start(tokenizer)], n_tokens, random_pick(0.8, seed=0))
-    return tokenizer.decode([int(i) for i in ids])
+def sample(model, data, n_tokens=64):
+    """A document, of Python a function, as the model writes it with the same random numbers."""
+    tokenizer, prompt = data.tokenizer, "def main(" * (data.index.get("source") == "python")
+    start = document_start(tokenizer) + tokenizer.encode(prompt)
+    ids = generate(model, [start], n_tokens, random_pick(0.8, seed=0))
+    return prompt + tokenizer.decode([int(i) for i in ids])
 
 
 class Beside:
-    """Of a run in `folder`. As context it closes its files. start: with which state the run begins
-    or goes on: its "step", and the "seconds" that were over. whole(): the model; tensors(): its
-    (name, tensor) pairs. Of many processes each has a Beside, since what is divided over them is
-    put together by all; only that of rank 0 writes.
+    """Of a run in `folder`. As context it closes its files. start: the "step" with which the run
+    begins or goes on, and the "seconds" before it. whole(): the model; tensors(): (name, tensor)
+    pairs. Each process has one, as all put together what is divided; only that of rank 0 writes.
     """
 
     def __init__(self, config, folder, data, loader, start, whole, tensors, rank=0):
@@ -109,7 +110,7 @@ class Beside:
                 ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
                 self.record(step, update_ratio=ratios, activation_scale=self.hint(
                                 "measure activations", activation_scales, model, ids),
-                            sample=self.hint("write a sample", sample, model, self.data.tokenizer))
+                            sample=self.hint("write a sample", sample, model, self.data))
                 self.redraw()
         self.look_ahead(step)
 
@@ -128,7 +129,7 @@ class Beside:
         model = self.whole()
         if self.leads:
             others = self.hint("compute the baselines", baselines, self.data) or {}
-            wrote = self.hint("write a sample", sample, model, self.data.tokenizer, 200) or ""
+            wrote = self.hint("write a sample", sample, model, self.data, 200) or ""
             self.record(step, val_bits_per_byte=bits, baselines=others, sample=wrote)
             self.redraw()
             self.hint(f"write {self.folder}/report.html", page, [self.folder],

@@ -119,7 +119,7 @@ def refuse(config, shape, available, world=1, memory=None):
 
 # ---- the plan ----
 def in_words(shape):
-    """A GPTConfig in a line: its sizes, and what its family has other than today's recipe."""
+    """A GPTConfig in a line: its sizes, and what its family has other than gpt.py's recipe."""
     family = [f"{field.name} {getattr(shape.family, field.name)}" for field in
               (dataclasses.fields(shape.family) if shape.family else ())
               if getattr(shape.family, field.name) != field.default]

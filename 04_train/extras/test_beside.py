@@ -61,6 +61,20 @@ def test_what_is_recorded(run, tmp_path):
     assert (tmp_path / "loss.png").exists()
 
 
+def test_a_sample_of_python_is_of_a_function(run, tmp_path):
+    """A file's beginning is but a notice or a docstring; of other texts, nobody knows better."""
+    told, model, *_ = run()
+    with told:
+        assert not beside.sample(model, told.data, 5).startswith("def main(")
+        del told.data.index["source"]  # a mixture has none
+        assert not beside.sample(model, told.data, 5).startswith("def main(")
+        told.data.index["source"] = "python"
+        wrote = beside.sample(model, told.data, 5)
+        assert wrote.startswith("def main(") and wrote == beside.sample(model, told.data, 5)
+        told.finished(1, 1.0)
+    assert rows(tmp_path)[-1]["sample"].startswith("def main(")
+
+
 def test_other_ranks_write_nothing(run, tmp_path):
     told = steps(run, 0, 2, rank=1)
     assert not (tmp_path / "metrics.jsonl").exists() and told.earlier == {}
