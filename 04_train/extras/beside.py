@@ -46,8 +46,8 @@ def sample(model, tokenizer, n_tokens=64):
 class Beside:
     """Of a run in `folder`. As context it closes its files. start: with which state the run begins
     or goes on: its "step", and the "seconds" that were over. whole(): the model; tensors(): its
-    (name, tensor) pairs. Of many processes each has a Beside, since what is divided over them is
-    put together by all; only that of rank 0 writes.
+    (name, tensor) pairs. Of many processes each has a Beside, since a model that is divided over
+    them computes only where all call it; only that of rank 0 writes.
     """
 
     def __init__(self, config, folder, data, loader, start, whole, tensors, rank=0):
@@ -105,11 +105,11 @@ class Beside:
             self.record(step, val_bits_per_byte=bits)
         if step % self.config.eval_every == 0:
             model, ratios = self.whole(), update_ratios(self.earlier, self.tensors())
+            ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
+            scales = self.hint("measure activations", activation_scales, model, ids)
+            wrote = self.hint("write a sample", sample, model, self.data.tokenizer)
             if self.leads:
-                ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
-                self.record(step, update_ratio=ratios, activation_scale=self.hint(
-                                "measure activations", activation_scales, model, ids),
-                            sample=self.hint("write a sample", sample, model, self.data.tokenizer))
+                self.record(step, update_ratio=ratios, activation_scale=scales, sample=wrote)
                 self.redraw()
         self.look_ahead(step)
 
@@ -125,10 +125,9 @@ class Beside:
         """The run is at its end, with so many bits per byte of all validation text: print a sample,
         and what others make of that text.
         """
-        model = self.whole()
+        wrote = self.hint("write a sample", sample, self.whole(), self.data.tokenizer, 200) or ""
         if self.leads:
             others = self.hint("compute the baselines", baselines, self.data) or {}
-            wrote = self.hint("write a sample", sample, model, self.data.tokenizer, 200) or ""
             self.record(step, val_bits_per_byte=bits, baselines=others, sample=wrote)
             self.redraw()
             self.hint(f"write {self.folder}/report.html", page, [self.folder],
