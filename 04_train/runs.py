@@ -195,7 +195,7 @@ def load_state(checkpoint):
     check(checkpoint, "state.pt")
     path, step = checkpoint / "state.pt", step_of(checkpoint)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # read if used
         wrong = sorted(part for part in STATE if not isinstance(state.get(part), STATE[part]))
     except Exception as error:  # torch's text would be advice to execute what is in the file
         raise refusal(error, f"{path} is no state of a run ({type(error).__name__})") from None

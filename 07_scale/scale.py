@@ -157,20 +157,16 @@ class DataParallel:
         """(name, whole tensor) of the model, one by one."""
         return tensors(self.model)
 
-    def whole(self):
-        """A model that has all its weights in this process, to look at and to evaluate."""
-        return self.model
 
-
-def make_engine(name, model, config):
-    """The engine of that name, around a model whose weights are in place."""
+def make_engine(name, model, config, folder=None):
+    """The engine of that name, around a model whose weights are in place; folder: of the run."""
     if name == "ddp":
         return DataParallel(model, config)
     if name in ("zero1", "zero2"):
         from zero import Zero
         return Zero(model, config, stage=int(name[-1]))
     from fsdp import TORCH_ENGINES
-    return TORCH_ENGINES[name](model, config)
+    return TORCH_ENGINES[name](model, config, folder)
 
 
 def train_step(engine, batch, step, config, stop=False):  # exercise
@@ -195,7 +191,7 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     norm = engine.clip(config.grad_clip)
     if not math.isfinite(mean) or not (math.isfinite(norm) or engine.skips):
         seek = extra("nonfinite")
-        where = seek.first_bad(engine.whole(), inputs, targets, config) if seek else "unknown"
+        where = seek.first_bad(engine.model, inputs, targets, config) if seek else "unknown"
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                          f"{where}. Stopped before it is saved; perhaps --lr is too high")
     for group in engine.param_groups:
@@ -209,12 +205,16 @@ def train(config, folder, data, options, group):
     """train.train() on all ranks. options: engine and recompute; group: for first()."""
     rank, world, device = dist.get_rank(), dist.get_world_size(), choose_device(config.device)
     sizes = token_bytes(data.tokenizer)
-    model = config.make_model(data.tokenizer.vocab_size).to(device)
-    start = restore_weights(folder, config, data, model)
+    if options.engine == "fsdp2":  # no process ever has more of the model than its share
+        from fsdp import sharded_run
+        model, start = sharded_run(folder, config, data, device)
+    else:
+        model = config.make_model(data.tokenizer.vocab_size).to(device)
+        start = restore_weights(folder, config, data, model)
     if options.recompute != "none":
         from recompute import recompute_blocks
         recompute_blocks(model, options.recompute)
-    engine = make_engine(options.engine, model, config)
+    engine = make_engine(options.engine, model, config, folder)
     loader = make_batches(data, config.batch_size, config.seq_len, config.seed, config.sampling,
                           rank, world)
     parts = {"optimizer": engine, "loader": loader}
@@ -226,7 +226,7 @@ def train(config, folder, data, options, group):
     restore_state(start, **parts)
     step, seconds, stopped = start["step"], start["seconds"], False
     beside = extra("beside") and extra("beside").Beside(
-        config, folder, data, loader, start, engine.whole, engine.tensors, rank)
+        config, folder, data, loader, start, lambda: model, engine.tensors, rank)
     with beside or contextlib.nullcontext(), StopSignal() as stop:
         while step < config.steps and not stopped:
             # 1. a step

@@ -30,6 +30,7 @@ import scale
 import train
 from budget import size
 from costs import return_freed_memory
+from fsdp import sharded_model
 from machine import free_memory
 from plan import moments, parameters, peak
 from recompute import recompute_blocks
@@ -52,8 +53,9 @@ def grid():
         for optimizer in ("adamw", "muon")[:2 - (depth == LARGE)]:
             yield job(optimizer)
             yield job(optimizer, recompute=True)
-            for engine in ("ddp", "zero1", "zero2") if depth in TWO_RANKS else ():
-                yield job(optimizer, engine=engine)
+            for engine in ("ddp", "zero1", "zero2", "fsdp2") if depth in TWO_RANKS else ():
+                if (optimizer, engine) != ("muon", "fsdp2"):
+                    yield job(optimizer, engine=engine)
         if depth == 8:
             yield job("adamw", dtype="bfloat16")
 
@@ -80,7 +82,8 @@ def status(field):
 
 def make_steps(config, job, steps):
     """Build a model and take steps of a trainer's, on ids that mean nothing."""
-    model = config.make_model(config.vocab_size)
+    model = (sharded_model(config, config.vocab_size, "cpu") if job["engine"] == "fsdp2" else
+             config.make_model(config.vocab_size))
     recompute_blocks(model, "hand" if job["recompute"] else "none")
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (
         config.batch_size, config.seq_len + 1))[job["rank"]::ranks_of(job)]

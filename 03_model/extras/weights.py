@@ -163,6 +163,13 @@ def open_folder(folder, by_hand=False):
     return model, kind, tensors
 
 
+def our_tensors(model, kind, tensors):
+    """(our name, tensor) of what open_folder() returns, read from the disk one by one."""
+    names = list(dictionary(model, kind))
+    for name, theirs, how in track(names, "reading tensors", len(names)):
+        yield name, to_ours([tensors[t] for t in theirs], how, model.config)
+
+
 def read_model(folder, device="cpu", dtype=torch.float32, by_hand=False):
     """The GPT in a Hugging Face folder, in eval mode.
 
@@ -170,10 +177,9 @@ def read_model(folder, device="cpu", dtype=torch.float32, by_hand=False):
     one line, for a folder that is incomplete, damaged or not expressible here.
     """
     model, kind, tensors = open_folder(folder, by_hand)
-    names = list(dictionary(model, kind))
-    state = {name: nn.Parameter(to_ours([tensors[t] for t in theirs], how, model.config).to(
-                 device, dtype, copy=True, memory_format=torch.contiguous_format))
-             for name, theirs, how in track(names, "reading tensors", len(names))}
+    state = {name: nn.Parameter(tensor.to(device, dtype, copy=True,
+                                          memory_format=torch.contiguous_format))
+             for name, tensor in our_tensors(model, kind, tensors)}
     if family_of(model.config).tied:
         state["head.weight"] = state["embed.weight"]
     model.load_state_dict(state, assign=True)

@@ -48,7 +48,7 @@ def sample(model, data, n_tokens=64):
 class Beside:
     """Of a run in `folder`. As context it closes its files. start: the "step" with which the run
     begins or goes on, and the "seconds" before it. whole(): the model; tensors(): (name, tensor)
-    pairs. Each process has one, as all put together what is divided; only that of rank 0 writes.
+    pairs. Each process has one, as a divided model computes only where all call it; rank 0 writes.
     """
 
     def __init__(self, config, folder, data, loader, start, whole, tensors, rank=0):
@@ -106,11 +106,11 @@ class Beside:
             self.record(step, val_bits_per_byte=bits)
         if step % self.config.eval_every == 0:
             model, ratios = self.whole(), update_ratios(self.earlier, self.tensors())
+            ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
+            scales = self.hint("measure activations", activation_scales, model, ids)
+            wrote = self.hint("write a sample", sample, model, self.data)
             if self.leads:
-                ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
-                self.record(step, update_ratio=ratios, activation_scale=self.hint(
-                                "measure activations", activation_scales, model, ids),
-                            sample=self.hint("write a sample", sample, model, self.data))
+                self.record(step, update_ratio=ratios, activation_scale=scales, sample=wrote)
                 self.redraw()
         self.look_ahead(step)
 
@@ -126,10 +126,9 @@ class Beside:
         """The run is at its end, with so many bits per byte of all validation text: print a sample,
         and what others make of that text.
         """
-        model = self.whole()
+        wrote = self.hint("write a sample", sample, self.whole(), self.data, 200) or ""
         if self.leads:
             others = self.hint("compute the baselines", baselines, self.data) or {}
-            wrote = self.hint("write a sample", sample, model, self.data, 200) or ""
             self.record(step, val_bits_per_byte=bits, baselines=others, sample=wrote)
             self.redraw()
             self.hint(f"write {self.folder}/report.html", page, [self.folder],

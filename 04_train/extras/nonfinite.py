@@ -37,6 +37,8 @@ def first_bad(model, inputs, targets, config):
     where they aren't.
     .grad is not read, and not touched: where the norm was inf, clipping has made nan of the infs
     and 0 of all else.
+    A model that is divided over processes computes only where all of them call it, equally often:
+    then every micro-batch is computed, and gradients are not looked at.
     """
     found = []
 
@@ -45,17 +47,18 @@ def first_bad(model, inputs, targets, config):
             found.append(f"{what}: {bad}")
 
     names, weights = zip(*model.named_parameters())
+    divided = hasattr(weights[0], "to_local")
     for name, weight in zip(names, weights):
-        look(f"the weight {name}", weight)
+        look(f"the weight {name}", weight.to_local() if divided else weight)
     n_targets = max(1, int((targets >= 0).sum()))
     dtype, micro_batch = getattr(torch, config.dtype), config.micro_batch
     with listening(model, look):
         for x, y in zip(inputs.split(micro_batch), targets.split(micro_batch)):
-            if not found:
+            if divided or not found:
                 with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
                     nats = model.loss(x, y)
                 look("the loss", nats)
-            if not found:
+            if not divided and not found:
                 gradients = torch.autograd.grad(nats.sum() / n_targets, weights)
                 norms = torch.stack([gradient.norm() for gradient in gradients])
                 look(f"the norm of all gradients, the largest that of {names[norms.argmax()]}",

@@ -18,7 +18,8 @@ from conversations import end_ids
 from data import document_start
 from family import FamilyConfig, family_of
 from gpt import GPTConfig
-from weights import check_fit, open_folder, open_tokenizer, read_model
+from runs import tensors
+from weights import check_fit, open_folder, open_tokenizer, our_tensors
 
 
 def adopt(name, preset, given):
@@ -67,10 +68,12 @@ def adopted_tokenizer(folder, config):
 
 
 def begin(model, folder):
-    """Fill `model` with the weights of a Hugging Face folder; of learned positions it takes the
-    first, as many as it has.
+    """Fill `model` with the weights of a Hugging Face folder, tensor by tensor, as it may be divided
+    over processes that have no room for more; of learned positions it takes the first, as many as
+    it has.
     """
-    weights = read_model(folder, model.embed.weight.device).state_dict()
-    if "places.weight" in weights:
-        weights["places.weight"] = weights["places.weight"][:model.config.seq_len]
-    model.load_state_dict(weights)
+    ours = dict(tensors(model))
+    for name, tensor in our_tensors(*open_folder(folder)):
+        rows = slice(model.config.seq_len if name == "places.weight" else None)
+        ours.pop(name).copy_(tensor[rows])
+    assert not ours, f"{folder} has no {', '.join(ours)}"

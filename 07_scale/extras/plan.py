@@ -2,7 +2,8 @@
 
 Memory is that of a step's fullest moment: when the backward pass begins, when a block is
 recomputed, when the last gradients are sent, or when the optimizer works. (tests/bench.py scale
---memory compares it with real steps of one process, ddp and ZeRO on CPUs; all else is arithmetic.)
+--memory compares it with real steps of one process, ddp, ZeRO and fsdp2 on CPUs; all else is
+arithmetic.)
 Step time = max(compute, communication); cost = GPU-hours x price.
 Left out: holes in memory (04_train/extras/length.py), the time of evaluations and checkpoints,
 power, a simulation of the network (simulate.py).
@@ -110,15 +111,17 @@ def buffers(shape, engine, world, muon, width):
     scale.py puts a bucket's gradients into a message, part of which they then are. The embedding's
     comes last, and is there three times for a moment: what .grad was, what is added, and the
     message. torch's DDP keeps its buckets for good. ZeRO-2 has two buckets on their way while a
-    third fills; Muon's are at least 2 `world` times the largest matrix. FSDP holds what is outside
-    the blocks, two blocks, one of them on its way, and whole gradients of the larger of these.
+    third fills; Muon's are at least 2 `world` times the largest matrix. FSDP holds a block, or an
+    embedding table, three times: its weights, its gradients, and these as a message; and the next
+    block is on its way. A tied table, and what stands beside it, stay whole meanwhile.
     """
     n, table = parameters(shape), shape.d_model * shape.vocab_size
     if engine == "fsdp2":
         counts = count_parameters(shape)
         block = (counts["attention"] + counts["mlp"]) // shape.n_layer
-        outside = n - shape.n_layer * block
-        return (width * (outside + 2 * block + max(block, outside)),) * 2
+        tied = family_of(shape).tied
+        outside = n - shape.n_layer * block if tied else max(counts["embedding"], counts["head"])
+        return (width * max(3 * outside + block, 4 * block + tied * outside),) * 2
     if engine == "zero2":
         matrices = muon * 2 * world * width * shape.d_model * shape.d_ff
         return (max(3 * BUCKET_BYTES, 3 * matrices, 2 * width * table),) * 2
@@ -145,7 +148,8 @@ def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, 
     dtype = "bfloat16" if low else config.dtype
     matrices = muon_groups(shape).total() if config.optimizer == "muon" else 0
     states = rank_states(parameters(shape), matrices, engine, world, low)
-    copies = {"copies": 0 if low else training_memory(shape, windows, dtype=dtype)["copies"]}
+    rounded = low or engine == "fsdp2"  # which gathers blocks in 16 bits
+    copies = {"copies": 0 if rounded else training_memory(shape, windows, dtype=dtype)["copies"]}
     sending, sent = buffers(shape, engine, world, matrices > 0, 2 if low else 4)
     ranks = world if "optimizer" in DIVIDED[engine] else 1
     own = {"gradients": states["gradients"] // ranks} if engine == "zero1" else {}  # when summed
@@ -247,8 +251,8 @@ def accumulation(config, world, windows):
 def step_seconds(job, gpu, engine, windows, recompute):
     """Seconds of a step = max(compute, communication), since they go on at the same time.
 
-    Recomputing is a forward pass more: 4/3 of the arithmetic. All that is sent is float32. Muon's
-    own arithmetic is left out.
+    Recomputing is a forward pass more: 4/3 of the arithmetic. All that is sent counts as float32,
+    though fsdp2 gathers blocks in the run's dtype. Muon's own arithmetic is left out.
     """
     flops = flops_per_token(job.shape) * job.step_tokens * (4 / 3 if recompute else 1) / job.gpus
     once, often = (sum(VOLUME[kind] for kind in kinds) for kinds in TRAFFIC[engine])

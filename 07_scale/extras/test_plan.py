@@ -59,7 +59,9 @@ def test_buffers():
     assert both("zero2") == (2 * 4 * head,) * 2, "its gradients, and as a message"
     assert both("zero2", 4, muon=True) == (3 * 4 * 2 * 4 * matrix,) * 2, "three buckets"
     assert both("zero2", 32, muon=True) == (3 * 4 * 2 * 32 * matrix,) * 2, "of two a rank"
-    assert both("fsdp2") == (4 * (4 * head + 2 * block),) * 2
+    assert both("fsdp2") == (4 * (3 * head + block),) * 2
+    shape = dataclasses.replace(BILLION, vocab_size=512)  # a small table: four times a block
+    assert buffers(shape, "fsdp2", 2, False, width=4) == (16 * block,) * 2
 
 
 def test_moments_of_a_billion_on_two_cards():
