@@ -267,13 +267,13 @@ def greedy(logits):
     return logits.argmax(dim=-1)
 
 
-def random_pick(temperature=1.0, seed=0):
-    """A pick for generate() that draws each id with probability softmax(logits / temperature)."""
-    generator = torch.Generator().manual_seed(seed)
+def random_pick(temperature=1.0, seed=0, device="cpu"):
+    """A pick for generate() that draws from softmax(logits / temperature), on `device`."""
+    generator = torch.Generator(device).manual_seed(seed)
 
     def pick(logits):
         below = logits - logits.amax(dim=-1, keepdim=True)  # a tiny temperature can't overflow it
-        probs = (below / temperature).softmax(dim=-1).cpu()
+        probs = (below / temperature).softmax(dim=-1).to(device)
         return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)
     return pick
 

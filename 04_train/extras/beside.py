@@ -39,8 +39,9 @@ def describe(groups, lr):
 
 def sample(model, tokenizer, n_tokens=64):
     """What the model writes by itself, the same random numbers each time."""
-    ids = generate(model, [document_start(tokenizer)], n_tokens, random_pick(0.8, seed=0))
-    return tokenizer.decode([int(i) for i in ids])
+    pick = random_pick(0.8, 0, model.embed.weight.device)  # there, or each id would be waited for
+    ids = [*generate(model, [document_start(tokenizer)], n_tokens, pick)]
+    return tokenizer.decode(torch.cat(ids).tolist())
 
 
 class Beside:
