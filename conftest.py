@@ -72,6 +72,42 @@ def pytest_make_parametrize_id(val, argname):
 
 
 @pytest.fixture
+def host_reads():
+    """with host_reads() as reads: ... counts in reads.n how often the program would wait for a GPU,
+    to read numbers there. Here all is on the CPU, so that tensors count as the GPU's, except those
+    that torch.tensor() or as_tensor() makes of numbers, and what is computed of these alone. What
+    .to("cpu", non_blocking=True) copies is there with the next wait.
+    """
+    import torch
+    reading = {"item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__", "__index__"}
+
+    class Reads(torch.overrides.TorchFunctionMode):
+        def __init__(self):
+            super().__init__()
+            self.n, self.here, self.coming = 0, {}, {}  # tensors by their ids
+
+        def __torch_function__(self, function, types, given=(), named=None):
+            named, name = named or {}, function.__name__
+            result = function(*given, **named)
+            tensors = [t for t in given if isinstance(t, torch.Tensor)]
+            here = all(id(t) in self.here for t in tensors)
+            fetched = "cpu" in [w for w in (*given, named.get("device")) if isinstance(w, str)]
+            if fetched and named.get("non_blocking"):
+                self.coming[id(result)] = result
+            elif tensors and not here and (name in reading or fetched):
+                self.n += 1
+                self.here |= self.coming | {id(result): result}
+                self.coming = {}
+            elif name == "to" and not fetched:  # the device
+                self.here.pop(id(result), None)
+            elif isinstance(result, torch.Tensor) and here and (
+                    tensors or name in ("tensor", "as_tensor")):
+                self.here[id(result)] = result
+            return result
+    return Reads
+
+
+@pytest.fixture
 def fails(capsys):
     """fails(main, *arguments): the one line with which that command ends, after exit code 2."""
     def check(main, *arguments):

@@ -78,11 +78,14 @@ def users_mistake(error):
 
 def choose_device(name="auto"):
     """"cuda", "mps" or "cpu": what was asked for, or the first of them that is there."""
-    from torch import backends, cuda
+    from torch import backends, cuda, set_float32_matmul_precision
     there = ["cuda"] * cuda.is_available() + ["mps"] * backends.mps.is_available() + ["cpu"]
     if name not in ("auto", *there):
         raise ValueError(f"device {name} is not available here; there is {', '.join(there)}")
-    return there[0] if name == "auto" else name
+    name = there[0] if name == "auto" else name
+    if name == "cuda":
+        set_float32_matmul_precision("high")  # TF32; NVIDIA_TF32_OVERRIDE=0, NVIDIA's, forbids it
+    return name
 
 
 class Parser(argparse.ArgumentParser):
@@ -121,9 +124,7 @@ def check_options(options):
 
 def add_options(parser, config_class):
     """A flag of `parser` for each option() of a dataclass; parse_args() returns those given."""
-    for field in dataclasses.fields(config_class):
-        if "help" not in field.metadata:
-            continue
+    for field in (f for f in dataclasses.fields(config_class) if "help" in f.metadata):
         default = " ".join(field.default) if field.type is tuple else field.default
         shown = "" if default is None else f" (default: {default})"
         how = {"help": field.metadata["help"] + shown, "default": argparse.SUPPRESS}
@@ -167,8 +168,7 @@ def read_text(path):
 
 def write_safely(path, data):
     """Write bytes or text so that `path` holds the old content or all of the new, never a part."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    aside = Path(path).with_name(f".{Path(path).name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(aside, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)

@@ -285,10 +285,13 @@ def test_a_reader_that_has_enough(course):
 def test_choose_device(there, monkeypatch):
     def torch(name):
         return types.SimpleNamespace(is_available=lambda: name == there)
+    precisions = []
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(
-        cuda=torch("cuda"), backends=types.SimpleNamespace(mps=torch("mps"))))
+        cuda=torch("cuda"), backends=types.SimpleNamespace(mps=torch("mps")),
+        set_float32_matmul_precision=precisions.append))
+    assert choose_device("cpu") == "cpu" and not precisions
     assert choose_device() == choose_device("auto") == choose_device(there) == there
-    assert choose_device("cpu") == "cpu"
+    assert precisions == (["high"] * 3 if there == "cuda" else []), "TF32, on NVIDIA's GPUs alone"
     for other in {"cuda", "mps", "tpu"} - {there}:
         with pytest.raises(ValueError, match=f"{other} is not available here.*cpu"):
             choose_device(other)

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,6 +126,35 @@ def test_train_step_computes_in_the_dtype_that_was_asked_for():
         config = Config(dtype=dtype)
         train_step(model, make_optimizer(model, config), (ids, ids), 0, config, loss)
         assert seen == [getattr(torch, dtype)]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_train_step_waits_for_the_device_once(optimizer, host_reads):
+    """However many micro-batches there are: a GPU has work to do while the next are prepared."""
+    config, model = Config(optimizer=optimizer, micro_batch=1), random_model()
+    moved_by, ids = make_optimizer(model, config), random_ids(5, 16).numpy()
+    for step in range(2):
+        with host_reads() as reads:
+            train_step(model, moved_by, (ids, ids), step, config)
+        assert reads.n == 1, "read the loss and the norm together, after the last micro-batch"
+
+
+def test_train_step_copies_batches_from_pinned_memory(monkeypatch):
+    """Where the device is a GPU, and without waiting."""
+    class OnGPU(Exception):
+        pass
+
+    def tensor(rows, pin_memory):
+        class Copy:
+            def to(self, device, non_blocking):
+                raise OnGPU(pin_memory, device.type, non_blocking)
+        return Copy()
+    ids, weight = random_ids(2, 16).numpy(), SimpleNamespace(device=torch.device("cuda"))
+    model = SimpleNamespace(embed=SimpleNamespace(weight=weight))
+    monkeypatch.setattr(torch, "tensor", tensor)
+    with pytest.raises(OnGPU) as found:
+        train_step(model, None, (ids, ids), 0, Config(), loss=torch.add)
+    assert found.value.args == (True, "cuda", True)
 
 
 def test_train_step_stops_at_what_is_not_finite():
@@ -490,7 +520,7 @@ def test_a_model_from_elsewhere_goes_on(arguments, tmp_path, fails):
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_would_be_done(arguments, tmp_path, capsys, monkeypatch):
-    """--plan and --profile say it, and start no run; --compile compiles the loss."""
+    """--plan and --profile say it, and start no run; --compile compiles the blocks and the loss."""
     monkeypatch.chdir(tmp_path)
     main(["--preset", "small", "--plan", "--micro-batch", "1", "--device", "cpu"])
     out = capsys.readouterr().out
@@ -500,9 +530,9 @@ def test_what_would_be_done(arguments, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "profile" / "trace.json.gz").exists()
     assert not (tmp_path / "runs").exists()
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda loss: compiled.append(loss) or loss)
+    monkeypatch.setattr(torch, "compile", lambda work: compiled.append(work) or work)
     main([*arguments, "--compile", "--steps", "1"])
-    assert {loss.__name__ for loss in compiled} == {"loss"}
+    assert {work.__qualname__ for work in compiled} == {"Block.forward", "GPT.loss"}
 
 
 @pytest.mark.slow

@@ -43,8 +43,8 @@ class Config(GPTConfig):
     """A run, whole. The same config gives the same weights, bit for bit, on the same machine."""
 
     data: tuple = option(("python",), "sources; of several, NAME:0.3 gives each its share")
-    sampling: str = option("random", "windows from random places, one after the other (stream), or "
-                           "from the start of documents (bestfit)", ("random", "stream", "bestfit"))
+    sampling: str = option("random", "windows: from random places, in order (stream), or from "
+                           "where documents begin (bestfit)", ("random", "stream", "bestfit"))
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes", least=1)
     micro_batch: int = option(8, "windows at once: fewer take less memory", least=1)
     steps: int = option(350, "optimizer steps; 0: let flops or tokens_per_param say", least=0)
@@ -69,7 +69,8 @@ class Config(GPTConfig):
     keep: int = option(2, "newest checkpoints kept, beside the best one", least=1)
     seed: int = option(0, "of the weights and of the order of the data", least=0)
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
-    dtype: str = option("float32", "of matrix products", ("float32", "bfloat16", "float16"))
+    dtype: str = option("float32", "of matrix products; on GPUs float32 is TF32",
+                        ("float32", "bfloat16", "float16"))
     compile: bool = option(False, "with torch.compile: minutes to start, then quicker steps")
     data_dir: str = option("data", "where downloads and prepared data are kept")
 
@@ -92,6 +93,8 @@ class Config(GPTConfig):
 
     def objective(self, model):
         """What training makes small: a function of (inputs, targets) that gives (B, T) nats."""
+        if self.compile:
+            importlib.import_module("compiling").compile_blocks(model)
         return torch.compile(model.loss) if self.compile else model.loss
 
 
@@ -146,18 +149,19 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     """
     loss = loss or config.objective(model)
     device, dtype = model.embed.weight.device, getattr(torch, config.dtype)
-    inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
+    gpu = device.type == "cuda"  # which copies from pinned memory while the program goes on
+    inputs, targets = (torch.tensor(a, pin_memory=gpu).to(device, non_blocking=gpu) for a in batch)
     n_targets, mean = max(1, int((batch[1] >= 0).sum())), 0.0
     for x, y in zip(inputs.split(config.micro_batch), targets.split(config.micro_batch)):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             nats = loss(x, y).sum() / n_targets
         nats.backward()
         mean += nats.detach()  # stays on the device: nothing waits for it
+    mean = mean.to("cpu", non_blocking=True)  # is there when clip() has waited for the norm
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm, mean = clip(gradients, config.grad_clip), float(mean)
     if not math.isfinite(mean + norm):
-        seek = extra("nonfinite")
-        where = seek.first_bad(model, inputs, targets, config) if seek else "unknown"
+        where = extra("nonfinite") and extra("nonfinite").first_bad(model, inputs, targets, config)
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                          f"{where}. Stopped before it is saved; perhaps --lr is too high")
     for group in optimizer.param_groups:
@@ -216,7 +220,7 @@ def evaluate(model, ids, sizes, max_tokens=None, rank=0, world=1, total=lambda n
 # Extras that are used where they are there; a copy of the spine alone trains without them: beside
 # (rows and pictures of the run, by metrics, watch, report and page), length (the plan, and whether
 # it fits). They call budget and machine. console.py calls housekeeping; bpe fast and its pieces.
-# When asked for: starting (--init), timing (--profile), presets, nonfinite (where a NaN began).
+# When asked for: compiling, starting (--init), timing (--profile), presets, nonfinite (of a NaN).
 def extra(name):
     """A module of extras/, or None where that was not copied."""
     return importlib.import_module(name) if importlib.util.find_spec(name) else None
@@ -239,8 +243,7 @@ def train(config, folder, data):
     with beside or contextlib.nullcontext(), StopSignal() as stop:
         while step < config.steps and not stopped:
             # 1. a step
-            began = time.perf_counter()
-            batch = next(loader)
+            began, batch = time.perf_counter(), next(loader)
             mean, norm = train_step(model, optimizer, batch, step, config, loss)
             step, stopped = step + 1, stop.asked
             seconds += time.perf_counter() - began
@@ -253,9 +256,8 @@ def train(config, folder, data):
             elif bits is not None:
                 print(f"step {step}  loss {mean:.3f}  {bits:.3f} bits per byte")
             if saves or stopped:
-                state = {"step": step, "seconds": seconds, "optimizer": optimizer.state_dict(),
-                         "loader": loader.state_dict(), "data": data.hash,
-                         "rng": torch.get_rng_state()}
+                state = dict(step=step, seconds=seconds, optimizer=optimizer.state_dict(),
+                             loader=loader.state_dict(), data=data.hash, rng=torch.get_rng_state())
                 save_checkpoint(folder, step, tensors(model), state, config.keep, bits)
         stop.release()  # from here on nothing is lost
         if stop.asked:
@@ -323,15 +325,13 @@ def opened(argv, world=1, check=check, memory=None):
     with contextlib.ExitStack() as held:
         if folder:
             held.enter_context(holding(folder, "is being trained"))
-        tokenizer, newest = None, folder and newest_checkpoint(folder)
-        if config.init:
-            from starting import adopted_tokenizer
-            tokenizer = adopted_tokenizer(folder, config)
+        newest = folder and newest_checkpoint(folder)
+        tokenizer = extra("starting").adopted_tokenizer(folder, config) if config.init else None
         data = (run_data(folder, config.by_hand, getattr(words, "data_dir", None)) if folder else
                 prepare(config.data, config.vocab_size, config.data_dir, tokenizer, config.by_hand))
         if extra("length") or not config.steps:
             from length import announce
-            config = announce(config, data, world, memory)
+            config = announce(config, data, world, memory, folder or "micro_batch" in meant[0])
         make_batches(data, config.batch_size, config.seq_len, 0, config.sampling, 0, world)
         if not folder:
             folder = start_run(words.runs_dir, words.name or words.preset or "tiny")

@@ -32,7 +32,7 @@ from optim import clip, learning_rate, make_optimizer
 from runs import restore_state, restore_weights, save_checkpoint, tensors
 from train import evaluate, extra, opened
 
-BUCKET_BYTES = 4 << 20  # of 1 MB they were as quick here
+BUCKET_BYTES = (25 if torch.cuda.is_available() else 4) << 20  # as torch's; 1 MB was as quick here
 
 
 def total(values):
@@ -179,19 +179,21 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     A loss that is not finite is a ValueError, and so is a norm, unless engine.skips.
     """
     device, dtype = engine.model.embed.weight.device, getattr(torch, config.dtype)
-    inputs, targets = (torch.from_numpy(rows).to(device) for rows in batch)
-    n_targets, mean = max(1.0, float(total((targets >= 0).sum().double()))), 0.0
+    gpu = device.type == "cuda"
+    inputs, targets = (torch.tensor(a, pin_memory=gpu).to(device, non_blocking=gpu) for a in batch)
+    n_targets, mean = max(1.0, float(total((batch[1] >= 0).sum(dtype=float)))), 0.0
     micro_batches = list(zip(inputs.split(config.micro_batch), targets.split(config.micro_batch)))
     for i, (x, y) in enumerate(micro_batches, 1):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             nats = engine.loss(x, y).sum() / n_targets
         engine.backward(nats, last=i == len(micro_batches))
         mean += nats.detach()
-    mean, stopped = total(torch.tensor([float(mean), stop], dtype=torch.double)).tolist()
+    mean = mean.to("cpu", non_blocking=True)  # is there when clip() has waited for the norm
     norm = engine.clip(config.grad_clip)
+    mean, stopped = total(torch.tensor([float(mean), stop], dtype=torch.double)).tolist()
     if not math.isfinite(mean) or not (math.isfinite(norm) or engine.skips):
-        seek = extra("nonfinite")
-        where = seek.first_bad(engine.model, inputs, targets, config) if seek else "unknown"
+        where = extra("nonfinite") and extra("nonfinite").first_bad(
+            engine.model, inputs, targets, config)
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                          f"{where}. Stopped before it is saved; perhaps --lr is too high")
     for group in engine.param_groups:
@@ -211,10 +213,10 @@ def train(config, folder, data, options, group):
     else:
         model = config.make_model(data.tokenizer.vocab_size).to(device)
         start = restore_weights(folder, config, data, model)
-    if options.recompute != "none":
+    engine = make_engine(options.engine, model, config, folder)
+    if options.recompute != "none":  # after --compile, so that what runs again is compiled
         from recompute import recompute_blocks
         recompute_blocks(model, options.recompute)
-    engine = make_engine(options.engine, model, config, folder)
     loader = make_batches(data, config.batch_size, config.seq_len, config.seed, config.sampling,
                           rank, world)
     parts = {"optimizer": engine, "loader": loader}
@@ -230,11 +232,9 @@ def train(config, folder, data, options, group):
     with beside or contextlib.nullcontext(), StopSignal() as stop:
         while step < config.steps and not stopped:
             # 1. a step
-            began = time.perf_counter()
-            batch = next(loader)
+            began, batch = time.perf_counter(), next(loader)
             mean, norm, stopped = train_step(engine, batch, step, config, stop.asked)
-            step += 1
-            seconds += time.perf_counter() - began
+            step, seconds = step + 1, seconds + time.perf_counter() - began
             # 2. what came of it
             bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:

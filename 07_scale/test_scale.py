@@ -1,6 +1,7 @@
 """Tests of scale.py: sums over ranks, a step, then whole runs: what one process trains."""
 
 import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ from gpt import GPT, GPTConfig
 from ranks import on_ranks
 from runs import newest_checkpoint
 from scale import (BucketedSum, DataParallel, broadcast_weights, main, make_buckets,
-                   sum_gradients_naive, total, train_step)
+                   make_engine, sum_gradients_naive, total, train_step)
 from train import Config
 
 # ---- sums of gradients: two processes each, forked, that talk over gloo ----
@@ -168,6 +169,27 @@ def test_train_step(by_hand):
             assert norm == pytest.approx(same_norm, rel=1e-5) and stopped is False
         for a, b in zip(weights, alone.parameters()):
             torch.testing.assert_close(torch.tensor(a), b.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ddp", "zero1", "zero2"])
+def test_train_step_waits_for_the_device_once(name, host_reads):
+    def work(rank):
+        config = Config(**SMALL, micro_batch=1)
+        engine = make_engine(name, GPT(config.gpt(61)), config)
+        with host_reads() as reads:
+            train_step(engine, windows(3, rank), 0, config)
+        return reads.n
+    assert on_ranks(work) == [1, 1], "read the loss and the norm together"
+
+
+def test_buckets_on_gpus(monkeypatch):
+    """They are as large as those of torch's DistributedDataParallel."""
+    spec = importlib.util.spec_from_file_location("scale_on_gpus", scale.__file__)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    spec.loader.exec_module(module)
+    assert module.BUCKET_BYTES == 25 << 20 and scale.BUCKET_BYTES == 4 << 20
+    assert module.make_buckets.__defaults__ == (25 << 20,)
 
 
 def test_all_ranks_hear_of_a_stop():

@@ -618,7 +618,7 @@ MISTAKES = {
     ],
     "07_scale/scale.py": [
         ("each rank's loss divided by its own targets",
-         "total((targets >= 0).sum().double())", "(targets >= 0).sum()", "test_train_step"),
+         "total((batch[1] >= 0).sum(dtype=float))", "(batch[1] >= 0).sum()", "test_train_step"),
         ("double-counted accumulation: every micro-batch the last",
          "last=i == len(micro_batches))", "last=True)", "test_train_step"),
         ("a stop that the others don't hear of", "torch.tensor([float(mean), stop]",

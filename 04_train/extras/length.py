@@ -87,8 +87,7 @@ def holes(config, shape, windows):
 
 def memory_needed(config, shape):
     """{"weights": bytes, ...}: what a process that is alone takes for a step, by part: that of
-    training_memory(), and holes. What travels between processes is plan.py's, of stage 7. GPUs
-    were not tried.
+    training_memory(), and holes. What ranks send each other is plan.py's. GPUs were not tried.
     """
     windows = windows_at_once(config)
     return training_memory(shape, windows, config.optimizer, config.dtype) | (
@@ -175,13 +174,16 @@ def answered(words, folder, config, world=1, memory=None):
     return True
 
 
-def announce(config, data, world=1, memory=None):
+def announce(config, data, world=1, memory=None, keep=True):
     """Print the plan of a run, once it is clear that it fits. Returns its config, with the length
-    as a number of steps, whichever way it was said.
+    as a number of steps, and on a GPU, unless `keep`, with the largest micro-batch that fits.
     """
     shape, free = config.gpt(data.tokenizer.vocab_size), available(config.device)
     config = dataclasses.replace(config, steps=planned_steps(config, shape), flops=0.0,
                                  tokens_per_param=0.0)
+    if not keep and choose_device(config.device) == "cuda":
+        from planned import with_largest_micro_batch
+        config = with_largest_micro_batch(config, shape, free, world, memory)
     refuse(config, shape, free, world, memory)
     keep_freed_memory()
     print(*plan(config, shape, free, world, len(data.train), memory), sep="\n")

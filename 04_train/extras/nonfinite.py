@@ -52,7 +52,7 @@ def first_bad(model, inputs, targets, config):
         look(f"the weight {name}", weight.to_local() if divided else weight)
     n_targets = max(1, int((targets >= 0).sum()))
     dtype, micro_batch = getattr(torch, config.dtype), config.micro_batch
-    with listening(model, look):
+    with torch.compiler.set_stance("force_eager"), listening(model, look):
         for x, y in zip(inputs.split(micro_batch), targets.split(micro_batch)):
             if divided or not found:
                 with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):

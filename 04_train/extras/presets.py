@@ -50,8 +50,9 @@ class FullConfig(FamilyConfig, Config):
 
     def objective(self, model):
         """Config's, with label smoothing and z-loss."""
+        loss = Config.objective(self, model)
         if not (self.label_smoothing or self.z_loss):
-            return Config.objective(self, model)
+            return loss
         loss = functools.partial(smoothed_loss, model, label_smoothing=self.label_smoothing,
                                  z_loss=self.z_loss)
         return torch.compile(loss) if self.compile else loss

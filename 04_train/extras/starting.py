@@ -1,7 +1,7 @@
 """A run that begins with a model from elsewhere: --init FOLDER, in Hugging Face's form.
 
 Its shape, tokenizer and weights are taken over. train.py and runs.py call it when a run has --init.
-Reads that folder; writes nothing. Next: curves.py.
+Reads that folder; writes nothing. Next: compiling.py.
 """
 
 import dataclasses

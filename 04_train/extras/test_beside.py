@@ -1,6 +1,7 @@
 """Tests of beside.py; that a run leaves all of it behind is test_train.py's."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 import beside
 from beside import Beside
 from data import Batches, prepare
-from gpt import GPT
+from gpt import GPT, GPTConfig, generate, random_pick
 from optim import make_optimizer
 from runs import tensors
 from train import Config, train_step
@@ -142,3 +143,15 @@ def test_describe(optimizer):
                      f"tensors: learning rate {rate}, decay 0.1")
     assert second == ("adamw      moves all else, tables and head, 9,600 parameters in 2 tensors: "
                       "learning rate 0.001, decay 0")
+
+
+def test_a_sample_waits_for_the_device_once(host_reads, monkeypatch):
+    """When all its ids are chosen."""
+    monkeypatch.setattr(beside, "document_start", lambda tokenizer: [1])
+    model, read = GPT(GPTConfig(vocab_size=61, seq_len=16, n_head=2, d_model=16, d_ff=32)), []
+    tokenizer = SimpleNamespace(decode=lambda ids: read.append(ids) or "text")
+    with host_reads() as reads:
+        assert beside.sample(model, tokenizer, 20) == "text"
+    assert reads.n == 1 and len(read[0]) == 20 and all(type(i) is int for i in read[0])
+    picks = generate(model, [[1]], 20, random_pick(0.8, seed=0))
+    assert read[0] == [int(i) for i in picks], "the same numbers each time"

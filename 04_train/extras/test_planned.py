@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import pytest
+
 import length
-from length import refuse, windows_at_once
+from length import announce, refuse, windows_at_once
 from planned import show_plan
 from test_length import SMALL, needs, refused
 
@@ -21,6 +23,33 @@ def test_refuse_names_the_largest_micro_batch_that_fits():
     many = dataclasses.replace(SMALL, batch_size=64)  # of four processes each has 16 windows
     assert "--micro-batch 8 (accumulated over 2)" in refused(
         many, 8, world=4, memory=lambda config, shape: {"a window": windows_at_once(config, 4)})
+
+
+def test_on_a_gpu_the_largest_micro_batch_is_chosen(monkeypatch, capsys):
+    """That fits into nine tenths of what is free; one that was asked for, and a CPU's, is kept."""
+    class Data:
+        train = range(100)
+
+        class tokenizer:
+            vocab_size = 2000
+    free, config = {}, dataclasses.replace(SMALL, micro_batch=4)
+    monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr(length, "free_memory", lambda device: free["bytes"])
+    monkeypatch.setattr(length, "choose_device", lambda name: name)
+    assert SMALL.batch_size == 32
+    on_gpu = dataclasses.replace(config, device="cuda")
+    for n in (1, 2, 8, 32):
+        for others, expected in ((0.9, n), (1.0, max(1, n // 2))):
+            free["bytes"] = int(needs(on_gpu, micro_batch=n) / others) + 1
+            if n > 1 or others < 1:
+                assert announce(on_gpu, Data, keep=False).micro_batch == expected
+    assert announce(on_gpu, Data).micro_batch == 4, "it was asked for"
+    assert announce(dataclasses.replace(config, device="cpu"), Data, keep=False).micro_batch == 4
+    free["bytes"] = None
+    assert announce(on_gpu, Data, keep=False).micro_batch == 4, "nobody knows"
+    with pytest.raises(ValueError, match="--micro-batch 1 still needs"):
+        free["bytes"] = 1000
+        announce(on_gpu, Data, keep=False)
 
 
 def test_refuse_names_what_else_would_fit():
