@@ -324,7 +324,7 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys, monkeypatch
     assert out.count(" moves ") == 2, "what moves what"
     assert [m["lr"] for m in rows if "loss" in m] == [learning_rate(s, config) for s in range(12)]
     data = prepare(config.data, config.vocab_size, config.data_dir, by_hand=config.by_hand)
-    expected = evaluate(load_run(folder)[0], data.val, token_bytes(data.tokenizer))
+    expected = evaluate(load_run(folder)[0], data.val, token_bytes(data.tokenizer), config)
     assert rows[-1]["val_bits_per_byte"] == pytest.approx(expected, rel=1e-6)
     model, tokenizer, config, step = load_run(folder)
     assert step == 12 and model.config.vocab_size == tokenizer.vocab_size == 300

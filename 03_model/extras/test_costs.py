@@ -33,10 +33,10 @@ def test_evaluation_memory():
                        d_ff=16)
     assert evaluation_memory(config, 2) == {
         "weights": 4 * 264, "copies": 0, "optimizer": 8 * 264, "activations": 6 * 2 * 16,
-        "workspace": 6 * 4 * 40}, "6 positions: 12 for queries, keys, values, 8 turned, 20"
+        "workspace": 6 * 4 * 32}, "of each position 12 for q, k and v, 8 for q and k turned, 12"
     low = evaluation_memory(config, 400, "muon", "bfloat16")
     assert low["copies"] == 2 * 228 and low["optimizer"] == 4 * 192 + 8 * 72
-    assert low["workspace"] == 1200 * 2 * 40
+    assert low["workspace"] == 1200 * 2 * 32
 
 
 def test_command_line(capsys, fails):

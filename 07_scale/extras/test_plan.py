@@ -65,7 +65,7 @@ def test_buffers():
 def test_moments_of_a_billion_on_two_cards():
     """By pencil, for AdamW under ZeRO-1, one window of 1,024 tokens."""
     found = moments(ADAMW, BILLION, "zero1", 2, 1)
-    assert list(found) == ["backward begins", "backward ends", "optimizer"]
+    assert list(found) == ["backward begins", "backward ends", "optimizer", "evaluation"]
     copies = 2 * (N - 1664 * 49152)  # all but the table is multiplied by
     states = {"weights": 4 * N, "gradients": 4 * N, "optimizer": 4 * N}
     assert found["optimizer"] == states | {"gradients": 2 * N, "muon": 0, "buffers": 0}
