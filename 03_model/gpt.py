@@ -267,23 +267,13 @@ def greedy(logits):
     return logits.argmax(dim=-1)
 
 
-<<<<<<< HEAD
-def random_pick(temperature=1.0, seed=0):
-    """A pick for generate() that draws an id by softmax(logits / temperature); at 0, a largest."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def pick(logits):
-        below = logits - logits.amax(dim=-1, keepdim=True)  # a tiny temperature can't overflow it
-        probs = (below / (temperature or 1e-30)).softmax(dim=-1).cpu()
-=======
 def random_pick(temperature=1.0, seed=0, device="cpu"):
-    """A pick for generate() that draws from softmax(logits / temperature), on `device`."""
+    """A pick for generate(): draws by softmax(logits / temperature), on `device`; at 0 a largest."""
     generator = torch.Generator(device).manual_seed(seed)
 
     def pick(logits):
         below = logits - logits.amax(dim=-1, keepdim=True)  # a tiny temperature can't overflow it
-        probs = (below / temperature).softmax(dim=-1).to(device)
->>>>>>> c04b3a9090a84d8ea64263b94059170b385cfca8
+        probs = (below / (temperature or 1e-30)).softmax(dim=-1).to(device)
         return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)
     return pick
 

@@ -37,20 +37,13 @@ def describe(groups, lr):
                f"tensors: learning rate {group['scale'] * lr:g}, decay {group['weight_decay']:g}")
 
 
-<<<<<<< HEAD
 def sample(model, data, n_tokens=64):
     """A document, of Python a function, as the model writes it with the same random numbers."""
     tokenizer, prompt = data.tokenizer, "def main(" * (data.index.get("source") == "python")
     start = document_start(tokenizer) + tokenizer.encode(prompt)
-    ids = generate(model, [start], n_tokens, random_pick(0.8, seed=0))
-    return prompt + tokenizer.decode([int(i) for i in ids])
-=======
-def sample(model, tokenizer, n_tokens=64):
-    """What the model writes by itself, the same random numbers each time."""
     pick = random_pick(0.8, 0, model.embed.weight.device)  # there, or each id would be waited for
-    ids = [*generate(model, [document_start(tokenizer)], n_tokens, pick)]
-    return tokenizer.decode(torch.cat(ids).tolist())
->>>>>>> c04b3a9090a84d8ea64263b94059170b385cfca8
+    ids = [*generate(model, [start], n_tokens, pick)]
+    return prompt + tokenizer.decode(torch.cat(ids).tolist())
 
 
 class Beside:
