@@ -189,6 +189,17 @@ def test_evaluate_on_a_part():
     assert evaluate(model, ids, sizes) == pytest.approx(nats.mean() / math.log(2))
 
 
+@pytest.mark.parametrize("most", [40, None])
+def test_evaluate_on_many_processes(most):
+    """Each scores its share of the windows that one process would score; the sum is the same."""
+    model, ids, sizes = random_model().eval(), Ids(random_ids(7 * 16 + 1).numpy()), [1] * 61
+    alone, shares = evaluate(model, ids, sizes, most), []
+    for rank in range(3):  # what each gives to total()
+        evaluate(model, ids, sizes, most, rank, 3, lambda nats: shares.append(nats) or nats)
+    assert evaluate(model, ids, sizes, most, 1, 3, lambda nats: sum(shares)) == pytest.approx(
+        alone), "the windows are chosen first, then divided, and what they cost is added up"
+
+
 # ---- whole runs ----
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):

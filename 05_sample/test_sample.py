@@ -87,6 +87,11 @@ def test_draw():
     assert draw(shares.repeat(6, 1), numbers).tolist() == [0, 0, 1, 1, 3, 3]
     assert draw(torch.tensor([[0.0, 0.0, 1.0]]), [0.0]).tolist() == [2]
     assert draw(0.9 * shares, [0.9999999]).tolist() == [3], "rows may not quite add up to 1"
+    assert draw(torch.tensor([[0.5, 0.5]]), [1 - 2**-40]).tolist() == [1], (
+        "in float32 this number is 1, beyond all ids")
+    many = torch.tensor([[1.0] + [2**-26] * 64])  # in float32 the sum stays 1
+    numbers = [1 - 2**-20 + 2**-26 * i for i in (0.5, 31.5, 62.5)]
+    assert draw(many.repeat(3, 1), numbers).tolist() == [1, 32, 63], "add up in float64"
     rng = random.Random(1)
     counts = torch.bincount(draw(shares.repeat(20_000, 1), [rng.random() for _ in range(20_000)]))
     assert (counts / 20_000).tolist() == pytest.approx(shares[0].tolist(), abs=0.02)

@@ -35,7 +35,8 @@ def test_perplexity():
 
 
 def test_by_position():
-    assert by_position(np.array([4.0, 2.0, 6.0, 2.0, 5.0]), 2).tolist() == [5.0, 2.0]
+    assert by_position(np.array([4.0, 2.0, 6.0, 2.0, 8.0]), 2).tolist() == [6.0, 2.0], (
+        "the last window counts, too, where it is incomplete")
     assert by_position(np.arange(6.0), 6).tolist() == list(range(6))
 
 
