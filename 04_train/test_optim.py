@@ -169,6 +169,8 @@ def test_orthogonalize_lifts_each_value_by_the_polynomial():
     expected = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     assert orthogonalize(s.diag(), steps=1).diagonal().tolist() == pytest.approx(expected.tolist())
     torch.testing.assert_close(orthogonalize(3 * s.diag(), steps=0), s.diag())
+    torch.testing.assert_close(orthogonalize(1e-7 * s.diag(), steps=0), s.diag() / 2,
+                               msg="1e-7 is added to |G|, which is 1e-7 here")
 
 
 def test_orthogonalize_a_batch_is_one_by_one():
@@ -182,7 +184,16 @@ def test_orthogonalize_zeros_and_types():
     G = torch.stack([torch.zeros(4, 3), normal(4, 3)])
     assert orthogonalize(G)[0].tolist() == torch.zeros(4, 3).tolist(), "no gradient, no step"
     assert orthogonalize(G)[1].isfinite().all()
-    assert orthogonalize(G.bfloat16()).dtype == torch.bfloat16
+    half, found = G.bfloat16(), orthogonalize(G.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, orthogonalize(half.float()).bfloat16()), "in float32, rounded once"
+
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+    found = orthogonalize(G.as_subclass(OnGPU))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, found.bfloat16().float()), "on a GPU it is computed in bfloat16"
+    torch.testing.assert_close(found.as_subclass(torch.Tensor), orthogonalize(G), atol=0.05, rtol=0)
 
 
 def test_orthogonalize_works_on_the_short_side():
