@@ -173,11 +173,11 @@ def function_of(path, title):
 # ---- the tests ----
 class Mutating:
     """A pytest plugin that runs the tests collected once for each of [(path, exercise, change,
-    code)]. survived: those of them that no test notices.
+    code)]. Prints those that no test notices on `out`, and counts them.
     """
 
-    def __init__(self, todo, progress):
-        self.todo, self.progress, self.survived = todo, progress, []
+    def __init__(self, todo, progress, out):
+        self.todo, self.progress, self.out, self.missed = todo, progress, out, 0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session):
@@ -191,11 +191,13 @@ class Mutating:
                 pid, status = os.wait()
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)  # what its tests have left
-                found = running.pop(pid)
-                self.survived += [] if status else [found]
+                found, title, change, _ = running.pop(pid)
+                if status == 0:
+                    self.missed += 1
+                    print(f"missed: {found.name}, {title}: {change}", file=self.out, flush=True)
             if mutant:
                 running[self.start(session, *mutant)] = mutant
-            self.progress.show(lambda: f"{n} of {len(self.todo)} mutants")
+            self.progress.show(lambda: f"{n} of {len(self.todo)} mutants begun")
         return True
 
     def start(self, session, path=None, title="", change="", code=None):
@@ -239,21 +241,20 @@ def bench_mutants(folders, share=1, only=""):
     torch.set_num_threads(1)  # of a process that is forked only one thread lives
     total = collections.Counter()
     with Progress(patience=0) as progress:
-        for folder in map(Path, folders):
+        for folder in map(Path, folders or sorted(ROOT.glob("0?_*/")) + sorted(
+                ROOT.glob("0?_*/extras/"))):
             tests = [str(path) for path in sorted((ROOT / folder).glob("test_*.py"))]
             todo = [(path, *mutant) for path in sorted((ROOT / folder).glob("*.py"))
                     for mutant in mutants(path) if only in f"{path.name}:{mutant[0]}"][::share]
             equal = [mutant for mutant in todo if mutant[1:3] in EQUAL.get(mutant[0].name, ())]
-            plugin = Mutating([mutant for mutant in todo if mutant not in equal], progress)
+            plugin = Mutating([mutant for mutant in todo if mutant not in equal], progress,
+                              sys.stdout)
             with contextlib.redirect_stdout(io.StringIO()):
-                code = pytest.main([*tests, "-p", "no:cacheprovider", "-m", "not slow"],
+                code = pytest.main([*tests, "-s", "-p", "no:cacheprovider", "-m", "not slow"],
                                    plugins=[plugin])
             if code:
                 raise ValueError(f"{folder}: tests fail without any change (pytest: {code})")
-            missed = plugin.survived
-            for path, title, change, _ in missed:
-                print(f"missed: {path.name}, {title}: {change}")
-            counts = {"caught": len(plugin.todo) - len(missed), "missed": len(missed),
+            counts = {"caught": len(plugin.todo) - plugin.missed, "missed": plugin.missed,
                       "equal": len(equal)}
             print(f"{folder}: {counts}", flush=True)
             total.update(counts)

@@ -136,6 +136,7 @@ def test_scale(capsys, monkeypatch):
     assert shares["zero1"] == pytest.approx(50, abs=10) == shares["zero2"]
 
 
+@pytest.mark.slow
 def test_mutants(tmp_path, bench, monkeypatch):
     """A branch that no test enters is reported; what a test notices, or ends, is not."""
     monkeypatch.setattr(bench_mutants, "PATIENCE", 1)
