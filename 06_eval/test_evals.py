@@ -30,6 +30,7 @@ def test_windows():
 
 def test_perplexity():
     assert perplexity([math.log(4)] * 3) == pytest.approx(4.0)
+    assert isinstance(perplexity(np.zeros(1, np.float32)), float), "JSON holds no float32"
     assert perplexity([math.log(2), math.log(8)]) == pytest.approx(4.0), (
         "exp of the mean, not the mean of exps (which is 5)")
 
