@@ -86,6 +86,10 @@ def test_draw():
     numbers = [0.0, 0.49, 0.5, 0.79, 0.81, 0.9999999]
     assert draw(shares.repeat(6, 1), numbers).tolist() == [0, 0, 1, 1, 3, 3]
     assert draw(torch.tensor([[0.0, 0.0, 1.0]]), [0.0]).tolist() == [2]
+    assert draw(torch.tensor([[0.5, 0.5]]), [0.5 - 1e-12]).tolist() == [0], (
+        "the numbers are taken in float64")
+    assert draw(torch.tensor([[1.0, 1e-9]]), [1 - 1e-12]).tolist() == [1], (
+        "probabilities are added up in float64: in float32 a small one vanishes")
     assert draw(0.9 * shares, [0.9999999]).tolist() == [3], "rows may not quite add up to 1"
     rng = random.Random(1)
     counts = torch.bincount(draw(shares.repeat(20_000, 1), [rng.random() for _ in range(20_000)]))
