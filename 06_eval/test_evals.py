@@ -37,8 +37,8 @@ def test_perplexity():
 
 def test_by_position():
     assert by_position(np.array([4.0, 2.0, 6.0, 2.0, 8.0]), 2).tolist() == [6.0, 2.0], (
-        "the last window counts, too, where it is incomplete")
-    assert by_position(np.arange(6.0), 6).tolist() == list(range(6))
+        "the mean over all windows that reach a position, the incomplete last one included")
+    assert by_position(np.arange(6.0), 6).tolist() == list(range(6)), "of one window, its losses"
 
 
 def test_standard_error():
