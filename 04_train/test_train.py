@@ -81,8 +81,13 @@ def test_micro_batches_give_the_gradients_of_one_big_batch(micro_batch, masked):
 
 def test_a_batch_without_targets_changes_nothing_into_nan():
     model, ids = random_model(), random_ids(2, 16).numpy()
-    mean, norm = train_step(model, Recorder(model), (ids, np.full_like(ids, -1)), 0, Config())
+    targets = np.full_like(ids, -1)
+    mean, norm = train_step(model, Recorder(model), (ids, targets), 0, Config())
     assert mean == norm == 0
+    targets[1, 2] = 5
+    mean, _ = train_step(model, Recorder(model), (ids, targets), 0, Config())
+    nats = model.loss(torch.from_numpy(ids), torch.from_numpy(targets))
+    assert mean == pytest.approx(nats[1, 2].item(), rel=1e-5), "one target is divided by 1"
 
 
 def test_train_step():
@@ -115,6 +120,7 @@ def test_train_step_gives_each_group_its_rate():
         assert found == pytest.approx([0.5 * share, 0.01 * share]), f"step {step}"
 
 
+@pytest.mark.filterwarnings("error")  # autocast to float32 does nothing, and warns
 def test_train_step_computes_in_the_dtype_that_was_asked_for():
     for dtype in ("float32", "bfloat16"):
         seen, model, ids = [], random_model(), random_ids(1, 16).numpy()
@@ -143,10 +149,10 @@ def test_train_step_stops_at_what_is_not_finite():
 @pytest.mark.parametrize("n", [2, 9, 16, 17, 18, 100])
 def test_score(n, world):
     """As one window after the other; a sum over processes that call the model equally often."""
-    model, ids = random_model().eval(), random_ids(n).numpy()
+    model, ids = random_model().eval(), random_ids(n).numpy().astype(np.uint16)  # as in a file
     expected = []
     for start in range(0, n - 1, 16):
-        window = torch.from_numpy(ids[start:start + 17])[None]
+        window = torch.tensor(ids[start:start + 17].astype(np.int64))[None]
         expected += model.loss(window[:, :-1], window[:, 1:]).flatten().tolist()
     calls, loss, found = [], model.loss, 0
     for rank in range(world):

@@ -170,6 +170,20 @@ def test_train_step(by_hand):
             torch.testing.assert_close(torch.tensor(a), b.detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_batches_with_no_target_and_with_one():
+    """The loss is 0, not nan; and what the one target costs, which rank 1 has."""
+    def work(rank):
+        config = Config(**SMALL)
+        engine, (inputs, targets) = DataParallel(GPT(config.gpt(61)), config), windows(2, rank)
+        targets[:] = -1
+        assert train_step(engine, (inputs, targets), 0, config)[:2] == (0, 0)
+        targets[1, 2] = 5 if rank else -1
+        expected = engine.loss(*map(torch.from_numpy, (inputs, targets))).sum().item()
+        return train_step(engine, (inputs, targets), 0, config)[0], expected
+    (found, _), (same, expected) = on_ranks(work)
+    assert found == same == pytest.approx(expected, rel=1e-5)
+
+
 def test_all_ranks_hear_of_a_stop():
     def work(rank):
         engine, config = DataParallel(GPT(GPTConfig(**SMALL)), Config(**SMALL)), Config(**SMALL)
