@@ -104,11 +104,12 @@ def test_unscale_():
 def test_update():
     scaler = LossScaler(factor=8.0, growth_interval=2)
     factors = []
-    for overflowed in (True, False, False, False, True, False, True, True, False, False):
+    for overflowed in (True, False, False, False, True, False, True, True, *[False] * 4):
         scaler.update(overflowed)
         factors.append(scaler.factor)
-    assert factors == [4, 4, 8, 8, 4, 4, 2, 1, 1, 2], "halved at once, doubled after two in a row"
-    assert scaler.steps == 10 and scaler.skipped == 0
+    assert factors == [4, 4, 8, 8, 4, 4, 2, 1, 1, 2, 2, 4], (
+        "halved at once, doubled after two in a row, and after two more")
+    assert scaler.steps == 12 and scaler.skipped == 0
 
 
 def test_update_gives_up():
