@@ -73,6 +73,19 @@ EQUAL |= {
         ("draw", "0 -> -1"): "there is one column",
         ("held_back", "1 -> 0"): "every text ends with 0 characters, which hold nothing back",
     },
+    "lookup.py": {
+        ("guess", "N - 1 -> N"): "no copy of all ids is found among them",
+        ("guess", "1 -> 0"): "no copy of all ids is found among them",
+        ("generate_by_lookup", "np.array(prompt) -> prompt"):
+            "concatenate() makes an array of it before the first id is written",
+        ("generate_by_lookup", "np.zeros_like(row) -> row"): "nobody reads what is behind `end`",
+        ("generate_by_lookup", "np.concatenate((row, np.zeros_like(row))) if end == len(row) else "
+                               "row -> np.concatenate((row, np.zeros_like(row)))"):
+            "nobody reads what is behind `end`",
+        ("generate_by_lookup", "torch.tensor([[row[end - 1], *guesses]], device=cache.keys.device)"
+                               " -> torch.tensor([[row[end - 1], *guesses]])"): ON_A_CPU,
+        ("generate_by_lookup", "0 -> -1"): "there is one row",
+    },
     "quant.py": {
         ("quantize_tensor", "0 -> -1"): "x / scale + zero is at least -0.5, which rounds to 0",
     },
