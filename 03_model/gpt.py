@@ -64,8 +64,8 @@ def rope_angles(positions, head_dim, base=10000.0):  # exercise
     """cos and sin of RoPE's angles, each (..., T, D/2) in float32, for positions, (..., T) ints (Su
     et al. 2021, section 3.2.2). Pair i turns by position * base^(-2i/D), like a clock's hands.
     """
-    inv_freq = base ** (-torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
-    angles = positions.float()[..., None] * inv_freq
+    inv_freq = base ** (-torch.arange(0, head_dim, 2, device=positions.device) / head_dim)
+    angles = positions[..., None] * inv_freq
     return angles.cos(), angles.sin()
 
 

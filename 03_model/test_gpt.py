@@ -65,6 +65,9 @@ def test_rms_norm():
     half = torch.full((8,), 300.0, dtype=torch.float16)  # whose square is too large for float16
     same(rms_norm(half), torch.ones(8, dtype=torch.float16),
          "compute in float32, and return x's type")
+    rough = x.bfloat16()
+    assert torch.equal(rms_norm(rough), rms_norm(rough.float()).bfloat16()), \
+        "compute in float32 also what is given in bfloat16, and round once, at the end"
 
 
 def test_rope_angles():
@@ -77,6 +80,8 @@ def test_rope_angles():
     rows = rope_angles(torch.tensor([[0, 1, 5], [2, 3, 4]]), 4, base=100.0)
     assert rows[0].shape == (2, 3, 2), "positions (B, T) must give (B, T, D/2)"
     same(rows[1][0], angles.sin(), "each row of positions has its own angles")
+    assert rope_angles(torch.tensor([1], device="meta"), 4)[0].device.type == "meta", \
+        "cosines and sines are on the device of the positions"
 
 
 def test_rotate():
@@ -112,6 +117,8 @@ def test_causal_mask():
     rows = causal_mask(torch.tensor([[0, 1], [2, 3]]), 3)
     assert rows.tolist() == [[[True, False, False], [True, True, False]], [[True] * 3] * 2], \
         "each row of positions has a mask of its own: (B, T) -> (B, T, S)"
+    assert causal_mask(torch.tensor([1], device="meta"), 3).device.type == "meta", \
+        "the mask is on the device of the positions"
 
 
 def test_attention_weights():
@@ -153,6 +160,8 @@ def test_attention(H, G, T, S):
     mask = torch.arange(S) % 2 == 0  # every second key
     same(attention(q, k, v, mask.expand(T, S)), attention_by_loops(q, k, v, mask.expand(T, S)),
          "each query takes values by its weights, where the mask lets it look")
+    assert attention(*(t.to("meta") for t in (q, k, v))).device.type == "meta", \
+        "the mask is made on the device of q"
 
 
 @every_shape
@@ -260,6 +269,8 @@ def test_cache_positions():
     assert cache.positions(2).tolist() == [0, 1], "the first ids stand at 0, 1, ..."
     cache.length = 4
     assert cache.positions(3).tolist() == [4, 5, 6], "further ids stand behind those that are there"
+    assert KVCache(SMALL, 1, device="meta").positions(1).device.type == "meta", \
+        "positions are on the device of the keys"
 
 
 def test_cache_append():
@@ -297,6 +308,8 @@ def test_hidden():
     found = model.hidden(ids, positions=rows)
     same(found[1], expected[1], "the rows of a batch may stand at different positions")
     same(found[0], slowly(ids, angles_of(positions))[0], "each row at its own positions")
+    assert model.to("meta").hidden(ids.to("meta")).device.type == "meta", \
+        "the positions are made on the device of the ids"
 
 
 def test_hidden_with_a_cache():
@@ -434,6 +447,8 @@ def test_memory_is_for_what_is_written(monkeypatch):
             "room for prompt and text, but no more than the window"
     columns(generate(model.bfloat16(), [[1]], 1))
     assert made[-1].keys.dtype == torch.bfloat16, "the weights' type"
+    [ids] = generate(model.to("meta"), [[1]], 1)
+    assert ids.device.type == made[-1].keys.device.type == "meta", "the weights' device"
 
 
 def test_what_is_for_the_extras():

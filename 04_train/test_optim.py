@@ -100,13 +100,18 @@ def test_clip():
     assert a.tolist() == pytest.approx([0.6]) and b.tolist() == pytest.approx([0, 0.8])
     a[:] = math.nan
     assert math.isnan(clip([a, b], 1.0)) and b[1].item() == pytest.approx(0.8)
+    assert type(clip([b], 1.0)) is float, "a float is returned, not a tensor"
 
 
 def test_clip_of_a_part():
     """Others have the rest: its squares, 9, are added to ours, 16."""
     ours = torch.tensor([0.0, 4.0])
-    assert clip([ours], 1.0, lambda square: square + 9) == pytest.approx(5)
-    assert ours.tolist() == pytest.approx([0, 0.8])
+    norm = clip([ours], 1.0, lambda square: square + 9)
+    assert norm == pytest.approx(5) and ours.tolist() == pytest.approx([0, 0.8])
+    assert type(norm) is float, "a float is returned, not a tensor"
+    given = []
+    clip([torch.tensor([3e19])], 1.0, lambda square: given.append(square) or square)
+    assert given[0].dtype == torch.float64 and given[0].isfinite(), "squares are in float64"
 
 
 def test_adamw_by_hand():
@@ -164,6 +169,8 @@ def test_orthogonalize_lifts_each_value_by_the_polynomial():
     expected = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     assert orthogonalize(s.diag(), steps=1).diagonal().tolist() == pytest.approx(expected.tolist())
     torch.testing.assert_close(orthogonalize(3 * s.diag(), steps=0), s.diag())
+    torch.testing.assert_close(orthogonalize(1e-7 * s.diag(), steps=0), s.diag() / 2,
+                               msg="1e-7 is added to |G|, which is 1e-7 here")
 
 
 def test_orthogonalize_a_batch_is_one_by_one():
@@ -177,7 +184,16 @@ def test_orthogonalize_zeros_and_types():
     G = torch.stack([torch.zeros(4, 3), normal(4, 3)])
     assert orthogonalize(G)[0].tolist() == torch.zeros(4, 3).tolist(), "no gradient, no step"
     assert orthogonalize(G)[1].isfinite().all()
-    assert orthogonalize(G.bfloat16()).dtype == torch.bfloat16
+    half, found = G.bfloat16(), orthogonalize(G.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, orthogonalize(half.float()).bfloat16()), "in float32, rounded once"
+
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+    found = orthogonalize(G.as_subclass(OnGPU))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, found.bfloat16().float()), "on a GPU it is computed in bfloat16"
+    torch.testing.assert_close(found.as_subclass(torch.Tensor), orthogonalize(G), atol=0.05, rtol=0)
 
 
 def test_orthogonalize_works_on_the_short_side():
@@ -186,7 +202,8 @@ def test_orthogonalize_works_on_the_short_side():
         with FlopCounterMode(display=False) as counter:
             orthogonalize(G)
         costs.append(counter.get_total_flops())
-    assert costs[1] <= costs[0], "a tall matrix costs more than the same one lying down"
+    step = 2 * 4 * 4 * 64 + 2 * 4**3 + 2 * 4 * 4 * 64  # A, then A A, then what multiplies X
+    assert costs == [5 * step] * 2, "A is 4 x 4, of a matrix that lies and of one that stands"
 
 
 def test_orthogonalize_parts():

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import time
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,8 +83,13 @@ def test_micro_batches_give_the_gradients_of_one_big_batch(micro_batch, masked):
 
 def test_a_batch_without_targets_changes_nothing_into_nan():
     model, ids = random_model(), random_ids(2, 16).numpy()
-    mean, norm = train_step(model, Recorder(model), (ids, np.full_like(ids, -1)), 0, Config())
-    assert mean == norm == 0
+    targets = np.full_like(ids, -1)
+    mean, norm = train_step(model, Recorder(model), (ids, targets), 0, Config())
+    assert mean == norm == 0 and type(mean) is type(norm) is float
+    targets[1, 2] = 5
+    mean, _ = train_step(model, Recorder(model), (ids, targets), 0, Config())
+    nats = model.loss(torch.from_numpy(ids), torch.from_numpy(targets))
+    assert mean == pytest.approx(nats[1, 2].item(), rel=1e-5), "one target is divided by 1"
 
 
 def test_train_step():
@@ -124,7 +130,9 @@ def test_train_step_computes_in_the_dtype_that_was_asked_for():
             seen.append(model.head(torch.ones(1, 32)).dtype)
             return model.loss(x, y)
         config = Config(dtype=dtype)
-        train_step(model, make_optimizer(model, config), (ids, ids), 0, config, loss)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of an autocast to float32, and of float() of a graph
+            train_step(model, make_optimizer(model, config), (ids, ids), 0, config, loss)
         assert seen == [getattr(torch, dtype)]
 
 
@@ -167,28 +175,43 @@ def test_train_step_stops_at_what_is_not_finite():
         train_step(model, make_optimizer(model, Config()), (ids, ids), 7, Config())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before))
 
+    model, targets = random_model(), ids.copy()
+    targets[0, 3] = -1
+    batch, optimizer = (ids, targets), make_optimizer(model, Config())
+    before = model.head.weight.detach().clone()
+    with pytest.raises(ValueError, match="^step 8: loss nan, gradient norm [0-9]"):
+        train_step(model, optimizer, batch, 7, Config(),
+                   lambda x, y: model.loss(x, y) + math.nan)  # whose gradients are as they were
+    model.zero_grad()
+    model.head.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(ValueError, match="^step 8: loss [0-9.]*, gradient norm (inf|nan)"):
+        train_step(model, optimizer, batch, 7, Config())
+    assert torch.equal(model.head.weight, before)
+
 
 # ---- evaluation ----
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("n", [2, 9, 16, 17, 18, 100])
 def test_score(n, world):
     """As one window after the other; a sum over processes that call the model equally often."""
-    model, ids = random_model().eval(), random_ids(n).numpy()
+    model, ids = random_model().eval(), random_ids(n).numpy().astype(np.uint16)  # as in a file
     expected = []
     for start in range(0, n - 1, 16):
-        window = torch.from_numpy(ids[start:start + 17])[None]
+        window = torch.tensor(ids[start:start + 17].astype(np.int64))[None]
         expected += model.loss(window[:, :-1], window[:, 1:]).flatten().tolist()
     calls, loss, found = [], model.loss, 0
     for rank in range(world):
         calls.append(0)
 
-        def count(*inputs):
+        def count(inputs, targets):
             calls[-1] += 1
-            return loss(*inputs)
+            assert len(inputs) <= 2, "that many windows at a time"
+            return loss(inputs, targets)
         model.loss = count
         found = found + score(model, ids, batch_size=2, rank=rank, world=world)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert len(set(calls)) == 1, "a model that is divided over processes needs all of them"
+    least = math.ceil(math.ceil((n - 1) / 16 / world) / 2)
+    assert calls == [least] * world, "a model that is divided over processes needs all of them"
 
 
 def test_score_of_spans():
@@ -246,6 +269,19 @@ def test_score_computes_in_the_dtype_that_was_asked_for():
         evaluate(model, Ids(random_ids(40).numpy()), [1] * 61, config)
         assert {*seen} == {getattr(torch, dtype)} and nats.dtype == np.float64, (
             f"the forward pass of {dtype} belongs under torch.autocast, as in train_step()")
+
+
+@pytest.mark.parametrize("most", [40, None])
+def test_evaluate_on_many_processes(most):
+    """Each scores its share of the windows that one process would score; the sum is the same."""
+    model, ids, sizes = random_model().eval(), Ids(random_ids(7 * 16 + 1).numpy()), [1] * 61
+    alone, shares = evaluate(model, ids, sizes, Config(), most), []
+    for rank in range(3):  # what each gives to total()
+        evaluate(model, ids, sizes, Config(), most, rank, 3,
+                 lambda nats: shares.append(nats) or nats)
+    found = evaluate(model, ids, sizes, Config(), most, 1, 3, lambda nats: sum(shares))
+    assert found == pytest.approx(alone), (
+        "the windows are chosen first, then divided, and what they cost is added up")
 
 
 # ---- whole runs ----

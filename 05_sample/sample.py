@@ -59,7 +59,7 @@ def top_p(logits, p):  # exercise
     probs = ordered.softmax(dim=-1)
     before = probs.cumsum(dim=-1) - probs  # what the likelier ones add up to
     ordered = ordered.masked_fill(before >= p, float("-inf"))
-    return torch.empty_like(logits).scatter(-1, ids, ordered)
+    return logits.scatter(-1, ids, ordered)  # each in its place again
 
 
 def min_p(logits, p):  # exercise

@@ -32,6 +32,7 @@ def test_penalise():
     logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
     seen = torch.tensor([[True, True, False, False]])
     assert penalise(logits, seen, 2.0).tolist() == [[1.0, -4.0, 2.0, -2.0]]
+    assert penalise(0.5 * logits.sign(), ~seen, 2.0).tolist() == [[0.5, -0.5, 0.25, -1.0]]
     assert torch.equal(penalise(logits, seen, 1.0), logits)
 
 
@@ -79,6 +80,19 @@ def test_distribution():
     weaker = [0.25, 0.3, 0.15, 0.05]  # ln .5 is negative: twice that is ln .25
     assert of(seen, repetition_penalty=2.0) == near(*(p / 0.75 for p in weaker))
     assert of(seen, temperature=0, repetition_penalty=2.0) == [0, 1, 0, 0]
+    rare = distribution(logs([1.0, 1e-9, 1e-9]), NEVER[:, :3], Sampling(1.0))
+    assert (rare > 0).all(), "top-p of 1 is skipped: in float32 the first id has it all"
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-29, 1.0])
+def test_distribution_of_many_rows(temperature):
+    """Each by itself, however large: 2e10 / 1e-29 is more than float32 holds."""
+    logits = torch.tensor([[0.0, 10.0, 0.0, 1.0], [2e10, 0.0, 1e10, 0.0], [3.0, 4.0, 5.0, 30.0]])
+    found = distribution(logits, NEVER.expand(3, 4), Sampling(temperature)).argmax(-1)
+    assert found.tolist() == [1, 0, 3]
+    for cut in (dict(top_k=1), dict(top_p=0.1), dict(min_p=1.0)):
+        found = distribution(logits, NEVER.expand(3, 4), Sampling(temperature, **cut))
+        assert found.tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], f"{cut}"
 
 
 def test_draw():
@@ -86,7 +100,19 @@ def test_draw():
     numbers = [0.0, 0.49, 0.5, 0.79, 0.81, 0.9999999]
     assert draw(shares.repeat(6, 1), numbers).tolist() == [0, 0, 1, 1, 3, 3]
     assert draw(torch.tensor([[0.0, 0.0, 1.0]]), [0.0]).tolist() == [2]
+    assert draw(torch.tensor([[0.5, 0.5]]), [0.5 - 1e-12]).tolist() == [0], (
+        "the numbers are taken in float64")
+    assert draw(torch.tensor([[1.0, 1e-9]]), [1 - 1e-12]).tolist() == [1], (
+        "probabilities are added up in float64: in float32 a small one vanishes")
     assert draw(0.9 * shares, [0.9999999]).tolist() == [3], "rows may not quite add up to 1"
+
+    class Elsewhere(torch.Tensor):  # as if on a device that has no float64
+        device = torch.device("meta")
+        double = None
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+    assert draw(shares.as_subclass(Elsewhere), [0.5]).device.type == "meta", "back where it was"
     rng = random.Random(1)
     counts = torch.bincount(draw(shares.repeat(20_000, 1), [rng.random() for _ in range(20_000)]))
     assert (counts / 20_000).tolist() == pytest.approx(shares[0].tolist(), abs=0.02)

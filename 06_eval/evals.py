@@ -60,7 +60,7 @@ def by_position(nats, seq_len):  # exercise
 
     nats: (N,) losses of windows that lie side by side, N >= seq_len; entry i is at position
     i modulo seq_len. Returns (seq_len,); the last window may be incomplete.
-    by_position([4., 2., 6., 2., 5.], 2) is [5., 2.]
+    by_position([4., 2., 6., 2., 8.], 2) is [6., 2.]
     """
     return np.array([np.mean(nats[i::seq_len]) for i in range(seq_len)])
 

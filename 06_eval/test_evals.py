@@ -30,13 +30,15 @@ def test_windows():
 
 def test_perplexity():
     assert perplexity([math.log(4)] * 3) == pytest.approx(4.0)
+    assert isinstance(perplexity(np.zeros(1, np.float32)), float), "JSON holds no float32"
     assert perplexity([math.log(2), math.log(8)]) == pytest.approx(4.0), (
         "exp of the mean, not the mean of exps (which is 5)")
 
 
 def test_by_position():
-    assert by_position(np.array([4.0, 2.0, 6.0, 2.0, 5.0]), 2).tolist() == [5.0, 2.0]
-    assert by_position(np.arange(6.0), 6).tolist() == list(range(6))
+    assert by_position(np.array([4.0, 2.0, 6.0, 2.0, 8.0]), 2).tolist() == [6.0, 2.0], (
+        "the mean over all windows that reach a position, the incomplete last one included")
+    assert by_position(np.arange(6.0), 6).tolist() == list(range(6)), "of one window, its losses"
 
 
 def test_standard_error():

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -192,6 +193,49 @@ def test_buckets_on_gpus(monkeypatch):
     assert module.make_buckets.__defaults__ == (25 << 20,)
 
 
+def test_train_step_with_no_target_and_with_one():
+    """The loss is 0, not nan; and what the one target costs, which rank 1 has."""
+    def work(rank):
+        config = Config(**SMALL)
+        engine, (inputs, targets) = DataParallel(GPT(config.gpt(61)), config), windows(2, rank)
+        targets[:] = -1
+        assert train_step(engine, (inputs, targets), 0, config)[:2] == (0, 0)
+        targets[1, 2] = 5 if rank else -1
+        expected = engine.loss(*map(torch.from_numpy, (inputs, targets))).sum().item()
+        return train_step(engine, (inputs, targets), 0, config)[0], expected
+    (found, _), (same, expected) = on_ranks(work)
+    assert found == same == pytest.approx(expected, rel=1e-5)
+
+
+def test_train_step_adds_up_losses_in_float64():
+    def work(rank):
+        engine, config = DataParallel(GPT(GPTConfig(**SMALL)), Config(**SMALL)), Config(**SMALL)
+        loss, costs = engine.loss, 2.0**-40 if rank else 1.0
+        engine.loss = lambda x, y: 0 * loss(x, y) + costs  # of two windows on each of two ranks
+        return train_step(engine, windows(2, rank), 0, config)[0]
+    assert on_ranks(work) == [(1 + 2**-40) / 2] * 2
+
+
+def test_train_step_in_the_dtype_and_at_the_rates_that_were_asked_for():
+    def work(rank):
+        for dtype in ("float32", "bfloat16"):
+            config, seen = Config(**SMALL, dtype=dtype, optimizer="muon", warmup=10), []
+            engine = DataParallel(GPT(config.gpt(61)), config)
+            loss = engine.loss
+
+            def looking(x, y):
+                seen.append(engine.model.head(torch.ones(1, 16)).dtype)
+                return loss(x, y)
+            engine.loss = looking
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of an autocast to float32, of float() of a graph
+                train_step(engine, windows(2), 3, config)
+            assert seen == [getattr(torch, dtype)]
+            rates = [group["lr"] for group in engine.param_groups]
+            assert rates == pytest.approx([0.4 * config.muon_lr, 0.4 * config.lr])
+    on_ranks(work, 1)
+
+
 def test_all_ranks_hear_of_a_stop():
     def work(rank):
         engine, config = DataParallel(GPT(GPTConfig(**SMALL)), Config(**SMALL)), Config(**SMALL)
@@ -200,15 +244,23 @@ def test_all_ranks_hear_of_a_stop():
     assert on_ranks(work) == [[False, True, False]] * 2
 
 
-def test_train_step_stops_at_what_is_not_finite():
-    """All ranks, of which one has a gradient that is inf, before the weights are touched."""
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_train_step_stops_at_what_is_not_finite(what):
+    """All ranks, of which one has a loss or a gradient that is, before the weights are touched."""
     def work(rank):
         engine, config = DataParallel(GPT(GPTConfig(**SMALL)), Config(**SMALL)), Config(**SMALL)
         before = engine.model.head.weight.detach().clone()
-        if rank == 1:
+        says, loss = "step 8: loss [0-9.]*, gradient norm (inf|nan)", engine.loss
+        if what == "loss":
+            says = "step 8: loss nan, gradient norm [0-9]"
+            engine.loss = lambda x, y: loss(x, y) + (float("nan") if rank else 0)
+        elif rank == 1:
             engine.model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
-        with pytest.raises(ValueError, match="step 8: loss [0-9.]*, gradient norm (inf|nan)"):
-            train_step(engine, windows(2, rank), 7, config)
+        inputs, targets = windows(2, rank)
+        targets[0, 3] = -1
+        with pytest.raises(ValueError, match=says) as error:
+            train_step(engine, (inputs, targets), 7, config)
+        assert "unknown" not in str(error.value), "it says where that began"
         assert torch.equal(engine.model.head.weight, before)
     on_ranks(work)
 

@@ -56,6 +56,22 @@ def test_sum_sections(world):
     assert sum(on_ranks(work, world), []) == total.tolist()
 
 
+def test_sum_sections_on_a_gpu(monkeypatch):
+    """As if `flat` were there: the message is a reduce-scatter's, which gloo can send, too."""
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+
+    def refused(*what, **how):
+        raise AssertionError("an all-reduce sends twice what a reduce-scatter does")
+
+    def work(rank):
+        monkeypatch.setattr(dist, "all_reduce", refused)
+        flat = (torch.arange(6.0) * 10**rank).as_subclass(OnGPU)
+        sum_sections(flat).wait()
+        return flat.chunk(3)[rank].tolist()
+    assert sum(on_ranks(work, 3), []) == [111.0 * i for i in range(6)]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("world", [1, 3])
 def test_every_element_is_in_one_section(optimizer, world):

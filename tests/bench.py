@@ -16,6 +16,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py stop --times 50
     python tests/bench.py scale --kills 10 --memory
     python tests/bench.py hostile --seconds 60 --seed 1
+    python tests/bench.py mutants 03_model 03_model/extras --share 4
 
 FILE: .txt or .jsonl (every string in it), gzipped or not, or a folder of Python files. Prints
 tables, as results.md shows them.
@@ -349,6 +350,10 @@ def main():
     command.add_argument("--tries", type=int, help="or so many")
     command.add_argument("--seed", type=int, default=0, help="of the changes (default: 0)")
     command.add_argument("--only", type=int, metavar="TRY", help="repeat this one, and show it")
+    command = commands.add_parser("mutants", help="exercises changed: would their tests notice?")
+    command.add_argument("folders", nargs="*", help="of exercises, as 03_model (default: all)")
+    command.add_argument("--share", type=int, default=1, help="every so many-th (default: 1)")
+    command.add_argument("--only", default="", metavar="TEXT", help="where file.py:name has this")
     commands.add_parser("contend", help=argparse.SUPPRESS).add_argument("job")
     args = parser.parse_args()
     if args.command == "tokenizer":
@@ -386,6 +391,9 @@ def main():
         import bench_hostile
         seconds = args.seconds or (None if args.tries else 60)
         bench_hostile.bench_hostile(seconds, args.tries, args.seed, args.only)
+    elif args.command == "mutants":
+        import bench_mutants
+        bench_mutants.bench_mutants(args.folders, args.share, args.only)
     else:
         contend(args.job)
 

@@ -11,6 +11,7 @@ import torch
 import beside
 import bench as module
 import bench_model
+import bench_mutants
 import bench_train
 import length
 from bpe import Tokenizer
@@ -177,3 +178,28 @@ def test_train(tmp_path, capsys, monkeypatch):
     assert all(out.count(f"\n| {name} | 9.0 |") == 1 for name in bench_train.INGREDIENTS)
     assert out.count("\n| classic |") == 2 and out.count("\n| speedrun |") == 3, out
     assert len(json.loads((tmp_path / "race.json").read_text())["runs"]) == 2
+
+
+@pytest.mark.slow
+def test_mutants(tmp_path, bench, monkeypatch):
+    """A branch that no test enters is reported; what a test notices, or ends, is not."""
+    monkeypatch.setattr(bench_mutants, "PATIENCE", 1)
+    (tmp_path / "planted.py").write_text('''
+def clipped(x):  # exercise
+    """x, but at most 3."""
+    while x > 3:
+        x -= 1
+    if x < -3:
+        x = 0
+    return x
+''')
+    (tmp_path / "test_planted.py").write_text(
+        "from planted import clipped\n"
+        "def test_clipped():\n    assert [clipped(n) for n in (2, 3, 5)] == [2, 3, 3]\n")
+    lines = bench("mutants", tmp_path).splitlines()
+    missed = [line.split(": ", 2)[2] for line in lines if line.startswith("missed: ")]
+    assert {"x = 0 -> pass", "0 -> 1", "x < -3 -> x <= -3"} <= {*missed} and len(missed) == 8
+    assert not [change for change in missed if "x -= 1" in change or "x > 3" in change], missed
+    assert "'caught': 12, 'missed': 8, 'equal': 0}" in lines[-2]
+    (tmp_path / "test_planted.py").write_text("def test_it():\n    assert False")
+    assert "tests fail without any change" in bench("mutants", tmp_path, code=2)

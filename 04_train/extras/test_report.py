@@ -33,7 +33,7 @@ def words(svg):
 def test_smooth():
     assert smooth([3, 3, 3]) == pytest.approx([3, 3, 3]), "right from the first value on"
     assert smooth([1, 2], 0.5) == pytest.approx([1, (0.25 * 1 + 0.5 * 2) / 0.75])
-    assert len(smooth([])) == 0
+    assert smooth([]).shape == (0,)
 
 
 def test_throughput():
@@ -49,6 +49,10 @@ def test_throughput():
                                    for a, b in ((0, 3), (3, 6), (6, 9), (9, 11))])
     steps, rates = throughput([1, 2, 3, 4], [10, 20, 30, 40], [5, 10, 0, 2])
     assert (steps.tolist(), rates.tolist()) == ([2, 4], [2, 5]), "a clock that began anew"
+    steps, rates = throughput([1, 2], [10, 20], [1, 1.5])
+    assert (steps.tolist(), rates.tolist()) == ([2], [20]), "two rows are enough"
+    steps, rates = throughput([1, 2, 3], [10, 20, 30], [1, 1, 2])
+    assert (steps.tolist(), rates.tolist()) == ([3], [10]), "no time: no rate"
     for n in (0, 1):
         assert [len(each) for each in throughput(*[[1] * n] * 3)] == [0, 0]
 

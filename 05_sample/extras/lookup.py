@@ -66,7 +66,7 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):  # ex
     the newer half of the row, (window + 1) // 2 ids, is read into the empty cache, as in
     generate().
     """
-    window, prompt = model.config.seq_len, list(prompt)[-model.config.seq_len:]
+    window, prompt = model.config.seq_len, prompt[-model.config.seq_len:]
     row, end, last = np.array(prompt), len(prompt), len(prompt) + n_tokens  # row[:end]: all so far
     cache = make_cache(model, [prompt], n_tokens)
     x, guesses = cache.read(model, [prompt]), []
@@ -78,7 +78,7 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):  # ex
             row = np.concatenate((row, np.zeros_like(row))) if end == len(row) else row
             row[end], end = next_id, end + 1
             yield next_id
-            if end == last or i == len(guesses) or guesses[i] != row[end - 1]:
+            if i == len(guesses) or guesses[i] != row[end - 1]:  # at end == last there are none
                 break
         # 2) take back what was guessed wrongly; read the new id and the next guesses
         if end == last:

@@ -31,7 +31,9 @@ def test_guess():
     assert of(5, 1, 2, 7, 8, 1, 2, 6, 6, 1, 2) == [6, 6, 1], "the latest place counts"
     assert of(4, 1, 2, 7, 8, 1, 2, 6, 4, 1, 2) == [7, 8, 1], "but a longer match comes first"
     assert of(4, 1, 2, 7, 8, 1, 2, 6, 4, 1, 2, longest=2) == [6, 4, 1]
-    assert of(7, 7, 7, 7) == [7] and of(1, 2, 3) == [] and of(1) == []
+    assert of(7, 7, 7, 7) == [7] and of(1, 2, 3) == [] and of(1) == [] and of() == []
+    assert of(7, 7) == [7] and of(1, 5, 1) == [5, 1], "a single id may match"
+    assert of(1, 2, 7, 9, 2, 8, 1, 2) == [7, 9, 2], "two before one"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -79,9 +81,15 @@ def test_right_guesses_save_steps():
     assert plain < 27 and len(shapes) < 5 and max(shapes[1:]) > 1
 
 
-def test_steps_counted(monkeypatch):
-    """Guesses that are always right: one step reads them all; always wrong: one id a step."""
-    model, shapes, hidden = random_model(), [], GPT.hidden
+@pytest.mark.parametrize("window, right, wrong", [
+    (32, [1] + [4] * 6 + [3], [1] + [4] * 24 + [3, 2, 1]),
+    (15, [1, 4, 4, 4, 2, 8, 4, 3, 8, 4],
+     [1] + [4] * 11 + [3, 2, 1, 8] + [4] * 4 + [3, 2, 1, 8, 4, 3, 2, 1])])
+def test_steps_counted(window, right, wrong, monkeypatch):
+    """Guesses that are always right: one step reads them all; always wrong: one id a step. Never
+    more than the window has room for; then its newer half is read again.
+    """
+    model, shapes, hidden = random_model(seq_len=window), [], GPT.hidden
     truth = [int(i) for i in generate(model, [[1]], 28)]
 
     def count(guessed):
@@ -92,5 +100,6 @@ def test_steps_counted(monkeypatch):
         del model.hidden
         assert found == truth
         return shapes
-    assert count(lambda n: truth[n - 1:]) == [1] + [4] * 6 + [3]
-    assert count(lambda n: [(i + 1) % 11 for i in truth[n - 1:]]) == [1] + [4] * 24 + [3, 2, 1]
+    assert list(generate_by_lookup(model, [1], 0)) == []
+    assert count(lambda n: truth[n - 1:]) == right
+    assert count(lambda n: [(i + 1) % 11 for i in truth[n - 1:]]) == wrong

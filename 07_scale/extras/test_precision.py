@@ -61,8 +61,8 @@ def test_autocast_linear(dtype):
             layer.weight.copy_(torch.randn(7, 600, generator=generator))
             if exact:
                 x = x.mul(8).round()
-                for p in layer.parameters():
-                    p.copy_(p.mul(8).round())
+                layer.weight.mul_(8).round_()
+                layer.bias.copy_(torch.randn(7, generator=generator).mul(3000).round())
         results = []
         for work in (layer, lambda x: autocast_linear(x, layer.weight, layer.bias, dtype)):
             layer.zero_grad()
@@ -104,11 +104,12 @@ def test_unscale_():
 def test_update():
     scaler = LossScaler(factor=8.0, growth_interval=2)
     factors = []
-    for overflowed in (True, False, False, False, True, False, True, True, False, False):
+    for overflowed in (True, False, False, False, True, False, True, True, *[False] * 4):
         scaler.update(overflowed)
         factors.append(scaler.factor)
-    assert factors == [4, 4, 8, 8, 4, 4, 2, 1, 1, 2], "halved at once, doubled after two in a row"
-    assert scaler.steps == 10 and scaler.skipped == 0
+    assert factors == [4, 4, 8, 8, 4, 4, 2, 1, 1, 2, 2, 4], (
+        "halved at once, doubled after two in a row, and after two more")
+    assert scaler.steps == 12 and scaler.skipped == 0
 
 
 def test_update_gives_up():

@@ -79,7 +79,7 @@ def test_backward():
     torch.manual_seed(0)
     block, x = Scales(), torch.randn(5, 6)
     others = [torch.rand(6)], "name", None
-    for frozen in ((), ("first.bias",)):
+    for frozen in ((), ("first.bias",), ("unused",)):
         for name, p in block.named_parameters():
             p.requires_grad_(name not in frozen)
         plain, again = (gradients(block, x, how, others) for how in (False, True))
@@ -89,6 +89,11 @@ def test_backward():
     block.zero_grad()
     through(block, x, True, others).sum().backward()
     assert block.first.weight.grad is not None, "x needs no gradient, but the parameters do"
+    x, told = x.clone().requires_grad_(), []
+    before = 2 * x
+    before.register_hook(told.append)
+    through(block, before, True, others).sum().backward()
+    assert len(told) == 1, "detach x, else what waits for its gradient hears of it twice"
 
 
 def test_backward_with_dropout():

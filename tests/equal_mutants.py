@@ -1,0 +1,110 @@
+"""Changes to exercises that change nothing that anyone can see, and why. bench_mutants.py leaves
+them out.
+"""
+
+EQUAL = {  # {file: {(exercise, change): reason}}
+}
+
+# ---- stages 4 to 7 ----
+ROWS = "of a tensor with two dimensions it is the same one"
+ON_A_CPU = "where the tests run, everything is on the CPU already"
+COPIED = "it is another one only where the extras were not copied"
+ITS_LINE = "only the line that shows progress is another"
+BELOW_ZERO = "a temperature of about 1e-30 leaves the likeliest id alone, whether divided by or not"
+
+EQUAL |= {
+    "optim.py": {
+        ("learning_rate", "1.0 -> 2.0"): "that term is at least 1, and min() has a 1 beside it",
+        ("learning_rate", "1 - left -> 1 + left"): "the cosine is even, and repeats after 2 pi",
+        ("clip", "norm > largest -> norm >= largest"): "gradients are multiplied by 1",
+        ("orthogonalize", "X.shape[1] > X.shape[2] -> X.shape[1] >= X.shape[2]"):
+            "it is the same for a square matrix, whichever side is taken for the short one",
+    },
+    "train.py": {
+        ("train_step", "torch.from_numpy(rows).to(device) -> torch.from_numpy(rows)"): ON_A_CPU,
+        ("train_step", "int((batch[1] >= 0).sum()) -> (batch[1] >= 0).sum()"):
+            "a tensor can be divided by a number of NumPy's, too",
+        ("train_step", "mean + norm -> mean - norm"):
+            "it is finite if both are, and else inf or nan, as the sum is",
+        ("train_step", "seek.first_bad(model, inputs, targets, config) if seek else 'unknown' -> "
+                       "seek.first_bad(model, inputs, targets, config)"): COPIED,
+        ("score", "range(n) if rank else track(range(n), 'evaluating', n, unit=' batches') -> "
+                  "range(n)"): ITS_LINE,
+        ("score", "range(n) if rank else track(range(n), 'evaluating', n, unit=' batches') -> "
+                  "track(range(n), 'evaluating', n, unit=' batches')"): ITS_LINE,
+        ("score", "track(range(n), 'evaluating', n, unit=' batches') -> "
+                  "track(range(n), n, 'evaluating', unit=' batches')"): ITS_LINE,
+        ("score", "track(range(n), 'evaluating', n, unit=' batches') -> "
+                  "track(range(n), 'evaluating', n)"): ITS_LINE,
+        ("score", "1 -> 2"): "an id too many is cut off again by pad(), to which it is -1 too few",
+        ("score", "0 -> -1"): "a window that is read to be left out may be any",
+        ("score", "0 -> 1"): "a window that is read to be left out may be any",
+        ("score", "torch.stack([F.pad(row, (0, T + 1 - len(row))) for row in rows]).to(device) -> "
+                  "torch.stack([F.pad(row, (0, T + 1 - len(row))) for row in rows])"): ON_A_CPU,
+        ("score", "model.loss(rows[:, :-1], rows[:, 1:]).cpu().numpy() -> "
+                  "model.loss(rows[:, :-1], rows[:, 1:]).cpu()"): "NumPy also reads such a tensor",
+        ("score", "model.loss(rows[:, :-1], rows[:, 1:]).cpu() -> "
+                  "model.loss(rows[:, :-1], rows[:, 1:])"): ON_A_CPU,
+    },
+    "report.py": {
+        ("throughput", "0 -> 1"): "a list of one end makes no stretch, whatever is in it",
+        ("throughput", "0 -> -1"): "a list of one end makes no stretch, whatever is in it",
+        ("throughput", "1 -> 2"): "NumPy takes any negative length for one to be found",
+    },
+    "sample.py": {
+        ("penalise", "logits > 0 -> logits >= 0"): "0 stays 0, divided or multiplied",
+        ("top_k", "logits.topk(min(k, logits.shape[-1]), dim=-1) -> "
+                  "logits.topk(min(k, logits.shape[-1]))"): "it is the default",
+        ("top_k", "-1 -> 1"): ROWS,
+        ("top_p", "logits.sort(dim=-1, descending=True, stable=True) -> "
+                  "logits.sort(descending=True, stable=True)"): "it is the default",
+        ("top_p", "logits.sort(dim=-1, descending=True, stable=True) -> "
+                  "logits.sort(dim=-1, descending=True)"): "on a CPU every sort is stable",
+        ("top_p", "True -> False"): "on a CPU every sort is stable",
+        ("top_p", "-1 -> 1"): ROWS,
+        ("min_p", "-1 -> 1"): ROWS,
+        ("distribution", "1 -> 0"): "a penalty of 1 changes nothing, skipped or not",
+        ("distribution", "sampling.temperature < 1e-30 -> sampling.temperature <= 1e-30"):
+            BELOW_ZERO,
+        ("distribution", "1e-30 -> 2e-30"): BELOW_ZERO,
+        ("distribution", "1e-30 -> 5e-31"): BELOW_ZERO,
+        ("distribution", "-1 -> 1"): ROWS,
+        ("draw", "-1 -> 1"): ROWS,
+        ("draw", "0 -> -1"): "there is one column",
+        ("held_back", "1 -> 0"): "every text ends with 0 characters, which hold nothing back",
+    },
+    "lookup.py": {
+        ("guess", "N - 1 -> N"): "no copy of all ids is found among them",
+        ("guess", "1 -> 0"): "no copy of all ids is found among them",
+        ("generate_by_lookup", "np.array(prompt) -> prompt"):
+            "concatenate() makes an array of it before the first id is written",
+        ("generate_by_lookup", "np.zeros_like(row) -> row"): "nobody reads what is behind `end`",
+        ("generate_by_lookup", "np.concatenate((row, np.zeros_like(row))) if end == len(row) else "
+                               "row -> np.concatenate((row, np.zeros_like(row)))"):
+            "nobody reads what is behind `end`",
+        ("generate_by_lookup", "torch.tensor([[row[end - 1], *guesses]], device=cache.keys.device)"
+                               " -> torch.tensor([[row[end - 1], *guesses]])"): ON_A_CPU,
+        ("generate_by_lookup", "0 -> -1"): "there is one row",
+    },
+    "quant.py": {
+        ("quantize_tensor", "0 -> -1"): "x / scale + zero is at least -0.5, which rounds to 0",
+    },
+    "evals.py": {
+        ("standard_error", "float(np.sqrt(D / (D - 1) * np.sum((B - r * S) ** 2)) / S.sum()) -> "
+                           "np.sqrt(D / (D - 1) * np.sum((B - r * S) ** 2)) / S.sum()"):
+            "NumPy's float64 is one of Python's floats",
+    },
+    "scale.py": {
+        ("train_step", "torch.from_numpy(rows).to(device) -> torch.from_numpy(rows)"): ON_A_CPU,
+        ("train_step", "1.0 -> 0.5"): "without a target the sum is 0, whatever it is divided by",
+        ("train_step", "float(total((targets >= 0).sum().double())) -> "
+                       "total((targets >= 0).sum().double())"):
+            "a tensor with one number divides as the number does",
+        ("train_step", "(targets >= 0).sum().double() -> (targets >= 0).sum()"):
+            "whole numbers are added up exactly, too",
+        ("train_step", "float(mean) -> mean"): "tensor() takes what has one number for a number",
+        ("train_step", "seek.first_bad(engine.whole(), inputs, targets, config) if seek else "
+                       "'unknown' -> seek.first_bad(engine.whole(), inputs, targets, config)"):
+            COPIED,
+    },
+}
