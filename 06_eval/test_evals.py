@@ -35,7 +35,8 @@ def test_perplexity():
 
 
 def test_by_position():
-    assert by_position(np.array([4.0, 2.0, 6.0, 2.0, 5.0]), 2).tolist() == [5.0, 2.0]
+    assert by_position(np.array([4.0, 2.0, 6.0, 2.0, 5.0]), 2).tolist() == [5.0, 2.0], (
+        "the mean over windows at each position, the last window, which is shorter, included")
     assert by_position(np.arange(6.0), 6).tolist() == list(range(6))
 
 
