@@ -1,5 +1,6 @@
 """pytest reads this first: where the stages are, in which order to test them, what tests share."""
 
+import contextlib
 import importlib.util
 import itertools
 import multiprocessing
@@ -118,6 +119,22 @@ def fails(capsys):
         assert stop.value.code == 2, f"exit code {stop.value.code}, expected 2"
         assert len(lines) == 1 and lines[0].startswith("error: "), f"not one line: {lines}"
         return lines[0]
+    return check
+
+
+@pytest.fixture
+def explains():
+    """with explains(words): what is tested raises no error here; if it does, an IndexError say, the
+    test fails with these words, since the error itself does not say what is wrong.
+    """
+    @contextlib.contextmanager
+    def check(words):
+        try:
+            yield
+        except (AssertionError, NotImplementedError):
+            raise
+        except Exception as error:
+            raise AssertionError(f"{words}; it raised {error!r}") from error
     return check
 
 

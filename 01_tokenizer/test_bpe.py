@@ -66,21 +66,24 @@ def random_words(rng, letters=b"abcd"):
             for _ in range(rng.randint(0, 15))}
 
 
-def test_train(monkeypatch):
+def test_train(monkeypatch, explains):
     assert train({b"aab": 2, b"ab": 1}, 2) == [(97, 98), (97, 256)], (
         "after a merge, the pairs with the new id must be counted")
     assert train({b"ab": 1, b"cd": 5}, 1) == [(99, 100)], (
         "a pair counts as often as its word occurs")
     assert train({b"xy": 1, b"ab": 1, b"ac": 1}, 1) == [(97, 98)], (
         "of equally frequent pairs the smallest is merged")
-    assert train({b"ab": 1}, 50) == [(97, 98)], (
-        "a pair whose count is down to 0 must not be merged: it stops when no pair is left")
+    with explains("a pair whose count is down to 0 must not be merged"):
+        assert train({b"ab": 1}, 50) == [(97, 98)], (
+            "a pair whose count is down to 0 must not be merged: it stops when no pair is left")
     seed = 1
     rng = random.Random(seed)
     for case in range(150):
         words = random_words(rng)
-        assert train(words, 30) == train_naive(words, 30), (
-            f"it differs from train_naive(words, 30), seed {seed}, case {case}: words = {words}")
+        with explains("after a merge, the counts and places of the pairs that have changed are "
+                      f"wrong, a word counts as often as it occurs; words = {words}"):
+            assert train(words, 30) == train_naive(words, 30), (
+                f"it differs from train_naive(words, 30), seed {seed}, case {case}: {words = }")
 
     calls = []
     monkeypatch.setattr(bpe, "merge", lambda *how: calls.append(how) or merge(*how))
@@ -108,7 +111,8 @@ def test_split_special():
     names = ["<|a|>", "<|a|>b", "[PAD]", "x+"]
     assert split_special("hi<|end|>you", ["<|end|>"]) == ["hi", "<|end|>", "you"], (
         "the special tokens must not be lost where the text is cut")
-    assert split_special("1<|a|>b2", names) == ["1", "<|a|>b", "2"], "the longest name wins"
+    assert split_special("1<|a|>b2", names) == ["1", "<|a|>b", "2"], (
+        "where two names match, the longest one wins")
     assert split_special("<|a|><|a|>[PAD]", names) == ["<|a|>", "<|a|>", "[PAD]"], (
         "there must be no empty parts")
     assert split_special("aDxx+", names) == ["aDx", "x+"], "names are not regular expressions"
@@ -137,15 +141,16 @@ def test_encode():
         pytest.fail("allowing a token that this tokenizer doesn't have is a mistake")
 
 
-def test_decode_bytes():
+def test_decode_bytes(explains):
     tokenizer = Tokenizer([(97, 98)], "gpt2", ["<|a|>"])
     assert tokenizer.decode_bytes([104, 256, 0]) == b"hab\0", "the bytes of each id, joined"
     assert tokenizer.decode_bytes([]) == b"", "no ids, no bytes"
     assert tokenizer.decode_bytes([0xE2, 0x82]) == b"\xe2\x82", "half a character stays half"
     assert tokenizer.decode_bytes([257]) == b"<|a|>", "a special token stands for its name"
     nothing = "\ufffd".encode()
-    assert tokenizer.decode_bytes([104, 258, 10**6]) == b"h" + nothing * 2, (
-        "ids beyond the end, which pad a model's vocabulary, must not crash a decode, nor vanish")
+    beyond = "ids beyond the end, which pad a vocabulary, must not crash a decode, nor vanish"
+    with explains(beyond):
+        assert tokenizer.decode_bytes([104, 258, 10**6]) == b"h" + nothing * 2, beyond
     tokenizer.vocab[256] = b""  # as in tokenizers from elsewhere, whose ids have holes
     assert tokenizer.decode_bytes([256, 257]) == nothing + b"<|a|>", (
         "an id that stands for nothing must not vanish")

@@ -21,11 +21,13 @@ def tokenizer():
 
 
 # ---- one exercise each ----
-def test_in_turns():
+def test_in_turns(explains):
     system = {"role": "system", "content": "Be brief."}
     messages = [system, USER, ASSISTANT]
-    assert in_turns(messages) == [{"role": "user", "content": "Be brief.\n\nHi"}, ASSISTANT], (
-        "a leading system message must be merged into the first user message, a blank line between")
+    merged = "a leading system message must be merged into the first user message, "
+    with explains(merged + "and not be refused"):
+        assert in_turns(messages) == [{"role": "user", "content": "Be brief.\n\nHi"}, ASSISTANT], (
+            merged + "a blank line between")
     assert messages == [system, USER, ASSISTANT] and USER["content"] == "Hi", (
         "the messages that were given must stay as they were")
     assert in_turns([USER, ASSISTANT, USER]) == [USER, ASSISTANT, USER], (

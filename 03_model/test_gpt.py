@@ -247,7 +247,8 @@ def test_no_two_modules_for_queries_and_keys():
 def test_mlp():
     mlp, x = MLP(SMALL), randn(2, 3, 32)
     h = x @ mlp.up.weight.T
-    same(mlp(x), (h * h * (h > 0)) @ mlp.down.weight.T, "down(relu(up(x))^2)")
+    same(mlp(x), (h * h * (h > 0)) @ mlp.down.weight.T,
+         "it must be down(relu(up(x))^2): ReLU, then the square")
 
 
 def test_block():
@@ -414,14 +415,15 @@ def test_generate():
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 16])
-def test_generate_beyond_the_window(window):
+def test_generate_beyond_the_window(window, explains):
     model, n = random_model(seq_len=window, n_layer=2), window + 9
     for prompts in (random_ids(2, 1).tolist(), random_ids(2, window).tolist(),
                     random_ids(2, 30).tolist()):
         expected = [slowly(model, prompt, n) for prompt in prompts]
-        assert columns(generate(model, prompts, n)) == expected, (
-            f"prompts of {len(prompts[0])} ids and a window of {window}: of a long prompt the end "
-            "is read, and a full window goes on from its newer half")
+        wrong = (f"prompts of {len(prompts[0])} ids and a window of {window}: of a long prompt the "
+                 "end is read, and a full window goes on from its newer half, in an empty cache")
+        with explains(wrong):
+            assert columns(generate(model, prompts, n)) == expected, wrong
 
 
 def test_generate_reads_a_full_window_once():

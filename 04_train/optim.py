@@ -129,8 +129,7 @@ def orthogonalize_parts(matrices, parts):
             shapes.setdefault(part.shape, []).append(part)
     for (rows, columns), same in shapes.items():
         results = orthogonalize(torch.stack(same)) * max(1, rows / columns)**0.5
-        for part, result in zip(same, results):
-            part.copy_(result)
+        torch._foreach_copy_(same, list(results))
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -158,13 +157,15 @@ class Optimizer(torch.optim.Optimizer):
             params = [p for p in group["params"] if p.grad is not None]
             (self.muon if group["kind"] == "muon" else self.adamw)(params, group)
 
-    def muon(self, params, group):
-        """Muon (Jordan et al. 2024): the look-ahead average of the gradients, orthogonalised."""
-        ahead = []
-        for p in params:
-            if not self.state[p]:
-                self.state[p]["average"] = torch.zeros_like(p)
-            ahead.append(nesterov(p.grad, self.state[p]["average"], group["momentum"]))
+    def muon(self, params, group):  # exercise
+        """Muon (Jordan et al. 2024), of all params in place. For each p, nesterov() with p.grad,
+        self.state[p]["average"], zeros at first, and group["momentum"]; of all that these return
+        orthogonalize_parts(), where the parts of p are self.parts.get(p, [len(p)]); then with the
+        group's "lr" and "weight_decay", p becomes p * (1 - lr * weight_decay) - lr * direction.
+        """
+        for p in [p for p in params if not self.state[p]]:  # in the first step
+            self.state[p]["average"] = torch.zeros_like(p)
+        ahead = [nesterov(p.grad, self.state[p]["average"], group["momentum"]) for p in params]
         orthogonalize_parts(ahead, [self.parts.get(p, [len(p)]) for p in params])
         for p, direction in zip(params, ahead):
             p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
@@ -191,8 +192,7 @@ class Optimizer(torch.optim.Optimizer):
 def make_optimizer(model, config):
     """The blocks' matrices, which decay, are config.optimizer's; all other parameters AdamW's."""
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
-    inside = set(matrices)
-    others = [p for p in model.parameters() if p not in inside]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
     adamw = dict(kind="adamw", lr=config.lr, scale=1.0, eps=1e-8, betas=(0.9, config.beta2))
     muon = dict(kind="muon", lr=config.muon_lr, scale=config.muon_lr / config.lr,
                 momentum=config.momentum)

@@ -15,7 +15,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -42,14 +41,15 @@ def tensors(model):
         yield name, tensor.detach()
 
 
-def save_checkpoint(folder, step, weights, state, keep=2, val=None):
+def save_checkpoint(folder, step, weights, state, keep=2, val=None):  # exercise
     """Write a new checkpoints/step-NNNNNN/; delete all others but the newest `keep` and the best.
-
     weights: (name, tensor) pairs, as tensors(model) gives them; they may be made one by one.
     state: a dict of plain values and tensors. val: validation bits per byte, None if not evaluated.
-    OSError if it can't be written, ValueError if a weight is not finite; the others then stay.
+    The files above, with file_hash() of "weights/a.npy" and all others in checksums.json, are made
+    in a new .checkpoint.*.tmp of `folder`, which is renamed after to_disk(), also of metrics.jsonl.
+    One to be deleted is renamed to a .tmp first; it stays if there is damage() to its val.json.
+    OSError if it can't be written, ValueError if a weight is not finite; no .tmp is left then.
     """
-    folder = Path(folder)
     target = folder / "checkpoints" / f"step-{step:06}"
     aside = folder / f".checkpoint.{os.urandom(4).hex()}.tmp"  # no other process has this name
     try:
@@ -97,7 +97,7 @@ def step_of(checkpoint):
 def all_checkpoints(folder):
     """The folders of a run's checkpoints, in the order of their steps."""
     found = (Path(folder) / "checkpoints").glob("step-*")
-    return sorted((p for p in found if re.fullmatch(r"step-\d+", p.name)), key=step_of)
+    return sorted((p for p in found if p.name[5:].isdecimal()), key=step_of)
 
 
 def newest_checkpoint(folder):
@@ -323,9 +323,9 @@ def choose_run(words, given, preset, kind):
     return None, kind(**preset | given)
 
 
-def restore_weights(folder, config, data, model):
-    """Fill the model from the run's newest checkpoint, or from config.init. Returns the
-    checkpoint's state, for restore_state(); of a new run {"step": 0, "seconds": 0.0}.
+def restore_weights(folder, config, data, model):  # exercise
+    """Fill the model from the newest checkpoint and return its load_state(); ValueError if "data"
+    in that is not data.hash. Without one, {"step": 0, "seconds": 0.0}, after begin() of an init.
     """
     if checkpoint := newest_checkpoint(folder):
         state = load_state(checkpoint)

@@ -42,23 +42,28 @@ def rates(**how):
 
 def test_learning_rate():
     found = rates(warmup=4, steps=20, cooldown=0.5)
-    assert found[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0]), "up over the warm-up"
+    assert found[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0]), (
+        "up over the warm-up, of which the first step has a share already, and then level")
     assert found[4:11] == pytest.approx([1.0] * 7), "level"
-    assert found[10:] == pytest.approx([1 - i / 10 for i in range(10)]), "down to almost 0"
+    assert found[10:] == pytest.approx([1 - i / 10 for i in range(10)]), (
+        "over the last cooldown * steps steps, down to almost 0")
     assert rates(lr=2.0, warmup=0, steps=700, cooldown=0.0) == [2.0] * 700
     assert max(rates(warmup=10, steps=10, cooldown=1.0)) <= 0.6, "the lower where both apply"
     found = rates(warmup=0, steps=10, cooldown=0.5, min_lr_share=0.2)
-    assert found[5:] == pytest.approx([1.0, 0.84, 0.68, 0.52, 0.36]), "on its way to a fifth"
+    assert found[5:] == pytest.approx([1.0, 0.84, 0.68, 0.52, 0.36]), (
+        "it is on its way to a fifth, not cut off there")
 
 
 @pytest.mark.parametrize("low", [0.0, 0.1])
 def test_learning_rate_that_falls_all_the_way(low):
     found = rates(schedule="linear", warmup=2, steps=6, min_lr_share=low)
     left = [0.5, 1, 1, 0.75, 0.5, 0.25]
-    assert found == pytest.approx([0.5] + [low + (1 - low) * x for x in left[1:]])
+    assert found == pytest.approx([0.5] + [low + (1 - low) * x for x in left[1:]]), (
+        "linear falls from the end of the warm-up, over (steps - warmup) steps, to `low` in the "
+        "step after the last")
     found = rates(schedule="cosine", lr=3.0, warmup=2, steps=10, min_lr_share=low)
     assert found[:3] == pytest.approx([1.5, 3.0, 3.0]), "up, then from the peak"
-    assert found[6] == pytest.approx(3 * (low + 1) / 2), "half way at half time"
+    assert found[6] == pytest.approx(3 * (low + 1) / 2), "cosine is half way down at half time"
     for step in range(2, 10):  # nanoGPT's get_lr
         curve = 0.5 * (1 + math.cos(math.pi * (step - 2) / (10 - 2)))
         assert found[step] == pytest.approx(3 * low + curve * (3 - 3 * low)), f"step {step}"
@@ -71,7 +76,8 @@ def test_learning_rate_inverse_sqrt():
     warmup, width = 40, 512
     paper = [width**-0.5 * min(s**-0.5, s * warmup**-1.5) for s in range(1, 201)]
     how = dict(schedule="inverse-sqrt", warmup=warmup, steps=200)
-    assert rates(**how, lr=(width * warmup)**-0.5) == pytest.approx(paper)
+    assert rates(**how, lr=(width * warmup)**-0.5) == pytest.approx(paper), (
+        "the last step of the warm-up is at the peak: then lr * sqrt(warmup / (step + 1))")
     found = rates(**how, lr=0.5)
     assert found == pytest.approx([0.5 * x / max(paper) for x in paper])
     assert found.index(max(found)) == warmup - 1 and found[159] == pytest.approx(0.25)
@@ -83,7 +89,8 @@ def test_learning_rate_at_the_corners(schedule):
     first = rates(schedule=schedule, warmup=0, steps=10, cooldown=0.5)[0]
     assert first == 1.0, "without a warm-up the first step is at the peak"
     found = rates(schedule=schedule, warmup=20, steps=5, cooldown=0.1)
-    assert found == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25]), "a run that ends in its warm-up"
+    assert found == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25]), (
+        "a run that ends in its warm-up must rise as any other, without a division by nothing")
     found = rates(schedule=schedule, warmup=5, steps=5, cooldown=0.0)
     assert found == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]), "or with it"
     assert rates(schedule=schedule, warmup=0, steps=1, cooldown=1.0) == [1.0], "a single step"
@@ -95,9 +102,10 @@ def test_clip():
     """By hand, one number after the other; below the limit, and beside a nan, nothing changes."""
     a, b = torch.tensor([3.0]), torch.tensor([0.0, 4.0])
     assert clip([a, b], 6.0) == pytest.approx(5)
-    assert a.tolist() == [3] and b.tolist() == [0, 4]
+    assert a.tolist() == [3] and b.tolist() == [0, 4], "below the limit nothing may change"
     assert clip([a, b], 1.0) == pytest.approx(5), "the norm before, not after"
-    assert a.tolist() == pytest.approx([0.6]) and b.tolist() == pytest.approx([0, 0.8])
+    assert a.tolist() == pytest.approx([0.6]) and b.tolist() == pytest.approx([0, 0.8]), (
+        "all gradients must be multiplied by largest / norm, the norm of all of them together")
     a[:] = math.nan
     assert math.isnan(clip([a, b], 1.0)) and b[1].item() == pytest.approx(0.8)
     assert type(clip([b], 1.0)) is float, "a float is returned, not a tensor"
@@ -107,7 +115,9 @@ def test_clip_of_a_part():
     """Others have the rest: its squares, 9, are added to ours, 16."""
     ours = torch.tensor([0.0, 4.0])
     norm = clip([ours], 1.0, lambda square: square + 9)
-    assert norm == pytest.approx(5) and ours.tolist() == pytest.approx([0, 0.8])
+    assert norm == pytest.approx(5), (
+        "add() is given the sum of the squares, and the norm is the root of what it returns")
+    assert ours.tolist() == pytest.approx([0, 0.8]), "the norm is that of all parts together"
     assert type(norm) is float, "a float is returned, not a tensor"
     given = []
     clip([torch.tensor([3e19])], 1.0, lambda square: given.append(square) or square)
@@ -117,7 +127,8 @@ def test_clip_of_a_part():
 def test_adamw_by_hand():
     one = torch.ones(())
     p, m, v = adamw_by_hand(one, 0.3 * one, 0 * one, 0 * one, 1, 0.1, (0.9, 0.95), 1e-8, 0.5)
-    assert p == pytest.approx(0.85) and m == pytest.approx(0.03) and v == pytest.approx(0.0045)
+    assert p == pytest.approx(0.85) and m == pytest.approx(0.03) and v == pytest.approx(0.0045), (
+        "m and v are divided by 1 - b^t; the decay is no part of the gradient; lr scales both")
     p = normal(5, 3, dtype=torch.float64)
     p[0] = 0  # as biases begin
     theirs = p.clone().requires_grad_()
@@ -130,12 +141,14 @@ def test_adamw_by_hand():
         p, m, v = adamw_by_hand(*given, t, 0.01, (0.8, 0.95), 1e-3, 0.1)
         optimizer.step()
         assert all(map(torch.equal, given, copies)), "what was given was changed"
-        torch.testing.assert_close(p, theirs.detach(), msg=f"not torch's AdamW after step {t}")
+        torch.testing.assert_close(p, theirs.detach(), msg=(
+            f"not torch's AdamW after step {t}: look at 1 - b^t, and at where eps stands"))
 
 
 def test_nesterov():
     average = torch.zeros(2)
-    assert nesterov(torch.ones(2), average, 0.9).tolist() == pytest.approx([0.19] * 2)
+    assert nesterov(torch.ones(2), average, 0.9).tolist() == pytest.approx([0.19] * 2), (
+        "first the average moves, then it is mixed with the gradient once more, by the same shares")
     assert average.tolist() == pytest.approx([0.1] * 2), "the average goes on in place"
     gradient = torch.tensor([2.0, -1.0])
     ahead = nesterov(gradient, average, 0.9)
@@ -158,7 +171,9 @@ def test_orthogonalize(m, n):
     assert X.shape == G.shape and X.dtype == G.dtype
     turned = U.T @ X @ V
     found = turned.diagonal()
-    assert found.min() > 0.68 and found.max() < 1.21, f"singular values {found.tolist()}"
+    assert found.min() > 0.68 and found.max() < 1.21, (
+        "after five steps all singular values lie between 0.68 and 1.21, in the shape of G: divide "
+        f"by the norm, and turn a tall matrix back; found {found.tolist()}")
     assert (turned - found.diag()).abs().max() < 1e-4, "its directions are not those of G"
     torch.testing.assert_close(orthogonalize(G * 1000), X, rtol=1e-3, atol=1e-4,
                                msg="how large G is does not matter")
@@ -167,7 +182,8 @@ def test_orthogonalize(m, n):
 def test_orthogonalize_lifts_each_value_by_the_polynomial():
     s = torch.tensor([0.6, 0.8])  # together 1
     expected = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
-    assert orthogonalize(s.diag(), steps=1).diagonal().tolist() == pytest.approx(expected.tolist())
+    assert orthogonalize(s.diag(), steps=1).diagonal().tolist() == pytest.approx(
+        expected.tolist()), "a step makes a s + b s^3 + c s^5 of each singular value s"
     torch.testing.assert_close(orthogonalize(3 * s.diag(), steps=0), s.diag())
     torch.testing.assert_close(orthogonalize(1e-7 * s.diag(), steps=0), s.diag() / 2,
                                msg="1e-7 is added to |G|, which is 1e-7 here")
@@ -177,12 +193,14 @@ def test_orthogonalize_a_batch_is_one_by_one():
     for shape in ((3, 6, 10), (2, 2, 10, 6)):
         G = normal(*shape) * torch.arange(1, 1 + shape[0]).view(-1, *[1] * (len(shape) - 1))
         single = torch.stack([orthogonalize(g) for g in G.flatten(0, -3)]).view(shape)
-        torch.testing.assert_close(orthogonalize(G), single)
+        torch.testing.assert_close(orthogonalize(G), single,
+                                   msg="each matrix has its own norm, not the batch")
 
 
 def test_orthogonalize_zeros_and_types():
     G = torch.stack([torch.zeros(4, 3), normal(4, 3)])
-    assert orthogonalize(G)[0].tolist() == torch.zeros(4, 3).tolist(), "no gradient, no step"
+    assert orthogonalize(G)[0].tolist() == torch.zeros(4, 3).tolist(), (
+        "a matrix of zeros stays zeros: the norm has 1e-7 added to it")
     assert orthogonalize(G)[1].isfinite().all()
     half, found = G.bfloat16(), orthogonalize(G.bfloat16())
     assert found.dtype == torch.bfloat16
@@ -215,10 +233,30 @@ def test_orthogonalize_parts():
     torch.testing.assert_close(matrices[0][4:6], orthogonalize(given[0][4:6]))
     torch.testing.assert_close(matrices[0][6:], orthogonalize(given[0][6:]))
     torch.testing.assert_close(matrices[1], orthogonalize(given[1]))
-    torch.testing.assert_close(matrices[2], 2 * orthogonalize(given[2]), msg="16 rows, 4 columns")
+    torch.testing.assert_close(matrices[2], 2 * orthogonalize(given[2]), msg=(
+        "16 rows, 4 columns: a tall part is multiplied by the root of rows / columns"))
 
 
 # ---- the optimizer ----
+def test_muon():
+    """Two steps of two matrices, one of which has two parts."""
+    matrices = [torch.nn.Parameter(normal(4, 4)), torch.nn.Parameter(normal(8, 4, seed=1))]
+    group = dict(params=matrices, kind="muon", lr=0.1, weight_decay=0.5, momentum=0.9)
+    optimizer = Optimizer([group], {matrices[1]: [4, 4]})
+    for p, seed in zip(matrices, (2, 3)):
+        p.grad = normal(*p.shape, seed=seed)
+    for share, ahead in ((0.1, 0.19), (0.19, 0.271)):
+        before = [p.detach().clone() for p in matrices]
+        optimizer.step()
+        for p, old in zip(matrices, before):
+            torch.testing.assert_close(optimizer.state[p]["average"], share * p.grad, msg=(
+                "each matrix has its own average, zeros at first, which goes on by nesterov()"))
+            parts = [orthogonalize(ahead * part) for part in p.grad.split(4)]
+            torch.testing.assert_close(p.detach(), 0.95 * old - 0.1 * torch.cat(parts), msg=(
+                "a matrix shrinks by lr * weight_decay of itself and moves by -lr times what "
+                "orthogonalize_parts() makes of what nesterov() returned"))
+
+
 def test_optimizer_is_adamw():
     """Three steps of AdamW, written from its paper: beta 0.9 and 0.95, blocks' matrices decay."""
     config = Config(weight_decay=0.1, lr=0.01)
@@ -235,7 +273,8 @@ def test_optimizer_is_adamw():
             p.data, *moments[name] = adamw_by_hand(p.data, p.grad, *moments[name], t, 0.01,
                                                    (0.9, 0.95), 1e-8, decay)
     for a, b in zip(model.parameters(), twin.parameters()):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=(
+            "betas are 0.9 and config.beta2, and only the matrices of the blocks decay"))
 
 
 def test_optimizer_is_muon():
@@ -261,7 +300,9 @@ def test_optimizer_is_muon():
     for (name, a), b, c in zip(model.named_parameters(), twin.parameters(),
                                reference.parameters()):
         torch.testing.assert_close(a, b if name.startswith("blocks") else c, rtol=1e-4, atol=1e-5,
-                                   msg=f"{name} moved otherwise")
+                                   msg=(
+            f"{name} moved otherwise: Muon moves the blocks' matrices, which decay, and queries, "
+            "keys and values each for itself; AdamW moves all else"))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

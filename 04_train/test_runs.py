@@ -5,6 +5,7 @@ import json
 import math
 import random
 import shutil
+import sys
 import time
 from unittest.mock import Mock
 
@@ -33,6 +34,45 @@ def linear(value):
     return model
 
 
+def test_save_checkpoint(tmp_path):
+    save_checkpoint(tmp_path, 5, tensors(linear(5)), {"step": 5}, val=1.5)
+    folder = tmp_path / "checkpoints" / "step-000005"
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert files == {"weights/weight.npy", "weights/bias.npy", "state.pt", "val.json",
+                     "checksums.json"}, "these are the files that the top of runs.py lists"
+    sums = json.loads((folder / "checksums.json").read_text())
+    assert sums == {name: runs.file_hash(folder / name) for name in files - {"checksums.json"}}, (
+        "checksums.json has the hash of every other file, by its name in the checkpoint")
+    assert (np.load(folder / "weights" / "weight.npy") == 5).all(), "a tensor is an .npy file"
+    assert torch.load(folder / "state.pt") == {"step": 5}, "the state is what torch.save() writes"
+    assert json.loads((folder / "val.json").read_text()) == {"val_bits_per_byte": 1.5}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"], "nothing else must be left"
+
+
+def test_a_kill_at_any_moment_leaves_whole_checkpoints(tmp_path):
+    """Looked at while the weights are being written."""
+    seen = []
+
+    def weights():
+        for pair in tensors(linear(1)):
+            yield pair
+            seen.append(all_checkpoints(tmp_path))
+    save_checkpoint(tmp_path, 1, weights(), {})
+    assert seen == [[], []], "half a checkpoint must not have the name of a whole one"
+    assert kept(tmp_path) == [1], "in the end the checkpoint has its name"
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    (tmp_path / "metrics.jsonl").touch()
+    before, after = set(), set()
+    monkeypatch.setattr(runs, "to_disk", lambda *paths: (
+        after if all_checkpoints(tmp_path) else before).update(p.name for p in paths))
+    save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
+    assert {"weights", "weight.npy", "bias.npy", "state.pt", "val.json", "checksums.json",
+            "metrics.jsonl"} <= before, "all files must be on the disk before the renaming"
+    assert {"checkpoints", tmp_path.name} <= after, "after it, the folders with the new name"
+
+
 def test_save_and_load(tmp_path):
     for step in (5, 10, 15):
         save_checkpoint(tmp_path, step, tensors(linear(step)), whole_state(step))
@@ -56,7 +96,8 @@ def test_the_newest_and_the_best_are_kept(tmp_path, keep):
         save_checkpoint(tmp_path, step, tensors(linear(step)), {}, keep, val)
         seen = [(v, i) for i, v in enumerate(vals[:step + 1]) if v is not None and v == v]
         expected = {*range(max(0, step - keep + 1), step + 1), min(seen)[1]}
-        assert kept(tmp_path) == sorted(expected), f"after step {step}"
+        assert kept(tmp_path) == sorted(expected), (
+            f"after step {step}: the newest {keep} and the best one must be kept")
         assert best_checkpoint(tmp_path).name == f"step-{min(seen)[1]:06}"
 
 
@@ -100,7 +141,10 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
     with pytest.raises(ValueError, match="not finite"):
         save_checkpoint(tmp_path, 2, tensors(linear(float("inf"))), {})
+        pytest.fail("weights that are nan or infinite must be refused with a ValueError")
     assert newest_checkpoint(tmp_path).name == "step-000001"
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"], (
+        "of a checkpoint that can't be written nothing must be left behind")
 
 
 def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
@@ -227,6 +271,24 @@ def test_one_tensor_can_be_read_alone(tmp_path):
     assert not runs.damage(newest, "weights/0.weight.npy") and runs.damage(newest, "weights/1.w")
     alone = np.load(newest / "weights" / "0.weight.npy", mmap_mode="r")
     assert (alone == model[0].weight.detach().numpy()).all()
+
+
+def test_restore_weights(tmp_path, monkeypatch):
+    model, data, begun = linear(0), Mock(hash="abc"), []
+    monkeypatch.setitem(sys.modules, "starting", Mock(begin=lambda *what: begun.append(what)))
+    new = {"step": 0, "seconds": 0.0}
+    assert runs.restore_weights(tmp_path, Config(), data, model) == new and not begun, (
+        "a new run without an init begins at step 0, with the weights that the model has")
+    assert runs.restore_weights(tmp_path, Config(init="a"), data, model) == new, "it is a new run"
+    assert begun == [(model, "a")], "a new run with an init begins with starting.begin()"
+    save_checkpoint(tmp_path, 5, tensors(linear(5)), whole_state(5) | {"data": "abc"})
+    with pytest.raises(ValueError, match="'abc', not def"):
+        runs.restore_weights(tmp_path, Config(), Mock(hash="def"), model)
+        pytest.fail("a run must not go on with other data than those it began with")
+    assert (model.weight == 0).all(), "the data are compared before the weights are filled in"
+    state = runs.restore_weights(tmp_path, Config(init="a"), data, model)
+    assert (model.weight == 5).all(), "the model must have the weights of the newest checkpoint"
+    assert state["step"] == 5 and len(begun) == 1, "its state is returned, and init is the past"
 
 
 def test_a_run_that_goes_on_while_it_is_read(tmp_path, monkeypatch):

@@ -81,11 +81,13 @@ def test_micro_batches_give_the_gradients_of_one_big_batch(micro_batch, masked):
     assert all(p.grad is None for p in model.parameters()), "call zero_grad() in the end"
 
 
-def test_a_batch_without_targets_changes_nothing_into_nan():
+def test_a_batch_without_targets_changes_nothing_into_nan(explains):
     model, ids = random_model(), random_ids(2, 16).numpy()
     targets = np.full_like(ids, -1)
-    mean, norm = train_step(model, Recorder(model), (ids, targets), 0, Config())
-    assert mean == norm == 0 and type(mean) is type(norm) is float
+    with explains("without a target the sum is divided by 1, not by 0"):
+        mean, norm = train_step(model, Recorder(model), (ids, targets), 0, Config())
+        assert mean == norm == 0, "without a target there is no loss, and no gradient"
+    assert type(mean) is type(norm) is float, "the loss and the norm are floats, not tensors"
     targets[1, 2] = 5
     mean, _ = train_step(model, Recorder(model), (ids, targets), 0, Config())
     nats = model.loss(torch.from_numpy(ids), torch.from_numpy(targets))
@@ -108,7 +110,9 @@ def test_train_step():
     for a, b in zip(model.parameters(), twin.parameters()):
         clipped = b.grad * 0.05 / norm
         step = -0.004 * clipped / (clipped.abs() + 1e-8)  # AdamW's first step; rate 0.01 * 4 / 10
-        torch.testing.assert_close(a - b, step, rtol=1e-2, atol=1e-5)
+        torch.testing.assert_close(a - b, step, rtol=1e-2, atol=1e-5, msg=(
+            "after one step the weights are not where they should be: are gradients clipped, is "
+            "each group's lr set by the schedule, and is the step taken?"))
 
 
 def test_train_step_gives_each_group_its_rate():
@@ -119,7 +123,8 @@ def test_train_step_gives_each_group_its_rate():
     for step, share in ((3, 0.4), (20, 1.0), (75, 0.5)):
         train_step(model, optimizer, (ids, ids), step, config)
         found = [group["lr"] for group in optimizer.param_groups]
-        assert found == pytest.approx([0.5 * share, 0.01 * share]), f"step {step}"
+        assert found == pytest.approx([0.5 * share, 0.01 * share]), (
+            f"step {step}: each group's lr is its own scale times learning_rate(step, config)")
 
 
 def test_train_step_computes_in_the_dtype_that_was_asked_for():
@@ -133,7 +138,8 @@ def test_train_step_computes_in_the_dtype_that_was_asked_for():
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of an autocast to float32, and of float() of a graph
             train_step(model, make_optimizer(model, config), (ids, ids), 0, config, loss)
-        assert seen == [getattr(torch, dtype)]
+        assert seen == [getattr(torch, dtype)], (
+            f"the forward pass must run under torch.autocast in config.dtype, here {dtype}")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -209,7 +215,8 @@ def test_score(n, world):
             return loss(inputs, targets)
         model.loss = count
         found = found + score(model, ids, batch_size=2, rank=rank, world=world)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found == pytest.approx(np.array(expected), rel=1e-5), (
+        "every id but the first is scored once, and by one process")
     least = math.ceil(math.ceil((n - 1) / 16 / world) / 2)
     assert calls == [least] * world, "a model that is divided over processes needs all of them"
 
@@ -220,7 +227,8 @@ def test_score_of_spans():
     found = score(model, ids, [(0, 0), (8, 8), (40, 3)])
     window = torch.from_numpy(ids[8:25])[None]
     expected = model.loss(window[:, :-1], window[:, 1:])[0].detach().numpy()
-    np.testing.assert_allclose(found[16:24], expected[8:], rtol=1e-5)
+    assert found[16:24] == pytest.approx(expected[8:], rel=1e-5), (
+        "what a window predicts after its first `skip` ids belongs at start + skip and behind")
     assert (found[24:43] == 0).all() and (found[43:56] > 0).all() and (found[56:] == 0).all()
 
 

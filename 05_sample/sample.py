@@ -161,15 +161,15 @@ class TextStream:
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.text, self.pending, self.ids, self.logprobs, self.finish = "", "", [], [], ""
 
-    def push(self, ids, final=False):  # exercise
-        """The text that is complete after these further ids; the last may end in the middle of a
-        character. Their bytes, self.tokenizer.decode_bytes(ids), go through self.decoder.decode(
-        bytes, final), which keeps what is not whole yet, or, if nothing follows, makes it U+FFFD.
-        """
+    def push(self, ids, final=False):
+        """The text that is complete after further ids: half a character waits for the rest."""
         return self.decoder.decode(self.tokenizer.decode_bytes(ids), final)
 
-    def add(self, i, logprob):
-        """The text to show after another id: "" as long as it may become something else."""
+    def add(self, i, logprob):  # exercise
+        """Append another id and its logprob; return the new text to show(). One of self.end_ids is
+        the end("stop"). Else the id's text, push(), joins self.pending, of which all is shown but
+        what is held_back(), or all before the first stop string in it, with self.finish = "stop".
+        """
         self.ids.append(i)
         self.logprobs.append(logprob)
         if i in self.end_ids:

@@ -31,15 +31,17 @@ def near(*values):
 def test_penalise():
     logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
     seen = torch.tensor([[True, True, False, False]])
-    assert penalise(logits, seen, 2.0).tolist() == [[1.0, -4.0, 2.0, -2.0]]
-    assert penalise(0.5 * logits.sign(), ~seen, 2.0).tolist() == [[0.5, -0.5, 0.25, -1.0]]
+    assert penalise(logits, seen, 2.0).tolist() == [[1.0, -4.0, 2.0, -2.0]], (
+        "where an id was seen, a positive logit is divided, a negative one multiplied")
+    assert penalise(0.5 * logits.sign(), ~seen, 2.0).tolist() == [[0.5, -0.5, 0.25, -1.0]], (
+        "positive is what is above 0, not above 1")
     assert torch.equal(penalise(logits, seen, 1.0), logits)
 
 
 def test_top_k():
     logits = torch.tensor([[1.0, 3.0, 2.0, 0.0], [5.0, 1.0, 4.0, 6.0]])
     assert top_k(logits, 2).tolist() == [[-INF, 3.0, 2.0, -INF], [5.0, -INF, -INF, 6.0]]
-    assert top_k(torch.zeros(1, 5), 2).isfinite().sum() == 2, "ties: still exactly k"
+    assert top_k(torch.zeros(1, 5), 2).isfinite().sum() == 2, "of ties still exactly k are kept"
     assert torch.equal(top_k(logits, 4), logits) and torch.equal(top_k(logits, 99), logits)
 
 
@@ -56,7 +58,8 @@ def test_top_p():
 
 def test_min_p():
     logits = logs([0.2, 0.5, 0.3], [0.9, 0.05, 0.05])
-    assert min_p(logits, 0.5).isfinite().tolist() == [[False, True, True], [True, False, False]]
+    assert min_p(logits, 0.5).isfinite().tolist() == [[False, True, True], [True, False, False]], (
+        "kept is what has at least p times the probability of the likeliest of its row")
     assert torch.equal(min_p(logits, 0.0), logits)
     assert min_p(logits, 1.0).isfinite().sum(-1).tolist() == [1, 1]
     assert min_p(logits, 0.5)[0, 1] == logits[0, 1], "what is kept stays as it was"
@@ -67,10 +70,13 @@ def test_distribution():
 
     def of(seen=NEVER, **sampling):
         return distribution(logits, seen, Sampling(**{"temperature": 1.0, **sampling}))[0].tolist()
-    assert of() == near(0.5, 0.3, 0.15, 0.05)
-    assert of(temperature=0) == [1, 0, 0, 0] == of(temperature=1e-29)
+    assert of() == near(0.5, 0.3, 0.15, 0.05), "at temperature 1 the model as it is"
+    assert of(temperature=0) == [1, 0, 0, 0] == of(temperature=1e-29), (
+        "at temperature 0 the likeliest has probability 1; logits are divided by a small one, and "
+        "not probabilities")
     squares = [p * p / 0.365 for p in (0.5, 0.3, 0.15, 0.05)]
-    assert of(temperature=0.5) == near(*squares), "the temperature divides logits"
+    assert of(temperature=0.5) == near(*squares), (
+        "the temperature divides the logits, once, before anything is cut off")
     assert of(top_k=2) == near(0.625, 0.375, 0, 0) == of(top_p=0.7) == of(min_p=0.5)
     assert of(top_k=2, top_p=0.6) == near(1, 0, 0, 0), "top-p sees what top-k left: .625 is .6"
     hot = of(temperature=4.0, top_p=0.5)
@@ -99,12 +105,14 @@ def test_draw():
     shares = torch.tensor([[0.5, 0.3, 0.0, 0.2]])
     numbers = [0.0, 0.49, 0.5, 0.79, 0.81, 0.9999999]
     assert draw(shares.repeat(6, 1), numbers).tolist() == [0, 0, 1, 1, 3, 3]
-    assert draw(torch.tensor([[0.0, 0.0, 1.0]]), [0.0]).tolist() == [2]
+    assert draw(torch.tensor([[0.0, 0.0, 1.0]]), [0.0]).tolist() == [2], (
+        "an id of probability 0 must never be drawn: the sum must exceed the number, not reach it")
     assert draw(torch.tensor([[0.5, 0.5]]), [0.5 - 1e-12]).tolist() == [0], (
         "the numbers are taken in float64")
     assert draw(torch.tensor([[1.0, 1e-9]]), [1 - 1e-12]).tolist() == [1], (
         "probabilities are added up in float64: in float32 a small one vanishes")
-    assert draw(0.9 * shares, [0.9999999]).tolist() == [3], "rows may not quite add up to 1"
+    assert draw(0.9 * shares, [0.9999999]).tolist() == [3], (
+        "a number is a share of what its row adds up to, which may not quite be 1")
 
     class Elsewhere(torch.Tensor):  # as if on a device that has no float64
         device = torch.device("meta")
@@ -158,7 +166,8 @@ def test_sampling_that_cannot_be(wrong):
 def test_held_back():
     stops = ["\n\n", "END"]
     found = [held_back(text, stops) for text in ("a\n", "THE EN", "E", "", "EN ", "xEEN")]
-    assert found == [1, 2, 1, 0, 0, 2]
+    assert found == [1, 2, 1, 0, 0, 2], (
+        "held back is the longest end that may still become a stop string, which is not whole yet")
     assert held_back("abc", []) == 0
 
 
@@ -171,15 +180,37 @@ class Bytes:
 def test_text_stream():
     row = TextStream(Bytes)
     euro = "€".encode()
-    assert row.push([104, *euro[:1]]) == "h"
+    assert row.push([104, *euro[:1]]) == "h", (
+        "half a character must not be shown: the decoder keeps its bytes until it is whole")
     assert row.push(euro[1:2]) == ""
     assert row.push([*euro[2:], 33]) == "€!"
-    assert row.push(euro[:2]) == "" and row.push([], final=True) == "\ufffd"
+    assert row.push(euro[:2]) == "" and row.push([], final=True) == "\ufffd", (
+        "at the end half a character that was kept becomes U+FFFD")
     assert TextStream(Bytes).push([104, *euro[:2]], final=True) == "h\ufffd", "nothing is to follow"
     assert TextStream(Bytes).push([0xFF, 65]) == "\ufffdA", "what can't be a character is not held"
     whole = "naïve 東京 🙂" * 3
     row = TextStream(Bytes)
     assert "".join(row.push([b]) for b in whole.encode()) + row.push([], final=True) == whole
+
+
+def test_add():
+    row = TextStream(Bytes, end_ids={0}, stops=["!?", "end"])
+    shown = [row.add(i, -0.5) for i in b"an!d"]
+    assert shown == ["a", "n", "", "!d"], (
+        "what may become a stop string is held back, and shown once it can't any more")
+    assert row.ids == [*b"an!d"] and row.logprobs == [-0.5] * 4, "every id and logprob is kept"
+    assert [row.add(i, 0.0) for i in b"!?"] == ["", ""] and row.finish == "stop", (
+        "a text ends before a stop string, which is never shown")
+    assert row.text == "an!d", "row.text is all that was shown"
+
+    class Words:
+        decode_bytes = staticmethod(lambda ids: b"one end, two!?" * len(ids))
+    row = TextStream(Words, stops=["!?", "end"])
+    assert row.add(1, 0.0) == "one ", "of several stop strings the one that comes first in the text"
+    row = TextStream(Bytes, end_ids={0}, stops=["!?"])
+    assert [row.add(i, 0.0) for i in b"a!"] == ["a", ""] and row.add(0, 0.0) == "!", (
+        "at one of the end_ids the text ends, and what was held back is shown")
+    assert row.finish == "stop" and len(row.ids) == 3, "the text has ended, and the id is kept"
 
 
 def test_text_stream_drops_what_follows_a_stop_string():

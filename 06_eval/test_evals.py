@@ -37,7 +37,7 @@ def test_perplexity():
 
 def test_by_position():
     assert by_position(np.array([4.0, 2.0, 6.0, 2.0, 8.0]), 2).tolist() == [6.0, 2.0], (
-        "the mean over all windows that reach a position, the incomplete last one included")
+        "the mean over windows at each position, the last window, which is shorter, included")
     assert by_position(np.arange(6.0), 6).tolist() == list(range(6)), "of one window, its losses"
 
 

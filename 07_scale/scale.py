@@ -43,23 +43,20 @@ def total(values):
 
 
 @torch.no_grad()
-def broadcast_weights(model):  # exercise
-    """Give every rank the weights of rank 0, all parameters and buffers, in one order on all ranks:
-    dist.broadcast(tensor, src=0) overwrites the others'.
-    """
+def broadcast_weights(model):
+    """Give every rank the parameters and buffers of rank 0, in one order on all ranks."""
     for tensor in [*model.parameters(), *model.buffers()]:
         dist.broadcast(tensor, src=0)
 
 
-def sum_gradients_naive(parameters):  # exercise
-    """Make each .grad its sum over all ranks: dist.all_reduce(tensor), in place, one by one."""
+def sum_gradients_naive(parameters):
+    """Make each .grad its sum over all ranks, in place, one by one."""
     for parameter in parameters:
         dist.all_reduce(parameter.grad)
 
 
 def make_buckets(parameters, bucket_bytes=BUCKET_BYTES):  # exercise
     """Group parameters into buckets: a list of lists, in the order in which gradients get ready.
-
     That is the reverse of `parameters`, since the backward pass begins at the end of the model. A
     bucket is closed as soon as its gradients have at least `bucket_bytes` bytes together (p.nbytes
     each). The last may be smaller; none is empty.
@@ -90,7 +87,6 @@ class BucketedSum:
 
     def arrived(self, i, parameter):  # exercise
         """The gradient of `parameter`, of bucket i, is ready: nothing happens unless self.active.
-
         It is taken out of the set self.missing[i]. Then, as long as the bucket whose turn it is,
         number self.n_sent, is there and misses nothing, it is sent and self.n_sent moves on.
         """
@@ -101,8 +97,10 @@ class BucketedSum:
             self.send(self.buckets[self.n_sent])
             self.n_sent += 1
 
-    def send(self, bucket):
-        """Copy gradients into one message, whose parts are .grad from now on."""
+    def send(self, bucket):  # exercise
+        """Start to sum a bucket's gradients by dist.all_reduce(flat, async_op=True): one flat copy,
+        whose parts are .grad from now on. The wait() of what it returns joins self.on_their_way.
+        """
         flat = torch.cat([p.grad.flatten() for p in bucket])
         for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket])):
             parameter.grad = part.view_as(parameter)
@@ -135,8 +133,10 @@ class DataParallel:
     def __getattr__(self, name):
         return getattr(vars(self)["optimizer"], name)
 
-    def backward(self, loss, last):
-        """Add the gradients of a micro-batch. last: it completes the step; then they are summed."""
+    def backward(self, loss, last):  # exercise
+        """Add the gradients of a micro-batch. With the last one all are summed over the ranks: by
+        self.sums, with start() before and finish() after, or, if None, by sum_gradients_naive().
+        """
         if last and self.sums:
             self.sums.start()
         loss.backward()

@@ -39,7 +39,8 @@ def test_broadcast_weights():
         broadcast_weights(model)
         return {name: tensor.tolist() for name, tensor in model.state_dict().items()}
     first, second = on_ranks(work)
-    assert first == second == {n: t.tolist() for n, t in small_model(0).state_dict().items()}
+    assert first == second == {n: t.tolist() for n, t in small_model(0).state_dict().items()}, (
+        "every rank must have the parameters and the buffers of rank 0")
 
 
 def test_sum_gradients_naive():
@@ -60,9 +61,11 @@ def test_make_buckets():
                             (36, [[5, 4], [3, 2, 1]]), (37, [[5, 4, 3], [2, 1]]),
                             (20, [[5], [4, 3], [2, 1]]), (999, [[5, 4, 3, 2, 1]])):
         found = [[p.numel() for p in bucket] for bucket in make_buckets(parameters, limit)]
-        assert found == expected, f"buckets of {limit} bytes"
+        assert found == expected, (
+            f"buckets of {limit} bytes: from the last parameter to the first, each closed as soon "
+            "as it has so many bytes, and none lost")
     half = [torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16)) for _ in range(2)]
-    assert len(make_buckets(half, 16)) == 1, "two bytes each"
+    assert len(make_buckets(half, 16)) == 1, "these have two bytes each: see nbytes"
     assert make_buckets([], 10) == []
 
 
@@ -96,8 +99,44 @@ def test_in_turn():
         first.sum().backward()  # would be added to what is on its way
 
 
+def test_send():
+    """One message for the bucket, of which .grad are parts; nothing waits until finish()."""
+    def work(rank):
+        one, other = bucket = [torch.nn.Parameter(torch.ones(2, 3)),
+                               torch.nn.Parameter(torch.ones(4))]
+        summed, messages, wait = BucketedSum([bucket]), [], []
+
+        def all_reduce(flat, async_op=False):
+            messages.append((len(flat), async_op))
+            return Message(sum_up(flat, async_op=True), wait)
+        sum_up, scale.dist.all_reduce = scale.dist.all_reduce, all_reduce
+        summed.start()
+        for p, size in zip(bucket, (1.0, 10.0)):
+            p.grad = torch.full_like(p, size * (rank + 1))
+        summed.send(bucket)
+        assert messages == [(10, True)], "all gradients go in one message, with async_op=True"
+        assert not wait and len(summed.on_their_way) == 1, (
+            "sending must not wait: the wait() of the message joins self.on_their_way")
+        summed.missing = []
+        summed.finish()
+        assert (one.grad == 3).all() and (other.grad == 30).all(), (
+            "after finish() .grad must be the sum over the ranks: a part of the message")
+        assert one.grad.shape == (2, 3) and other.grad.shape == (4,), "parts have their shapes"
+    on_ranks(work)
+
+
+class Message:
+    """A message on its way, which notes that someone has waited for it."""
+
+    def __init__(self, work, waited):
+        self.work, self.waited = work, waited
+
+    def wait(self):
+        self.waited.append(self.work.wait())
+
+
 @pytest.mark.parametrize("bucket_bytes", [1, 40, 1 << 20])
-def test_bucketed_equals_naive(bucket_bytes):
+def test_bucketed_equals_naive(bucket_bytes, explains):
     """Over an accumulation of three micro-batches, of which only the last sends anything."""
     def work(rank):
         torch.manual_seed(rank)
@@ -108,12 +147,14 @@ def test_bucketed_equals_naive(bucket_bytes):
             for i, x in enumerate(step):
                 if i == 2:
                     summed.start()
-                for model in models:
-                    model(x).square().sum().backward()
+                with explains("arrived() does nothing unless the sum is active"):
+                    for model in models:
+                        model(x).square().sum().backward()
             sum_gradients_naive(models[0].parameters())
             summed.finish()
             for a, b in zip(models[0].parameters(), models[1].parameters()):
-                torch.testing.assert_close(a.grad, b.grad)
+                torch.testing.assert_close(a.grad, b.grad, msg=(
+                    "after finish() each .grad must be the sum over all ranks"))
             result = [p.grad.tolist() for p in models[1].parameters()]
             for model in models:
                 model.zero_grad()
@@ -140,13 +181,32 @@ def test_gradients_are_in_the_messages():
 SMALL = dict(vocab_size=61, seq_len=8, n_layer=1, n_head=2, n_kv_head=2, d_model=16, d_ff=32)
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_backward(by_hand):
+    """Three micro-batches, of which the last one completes the step."""
+    def work(rank):
+        engine = DataParallel(GPT(GPTConfig(**SMALL)), Config(**SMALL, by_hand=by_hand))
+        p, seen, messages = engine.model.head.weight, [], []
+        sum_up = scale.dist.all_reduce
+        scale.dist.all_reduce = lambda *how, **more: messages.append(1) or sum_up(*how, **more)
+        p.register_hook(lambda gradient: seen.append(bool(engine.sums and engine.sums.active)))
+        for last in (False, False, True):
+            assert not messages, "before the last micro-batch of a step nothing is sent"
+            engine.backward((rank + 1) * sum(p.sum() for p in engine.model.parameters()), last)
+        assert seen == [False, False, not by_hand], (
+            "buckets are sent during the last backward pass: start() comes before it")
+        assert all((p.grad == 9).all() for p in engine.model.parameters()), (
+            "after the last micro-batch .grad must be the sum over all of them and all ranks")
+    on_ranks(work)
+
+
 def windows(n, seed=0):
     ids = np.random.default_rng(seed).integers(0, 61, (n, 9))
     return ids[:, :-1], ids[:, 1:].copy()
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
-def test_train_step(by_hand):
+def test_train_step(by_hand, explains):
     """Two ranks, 3 windows and 2, of which some are not to be learned: as one process with all."""
     config = Config(**SMALL, micro_batch=2, by_hand=by_hand)
     inputs, targets = windows(5)
@@ -161,7 +221,8 @@ def test_train_step(by_hand):
         model = GPT(config.gpt(61), seed=rank)
         engine = DataParallel(model, config)
         batch = inputs[rank::2], targets[rank::2]
-        found = [train_step(engine, batch, step, config) for step in range(3)]
+        with explains("only the last micro-batch completes a step: last=True is for that one"):
+            found = [train_step(engine, batch, step, config) for step in range(3)]
         return found, [p.tolist() for p in model.parameters()]
     for found, weights in on_ranks(work):
         for (loss, norm, stopped), (same_loss, same_norm) in zip(found, expected):
@@ -241,7 +302,8 @@ def test_all_ranks_hear_of_a_stop():
         engine, config = DataParallel(GPT(GPTConfig(**SMALL)), Config(**SMALL)), Config(**SMALL)
         return [train_step(engine, windows(2, rank), step, config, stop=rank == 1 and step == 1)[2]
                 for step in range(3)]
-    assert on_ranks(work) == [[False, True, False]] * 2
+    assert on_ranks(work) == [[False, True, False]] * 2, (
+        "when one rank is asked to stop, all must return that they are, in the same step")
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

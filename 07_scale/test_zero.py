@@ -1,6 +1,7 @@
 """Tests of zero.py: several processes with a share each must do what one does with all."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from optim import make_optimizer
 from precision import LossScaler, Scaled
 from ranks import on_ranks
 from train import Config
-from zero import Zero, cut_anywhere, deal_whole, sum_sections
+from zero import Bucket, Zero, cut_anywhere, deal_whole, sum_sections
 
 SHAPE = dict(vocab_size=61, seq_len=8, n_layer=3, n_head=2, n_kv_head=1, d_model=16, d_ff=40)
 SMALL = GPTConfig(**SHAPE)
@@ -24,14 +25,16 @@ CLIP, BUCKET = 0.1, 4000  # bytes
 
 # ---- who has what ----
 def test_cut_anywhere():
-    assert cut_anywhere([3, 4, 2], 2) == ([0, 3, 7], 5)
+    assert cut_anywhere([3, 4, 2], 2) == ([0, 3, 7], 5), (
+        "each tensor begins where the one before ends; two sections of 5 hold all 9 elements")
     assert cut_anywhere([3, 4, 2], 3) == ([0, 3, 7], 3), "a section is no longer than it must be"
     assert cut_anywhere([3, 4, 2], 1) == ([0, 3, 7], 9)
     assert cut_anywhere([1], 4) == ([0], 1), "three sections are empty"
 
 
 def test_deal_whole():
-    assert deal_whole([3, 5, 4], 2) == ([11, 0, 7], 7)
+    assert deal_whole([3, 5, 4], 2) == ([11, 0, 7], 7), (
+        "the largest first, each whole into the section that has least, all sections of one length")
     assert deal_whole([4, 4, 3, 1, 4, 4, 3, 1], 2)[1] == 12, "two blocks: as even as can be"
     assert deal_whole([2, 2, 2], 1) == ([0, 2, 4], 6)
     assert deal_whole([7], 3) == ([0], 7), "two sections are empty"
@@ -53,7 +56,8 @@ def test_sum_sections(world):
         sum_sections(flat).wait()
         return flat.chunk(world)[rank].tolist()
     total = torch.arange(4.0 * world) * sum(10**rank for rank in range(world))
-    assert sum(on_ranks(work, world), []) == total.tolist()
+    assert sum(on_ranks(work, world), []) == total.tolist(), (
+        "after wait() each rank has the sum, not the mean, of its own section")
 
 
 def test_sum_sections_on_a_gpu(monkeypatch):
@@ -162,6 +166,41 @@ def assert_close(found, expected, what, tolerance=1e-5):
                                atol=tolerance, msg=lambda text: f"{what}: {text}")
 
 
+def test_step():
+    """Of gradients of 1, by a plain AdamW: every number moves by lr."""
+    def work(rank):
+        model = GPT(SMALL)
+        sharded = sharded_optimizer(model, "adamw", 1)
+        for lr in (0.5, 0.25):
+            before, started = [p.detach().clone() for p in model.parameters()], []
+            for group in sharded.param_groups:
+                group["lr"], group["weight_decay"] = lr, 0.0
+            for own in sharded.optimizer.param_groups:
+                own["weight_decay"] = 0.0
+            for piece in sharded.pieces:
+                piece.grad = torch.ones_like(piece)
+            for bucket in sharded.buckets:
+                bucket.gather = partial(counted, bucket, started)
+            sharded.step()
+            for p, old in zip(model.parameters(), before):
+                torch.testing.assert_close(p.detach(), old - lr, msg=(
+                    "on every rank every weight must have moved, at the lr of self.param_groups"))
+        assert sharded.steps == 2, "self.steps counts: a checkpoint needs it"
+    on_ranks(work)
+
+
+def counted(bucket, started, flat):
+    """bucket.gather(flat), whose wait() fails before all buckets have started."""
+    work = Bucket.gather(bucket, flat)
+    started.append(work)
+
+    class Work:
+        def wait(self):
+            assert len(started) > 1, "all buckets are sent before the first is waited for"
+            work.wait()
+    return Work()
+
+
 CASES = [(1, "adamw", SMALL, 2), (2, "adamw", SMALL, 2), (1, "muon", SMALL, 2),
          (2, "muon", SMALL, 2), (1, "muon", SMALL, 1), (2, "adamw", OLDER, 1),
          (1, "adamw", OLDER, 2), (2, "muon", OLDER, 3)]
@@ -217,7 +256,8 @@ def test_clip(stage):
         sharded = sharded_optimizer(model, "muon", stage)
         sharded.backward(sum(p.sum() for p in model.parameters()), True)  # gradients of 1 a rank
         n = sum(p.numel() for p in model.parameters())
-        assert sharded.clip(math.inf) == pytest.approx(2 * math.sqrt(n))
+        assert sharded.clip(math.inf) == pytest.approx(2 * math.sqrt(n)), (
+            "the norm must be that of all sections together")
         assert all((piece.grad == 2).all() for piece in sharded.pieces)
         sharded.clip(math.sqrt(n))
         for piece in sharded.pieces:
@@ -259,7 +299,9 @@ def same(found, expected):
     for i, state in expected["state"].items():
         assert found["state"][i].keys() == state.keys(), f"parameter {i}"
         for name, value in state.items():
-            torch.testing.assert_close(found["state"][i][name], value, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found["state"][i][name], value, rtol=1e-5, atol=1e-6, msg=(
+                f"{name} of parameter {i} is not that of one process: it must be put together from "
+                "the sections of all ranks"))
 
 
 @pytest.mark.parametrize("optimizer, stage", [("adamw", 2), ("muon", 1)])
@@ -337,13 +379,16 @@ def test_gradients_that_are_left(stage):
             whole = sum(p.grad.numel() for p in model.parameters() if p.grad is not None)
             own = sum(p.grad.numel() for p in sharded.pieces if p.grad is not None)
             if last or stage == 2:
-                assert whole == 0 and own == pytest.approx(n / 2, abs=99), (whole, own, n)
+                assert whole == 0 and own == pytest.approx(n / 2, abs=99), (
+                    f"of {n} gradients {own} are left as pieces, which should be half, and {whole} "
+                    "as gradients of parameters, but should be 0: what was sent is gone")
                 storage = sum(p.grad.untyped_storage().nbytes() for p in sharded.pieces)
                 assert storage == 4 * own, "a view keeps the whole message in memory"
             else:
                 assert (whole, own) == (n, 0)
         for piece in sharded.pieces:
-            torch.testing.assert_close(piece.grad, 12 * piece)  # 2 ranks, 3 times 2 p
+            torch.testing.assert_close(piece.grad, 12 * piece, msg=(  # 2 ranks, 3 times 2 p
+                "a piece's gradient must be the sum over ranks and over all micro-batches"))
         sharded.zero_grad()
         assert all(piece.grad is None for piece in sharded.pieces)
     on_ranks(work)

@@ -38,7 +38,6 @@ from scale import BUCKET_BYTES, BucketedSum, DataParallel, broadcast_weights, ma
 def cut_anywhere(sizes, world):  # exercise
     """Lay tensors of so many elements one after the other and cut that into `world` sections of one
     length, the shortest that is enough; what is too much stays empty, at the end.
-
     Returns (starts, length): where each tensor begins, and the length of a section. Section r goes
     from r * length to (r + 1) * length, through tensors if need be.
     cut_anywhere([3, 4, 2], 2) is ([0, 3, 7], 5): the second tensor lies in both sections.
@@ -48,7 +47,6 @@ def cut_anywhere(sizes, world):  # exercise
 
 def deal_whole(sizes, world):  # exercise
     """The same for tensors that must not be cut: each lies in one section, whose end may be empty.
-
     They are dealt out one by one, the largest first (of equal ones the earlier), each to the
     section that has least so far (of equal ones the lower), behind what it has. The length is that
     of the fullest section, at most 4/3 of the best there is (Graham 1969).
@@ -175,8 +173,10 @@ class Zero(DataParallel):
     def gradients(self):
         return [piece.grad for piece in self.pieces]
 
-    def step(self):
-        """Each rank moves its section, and tells the others."""
+    def step(self):  # exercise
+        """self.optimizer moves this rank's pieces, at the "lr" of self.param_groups; self.steps + 1.
+        Then every bucket has to gather() its weights: all start before the first is waited for.
+        """
         for own, group in zip(self.optimizer.param_groups, self.param_groups):
             own["lr"] = group["lr"]
         self.optimizer.step()

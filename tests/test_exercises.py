@@ -465,8 +465,15 @@ MISTAKES = {
         ("zeros divided by zero", " + 1e-7)\n", ")\n", "test_orthogonalize_zeros_and_types"),
         ("a cubic, not a quintic", "alpha=2.0315", "alpha=0.0",
          "test_orthogonalize_lifts_each_value_by_the_polynomial"),
-        ("queries, keys and values as one matrix", "self.parts.get(p, [len(p)])", "[len(p)]",
-         "test_optimizer_is_muon"),
+        ("queries, keys and values as one matrix", "[self.parts.get(p, [len(p)]) for",
+         "[[len(p)] for", "test_optimizer_is_muon"),
+        ("an average that begins anew in every step", "[p for p in params if not self.state[p]]",
+         "params", "test_muon"),
+        ("one average for all matrices", "nesterov(p.grad, self.state[p][\"average\"],",
+         "nesterov(p.grad, self.state[params[0]][\"average\"],", "test_muon"),
+        ("a step up the gradient", ".sub_(direction,", ".add_(direction,", "test_muon"),
+        ("matrices not orthogonalised", "        orthogonalize_parts(ahead,",
+         "        list(ahead) and (ahead,", "test_muon"),
         ("tall matrices changed as if they were square", " * max(1, rows / columns)**0.5", "",
          "test_orthogonalize_parts"),
         ("a Muon that never decays",
@@ -478,6 +485,26 @@ MISTAKES = {
          "(0.9, 0.999)", "test_optimizer_is_adamw"),
         ("tables and gains decayed", "\"params\": others, \"weight_decay\": 0.0",
          "\"params\": others, \"weight_decay\": 0.1", "test_optimizer_is_adamw"),
+    ],
+    "04_train/runs.py": [
+        ("written under its own name, half of it where a kill comes",
+         "    aside = folder / f\".checkpoint.{os.urandom(4).hex()}.tmp\"", "    aside = target",
+         "test_a_kill_at_any_moment_leaves_whole_checkpoints"),
+        ("renamed before it is on the disk",
+         "        to_disk(*folder.glob(\"metrics.jsonl\"), *aside.rglob(\"*\"), aside)\n", "",
+         "test_a_checkpoint_is_on_the_disk_before_it_has_its_name"),
+        ("half a checkpoint left behind", "    finally:\n        shutil.rmtree(aside, "
+         "ignore_errors=True)\n", "", "test_weights_that_are_not_finite_are_not_saved"),
+        ("weights that are not finite saved", "if not tensor.isfinite().all():", "if False:",
+         "test_weights_that_are_not_finite_are_not_saved"),
+        ("the best checkpoint deleted", "[-keep:], best_checkpoint(folder)}", "[-keep:]}",
+         "test_the_newest_and_the_best_are_kept"),
+        ("no checksum of the weights", "for p in sorted(aside.rglob(\"*\")) if p.is_file()}",
+         "for p in sorted(aside.glob(\"*\")) if p.is_file()}", "test_save_checkpoint"),
+        ("resumed on other data", "if state[\"data\"] != data.hash:", "if False:",
+         "test_restore_weights"),
+        ("the optimizer's state without the weights", "        load_weights(model, checkpoint)\n"
+         "        return state\n", "        return state\n", "test_restore_weights"),
     ],
     "04_train/extras/report.py": [
         ("an average that starts at zero", "average / (1 - weight**i)", "average", "test_smooth"),
@@ -609,6 +636,15 @@ MISTAKES = {
          "self.tokenizer.decode_bytes(ids).decode(\"utf-8\", \"replace\")", "test_text_stream"),
         ("half a character left over at the end", "decode_bytes(ids), final)",
          "decode_bytes(ids))", "test_text_stream"),
+        ("what may become a stop string shown",
+         "return self.show(len(self.pending) - held_back(self.pending, self.stops))",
+         "return self.show(len(self.pending))", "test_add"),
+        ("the stop string shown", "return self.show(min(found))",
+         "return self.show(len(self.pending))", "test_add"),
+        ("the first stop string of the list, not of the text", "self.show(min(found))",
+         "self.show(found[0])", "test_add"),
+        ("a text that does not end at its end", "        if i in self.end_ids:\n",
+         "        if False:\n", "test_add"),
         ("a whole stop string held back for ever", "range(1, len(s))",
          "range(1, len(s) - 1)", "test_held_back"),
     ],
@@ -681,7 +717,17 @@ MISTAKES = {
         ("double-counted accumulation: sent in every micro-batch", "        if not self.active:\n",
          "        if False:\n", "test_bucketed_equals_naive"),
         ("the sum left in the message", "parameter.grad = part.view_as(parameter)",
-         "part.view_as(parameter)", "test_bucketed_equals_naive"),
+         "part.view_as(parameter)", "test_send"),
+        ("a message for each parameter", "self.on_their_way.append(dist.all_reduce(flat, "
+         "async_op=True).wait)", "[self.on_their_way.append(dist.all_reduce(p.grad, "
+         "async_op=True).wait) for p in bucket]", "test_send"),
+        ("the backward pass waits for each message", "self.on_their_way.append(dist.all_reduce("
+         "flat, async_op=True).wait)", "dist.all_reduce(flat)", "test_send"),
+        ("sums that begin when all gradients are there", "            self.sums.start()\n"
+         "        loss.backward()\n", "            self.sums.start()\n            self.sums.active "
+         "= False\n        loss.backward()\n", "test_backward"),
+        ("each micro-batch summed by hand", "        elif last:\n", "        elif not self.sums:\n",
+         "test_backward"),
     ],
     "07_scale/zero.py": [
         ("a remainder that belongs to nobody", "-(-sum(sizes) // world)", "sum(sizes) // world",
@@ -721,6 +767,12 @@ MISTAKES = {
          "divided = True", "divided = False", "test_clip"),
         ("buckets that wait for others", "-order[bucket[-1]]", "-order[bucket[0]]",
          "test_buckets_follow_the_backward_pass"),
+        ("the learning rate of the first step for ever",
+         "            own[\"lr\"] = group[\"lr\"]\n", "            pass\n", "test_step"),
+        ("each bucket waited for before the next one is sent",
+         "[bucket.gather(bucket.weights) for bucket in self.buckets]:",
+         "(bucket.gather(bucket.weights) for bucket in self.buckets):", "test_step"),
+        ("steps that are not counted", "        self.steps += 1\n", "", "test_step"),
         ("moved weights that nobody else hears of",
          "for work in [bucket.gather(bucket.weights) for bucket in self.buckets]:",
          "for work in []:", "test_equals_one_process"),
@@ -882,9 +934,9 @@ def course(tmp_path):
     return folder
 
 
-def in_reading_order(folder):
-    """[(path, node)]: a folder's exercises, in the order in which its tests come to them."""
-    files = sorted(code_files(folder), key=lambda path: READING_ORDER.index(path.stem)
+def in_reading_order(files):
+    """[(path, node)]: the files' exercises, in the order in which tests come to them."""
+    files = sorted(files, key=lambda path: READING_ORDER.index(path.stem)
                    if path.stem in READING_ORDER else -1)
     return [(path, node) for path in files
             for node in sorted(exercises(path.read_text()), key=lambda node: node.lineno)]
@@ -934,16 +986,23 @@ class OneByOne:
             inspect.unwrap(getattr(live, "fget", live)).__code__ = code
 
 
+EXTRAS = [path for folder in FOLDERS if folder.endswith("extras") for path in code_files(folder)
+          if exercises(path.read_text())]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", STAGES)
-def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
-    """One body after the other is written, and each time the first red test is the next one's. (Of
-    the quick tests: whole runs and many processes would take minutes.)
+@pytest.mark.parametrize("what", STAGES + [p.relative_to(ROOT).as_posix() for p in EXTRAS])
+def test_the_first_red_test_is_the_next_exercise(what, course, fork):
+    """One body after the other is written, and each time the first red test is the next one's: of
+    a whole stage's, or of an extra's, alone. (Of the quick tests: whole runs and many processes
+    would take minutes.)
     """
-    todo = in_reading_order(folder)
-    blanking = [sys.executable, "tests/blank.py", folder]
-    done = subprocess.run(blanking, cwd=course, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
+    extra = ROOT / what in EXTRAS
+    todo = in_reading_order([ROOT / what] if extra else code_files(what))
+    tests = f"{os.path.dirname(what)}/test_{os.path.basename(what)}" if extra else what
+    (course / "mine").mkdir()
+    for path in {path for path, _ in todo}:
+        (course / "mine" / path.name).write_text(blank(path.read_text()))
 
     def work():
         os.chdir(course)
@@ -951,7 +1010,7 @@ def test_the_first_red_test_is_the_next_exercise(folder, course, fork):
         sys.path[:0] = [str(course), str(course / "mine")]
         plugin = OneByOne(todo, course / "mine")
         quick = ["--tb=line", "-p", "no:anyio", "-p", "no:unraisableexception"]
-        pytest.main([folder, *quick, "-s", "-m", "not slow"], plugins=[plugin])
+        pytest.main([tests, *quick, "-s", "-m", "not slow"], plugins=[plugin])
         sys.exit(len(plugin.todo))
     grading = fork(work, fresh=True)
     grading.join()
@@ -1020,6 +1079,31 @@ def calls(test, tests, request):
 ALL = [(file, *mistake) for file, mistakes in MISTAKES.items() for mistake in mistakes]
 
 
+def in_words(error):
+    """What a failed test says, if it says in words what is wrong, else "". A comparison alone, a
+    name or a number does not, nor does an error of the code that is tested.
+    """
+    text = str(error) if isinstance(error, (AssertionError, pytest.fail.Exception)) else ""
+    if "Traceback (most" in text:  # of another process, with what it said at the end
+        text = "".join(re.findall(r"^(?:AssertionError|Failed): (.*)", text, re.MULTILINE)[-1:])
+    said = text.strip().partition("\n")[0]
+    bare = said.startswith(("assert ", "Tensor-likes are", "Not equal to", "DID NOT RAISE"))
+    return said if len(re.findall("[A-Za-z]+", said)) >= 5 and not bare else ""
+
+
+def test_in_words():
+    process = "rank 0: Traceback (most recent call last):\n  File x, in y\n    assert a == b\n"
+    for error, says in (
+            (AssertionError("a sum over ranks, not a mean\nassert 3 == 4"), True),
+            (AssertionError(process + "AssertionError: a sum over ranks, not a mean\n"), True),
+            (AssertionError(), False), (AssertionError("step 3"), False),
+            (AssertionError(process + "AssertionError\n"), False),
+            (AssertionError(process + "IndexError: list index out of range here\n"), False),
+            (AssertionError("Tensor-likes are not close!\n\nMismatched elements: 4"), False),
+            (IndexError("an index that is out of range"), False)):
+        assert bool(in_words(error)) == says, error
+
+
 @pytest.mark.parametrize("file, what, right, wrong, test", ALL,
                          ids=[f"{m[0]}: {m[1]}" for m in ALL])
 def test_mistakes_are_caught(file, what, right, wrong, test, request):
@@ -1031,10 +1115,11 @@ def test_mistakes_are_caught(file, what, right, wrong, test, request):
         for call in calls(getattr(tests, test), tests, request):
             try:
                 call()
-            except (Exception, pytest.fail.Exception):
-                caught = True
+            except (Exception, pytest.fail.Exception) as error:
+                caught, seen = True, error
                 break
     assert caught, f"{test} passes although: {what}"
+    assert in_words(seen), f"{test} fails, but doesn't say in words what is wrong: {seen!r}"
 
 
 @pytest.mark.parametrize("file", MISTAKES)

@@ -26,7 +26,7 @@ from data import document_start
 TOKENS = PREFIX, MIDDLE, SUFFIX = "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"
 
 
-def rearrange(prefix, middle, suffix, suffix_first):
+def rearrange(prefix, middle, suffix, suffix_first):  # exercise
     """A document's three parts in the order to be learned: pairs (special token, text after it).
 
     PSM: [(PREFIX, prefix), (SUFFIX, suffix), (MIDDLE, middle)]

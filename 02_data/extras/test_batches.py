@@ -50,7 +50,8 @@ def test_shuffled_load_state_dict():
     for stop in range(20):
         other = Shuffled(7, seed=3)
         other.load_state_dict(one.state_dict())
-        assert [other.next() for _ in range(9)] == [one.next() for _ in range(9)], stop
+        assert [other.next() for _ in range(9)] == [one.next() for _ in range(9)], (
+            f"restored after {stop} draws, it must go on in the order of that epoch")
         one.load_state_dict({"epoch": stop // 7, "place": stop % 7})
 
 
@@ -139,8 +140,10 @@ def test_next_source(shares):
     for k in range(1, 2001):
         taken[next_source(taken, shares)] += 1
         for count, share in zip(taken, shares):
-            assert abs(count - share * k) < 1 - 1e-7, f"after {k} rows {taken} of {shares}"
-    assert next_source([1, 0], [0.7, 0.3]) == 0 and next_source([2, 0], [0.7, 0.3]) == 1
+            assert abs(count - share * k) < 1 - 1e-7, (
+                f"after {k} rows {taken}: each must stay within one row of its share {shares}")
+    assert next_source([1, 0], [0.7, 0.3]) == 0 and next_source([2, 0], [0.7, 0.3]) == 1, (
+        "the source whose next row is due first: (taken + 1) / share is smallest")
 
 
 def test_batches_read():
@@ -152,7 +155,8 @@ def test_batches_read():
     assert targets[0].tolist() == [8, 9, 10, 0, 1], "targets are one id further on"
     assert inputs[1].tolist() == [3, 4, 5, 6, 7]
     assert targets[1].tolist() == [4, 5, -1, 7, 8], "the mask moves along with the target"
-    assert inputs[2].tolist() == [0, 1, 0, 0, 0] and targets[2].tolist() == [1, 2, -1, -1, -1]
+    assert inputs[2].tolist() == [0, 1, 0, 0, 0] and targets[2].tolist() == [1, 2, -1, -1, -1], (
+        "what fills up a row is not to be learned: its targets are -1")
 
 
 def targets_of(batches, n):
@@ -172,7 +176,8 @@ def test_every_token_once_per_epoch(world, workers):
         if workers:
             batches = DataLoader(batches, batch_size=None, num_workers=workers)
         union.append(targets_of(batches, n_batches))
-    assert sorted(itertools.chain(*union)) == list(range(1, 121))
+    assert sorted(itertools.chain(*union)) == list(range(1, 121)), (
+        "every rank, and every worker, must read other rows, and together all of them")
     assert all(union), "every rank gets a part"
 
 
@@ -219,7 +224,9 @@ def test_resume(sampling):
             for inputs, targets in expected[stop:stop + 10]:
                 for rank, part in enumerate(parts):
                     x, y = next(part)
-                    assert (x == inputs[rank::world]).all() and (y == targets[rank::world]).all()
+                    assert (x == inputs[rank::world]).all() and (y == targets[rank::world]).all(), (
+                        f"resumed after {stop} batches, rank {rank} of {world} reads other rows: "
+                        "its state_dict() must hold all that decides what follows")
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -85,7 +85,9 @@ def test_ngrams_are_the_formula():
     """Worked out with Python's whole numbers: the words ab and c are the bytes of "ab c "."""
     total = sum(byte * BASE**i for i, byte in enumerate(b"ab c "))
     for text, n in (("ab c", 2), ("  AB...c\n", 2), ("x ab c", 2), ("ab c", 9)):
-        assert ngrams(text, n)[-1] == total % 2**64, f"{text!r}, n={n}"
+        assert ngrams(text, n)[-1] == total % 2**64, (
+            f"the last n-gram of {text!r}, n = {n}: bytes times powers of BASE, which begin "
+            "anew with each n-gram, wherever it stands in the text")
 
 
 def test_ngrams_tell_runs_of_words_apart(random_text):
@@ -120,8 +122,10 @@ def test_mix():
 
 
 def test_shingles():
-    assert shingles("a b a b a", 2).tolist() == sorted(ngrams("a b b a", 2)[[0, 2]].tolist())
-    assert shingles("").tolist() == [] and len(shingles("one two")) == 1
+    assert shingles("a b a b a", 2).tolist() == sorted(ngrams("a b b a", 2)[[0, 2]].tolist()), (
+        "the n-grams a b and b a, each once, however often it comes")
+    assert shingles("").tolist() == [] and len(shingles("one two")) == 1, (
+        "a text shorter than n words has one shingle, a text without words none")
     text = "one two three four five six one two three four five"
     assert len(shingles(text)) == 6, "n is 5, and what comes twice counts once"
     found = shingles(text_of(random.Random(2), 5000))
@@ -131,8 +135,10 @@ def test_shingles():
 def test_jaccard():
     def of(a, b):
         return jaccard(np.array(a, np.uint64), np.array(b, np.uint64))
-    assert of([1, 2, 3], [2, 3, 4]) == 0.5 and of([1, 2], [1, 2]) == 1
-    assert of([1], [2]) == 0 and of([1, 2, 3, 4], [4]) == 0.25
+    assert of([1, 2, 3], [2, 3, 4]) == 0.5 and of([1, 2], [1, 2]) == 1, (
+        "what both have, divided by what at least one has, where what both have counts once")
+    assert of([1], [2]) == 0 and of([1, 2, 3, 4], [4]) == 0.25, (
+        "what both have, divided by what at least one has")
     assert of([], [1]) == 0 and of([], []) == 0, "nothing resembles nothing"
 
 
@@ -140,7 +146,8 @@ def test_signature_naive():
     numbers, seeds = np.array([5, 6, 7], np.uint64), np.array([1, 2, 3, 4], np.uint64)
     expected = [min(mix(np.array([x ^ seed], np.uint64))[0] for x in (5, 6, 7))
                 for seed in (1, 2, 3, 4)]
-    assert signature_naive(numbers, seeds).tolist() == expected
+    assert signature_naive(numbers, seeds).tolist() == expected, (
+        "one entry for each seed: the smallest mix(shingle ^ seed) over all shingles")
     rng = np.random.default_rng(1)
     a, b = random_sets(rng, 100, 60)
     seeds = rng.integers(0, 2**64, 4000, dtype=np.uint64)
@@ -164,7 +171,8 @@ def test_signature_step_by_step():
                     expected[j] = next((small for bin, small in thrown if bin == j), None)
             if None not in expected:
                 break
-        assert signature(np.sort(numbers), k).tolist() == expected, f"{n} shingles"
+        assert signature(np.sort(numbers), k).tolist() == expected, (
+            f"{n} shingles: a bin takes the smallest of the first round in which anything falls in")
     assert signature(numbers).shape == (120,) and signature(numbers).dtype == np.uint32
     assert signature(numbers[:0]).shape == (0,), "no shingles, no signature"
 
@@ -187,7 +195,8 @@ def test_signature_estimates_as_well_as_the_naive_one():
 
 # ---- finding duplicates ----
 def test_caught():
-    assert caught(0.5, 2, 1) == 0.75 and caught(1, 20, 6) == 1 and caught(0, 20, 6) == 0
+    assert caught(0.5, 2, 1) == 0.75 and caught(1, 20, 6) == 1 and caught(0, 20, 6) == 0, (
+        "a band matches if all its rows do, s^rows; caught is who matches in at least one band")
     assert abs(caught(0.8, 20, 6) - 0.9977) < 1e-4 and abs(caught(0.3, 20, 6) - 0.0145) < 1e-4
     rng = random.Random(4)
     agreed = sum(any(all(rng.random() < 0.7 for _ in range(4)) for _ in range(5))

@@ -52,7 +52,8 @@ func Depth(s string) int {
 
 
 def test_is_generated():
-    assert is_generated(f"{NOTICE}\n\npackage y\n") is True, "True or False, not what was found"
+    assert is_generated(f"{NOTICE}\n\npackage y\n") is True, (
+        "True if the notice is a line of its own among the comments before the package clause")
     assert is_generated(f"/* MIT,\n   of course */\n\n// y is\n{NOTICE}\npackage y\n"), (
         "it may stand below other comments")
     assert is_generated(f"{NOTICE}\r\n\r\npackage y\r\n"), "lines may end in \\r\\n"

@@ -6,8 +6,10 @@ from fim import MIDDLE, PREFIX, SUFFIX, TOKENS, encode_fim, fill_in_the_middle, 
 
 
 def test_rearrange():
-    assert rearrange("a", "b", "c", False) == [(PREFIX, "a"), (SUFFIX, "c"), (MIDDLE, "b")]
-    assert rearrange("a", "b", "c", True) == [(PREFIX, ""), (SUFFIX, "c"), (MIDDLE, "ab")]
+    assert rearrange("a", "b", "c", False) == [(PREFIX, "a"), (SUFFIX, "c"), (MIDDLE, "b")], (
+        "PSM: the middle comes last, since it is what the model is to fill in")
+    assert rearrange("a", "b", "c", True) == [(PREFIX, ""), (SUFFIX, "c"), (MIDDLE, "ab")], (
+        "SPM: an empty prefix first, then the suffix, then prefix and middle as one text")
 
 
 def test_fill_in_the_middle():

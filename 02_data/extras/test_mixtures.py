@@ -30,12 +30,13 @@ def three():
                    Ids(np.arange(7, 12, dtype=np.uint32))])
 
 
-def test_pieces():
+def test_pieces(explains):
     joined = three()
     a, b, c = joined.parts
     assert joined.pieces(1, 3) == [(a, 1, 3)], "ids of one part are one piece"
-    assert joined.pieces(4, 5) == [(a, 4, 1), (b, 0, 2), (c, 0, 2)], (
-        "after the first piece, a piece starts at 0 in its part")
+    with explains("a piece ends where its part ends, and the next one starts at 0 in its part"):
+        assert joined.pieces(4, 5) == [(a, 4, 1), (b, 0, 2), (c, 0, 2)], (
+            "after the first piece, a piece starts at 0 in its part")
     assert joined.pieces(5, 2) == [(b, 0, 2)], "the id at the end of a part is not in that part"
     assert joined.pieces(0, 12) == [(a, 0, 5), (b, 0, 2), (c, 0, 5)]
     assert joined.pieces(3, 0) == joined.pieces(12, 0) == [], "no ids, no pieces"

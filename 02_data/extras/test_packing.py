@@ -20,8 +20,11 @@ def test_in_documents_of_any_row():
         start, end = sorted(rng.choice(26, 2, replace=False))
         pieces = in_documents([(start, end - start)], starts)
         places = [(d, starts[d] + offset + i) for d, offset, n in pieces for i in range(n)]
-        assert places == [(which[place], place) for place in range(start, end)], (start, end)
-        assert all(n > 0 for *_, n in pieces), "no empty piece"
+        assert places == [(which[place], place) for place in range(start, end)], (
+            f"the ids {start} .. {end - 1} must each be given to the document that they are in: "
+            "its first id is its own, not that of the document before")
+        assert all(n > 0 for *_, n in pieces), (
+            "a piece must not be empty: the row ends with its last id, not one id later")
 
 
 def test_waste():

@@ -20,10 +20,13 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 9\
 def test_with_calculator():
     assert with_calculator("6 * 7 = <<6*7=42>>42") == [
         {"type": "text", "text": "6 * 7 = "}, {"type": "python", "text": "6*7"},
-        {"type": "output", "text": "42"}, {"type": "text", "text": "42"}]
+        {"type": "output", "text": "42"}, {"type": "text", "text": "42"}], (
+        "<<6*7=42>> is a call of the calculator and its output; the text around it stays text")
     assert with_calculator("<<1=1=1>>") == [{"type": "python", "text": "1=1"},
-                                            {"type": "output", "text": "1"}]
-    assert with_calculator("no sums") == [{"type": "text", "text": "no sums"}]
+                                            {"type": "output", "text": "1"}], (
+        "the result stands behind the last =, and there are no empty parts")
+    assert with_calculator("no sums") == [{"type": "text", "text": "no sums"}], (
+        "without a call, all of it is text")
 
 
 def test_as_record():

@@ -150,7 +150,8 @@ def test_encode_batch():
     (_, train, *_, none), (split, val, mask, n, text) = encode_batch(
         [("train", record), ("val", record)], tokenizer, fim=1.0)
     assert train.dtype == val.dtype == np.uint16 and none == b""
-    assert tokenizer.special[MIDDLE] in train and tokenizer.special[MIDDLE] not in val
+    assert tokenizer.special[MIDDLE] in train and tokenizer.special[MIDDLE] not in val, (
+        "training documents are rearranged, validation documents never")
     assert (split, mask, n, text) == ("val", None, 7, b"the cat")
 
 

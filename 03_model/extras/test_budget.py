@@ -71,7 +71,9 @@ def test_todays_recipe():
 
 @every_config
 def test_count_parameters(config):
-    assert count_parameters(config) == groups_of(make_model(config))
+    assert count_parameters(config) == groups_of(make_model(config)), (
+        "a group must have as many numbers as in the model itself: look at n_kv_head, at the "
+        "third matrix of SwiGLU, at biases, gains and shifts, and at a head that is the table")
 
 
 def test_count_parameters_worked_example():
@@ -93,7 +95,9 @@ def test_flops_per_token(config):
     model, ids = make_model(dataclasses.replace(config, by_hand=True)), ids_for(config)
     with FlopCounterMode(display=False) as counter:
         model.loss(ids, ids).sum().backward()
-    assert flops_per_token(config) * ids.numel() == counter.get_total_flops()
+    assert flops_per_token(config) * ids.numel() == counter.get_total_flops(), (
+        "6 for each weight that is multiplied, also of a tied head, not of the table or of biases; "
+        "and 12 L C T for attention's own products")
 
 
 def saved_bytes(config, dtype):

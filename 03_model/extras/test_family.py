@@ -113,7 +113,8 @@ def test_mlp(activation):
     if activation == "swiglu":
         gate = mlp.gate(x)
         hidden["swiglu"] = gate / (1 + (-gate).exp()) * h
-    same(mlp(x), hidden[activation] @ mlp.down.weight.T, f"{activation}, then down")
+    same(mlp(x), hidden[activation] @ mlp.down.weight.T, (
+        f"down(activation(up(x))), or, for swiglu, down(silu(gate(x)) * up(x)): here {activation}"))
 
 
 def test_block():
@@ -223,7 +224,9 @@ def test_new_weights():
         for block in model.blocks:
             for out in (block.attention.out, block.mlp.down):
                 expected = (out.in_features * 2 * 3) ** -0.5 if tied else 0
-                assert out.weight.std().item() == pytest.approx(expected, rel=0.1)
+                assert out.weight.std().item() == pytest.approx(expected, rel=0.1), (
+                    "matrices that write to the residual stream begin as zeros, unless the head is "
+                    "the table: then they must write something")
                 assert not out.bias.any()
         expected = 0.02 if tied else 1.0
         assert model.embed.weight.std().item() == pytest.approx(expected, rel=0.1)

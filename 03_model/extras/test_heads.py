@@ -40,7 +40,8 @@ def test_held_bytes():
 def test_cache_bytes(config, dtype):
     cache = KVCache(config, batch_size=3, size=10, dtype=dtype)
     held = cache.keys.nbytes + cache.values.nbytes
-    assert 3 * cache_bytes(config, 10, dtype.itemsize) == held
+    assert 3 * cache_bytes(config, 10, dtype.itemsize) == held, (
+        "keys and values, of the key/value heads alone, of every layer, in the bytes of that type")
     multi_head = dataclasses.replace(config, n_kv_head=config.n_head)
     assert cache_bytes(multi_head) == config.n_head // config.n_kv_head * cache_bytes(config)
 

@@ -23,13 +23,16 @@ def slowly(ids, place, n, n_rows):
 
 
 def test_hash_ngrams():
-    assert hash_ngrams(torch.tensor([[0, 4]]), 2, 100).tolist() == [[[1], [66]]]
+    assert hash_ngrams(torch.tensor([[0, 4]]), 2, 100).tolist() == [[[1], [66]]], (
+        "an n-gram ends at its place: it holds the ids before it, and 0 before the first place")
     ids = torch.randint(50_000, (3, 20), generator=torch.Generator().manual_seed(0))
     rows = hash_ngrams(ids, 5, 1000)
     for b in range(3):
         for t in range(20):
             expected = [slowly(ids[b].tolist(), t, n, 1000) for n in (2, 3, 4, 5)]
-            assert rows[b, t].tolist() == expected, f"row {b}, place {t}"
+            assert rows[b, t].tolist() == expected, (
+                f"row {b}, place {t}: h % n_rows, in the tables of n = 2, 3, 4, 5, which lie "
+                "one behind the other")
 
 
 @pytest.mark.parametrize("n_rows", [1, 7, 4096])

@@ -74,9 +74,11 @@ def heads_of(n_head, n_kv_head, head_dim):
     return GPTConfig(n_head=n_head, n_kv_head=n_kv_head, d_model=n_head * head_dim)
 
 
-def test_turned():
+def test_turned(explains):
     rows = torch.arange(1.0, 7.0)
-    assert turned(rows, heads_of(1, 1, 2)).tolist() == [1, -2, 3, -4, 5, 6]
+    wrong = "the second half of each query's and each key's rows is negated, and of no value's"
+    with explains(wrong):
+        assert turned(rows, heads_of(1, 1, 2)).tolist() == [1, -2, 3, -4, 5, 6], wrong
     assert rows[1] == 2, "the rows given have changed"
     mirrored = turned(torch.arange(1.0, 17.0), heads_of(2, 1, 4)).tolist()
     assert mirrored == [1, 2, -3, -4, 5, 6, -7, -8, 9, 10, -11, -12, 13, 14, 15, 16], \
@@ -102,9 +104,11 @@ def test_turned_is_llamas_way():
     assert torch.allclose(ours[0] @ ours[1].T, llamas(q) @ llamas(k).T)
 
 
-def test_divided():
-    parts = divided(torch.arange(1, 9), heads_of(2, 1, 2))
-    assert [part.tolist() for part in parts] == [[1, 2, 3, 4], [5, 6], [7, 8]]
+def test_divided(explains):
+    wrong = "n_head heads of queries, then n_kv_head of keys and of values, of head_dim rows each"
+    with explains(wrong):
+        parts = divided(torch.arange(1, 9), heads_of(2, 1, 2))
+        assert [part.tolist() for part in parts] == [[1, 2, 3, 4], [5, 6], [7, 8]], wrong
     parts = divided(torch.zeros(48, 24), heads_of(4, 2, 6))
     assert [tuple(part.shape) for part in parts] == [(24, 24), (12, 24), (12, 24)]
 

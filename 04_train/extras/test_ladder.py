@@ -28,7 +28,8 @@ def points_of(law, noise=0.0):
 
 # ---- the law ----
 def test_predicted():
-    assert predicted(70e9, 1.4e12, PAPER) == pytest.approx(1.937, abs=1e-3), "Chinchilla"
+    assert predicted(70e9, 1.4e12, PAPER) == pytest.approx(1.937, abs=1e-3), (
+        "the loss of Chinchilla: E + A / n^alpha + B / d^beta, with n parameters and d tokens")
     assert predicted(16, 81, Law(1, 8, 27, 0.5, 0.25)) == pytest.approx(1 + 8 / 4 + 27 / 3)
     n = torch.tensor([1e6, 1e9], dtype=torch.float64)
     assert predicted(n, 1e9, PAPER).tolist() == [predicted(x, 1e9, PAPER) for x in (1e6, 1e9)]

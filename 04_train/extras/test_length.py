@@ -67,16 +67,19 @@ def test_outside_table():
 
 
 def test_planned_steps_precedence():
-    assert steps(SMALL, steps=7, flops=1e15, tokens_per_param=20.0) == 7
+    assert steps(SMALL, steps=7, flops=1e15, tokens_per_param=20.0) == 7, (
+        "steps, where they are given, come before flops and tokens_per_param")
     cost = flops_per_token(SMALL.gpt(2000)) * 32 * 64
-    assert steps(SMALL, steps=0, flops=5.0 * cost, tokens_per_param=20.0) == 5
+    assert steps(SMALL, steps=0, flops=5.0 * cost, tokens_per_param=20.0) == 5, (
+        "flops, where they are given, come before tokens_per_param")
     n = outside_table(SMALL.gpt(2000))
     assert steps(SMALL, steps=0, tokens_per_param=5 * 32 * 64 / n) == 5
 
 
 def test_planned_steps_of_tokens():
     """20 : 1, 9.2 billion tokens; 17.5k steps where these 9.2 are not 9.227."""
-    assert steps(BIG, steps=0, tokens_per_param=20.0) == 17_600
+    assert steps(BIG, steps=0, tokens_per_param=20.0) == 17_600, (
+        "20 tokens for each parameter outside the table, in steps of batch_size * seq_len tokens")
     assert 17_600 == pytest.approx(9.2e9 / 524_288, rel=0.01)
     assert steps(BIG, steps=0, tokens_per_param=20.0, vocab_size=2 * 53248) > 20_000, "head counts"
 
@@ -85,14 +88,15 @@ def test_planned_steps_of_flops():
     """4e19 FLOPs: 28k steps if only the matrices counted; 6 * 461,373,440 and 12 * 20 * 1280 * T
     for each of 524,288 tokens are 24.7k with windows of 1024, 22.5k of 2048.
     """
-    assert steps(BIG, steps=0, flops=4e19) == 22_457
+    assert steps(BIG, steps=0, flops=4e19) == 22_457, (
+        "a token costs flops_per_token(), with what attention computes beside its matrices")
     assert steps(BIG, steps=0, flops=4e19, seq_len=1024, batch_size=512) == 24_749
     assert 4e19 / (6 * 461_373_440 * 524_288) == pytest.approx(28_000, rel=0.02)
 
 
 def test_planned_steps_rounds_up():
     cost = flops_per_token(SMALL.gpt(2000)) * 32 * 64
-    assert steps(SMALL, steps=0, flops=1.0) == 1, "a run has a step"
+    assert steps(SMALL, steps=0, flops=1.0) == 1, "a run has at least one step"
     assert steps(SMALL, steps=0, flops=2.1 * cost) == 3, "a part of a step is a step"
     assert steps(SMALL, steps=0, flops=3.0 * cost) == 3
     assert steps(SMALL, steps=0, tokens_per_param=1e-6) == 1

@@ -58,14 +58,15 @@ def test_seen():
     assert not after([1, 3] * 4 + [1]).seen(99.0), "9 losses are too few to say"
     assert after([1, 3] * 5).seen(99.0), "10 are enough"
     spikes = after([100] * 5 + [1, 3] * 25)
-    assert spikes.recent == [1, 3] * 25, "only the last 50 count"
+    assert spikes.recent == [1, 3] * 25, "only the last 50 losses are kept and count"
     assert spikes.seen(6.5), "what is long gone makes no difference"
     rng, spikes, recent, n = np.random.default_rng(0), Spikes(), [], 0
     for i in range(300):  # the same, with numpy
         loss = float(5 - i / 100 + rng.normal() * 0.1 + (i % 40 == 39) * rng.exponential())
         limit = np.mean(recent) + 4 * np.std(recent) if i >= 10 else np.inf
         found = spikes.seen(loss)
-        assert found == (loss > limit), f"loss {i}: {loss}, limit {limit}"
+        assert found == (loss > limit), (
+            f"loss {i} is {loss}: a spike lies above {limit}, the mean and 4 standard deviations")
         recent, n = [*recent, min(loss, limit)][-50:], n + found
         assert spikes.recent == pytest.approx(recent)
     assert n >= 3, "no spike was there to be seen"
@@ -111,7 +112,7 @@ def test_group_of(family):
     assert group_of("blocks.0.attention_norm.weight") == group_of("norm.bias") == "norms"
 
 
-def test_update_ratios():
+def test_update_ratios(explains):
     model = nn.Module()
     model.embed, model.head, model.places = nn.Module(), nn.Module(), nn.Module()
     model.embed.a = nn.Parameter(torch.tensor([3.0]))
@@ -124,7 +125,8 @@ def test_update_ratios():
         model.embed.b[1] = 0.5
         model.head.a.copy_(torch.tensor([[2.0, -2.0]]))
         model.places.a += 1
-    found = update_ratios(before, model.named_parameters())
+    with explains("a group that was all zeros is left out, not divided by"):
+        found = update_ratios(before, model.named_parameters())
     assert found["embed"] == pytest.approx(0.1), "0.5 / 5: all tensors of a group together"
     assert found["head"] == pytest.approx(0.5), "of the size before, not after"
     assert list(found) == ["embed", "head"], "a share of nothing is nothing one can say"

@@ -28,7 +28,8 @@ def test_guess():
         return guess(np.array(ids), n, longest)
     assert of(1, 2, 3, 9, 1, 2) == [3, 9, 1], "it may run on into the end"
     assert of(1, 2, 3, 9, 1, 2, n=1) == [3] and of(1, 2, 3, 9, 1, 2, n=0) == []
-    assert of(5, 1, 2, 7, 8, 1, 2, 6, 6, 1, 2) == [6, 6, 1], "the latest place counts"
+    assert of(5, 1, 2, 7, 8, 1, 2, 6, 6, 1, 2) == [6, 6, 1], (
+        "the latest place where the ids stood counts")
     assert of(4, 1, 2, 7, 8, 1, 2, 6, 4, 1, 2) == [7, 8, 1], "but a longer match comes first"
     assert of(4, 1, 2, 7, 8, 1, 2, 6, 4, 1, 2, longest=2) == [6, 4, 1]
     assert of(7, 7, 7, 7) == [7] and of(1, 2, 3) == [] and of(1) == [] and of() == []
@@ -85,7 +86,7 @@ def test_right_guesses_save_steps():
     (32, [1] + [4] * 6 + [3], [1] + [4] * 24 + [3, 2, 1]),
     (15, [1, 4, 4, 4, 2, 8, 4, 3, 8, 4],
      [1] + [4] * 11 + [3, 2, 1, 8] + [4] * 4 + [3, 2, 1, 8, 4, 3, 2, 1])])
-def test_steps_counted(window, right, wrong, monkeypatch):
+def test_steps_counted(window, right, wrong, monkeypatch, explains):
     """Guesses that are always right: one step reads them all; always wrong: one id a step. Never
     more than the window has room for; then its newer half is read again.
     """
@@ -96,9 +97,10 @@ def test_steps_counted(window, right, wrong, monkeypatch):
         monkeypatch.setattr(lookup, "guess", lambda ids, n: guessed(len(ids))[:n])
         shapes.clear()
         model.hidden = lambda ids, cache: shapes.append(ids.shape[1]) or hidden(model, ids, cache)
-        found = [int(i) for i in generate_by_lookup(model, [1], 28, n_guesses=3)]
+        with explains("what was guessed wrongly must be taken back: cache.length"):
+            found = [int(i) for i in generate_by_lookup(model, [1], 28, n_guesses=3)]
         del model.hidden
-        assert found == truth
+        assert found == truth, "the ids behind a wrong guess must not be chosen"
         return shapes
     assert list(generate_by_lookup(model, [1], 0)) == []
     assert count(lambda n: truth[n - 1:]) == right

@@ -56,8 +56,10 @@ def test_quantize_rows():
     q, scales = quantize_rows(torch.tensor([[2.54, -1.28, 0.051], [0.0, 0.0, 0.0],
                                             [0.001, -0.127, 0.0], [-254.0, 3.1, 2.9]]))
     assert q.dtype == torch.int8 and scales.shape == (4,)
-    assert q[0].tolist() == [127, -64, 3] and scales[0] == pytest.approx(0.02)
-    assert q[1].tolist() == [0, 0, 0] and scales[1] == 1, "zeros stay zeros"
+    assert q[0].tolist() == [127, -64, 3] and scales[0] == pytest.approx(0.02), (
+        "a row's own largest number is 127 of its scale; the others are rounded")
+    assert q[1].tolist() == [0, 0, 0] and scales[1] == 1, (
+        "a row of zeros has the scale 1, so that it stays zeros")
     assert q[2].tolist() == [1, -127, 0], "a small row has a small scale of its own"
     assert q[3].tolist() == [-127, 2, 1], "rounded to the nearest, not cut off"
     w = randn(30, 50) * torch.logspace(-6, 6, 30)[:, None]
@@ -72,14 +74,14 @@ def test_quantize_tensor():
     assert u.tolist() == [0, 50, 255] and u.dtype == torch.uint8
     assert float(scale) == pytest.approx(0.02) and int(zero) == 50
     u, scale, zero = quantize_tensor(torch.tensor([3.0, 5.1]))
-    assert u.tolist() == [150, 255] and int(zero) == 0, "0.0 belongs to the range"
+    assert u.tolist() == [150, 255] and int(zero) == 0, "the range must hold 0.0, whatever is in x"
     u, scale, zero = quantize_tensor(torch.tensor([[-2.54], [-0.5]]), top=127)
     assert u.tolist() == [[0], [102]] and int(zero) == 127
     u, scale, zero = quantize_tensor(torch.zeros(2, 3))
     assert not u.any() and zero == 0 and scale > 0, "zeros stay zeros, and nothing is nan"
     for top in range(2, 256):
         u, scale, zero = quantize_tensor(torch.tensor([-1.0, 1.0]), top)
-        assert u[0] < u[1] <= top, f"of 0 .. {top}, -1 and 1 are {u}"
+        assert u[0] < u[1] <= top, f"-1 and 1 must lie within 0 .. {top}, but are {u}"
     x = randn(500)
     u, scale, zero = quantize_tensor(x)
     error = ((u.int() - zero) * scale - x).abs() / scale
@@ -91,8 +93,9 @@ def test_int8_linear_by_hand():
     x = torch.tensor([[1.0, -1.0], [0.0, 0.0], [-1.0, -0.5]])
     q, scales = torch.tensor([[127, 0], [1, -127]], dtype=torch.int8), torch.tensor([0.5, 2.0])
     y = int8_linear_by_hand(x, q, scales, torch.tensor([10.0, 20.0]))
-    torch.testing.assert_close(y, torch.tensor([[73.5, 276.0], [10.0, 20.0],
-                                                [-53.5, 145.0]]), rtol=0.01, atol=0)
+    expected = torch.tensor([[73.5, 276.0], [10.0, 20.0], [-53.5, 145.0]])
+    torch.testing.assert_close(y, expected, rtol=0.01, atol=0, msg=(
+        "take off `zero`, and sum products in int32: int8 overflows"))
 
     linear, x = random_linear(), randn(9, 40)
     x[3] *= 1000
@@ -101,7 +104,8 @@ def test_int8_linear_by_hand():
     # x and w are each off by a step at most (of 127), for each of the products that are summed
     bound = (x.abs().amax(1)[:, None] * linear.weight.abs().sum(1)
              + x.abs().sum(1)[:, None] * linear.weight.abs().amax(1)) / 127
-    assert ((y - linear(x)).abs() <= bound).all()
+    assert ((y - linear(x)).abs() <= bound).all(), (
+        "each row of x has its own largest number, by which its result is multiplied in the end")
     error = (y - linear(x)).norm(dim=1) / (linear(x) - linear.bias).norm(dim=1)
     assert error.max() < 0.03, f"every row is near, the small ones too, not off by {error}"
 

@@ -41,7 +41,8 @@ def test_rank_states():
             ("fsdp2", 0, 2, True, (1000, 1000, 6000))):
         found = rank_states(1000, matrices, engine, world, low)
         assert tuple(found[k] for k in ("weights", "gradients", "optimizer")) == expected, (
-            engine, matrices, world, low)
+            f"{engine}, {matrices} of 1,000 parameters Muon's, {world} ranks, {low=}: bytes of "
+            f"weights, gradients and optimizer must be {expected}")
 
 
 def test_a_billion_parameters():
@@ -142,7 +143,8 @@ def test_fullest(engine):
     found = moments(RUN, BILLION, engine, 2, 2, True)
     items = fullest(found)
     assert list(items) == list(ITEMS), "all items, in one order"
-    assert sum(items.values()) == peak(found) == max(sum(m.values()) for m in found.values())
+    assert sum(items.values()) == peak(found) == max(sum(m.values()) for m in found.values()), (
+        "a rank needs what its fullest moment needs, not all moments together")
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -170,7 +172,8 @@ CARD = GPUS["rtx3090ti"]
 def test_largest_micro_batch():
     for room, most, expected in ((9, 100, 0), (10, 100, 1), (50, 100, 4), (80, 100, 8),
                                  (79, 100, 4), (10**9, 100, 64), (10**9, 1, 1), (10**9, 64, 64)):
-        assert largest_micro_batch(lambda k: 10 * k, room, most) == expected, (room, most)
+        assert largest_micro_batch(lambda k: 10 * k, room, most) == expected, (
+            f"10 bytes a window, {room} bytes of room, at most {most} windows: {expected} fit")
 
 
 @pytest.mark.parametrize("engine", ["ddp", "zero1", "zero2", "fsdp2"])  # torch-ddp: not even one

@@ -20,9 +20,11 @@ from zero import Zero
 def test_limits():
     for dtype, (exponent, fraction) in FORMATS.items():
         found, info = limits(exponent, fraction), torch.finfo(dtype)
-        assert found["largest"] == info.max, dtype
-        assert found["normal"] == info.smallest_normal, dtype
-        assert found["subnormal"] == info.smallest_normal * info.eps, dtype
+        assert found["largest"] == info.max, (
+            f"of {dtype}: (2 - spacing) * 2^bias, where bias is 2^(exponent - 1) - 1")
+        assert found["normal"] == info.smallest_normal, f"of {dtype}: 2^(1 - bias)"
+        assert found["subnormal"] == info.smallest_normal * info.eps, (
+            f"of {dtype}: a subnormal number has no leading 1, so that f may be as small as 1")
         assert found["spacing"] == info.eps, dtype
         assert 1 + exponent + fraction == info.bits
     assert limits(4, 3)["normal"] == torch.finfo(torch.float8_e4m3fnuz).smallest_normal * 2, (
@@ -76,7 +78,8 @@ def test_autocast_linear(dtype):
             assert layer.weight.grad.dtype == torch.float32, "the weight's type, not autocast's"
             results.append((y.detach(), layer.weight.grad, layer.bias.grad))
         tolerance = {"rtol": 0, "atol": 0} if exact else {}
-        torch.testing.assert_close(results[1][0], results[0][0], **tolerance)
+        torch.testing.assert_close(results[1][0], results[0][0], **tolerance, msg=(
+            "inputs, weights and bias are rounded, but sums are made in float32"))
         for mine, torchs in zip(results[1][1:], results[0][1:]):
             spacing = torch.finfo(dtype).eps
             torch.testing.assert_close(mine, torchs, rtol=2 * spacing, atol=20 * spacing)
@@ -118,6 +121,7 @@ def test_update_gives_up():
     with pytest.raises(ValueError, match=r"^step 32: .* for 31 steps in a row.*--lr") as stop:
         for skipped in range(100):
             scaler.update(True)
+        pytest.fail("a scale below FLOOR helps nobody: it must end with a ValueError")
     assert skipped == 30 and "\n" not in str(stop.value)
     assert scaler.factor < FLOOR <= scaler.factor * 2
 
@@ -135,7 +139,8 @@ def test_state():
     assert all(type(value) in (int, float) for value in state.values())
     fresh = LossScaler(growth_interval=3)
     fresh.load_state_dict(state)
-    assert found + list(go(fresh, range(12, 40))) == expected
+    assert found + list(go(fresh, range(12, 40))) == expected, (
+        "the state must hold all that decides when the scale grows: also the good steps so far")
     assert fresh.state_dict() == one.state_dict()
 
 
@@ -248,7 +253,7 @@ def windows(n, seed):
 
 
 @pytest.mark.parametrize("engine", ["ddp", "zero2"])
-def test_a_step_that_overflows_is_skipped_by_all(engine):
+def test_a_step_that_overflows_is_skipped_by_all(engine, explains):
     """On one rank a gradient is inf: no rank moves, and all halve the scale of the loss."""
     def work(rank):
         config, scaler = Config(**SHAPE, warmup=0), LossScaler(factor=8.0)
@@ -264,14 +269,16 @@ def test_a_step_that_overflows_is_skipped_by_all(engine):
                     nats.register_hook(lambda gradient: gradient * float("inf"))
                 return nats
             made.loss, before = overflows, model.head.weight.detach().clone()
-            _, norm, _ = train_step(made, windows(2, rank), step, config)
+            with explains("when a gradient of any rank is inf, no rank may move"):
+                _, norm, _ = train_step(made, windows(2, rank), step, config)
             moved = not torch.equal(before, model.head.weight)
             steps.append((moved, math.isfinite(norm), scaler.factor))
         made.loss = lambda x, y: loss(x, y) * float("nan")
         with pytest.raises(ValueError, match="step 4: loss nan"):
             train_step(made, windows(2, rank), 3, config)
         return steps
-    assert on_ranks(work) == [[(True, True, 8.0), (False, False, 4.0), (True, True, 4.0)]] * 2
+    assert on_ranks(work) == [[(True, True, 8.0), (False, False, 4.0), (True, True, 4.0)]] * 2, (
+        "when a gradient of any rank is inf, no rank moves, and all halve the scale")
 
 
 def test_a_scaled_loss_has_the_same_gradients():
@@ -285,5 +292,6 @@ def test_a_scaled_loss_has_the_same_gradients():
                 engine = Scaled(engine, LossScaler(factor))
             norm = train_step(engine, windows(2, rank), 0, config)[1]
             results.append((norm, [p.tolist() for p in model.parameters()]))
-        assert results[0] == results[1] and norm > 0.1
+        assert results[0] == results[1] and norm > 0.1, (
+            "gradients must be unscaled before their norm is taken and they are clipped")
     on_ranks(work)

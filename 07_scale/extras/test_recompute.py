@@ -99,7 +99,9 @@ def test_backward():
 def test_backward_with_dropout():
     """The same numbers are dropped again, and those drawn afterwards are not disturbed."""
     block, x = dropping_block(), torch.randn(5, 6)
-    assert_equal(gradients(block, x, False), gradients(block, x, True), "other numbers dropped")
+    assert_equal(gradients(block, x, False), gradients(block, x, True),
+                 "the second time the same numbers must be dropped, and those after it not be "
+                 "disturbed")
 
 
 def test_backward_under_autocast():
@@ -185,7 +187,8 @@ def test_recompute_blocks(name):
         plain = model_gradients(model, ids, autocast)
         for how in ("hand", "torch", "none"):
             recompute_blocks(model, how)
-            assert_equal(plain, model_gradients(model, ids, autocast), f"{how}, {autocast}")
+            assert_equal(plain, model_gradients(model, ids, autocast),
+                         f"gradients are not those of the plain model: {how}, {autocast}")
             assert list(model.state_dict()) == names and type(model.blocks[0]) is kind
             twin = copy.deepcopy(model)
             assert_equal(plain, model_gradients(twin, ids, autocast), f"a copy, {how}")
@@ -218,6 +221,7 @@ def test_blocks_run_twice_only_for_gradients():
         assert len(runs) == 1 and cache.length == 5
         with pytest.raises(RuntimeError, match="inplace"):  # as without: nothing is run again
             y.backward()
+            pytest.fail("with a cache nothing is run again, since the same keys would come twice")
 
 
 def test_what_is_written_stays():

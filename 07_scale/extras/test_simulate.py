@@ -20,7 +20,8 @@ SMALL = [Piece(0, [60]), Piece(10, [30, 10]), Piece(10, [30, 10]), Piece(5, [60]
 
 def test_ring_seconds():
     """Against rounds that are gone through: every rank sends one part in each."""
-    assert ring_seconds(1000, 4, 100, 1) == 21.0
+    assert ring_seconds(1000, 4, 100, 1) == 21.0, (
+        "2 * (4 - 1) rounds, in each of which a quarter of the message is sent, after the latency")
     for ranks in (1, 2, 3, 8):
         clock = 0.0
         for _ in ["sum"] * (ranks - 1) + ["hand round"] * (ranks - 1):
@@ -58,7 +59,8 @@ def test_pieces(name):
 
 def test_schedule():
     assert schedule([Task("a", 3, ()), Task("b", 2, (0,)), Task("a", 4, ()),
-                     Task("b", 1, (2,))]) == [(0, 3), (3, 5), (3, 7), (7, 8)]
+                     Task("b", 1, (2,))]) == [(0, 3), (3, 5), (3, 7), (7, 8)], (
+        "a task starts when its own lane is free and what it needs has ended, and not later")
     assert schedule([]) == []
     late = [Task("a", 5, ()), Task("b", 1, (0,)), Task("b", 1, ())]
     assert schedule(late)[2] == (6, 7), "a lane does not let a task overtake"
