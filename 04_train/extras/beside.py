@@ -24,7 +24,7 @@ from page import page
 from housekeeping import Progress, duration
 from report import draw
 from runs import as_json
-from watch import Spikes, activation_scales, snapshot, update_ratios
+from watch import Spikes, activation_scales, sampled, update_ratios
 
 
 def describe(groups, lr):
@@ -87,7 +87,7 @@ class Beside:
         """After `step`: what the next one will be compared with, if that is to be looked at."""
         self.earlier = {}
         if (step + 1) % self.config.eval_every == 0:
-            self.earlier = snapshot(self.tensors(), keep=self.leads)
+            self.earlier = {name: sampled(p) for name, p in self.tensors() if self.leads}
 
     def after(self, step, seconds, loss, norm, groups, bits, batch):
         """A step was made; `seconds` are over since the run began, groups are the optimizer's,

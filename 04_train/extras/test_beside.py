@@ -1,5 +1,6 @@
 """Tests of beside.py; that a run leaves all of it behind is test_train.py's."""
 
+import gc
 import json
 
 import pytest
@@ -59,6 +60,35 @@ def test_what_is_recorded(run, tmp_path):
     assert look["update_ratio"]["embed"] > 0 and isinstance(look["sample"], str)
     assert set(look["activation_scale"]) == {"embed", "blocks.0", "logits"}
     assert (tmp_path / "loss.png").exists()
+
+
+def live_bytes():
+    """Bytes of all tensors that anything refers to, each storage once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+                for t in gc.get_objects() if type(t) in (torch.Tensor, torch.nn.Parameter)}
+    return sum(storages.values())
+
+
+def test_no_copy_of_the_weights_is_alive_during_a_step(run, tmp_path):
+    """A step whose updates are measured takes a tenth of the weights more, at most, than another;
+    of this model's one matrix that is larger than what is looked at, all others are tiny.
+    """
+    told, model, loader, config = run()
+    model.embed = torch.nn.Embedding(50_000, 16)
+    model.head = torch.nn.Linear(16, 50_000, bias=False)
+    optimizer, seen = make_optimizer(model, config), []
+    with told:
+        for step in range(3):
+            batch = next(loader)
+            seen.append((live_bytes(), bool(told.earlier)))
+            loss, norm = train_step(model, optimizer, batch, step, config)
+            told.after(step + 1, 1.0 + step, loss, norm, optimizer.param_groups, None, batch)
+    (_, first), (measured, second), (plain, third) = seen
+    assert (first, second, third) == (False, True, False)
+    weights = sum(p.nbytes for p in model.parameters())
+    assert measured - plain < weights / 10, "the weights are copied"
+    [look] = [row["update_ratio"] for row in rows(tmp_path) if "update_ratio" in row]
+    assert look["head"] > 0
 
 
 def test_other_ranks_write_nothing(run, tmp_path):

@@ -8,7 +8,6 @@ import torch
 from nonfinite import first_bad, how_bad
 from test_watch import NOTHING, every_family, hooks, random_ids, random_model
 from train import Config
-from watch import snapshot
 
 
 def test_how_bad():
@@ -125,7 +124,8 @@ def test_first_bad_leaves_gradients_alone():
     for p in model.parameters():
         p.grad = torch.full_like(p, math.nan)  # as clipping by a norm of nan leaves them
         p.register_post_accumulate_grad_hook(lambda p: pytest.fail("a gradient was added"))
-    kept, weights = [p.grad for p in model.parameters()], snapshot(model.named_parameters())
+    kept, weights = [p.grad for p in model.parameters()], {
+        name: p.detach().clone() for name, p in model.named_parameters()}
     assert bad(model) == NOTHING, "what is in .grad says nothing"
     assert all(p.grad is grad for p, grad in zip(model.parameters(), kept))
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
