@@ -114,8 +114,7 @@ def attention_fused(q, k, v, mask=None):
     """attention() in one kernel, which never holds the (T, S) scores in memory."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     if T == 1:  # heads that read the same keys are like queries at several positions
-        q = q.reshape(B, G, H // G, D)
-        return F.scaled_dot_product_attention(q, k, v, mask).reshape(B, H, 1, D)
+        return F.scaled_dot_product_attention(q.reshape(B, G, H // G, D), k, v, mask).reshape_as(q)
     if mask is None and T < S:
         mask = causal_mask(torch.arange(S - T, S, device=q.device), S)
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=H != G)
@@ -182,8 +181,7 @@ class KVCache:
     def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
         self.size, self.length = size or config.seq_len, 0
         shape = (config.n_layer, batch_size, config.n_kv_head, self.size, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros_like(self.keys)
+        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
 
     def positions(self, T):  # exercise
         """Where T further ids stand: length, length + 1, ... (T,), on the device of self.keys."""
@@ -246,12 +244,14 @@ class GPT(nn.Module):
         return self.logits(self.hidden(ids, cache, positions, mask))
 
     def loss(self, ids, targets, positions=None, mask=None):  # exercise
-        """-log p(target) of each target in nats, (B, T) float32. A target is what should follow, or
-        negative where nothing is to be learned, and the loss 0. positions, mask: as in hidden().
+        """-log p(target), the id that should follow, in nats, (B, T) float32; 0 if it is negative.
+        positions, mask: as in hidden(). Without gradients, logits of 512 positions at a time.
         """
-        logits = self(ids, None, positions, mask).flatten(0, 1)  # (B T, V)
-        flat = targets.flatten().clamp(min=-1)  # (B T,)
-        return F.cross_entropy(logits, flat, ignore_index=-1, reduction="none").view_as(targets)
+        x = self.hidden(ids, None, positions, mask).flatten(0, 1)  # (B T, C)
+        flat, n = targets.flatten().clamp(min=-1), len(x) if torch.is_grad_enabled() else 512
+        nats = [F.cross_entropy(self.logits(x), y, ignore_index=-1, reduction="none")
+                for x, y in zip(x.split(n), flat.split(n))]
+        return torch.cat(nats).view_as(targets)
 
 
 def make_model(config, seed=0, std=0.0):

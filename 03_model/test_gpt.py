@@ -349,6 +349,18 @@ def test_loss():
          "positions and mask must go to hidden()")
 
 
+def test_loss_without_gradients_takes_logits_in_slices():
+    """In an evaluation the logits of a long window are never all there at once."""
+    model, ids = random_model(dataclasses.replace(SMALL, seq_len=600)), random_ids(2, 600)
+    seen, targets = [], ids.roll(1)
+    model.head.register_forward_hook(lambda head, x, y: seen.append(y.numel() // 61))
+    expected = model.loss(ids, targets)
+    assert seen == [1200], "with gradients slices would save nothing, since all logits are kept"
+    with torch.no_grad():
+        same(model.loss(ids, targets), expected, "the losses of slices are others")
+    assert max(seen[1:]) <= 512 and sum(seen[1:]) == 1200, f"logits of {seen[1:]} positions at once"
+
+
 # ---- writing ----
 def columns(steps):
     return torch.stack(list(steps), dim=1).tolist()

@@ -177,7 +177,7 @@ def test_evaluate_spoiled_weights():
     with torch.no_grad():
         model.head.weight.fill_(math.nan)
     with pytest.raises(ValueError, match="costs nan bits per byte: the weights are spoiled"):
-        evaluate(model, Ids(random_ids(50).numpy()), [1] * 61)
+        evaluate(model, Ids(random_ids(50).numpy()), [1] * 61, Config())
 
 
 def test_evaluate_on_a_part():
@@ -185,8 +185,37 @@ def test_evaluate_on_a_part():
     model, ids, sizes = random_model().eval(), Ids(random_ids(7 * 16 + 1).numpy()), [1] * 61
     nats = score(model, ids.read(0, 113))
     part = np.concatenate([nats[0:16], nats[48:64], nats[96:112]])
-    assert evaluate(model, ids, sizes, 40) == pytest.approx(part.mean() / math.log(2))
-    assert evaluate(model, ids, sizes) == pytest.approx(nats.mean() / math.log(2))
+    whole, config = nats.mean() / math.log(2), Config()
+    assert evaluate(model, ids, sizes, config, 40) == pytest.approx(part.mean() / math.log(2))
+    assert evaluate(model, ids, sizes, config) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("micro_batch, batch_size, world, expected", [
+    (3, 8, 1, 3), (8, 2, 1, 2), (8, 8, 4, 2)])
+def test_evaluate_takes_no_more_windows_than_a_step(micro_batch, batch_size, world, expected):
+    """And the result is the same however many they are, up to the rounding of float32."""
+    model, ids, sizes = random_model().eval(), Ids(random_ids(7 * 16 + 1).numpy()), [1] * 61
+    whole, loss, seen = evaluate(model, ids, sizes, Config()), model.loss, []
+
+    def count(x, y):
+        seen.append(len(x))
+        return loss(x, y)
+    model.loss = count
+    config = Config(micro_batch=micro_batch, batch_size=batch_size)
+    found = [score(model, ids, None, expected, "float32", rank, world) for rank in range(1, world)]
+    bits = evaluate(model, ids, sizes, config, world=world,
+                    total=lambda nats: sum(found, start=nats))
+    assert max(seen) == expected and bits == pytest.approx(whole, rel=1e-5)
+
+
+def test_score_computes_in_the_dtype_that_was_asked_for():
+    for dtype in ("float32", "bfloat16"):
+        model, seen, config = random_model().eval(), [], Config(dtype=dtype)
+        model.head.register_forward_hook(lambda head, x, y: seen.append(y.dtype))
+        nats = score(model, random_ids(40).numpy(), dtype=dtype)
+        evaluate(model, Ids(random_ids(40).numpy()), [1] * 61, config)
+        assert {*seen} == {getattr(torch, dtype)} and nats.dtype == np.float64, (
+            f"the forward pass of {dtype} belongs under torch.autocast, as in train_step()")
 
 
 # ---- whole runs ----
@@ -295,7 +324,7 @@ def test_a_run_leaves_everything_behind(arguments, tmp_path, capsys, monkeypatch
     assert out.count(" moves ") == 2, "what moves what"
     assert [m["lr"] for m in rows if "loss" in m] == [learning_rate(s, config) for s in range(12)]
     data = prepare(config.data, config.vocab_size, config.data_dir, by_hand=config.by_hand)
-    expected = evaluate(load_run(folder)[0], data.val, token_bytes(data.tokenizer))
+    expected = evaluate(load_run(folder)[0], data.val, token_bytes(data.tokenizer), config)
     assert rows[-1]["val_bits_per_byte"] == pytest.approx(expected, rel=1e-6)
     model, tokenizer, config, step = load_run(folder)
     assert step == 12 and model.config.vocab_size == tokenizer.vocab_size == 300

@@ -168,7 +168,7 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
 
 
 @torch.no_grad()
-def score(model, ids, spans=None, batch_size=32, rank=0, world=1):  # exercise
+def score(model, ids, spans=None, batch_size=8, dtype="float32", rank=0, world=1):  # exercise
     """What ids cost the model, given those before them in a window: (N - 1,) nats, float64, of ids
     1, 2, ... N - 1; 0 where no window scores them.
 
@@ -176,37 +176,37 @@ def score(model, ids, spans=None, batch_size=32, rank=0, world=1):  # exercise
     each, which reads T = seq_len ids from `start` on and predicts the id after each; the first
     `skip` predictions are left out. A window that sticks out over the end is filled up with any id.
     By default windows lie side by side: (0, 0), (T, 0) ..., the last with something to predict.
-    model.loss() gets `batch_size` windows at a time. Process `rank` of `world` does spans rank,
-    rank + world ...: results add up. All must call the model equally often, since it may be divided
-    over them: one with too few windows takes the first again, and leaves it out.
+    model.loss() gets `batch_size` of them at once, under autocast to `dtype` as in train_step().
+    Process `rank` of `world` does spans rank, rank + world ...: results add up. All must call the
+    model equally often, since it may be divided over them: one with too few takes the first again.
     """
-    T, device = model.config.seq_len, model.embed.weight.device
+    T, device, dtype = model.config.seq_len, model.embed.weight.device, getattr(torch, dtype)
     nats = np.zeros(len(ids) - 1)
-    if spans is None:
-        spans = [(start, 0) for start in range(0, len(nats), T)]
+    spans = spans or [(start, 0) for start in range(0, len(nats), T)]
     mine = spans[rank::world]
     n = -(-len(spans[::world]) // batch_size)  # batches of rank 0, which has the most spans
     for i in range(n) if rank else track(range(n), "evaluating", n, unit=" batches"):
         batch = mine[i * batch_size:(i + 1) * batch_size] or [(spans[0][0], T)]
         rows = [torch.tensor(np.asarray(ids[start:start + T + 1], np.int64)) for start, _ in batch]
         rows = torch.stack([F.pad(row, (0, T + 1 - len(row))) for row in rows]).to(device)
-        losses = model.loss(rows[:, :-1], rows[:, 1:]).cpu().numpy()  # (b, T)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            losses = model.loss(rows[:, :-1], rows[:, 1:]).cpu().numpy()  # (b, T)
         for (start, skip), row in zip(batch, losses):
-            part = nats[start + skip:start + T]  # ends where the text ends
-            part[:] = row[skip:skip + len(part)]
+            nats[start + skip:start + T] = row[skip:len(nats) - start]  # ends where the text ends
     return nats
 
 
-def evaluate(model, ids, sizes, max_tokens=None, rank=0, world=1, total=lambda nats: nats):
+def evaluate(model, ids, sizes, config, max_tokens=None, rank=0, world=1, total=lambda nats: nats):
     """Bits per byte of Ids, or of about max_tokens of them, in windows that are spread evenly.
     sizes: token_bytes(). total(array): its sum over all processes. ValueError if it is not finite.
     """
-    n, T = len(ids) - 1, model.config.seq_len
+    n, T, share = len(ids) - 1, model.config.seq_len, config.batch_size // world
     starts = range(0, n, T * -(-(n + 1) // max_tokens) if max_tokens else T)
-    nats = total(score(model, ids, [(start, 0) for start in starts], rank=rank, world=world))
+    nats = total(score(model, ids, [(start, 0) for start in starts],
+                       min(config.micro_batch, share), config.dtype, rank, world))
     targets = np.concatenate([ids.labels(i + 1, min(T, n - i)) for i in starts])
     if max_tokens and not (targets >= 0).any():  # these windows hold nothing that is to be learned
-        return evaluate(model, ids, sizes, None, rank, world, total)
+        return evaluate(model, ids, sizes, config, None, rank, world, total)
     bits = bits_per_byte(np.concatenate([nats[i:i + T] for i in starts]), targets, sizes)
     if not math.isfinite(bits):
         raise ValueError(f"the validation text costs {bits} bits per byte: the weights are spoiled")
@@ -247,7 +247,7 @@ def train(config, folder, data):
             # 2. what came of it
             bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:  # what is saved is also evaluated
-                bits = evaluate(model, data.val, sizes, config.eval_tokens)
+                bits = evaluate(model, data.val, sizes, config, config.eval_tokens)
             if beside:
                 beside.after(step, seconds, mean, norm, optimizer.param_groups, bits, batch)
             elif bits is not None:
@@ -262,7 +262,7 @@ def train(config, folder, data):
             print(f"stopped after step {step}, which is saved; --resume goes on")
             return None
         print(f"step {step}, the last, is saved; evaluating on the validation text")
-        bits = evaluate(model, data.val, sizes, config.last_eval_tokens)
+        bits = evaluate(model, data.val, sizes, config, config.last_eval_tokens)
         if beside:
             beside.finished(step, bits)
     print(f"{bits:.3f} bits per byte of validation text\n"

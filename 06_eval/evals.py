@@ -3,8 +3,7 @@
 Bits per byte is what compressors are measured in, too: a model that gives the next id a
 probability of p could code it in -log2 p bits. So the table puts the model beside programs that
 know no language at all. Perplexity, its older sister, is per token, and so only comparable
-between models with one tokenizer.
-Left out: tasks with right and wrong answers.
+between models with one tokenizer. Left out: tasks with right and wrong answers.
 
     python 06_eval/evals.py
     python 06_eval/evals.py --file README.md --stride 32
@@ -123,7 +122,8 @@ def main(argv=None):
         ids, labels = (read(0, len(data.val)) for read in (data.val.read, data.val.labels))
         bars = baselines(data)
     spans = windows(len(ids), config.seq_len, options.stride or config.seq_len)
-    nats, targets = score(model, ids, spans), labels[1:]
+    nats = score(model, ids, spans, min(config.micro_batch, config.batch_size), config.dtype)
+    targets = labels[1:]
     what = options.file or f"the validation set of {', '.join(config.data)}"
     is_text = (targets >= 0) & (sizes[targets] > 0)
     bits = bits_per_byte(nats, targets, sizes)

@@ -208,7 +208,7 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
 def train(config, folder, data, options, group):
     """train.train() on all ranks. options: engine and recompute; group: for first()."""
     rank, world, device = dist.get_rank(), dist.get_world_size(), choose_device(config.device)
-    sizes = token_bytes(data.tokenizer)
+    sizes, ranks = token_bytes(data.tokenizer), (rank, world, total)
     model = config.make_model(data.tokenizer.vocab_size).to(device)
     start = restore_weights(folder, config, data, model)
     if options.recompute != "none":
@@ -238,7 +238,7 @@ def train(config, folder, data, options, group):
             # 2. what came of it
             bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:
-                bits = evaluate(model, data.val, sizes, config.eval_tokens, rank, world, total)
+                bits = evaluate(model, data.val, sizes, config, config.eval_tokens, *ranks)
             if beside:
                 beside.after(step, seconds, mean, norm, engine.param_groups, bits, batch)
             elif rank == 0 and bits is not None:
@@ -252,7 +252,7 @@ def train(config, folder, data, options, group):
                 first(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
         stop.release()  # from here on nothing is lost
         if not (stopped := bool(total(torch.tensor(float(stop.asked))))):  # on any rank
-            bits = evaluate(model, data.val, sizes, config.last_eval_tokens, rank, world, total)
+            bits = evaluate(model, data.val, sizes, config, config.last_eval_tokens, *ranks)
             if beside:
                 beside.finished(step, bits)
     if rank == 0:

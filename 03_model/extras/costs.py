@@ -1,5 +1,5 @@
-"""What models cost, side by side: the table of budget.py, a column for each; and how to measure
-what memory they take.
+"""What models cost, side by side: the table of budget.py, a column for each; what memory it takes
+to evaluate one; and how to measure what memory they take.
 
     python 03_model/extras/budget.py --model gpt2-xl llama-7b smollm2-135m
 
@@ -16,11 +16,32 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 from console import Parser, add_options
 
 import budget
-from budget import count_parameters, flops_per_token, size, training_memory
+from budget import count_parameters, family_of, flops_per_token, size, training_memory
 from family import MODELS, FamilyConfig, model_config
 from gpt import GPTConfig
 from heads import cache_bytes
 from machine import matmul_peak
+
+
+def evaluation_memory(config, batch_size, optimizer="adamw", dtype="float32"):
+    """{"weights": bytes, ...}: what tensors take at most while a model is evaluated between two
+    training steps, with so many windows at once.
+
+    Weights, copies and the optimizer's state are those of training_memory(), gradients are gone.
+    "activations" is what the last block has written, and its norm; "workspace" what comes and goes:
+    one block's tensors, or the logits of 512 positions (GPT.loss), each of them twice.
+    """
+    C, H, keys = config.d_model, config.n_head, config.n_kv_head * config.head_dim
+    T, tokens, short = config.seq_len, batch_size * config.seq_len, 4 if dtype == "float32" else 2
+    attention = short * (C + 2 * keys + C + keys + 3 * C)  # qkv; q and k turned; twice what the
+    # heads found, and what comes of it; by hand also scores, scores masked, and weights
+    attention += config.by_hand * short * (3 * H * T + (H != config.n_kv_head) * 2 * C)
+    mlp = short * config.d_ff * (4 if family_of(config).activation == "swiglu" else 2)
+    block = tokens * max(attention, mlp)
+    logits = 2 * 4 * min(512, tokens) * config.vocab_size
+    kept = training_memory(config, batch_size, optimizer, dtype)
+    return {name: kept[name] for name in ("weights", "copies", "optimizer")} | {
+        "activations": 2 * 4 * C * tokens, "workspace": max(block, logits)}
 
 
 def return_freed_memory(least):
@@ -40,6 +61,7 @@ def column(config, batch_size, peak):
     """What the table says of one config: {title: {row: text}}; "" where there is nothing to say."""
     parameters, memory = count_parameters(config), training_memory(config, batch_size)
     n, flops = sum(parameters.values()), flops_per_token(config)
+    evaluation = evaluation_memory(config, batch_size)
     return {
         "parameters":
         {name: f"{k:,}  {k / n:4.0%}" if k else "" for name, k in parameters.items()}
@@ -47,7 +69,7 @@ def column(config, batch_size, peak):
         f"training, float32, AdamW, {batch_size} windows at once":
         {"a window": f"{config.seq_len:,} tokens"}
         | {name: size(n_bytes) if n_bytes else "" for name, n_bytes in memory.items()}
-        | {"all": size(sum(memory.values())),
+        | {"all": size(sum(memory.values())), "evaluation": size(sum(evaluation.values())),
            "a token": f"{flops / 1e6:,.1f} MFLOP", "at best": f"{peak / flops:,.1f} tokens/s"},
         "KV cache, float32":
         {"a token": size(cache_bytes(config)),

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from budget import main
-from costs import column
+from costs import column, evaluation_memory
 from family import MODELS, model_config
+from gpt import GPTConfig
 
 
 def test_column():
@@ -18,9 +19,24 @@ def test_column():
     assert parameters["all"] == "124,439,808  100%"
     assert parameters["positions"].split() == ["786,432", "1%"] and parameters["head"] == ""
     assert training["weights"] == training["gradients"] == "498 MB"
+    # weights 4 x 124,439,808, moments twice that; the stream twice, 8 x 8192 x 768; and the logits
+    # of 512 positions twice, 8 x 512 x 50257, which is more than the MLP's 8 x 8192 x 3072
+    assert training["evaluation"] == "1.75 GB"
     # 12 x 12 x 768^2 in the blocks and 768 x 50257 in the head, 6 FLOPs each; 12 x 12 x 768 x 1024
     assert training["a token"] == "854.4 MFLOP" and training["at best"] == "1,170.4 tokens/s"
     assert cache == {"a token": "73.7 kB", "a window": "75.5 MB"}
+
+
+def test_evaluation_memory():
+    """12 C^2 numbers in the block, V C in each table; C = 4, V = 9, 3 positions; with a pencil."""
+    config = GPTConfig(vocab_size=9, seq_len=3, n_layer=1, n_head=1, n_kv_head=1, d_model=4,
+                       d_ff=16)
+    assert evaluation_memory(config, 2) == {
+        "weights": 4 * 264, "copies": 0, "optimizer": 8 * 264, "activations": 6 * 2 * 16,
+        "workspace": 6 * 4 * 32}, "of each position 12 for q, k and v, 8 for q and k turned, 12"
+    low = evaluation_memory(config, 400, "muon", "bfloat16")
+    assert low["copies"] == 2 * 228 and low["optimizer"] == 4 * 192 + 8 * 72
+    assert low["workspace"] == 1200 * 2 * 32
 
 
 def test_command_line(capsys, fails):

@@ -15,6 +15,7 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 import console  # noqa: F401, first: it makes the others be found
 
 from budget import size
+from costs import evaluation_memory
 from length import available, memory_needed, plan, refuse, windows_at_once
 
 
@@ -47,9 +48,15 @@ def what_would_fit(config, shape, available, world=1, memory=None):
 
 
 def show_plan(config, world=1, memory=None):
-    """Print the plan of a run whose data are not there yet, and whether it would fit here."""
+    """Print the plan of a run whose data are not there yet, what an evaluation's tensors take, and
+    whether the run would fit here.
+    """
     shape, free = config.gpt(config.vocab_size), available(config.device)
     print(*plan(config, shape, free, world, None, memory), sep="\n")
+    needed = memory(config, shape, evaluating=True) if memory else evaluation_memory(
+        shape, windows_at_once(config), config.optimizer, config.dtype)
+    print(f"evaluation about {size(sum(needed.values()))} of memory, between steps:\n           "
+          + ", ".join(f"{part} {size(k)}" for part, k in needed.items() if k))
     try:
         refuse(config, shape, free, world, memory)
     except ValueError as error:

@@ -2,10 +2,19 @@
 
 import dataclasses
 
+import numpy as np
+import pytest
+import torch
+
 import length
+from costs import evaluation_memory
+from data import Ids
 from length import refuse, windows_at_once
+from optim import make_optimizer
 from planned import show_plan
+from test_budget import largest_use
 from test_length import SMALL, needs, refused
+from train import Config, evaluate, train_step
 
 
 def test_refuse_names_the_largest_micro_batch_that_fits():
@@ -49,8 +58,45 @@ def test_refuse_names_the_optimizer_that_takes_less():
 def test_a_plan_is_printed(monkeypatch, capsys):
     monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e9)
     show_plan(dataclasses.replace(SMALL, steps=0, tokens_per_param=20.0))
-    assert "20.0" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    needed = evaluation_memory(SMALL.gpt(2000), 32)
+    assert "20.0" in out and f"evaluation about {length.size(sum(needed.values()))} of mem" in out
+    show_plan(SMALL, 2, lambda config, shape, evaluating=False: {"x": 3 if evaluating else 7})
+    assert "evaluation about 3 B of memory, between steps:\n           x 3 B" in (
+        capsys.readouterr().out)
     monkeypatch.setattr(length, "free_memory", lambda device: 1000)
     show_plan(SMALL)  # which answers the question, and so is no error
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("here ") and last.endswith("a smaller --preset is what it takes")
+
+
+SHAPES = {
+    "long windows": dict(vocab_size=64, seq_len=1024, n_layer=2, d_model=64, micro_batch=2),
+    "many ids": dict(vocab_size=8000, seq_len=64, n_layer=2, d_model=32, micro_batch=16),
+    "deep": dict(vocab_size=256, seq_len=64, n_layer=12, d_model=32, micro_batch=4),
+    "wide": dict(vocab_size=256, seq_len=32, n_layer=1, d_model=256, micro_batch=4, d_ff=2048,
+                 optimizer="muon")}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_evaluation_takes_no_more_memory_than_a_step(name, dtype):
+    """Of a text of many windows; and what tensors take at most is what is planned, to 10%."""
+    config = Config(**SHAPES[name] | dict(dtype=dtype, batch_size=2 * SHAPES[name]["micro_batch"]))
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (config.batch_size, 1025))
+    batch = ids[:, :config.seq_len], ids[:, 1:config.seq_len + 1]
+    with torch.profiler.profile(profile_memory=True) as profile:
+        model = config.make_model(config.vocab_size)
+        optimizer = make_optimizer(model, config)
+        for step in range(2):
+            train_step(model, optimizer, batch, step, config)
+    of_a_step = largest_use(profile)
+    kept = sum(t.nbytes for state in optimizer.state.values() for t in state.values()
+               if isinstance(t, torch.Tensor)) + sum(p.nbytes for p in model.parameters())
+    text = Ids(ids.flatten()[:40 * config.seq_len + 1])
+    with torch.profiler.profile(profile_memory=True) as profile:
+        evaluate(model, text, [1] * config.vocab_size, config)
+    of_an_evaluation = kept + largest_use(profile)
+    assert of_an_evaluation <= of_a_step
+    planned = evaluation_memory(model.config, config.micro_batch, config.optimizer, dtype)
+    assert sum(planned.values()) == pytest.approx(of_an_evaluation, rel=0.1)

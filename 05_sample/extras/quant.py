@@ -253,7 +253,6 @@ def measure(model, kind, ids, labels, sizes):
     """
     alone, batch = (pack(copy.deepcopy(model), kind, rows) if kind else model for rows in (1, 8))
     config = model.config
-    # Logits of 2048 positions at once, not more: with many ids in the vocabulary they are large.
     nats = score(alone, ids, batch_size=max(1, 2048 // config.seq_len))
     prompt = [int(i) for i in ids[:config.seq_len // 4 + 1]]
     return (weight_bytes(alone), cache_bytes(config, value_bytes=alone.embed.weight.itemsize),

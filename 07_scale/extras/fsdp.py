@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from family import family_of
@@ -97,6 +97,7 @@ class FSDP2(DataParallel):
         mesh = init_device_mesh(model.embed.weight.device.type, (dist.get_world_size(),))
         for part in [*model.blocks, model]:
             fully_shard(part, mesh=mesh)
+        register_fsdp_forward_method(model, "loss")  # which doesn't go through forward()
         self.model, self.loss = model, config.objective(model)
         self.optimizer = DividedOptimizer(make_optimizer(model, config).param_groups, {})
 

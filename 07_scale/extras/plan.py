@@ -30,6 +30,7 @@ import torch
 
 from budget import (activation_bytes, count_parameters, flops_per_token, muon_groups,
                     recomputed_bytes, size, training_memory)
+from costs import evaluation_memory
 from curves import COLOURS, INK, picture
 from family import family_of
 from length import holes, outside_table, planned_steps, windows_at_once
@@ -137,7 +138,8 @@ def muon_work(shape, ranks):
 
 
 def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, low=False):
-    """{moment: {item: bytes}}: what a rank holds at the fullest moments of a step.
+    """{moment: {item: bytes}}: what a rank holds at the fullest moments of a step, and while it
+    evaluates between steps.
 
     windows: in a micro-batch; recompute: of a block only what it reads is kept; low: bfloat16
     weights with float32 masters, see rank_states().
@@ -161,6 +163,10 @@ def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, 
     if recompute:
         again = stream + recomputed_bytes(shape, windows, dtype)
         found["a block again"] = states | copies | {"activations": again, "buffers": sending}
+    reads = evaluation_memory(shape, windows, dtype=dtype)
+    found["evaluation"] = states | copies | {
+        "gradients": 0, "activations": reads["activations"] + reads["workspace"],
+        "buffers": sent if engine in ("torch-ddp", "fsdp2") else 0}
     return found
 
 
@@ -299,12 +305,12 @@ def disk_bytes(job, steps):
 
 def memory_of_a_rank(engine, recompute, world):
     """A function of (config, shape) that gives {part: bytes}, what a rank of `world` takes at most
-    in a step on this machine, holes included: for length.announce().
+    in a step on this machine, holes included; or in an evaluation: for length.announce().
     """
-    def memory(config, shape):
+    def memory(config, shape, evaluating=False):
         windows, name = windows_at_once(config, world), engine if world > 1 else "plain"
-        most = fullest(moments(config, shape, name, world, windows, recompute != "none"))
-        return most | holes(config, shape, windows)
+        found = moments(config, shape, name, world, windows, recompute != "none")
+        return found["evaluation"] if evaluating else fullest(found) | holes(config, shape, windows)
     return memory
 
 
@@ -346,6 +352,8 @@ def report(job, chosen, offers, steps, said):
     many steps.
     """
     gpu, shape, tokens = GPUS[job.gpu], job.shape, steps * job.step_tokens
+    evaluation = moments(usable(job, job.engine), shape, job.engine, job.gpus,
+                         max(1, chosen.windows), False, job.masters)["evaluation"]
     outside, flops = outside_table(shape), flops_per_token(shape)
     yield (f"{parameters(shape):,} parameters, {outside:,} of them outside the embedding table; "
            f"{flops / 1e6:,.0f} MFLOP a token; {job.step_tokens:,} tokens a step\n{job.optimizer}, "
@@ -373,7 +381,8 @@ def report(job, chosen, offers, steps, said):
     yield (f"\nYes, with {chosen.name}: micro-batches of {chosen.windows}, "
            f"{accumulation(job, job.gpus, chosen.windows)} of them a step on each GPU, {memory}.\n"
            f"{cost(job, chosen.seconds, steps)}, if steps reach {job.utilisation:.0%} of the data "
-           "sheet: an assumption.")
+           "sheet: an assumption.\n"
+           f"An evaluation between steps takes {size(sum(evaluation.values()))}.")
     data, checkpoint = disk_bytes(job, steps)
     rate = job.step_tokens / chosen.seconds
     yield (f"Disks: {size(data)} of prepared data, if every token is seen once; the newest "

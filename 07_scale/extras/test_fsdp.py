@@ -3,7 +3,7 @@
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from fsdp import FSDP2, DividedOptimizer, full
 from gpt import GPT, GPTConfig
@@ -41,6 +41,7 @@ def test_divided_optimizer():
     def work(rank):
         config, model = Config(**SMALL), GPT(GPTConfig(**SMALL))
         fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        register_fsdp_forward_method(model, "loss")
         optimizer = DividedOptimizer(make_optimizer(model, config).param_groups, {})
         ids = torch.arange(32).view(2, 16)
         model.loss(ids, ids).mean().backward()

@@ -65,7 +65,7 @@ def test_buffers():
 def test_moments_of_a_billion_on_two_cards():
     """By pencil, for AdamW under ZeRO-1, one window of 1,024 tokens."""
     found = moments(ADAMW, BILLION, "zero1", 2, 1)
-    assert list(found) == ["backward begins", "backward ends", "optimizer"]
+    assert list(found) == ["backward begins", "backward ends", "optimizer", "evaluation"]
     copies = 2 * (N - 1664 * 49152)  # all but the table is multiplied by
     states = {"weights": 4 * N, "gradients": 4 * N, "optimizer": 4 * N}
     assert found["optimizer"] == states | {"gradients": 2 * N, "muon": 0, "buffers": 0}
@@ -141,6 +141,18 @@ def test_fullest(engine):
     items = fullest(found)
     assert list(items) == list(ITEMS), "all items, in one order"
     assert sum(items.values()) == peak(found) == max(sum(m.values()) for m in found.values())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@several
+def test_an_evaluation_is_never_the_fullest_moment(engine, recompute):
+    """It has the activations of one block, few logits, and no gradients."""
+    for name, preset in PRESETS.items():
+        config = Job(**preset)
+        found = moments(config, config.shape, engine, 2, 1, recompute)
+        evaluation = found.pop("evaluation")
+        assert evaluation["gradients"] == 0 < evaluation["activations"]
+        assert sum(evaluation.values()) <= peak(found), name
 
 
 def test_what_takes_less_takes_less():
