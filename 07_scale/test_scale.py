@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import beside
+import sample
 import scale
 import train
 from gpt import GPT, GPTConfig
@@ -502,8 +503,8 @@ def test_engines_train_what_one_process_trains(alone, ranks, optimizer, engine, 
 
 
 @pytest.mark.slow
-def test_one_checkpoint_for_all_engines(alone, ranks):
-    """Begun by one process, gone on with by two, whose ranks have divided all."""
+def test_one_checkpoint_for_all_engines(alone, ranks, capsys):
+    """Begun by one process, gone on with by two, whose ranks divide all; sample.py reads it."""
     words, whole = alone("adamw")
     train.main([*words, "--name", "begun", "--steps", "4", "--save-every", "4"])
     for rank in ranks(lambda: main(["--engine", "fsdp2", *words, "--name", "begun", "--steps",
@@ -511,6 +512,11 @@ def test_one_checkpoint_for_all_engines(alone, ranks):
         assert rank.exitcode == 0, rank.log.read_text()
     one, two = (metrics(folder)[-1] for folder in (whole, whole.with_name("begun")))
     assert two["val_bits_per_byte"] == pytest.approx(one["val_bits_per_byte"], abs=1e-5)
+    assert two["sample"], "all ranks have written it together"
+    capsys.readouterr()
+    sample.main(["--run", "begun", "--runs-dir", str(whole.parent), "--tokens", "5",
+                 "--prompt", "7 spam", "--temperature", "0"])
+    assert "7 spam" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -68,9 +68,9 @@ def adopted_tokenizer(folder, config):
 
 
 def begin(model, folder):
-    """Fill `model` with the weights of a Hugging Face folder, tensor by tensor, as it may be divided
-    over processes that have no room for more; of learned positions it takes the first, as many as
-    it has.
+    """Fill `model` with the weights of a Hugging Face folder, tensor by tensor, since it may be
+    divided over processes that have no room for more; of learned positions it takes the first, as
+    many as it has.
     """
     ours = dict(tensors(model))
     for name, tensor in our_tensors(*open_folder(folder)):
