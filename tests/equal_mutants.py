@@ -9,6 +9,7 @@ EQUAL = {  # {file: {(exercise, change): reason}}
 ROWS = "of a tensor with two dimensions it is the same one"
 ON_A_CPU = "where the tests run, everything is on the CPU already"
 COPIED = "it is another one only where the extras were not copied"
+FREED = "backward() has freed what the graph behind it held"
 ITS_LINE = "only the line that shows progress is another"
 BELOW_ZERO = "a temperature of about 1e-30 leaves the likeliest id alone, whether divided by or not"
 
@@ -24,6 +25,7 @@ EQUAL |= {
         ("train_step", "torch.from_numpy(rows).to(device) -> torch.from_numpy(rows)"): ON_A_CPU,
         ("train_step", "int((batch[1] >= 0).sum()) -> (batch[1] >= 0).sum()"):
             "a tensor can be divided by a number of NumPy's, too",
+        ("train_step", "nats.detach() -> nats"): FREED,
         ("train_step", "mean + norm -> mean - norm"):
             "it is finite if both are, and else inf or nan, as the sum is",
         ("train_step", "seek.first_bad(model, inputs, targets, config) if seek else 'unknown' -> "
@@ -96,6 +98,7 @@ EQUAL |= {
     },
     "scale.py": {
         ("train_step", "torch.from_numpy(rows).to(device) -> torch.from_numpy(rows)"): ON_A_CPU,
+        ("train_step", "nats.detach() -> nats"): FREED,
         ("train_step", "1.0 -> 0.5"): "without a target the sum is 0, whatever it is divided by",
         ("train_step", "float(total((targets >= 0).sum().double())) -> "
                        "total((targets >= 0).sum().double())"):
