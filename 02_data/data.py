@@ -275,7 +275,7 @@ def token_bytes(tokenizer):  # exercise
     """How many bytes of text each id stands for, (V,) int64: the length of its entry in
     tokenizer.vocab, but 0 for special tokens; their ids are in tokenizer.special, {name: id}.
     """
-    sizes = np.array([len(token) for token in tokenizer.vocab], dtype=np.int64)
+    sizes = np.array([len(token) for token in tokenizer.vocab])
     sizes[list(tokenizer.special.values())] = 0
     return sizes
 

@@ -59,6 +59,7 @@ def learned(messages, tokenizer):
 def test_render(tokenizer):
     ids, mask = render([USER, ASSISTANT, USER, ASSISTANT], tokenizer)
     assert isinstance(ids, list) and isinstance(mask, list), "render() must return two lists"
+    assert {type(m) for m in mask} == {int}, "the mask holds 0 and 1, not False and True"
     turns = "<|user_start|>Hi<|user_end|><|assistant_start|>Ho<|assistant_end|>" * 2
     assert tokenizer.decode(ids) == "<|bos|>" + turns, (
         "<|bos|> once, then every turn between its start and its end")

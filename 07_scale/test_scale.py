@@ -290,7 +290,7 @@ def test_train_step_in_the_dtype_and_at_the_rates_that_were_asked_for():
                 return loss(x, y)
             engine.loss = looking
             with warnings.catch_warnings():
-                warnings.simplefilter("error")  # of an autocast to float32, of float() of a graph
+                warnings.simplefilter("error")  # autocast to float32 does nothing, and warns
                 train_step(engine, windows(2), 3, config)
             assert seen == [getattr(torch, dtype)]
             rates = [group["lr"] for group in engine.param_groups]

@@ -44,6 +44,7 @@ OPPOSITE = {ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.
             ast.FloorDiv: (ast.Div,), ast.Mod: (ast.FloorDiv,), ast.Pow: (ast.Mult,),
             ast.And: (ast.Or,), ast.Or: (ast.And,)}
 DIMS = {"dim", "axis"}
+SYMMETRIC = {"max", "maximum", "min", "minimum", "transpose"}
 PATIENCE = 5  # seconds of a processor for a test, and 20 times as many by the clock
 MEMORY = 8 << 30  # bytes for a mutant
 
@@ -100,7 +101,7 @@ def changed_calls(node):
     what it is called on, of a function its first argument.
     """
     arguments = node.args
-    symmetric = isinstance(node.func, ast.Name) and node.func.id in ("max", "min")
+    symmetric = getattr(node.func, "attr", getattr(node.func, "id", "")) in SYMMETRIC
     for i in range(0 if symmetric else len(arguments) - 1):
         yield replaced(node, args=[*arguments[:i], arguments[i + 1], arguments[i],
                                    *arguments[i + 2:]])
@@ -133,7 +134,9 @@ def slots(node):
 
 
 def mutants(path):
-    """Yield (exercise, the change in words, code object of the changed exercise) of a file."""
+    """Yield (exercise, the change in words, its line, code object of the changed exercise) of a
+    file. Of changes with the same words the second ends with (2), and so on.
+    """
     source = path.read_text(encoding="utf-8")
     for exercise in exercises(source):
         tree = ast.parse(source)
@@ -141,7 +144,7 @@ def mutants(path):
                     and n.lineno == exercise.lineno)
         free = code_of(tree, path, exercise.title).co_freevars
         node.body.pop(0)  # the docstring
-        seen = {ast.dump(node)}
+        seen, times = {ast.dump(node)}, collections.Counter()
         for where, key, child in list(slots(ast.Module(node.body, []))):
             for other in changed(child):
                 where[key] = other
@@ -149,8 +152,11 @@ def mutants(path):
                     seen.add(text)
                     code = code_of(tree, path, exercise.title)
                     if code.co_freevars == free:  # else Python refuses to exchange it
-                        words = f"{ast.unparse(child)}  ->  {ast.unparse(other)}"
-                        yield exercise.title, " ".join(words.split()), code
+                        words = f"{ast.unparse(child)} -> {ast.unparse(other)}"
+                        words = " ".join(words.split())
+                        times[words] += 1
+                        words += f" ({times[words]})" if times[words] > 1 else ""
+                        yield exercise.title, words, child.lineno, code
                 where[key] = child
 
 
@@ -173,7 +179,7 @@ def function_of(path, title):
 # ---- the tests ----
 class Mutating:
     """A pytest plugin that runs the tests collected once for each of [(path, exercise, change,
-    code)]. Prints those that no test notices on `out`, and counts them.
+    line, code)]. Prints those that no test notices on `out`, and counts them.
     """
 
     def __init__(self, todo, progress, out):
@@ -191,16 +197,17 @@ class Mutating:
                 pid, status = os.wait()
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)  # what its tests have left
-                found, title, change, _ = running.pop(pid)
+                found, title, change, line, _ = running.pop(pid)
                 if status == 0:
                     self.missed += 1
-                    print(f"missed: {found.name}, {title}: {change}", file=self.out, flush=True)
+                    print(f"missed: {found.name}:{line}, {title}: {change}", file=self.out,
+                          flush=True)
             if mutant:
                 running[self.start(session, *mutant)] = mutant
             self.progress.show(lambda: f"{n} of {len(self.todo)} mutants begun")
         return True
 
-    def start(self, session, path=None, title="", change="", code=None):
+    def start(self, session, path=None, title="", change="", line=0, code=None):
         """The id of a process that runs the tests, those named like the exercise first, until one
         fails, does not end, or takes all memory; then it does not end with 0.
         """

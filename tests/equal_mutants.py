@@ -1,20 +1,56 @@
-"""Changes to exercises that change nothing that anyone can see, and why. bench_mutants.py leaves
-them out.
+"""Changes of exercises that change nothing that the task asks for, each with its reason.
+bench_mutants.py prints changes as they are written here, and leaves these out.
 """
 
+BYTES = "bytes are read like a list of their numbers, and merge() returns a list"
+PROGRESS = "only the line that shows progress is another, which the task does not ask for"
+TRACK = "track(range(256, 256 + n_merges)"
+
 EQUAL = {  # {file: {(exercise, change): reason}}
+    "bpe.py": {
+        ("train_naive", "list(word) -> word"): BYTES,
+        ("train", "list(word) -> word"): BYTES,
+        ("train", f"{TRACK}, 'merging', n_merges, unit=' pairs') -> {TRACK}, n_merges, 'merging', "
+                  "unit=' pairs')"): PROGRESS,
+        ("train", f"{TRACK}, 'merging', n_merges, unit=' pairs') -> {TRACK}, 'merging', n_merges)"):
+            PROGRESS,
+        ("split_special", "sorted(names, key=len, reverse=True) -> sorted(names, reverse=True)"):
+            "of names that match at one place the shorter ones begin the longest, which sorts last",
+        ("Tokenizer.encode", "list(piece.encode()) -> piece.encode()"): BYTES,
+    },
+    "data.py": {
+        ("is_validation", "int.from_bytes(digest[:8], 'big') < share * 2 ** 64 -> "
+                          "int.from_bytes(digest[:8], 'big') <= share * 2 ** 64"):
+            "no text is known whose hash begins with exactly that number",
+        ("bits_per_byte", "0 -> -1 (2)"): "the size that is found for a masked target is not used",
+    },
+    "formats.py": {
+        ("byte_letters", "256 -> 257"): "256, which would be printable, is no byte",
+        ("byte_letters", "256 -> 257 (2)"): "256, which would come last of the others, is no byte",
+        ("byte_letters", "256 -> 255 (2)"): "255 is printable, and none of the others",
+    },
+    "losses.py": {("smoothed_loss", "-1 -> 1 (3)"): "of two dimensions, 1 and -1 are the same"},
+    "gpt.py": {
+        ("attention_weights", "-2 -> 2"): "of four dimensions, 2 and -2 are the same",
+        ("generate", "0 -> -1"): "where the first prompt is looked at, all are equally long",
+    },
 }
 
 # ---- stages 4 to 7 ----
 ROWS = "of a tensor with two dimensions it is the same one"
 ON_A_CPU = "where the tests run, everything is on the CPU already"
 COPIED = "it is another one only where the extras were not copied"
+FREED = "backward() has freed what the graph behind it held"
+AT_LEAST_1 = "the term is at least 1, or min() has another beside it that is at most 1"
+ANY_WINDOW = "a window that is read to be left out may be any"
 ITS_LINE = "only the line that shows progress is another"
 BELOW_ZERO = "a temperature of about 1e-30 leaves the likeliest id alone, whether divided by or not"
 
 EQUAL |= {
     "optim.py": {
-        ("learning_rate", "1.0 -> 2.0"): "that term is at least 1, and min() has a 1 beside it",
+        ("learning_rate", "1.0 -> 2.0"): AT_LEAST_1,
+        ("learning_rate", "1.0 -> 2.0 (2)"): AT_LEAST_1,
+        ("learning_rate", "1.0 -> 2.0 (3)"): AT_LEAST_1,
         ("learning_rate", "1 - left -> 1 + left"): "the cosine is even, and repeats after 2 pi",
         ("clip", "norm > largest -> norm >= largest"): "gradients are multiplied by 1",
         ("orthogonalize", "X.shape[1] > X.shape[2] -> X.shape[1] >= X.shape[2]"):
@@ -24,6 +60,7 @@ EQUAL |= {
         ("train_step", "torch.from_numpy(rows).to(device) -> torch.from_numpy(rows)"): ON_A_CPU,
         ("train_step", "int((batch[1] >= 0).sum()) -> (batch[1] >= 0).sum()"):
             "a tensor can be divided by a number of NumPy's, too",
+        ("train_step", "nats.detach() -> nats"): FREED,
         ("train_step", "mean + norm -> mean - norm"):
             "it is finite if both are, and else inf or nan, as the sum is",
         ("train_step", "seek.first_bad(model, inputs, targets, config) if seek else 'unknown' -> "
@@ -36,9 +73,10 @@ EQUAL |= {
                   "track(range(n), n, 'evaluating', unit=' batches')"): ITS_LINE,
         ("score", "track(range(n), 'evaluating', n, unit=' batches') -> "
                   "track(range(n), 'evaluating', n)"): ITS_LINE,
-        ("score", "1 -> 2"): "an id too many is cut off again by pad(), to which it is -1 too few",
-        ("score", "0 -> -1"): "a window that is read to be left out may be any",
-        ("score", "0 -> 1"): "a window that is read to be left out may be any",
+        ("score", "1 -> 2 (3)"): "an id too many is cut off again by pad(), to which it is -1 too few",
+        ("score", "0 -> -1 (3)"): ANY_WINDOW,
+        ("score", "0 -> 1 (4)"): ANY_WINDOW,
+        ("score", "0 -> -1 (4)"): ANY_WINDOW,
         ("score", "torch.stack([F.pad(row, (0, T + 1 - len(row))) for row in rows]).to(device) -> "
                   "torch.stack([F.pad(row, (0, T + 1 - len(row))) for row in rows])"): ON_A_CPU,
         ("score", "model.loss(rows[:, :-1], rows[:, 1:]).cpu().numpy() -> "
@@ -47,28 +85,37 @@ EQUAL |= {
                   "model.loss(rows[:, :-1], rows[:, 1:])"): ON_A_CPU,
     },
     "report.py": {
-        ("throughput", "0 -> 1"): "a list of one end makes no stretch, whatever is in it",
-        ("throughput", "0 -> -1"): "a list of one end makes no stretch, whatever is in it",
-        ("throughput", "1 -> 2"): "NumPy takes any negative length for one to be found",
+        ("throughput", "0 -> 1 (3)"): "a list of one end makes no stretch, whatever is in it",
+        ("throughput", "0 -> -1 (3)"): "a list of one end makes no stretch, whatever is in it",
+        ("throughput", "1 -> 2 (3)"): "NumPy takes any negative length for one to be found",
     },
     "sample.py": {
         ("penalise", "logits > 0 -> logits >= 0"): "0 stays 0, divided or multiplied",
         ("top_k", "logits.topk(min(k, logits.shape[-1]), dim=-1) -> "
                   "logits.topk(min(k, logits.shape[-1]))"): "it is the default",
         ("top_k", "-1 -> 1"): ROWS,
+        ("top_k", "-1 -> 1 (2)"): ROWS,
+        ("top_k", "-1 -> 1 (3)"): ROWS,
         ("top_p", "logits.sort(dim=-1, descending=True, stable=True) -> "
                   "logits.sort(descending=True, stable=True)"): "it is the default",
         ("top_p", "logits.sort(dim=-1, descending=True, stable=True) -> "
                   "logits.sort(dim=-1, descending=True)"): "on a CPU every sort is stable",
-        ("top_p", "True -> False"): "on a CPU every sort is stable",
+        ("top_p", "True -> False (2)"): "on a CPU every sort is stable",
         ("top_p", "-1 -> 1"): ROWS,
+        ("top_p", "-1 -> 1 (2)"): ROWS,
+        ("top_p", "-1 -> 1 (3)"): ROWS,
+        ("top_p", "-1 -> 1 (4)"): ROWS,
         ("min_p", "-1 -> 1"): ROWS,
+        ("min_p", "-1 -> 1 (2)"): ROWS,
         ("distribution", "1 -> 0"): "a penalty of 1 changes nothing, skipped or not",
         ("distribution", "sampling.temperature < 1e-30 -> sampling.temperature <= 1e-30"):
             BELOW_ZERO,
         ("distribution", "1e-30 -> 2e-30"): BELOW_ZERO,
         ("distribution", "1e-30 -> 5e-31"): BELOW_ZERO,
         ("distribution", "-1 -> 1"): ROWS,
+        ("distribution", "-1 -> 1 (2)"): ROWS,
+        ("distribution", "-1 -> 1 (3)"): ROWS,
+        ("distribution", "-1 -> 1 (4)"): ROWS,
         ("draw", "-1 -> 1"): ROWS,
         ("draw", "0 -> -1"): "there is one column",
         ("held_back", "1 -> 0"): "every text ends with 0 characters, which hold nothing back",
@@ -84,10 +131,10 @@ EQUAL |= {
             "nobody reads what is behind `end`",
         ("generate_by_lookup", "torch.tensor([[row[end - 1], *guesses]], device=cache.keys.device)"
                                " -> torch.tensor([[row[end - 1], *guesses]])"): ON_A_CPU,
-        ("generate_by_lookup", "0 -> -1"): "there is one row",
+        ("generate_by_lookup", "0 -> -1 (2)"): "there is one row",
     },
     "quant.py": {
-        ("quantize_tensor", "0 -> -1"): "x / scale + zero is at least -0.5, which rounds to 0",
+        ("quantize_tensor", "0 -> -1 (3)"): "x / scale + zero is at least -0.5, which rounds to 0",
     },
     "evals.py": {
         ("standard_error", "float(np.sqrt(D / (D - 1) * np.sum((B - r * S) ** 2)) / S.sum()) -> "
@@ -96,6 +143,7 @@ EQUAL |= {
     },
     "scale.py": {
         ("train_step", "torch.from_numpy(rows).to(device) -> torch.from_numpy(rows)"): ON_A_CPU,
+        ("train_step", "nats.detach() -> nats"): FREED,
         ("train_step", "1.0 -> 0.5"): "without a target the sum is 0, whatever it is divided by",
         ("train_step", "float(total((targets >= 0).sum().double())) -> "
                        "total((targets >= 0).sum().double())"):

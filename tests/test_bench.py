@@ -200,6 +200,7 @@ def clipped(x):  # exercise
     missed = [line.split(": ", 2)[2] for line in lines if line.startswith("missed: ")]
     assert {"x = 0 -> pass", "0 -> 1", "x < -3 -> x <= -3"} <= {*missed} and len(missed) == 8
     assert not [change for change in missed if "x -= 1" in change or "x > 3" in change], missed
+    assert any("planted.py:7, clipped: x = 0 -> pass" in line for line in lines), "with its line"
     assert "'caught': 12, 'missed': 8, 'equal': 0}" in lines[-2]
     (tmp_path / "test_planted.py").write_text("def test_it():\n    assert False")
     assert "tests fail without any change" in bench("mutants", tmp_path, code=2)

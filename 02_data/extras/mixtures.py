@@ -50,8 +50,8 @@ class Joined(Ids):
         """
         if start < 0 or start + n > len(self):
             raise ValueError(f"{n} ids from {start} on are not among {len(self)}")
-        pieces, i = [], int(np.searchsorted(self.ends, start, side="right"))
-        offset = int(start - (self.ends[i - 1] if i else 0))
+        pieces, i = [], np.searchsorted(self.ends, start, side="right")
+        offset = start - (self.ends[i - 1] if i else 0)
         while n > 0:
             k = min(n, len(self.parts[i]) - offset)
             pieces.append((self.parts[i], offset, k))

@@ -41,9 +41,9 @@ def in_documents(row, starts):  # exercise
     for start, n in row:
         first, last = np.searchsorted(starts, [start, start + n - 1], side="right") - 1
         for document in range(first, last + 1):
-            begin = max(start, int(starts[document]))
-            end = start + n if document == last else int(starts[document + 1])
-            pieces.append((document, begin - int(starts[document]), end - begin))
+            begin = max(start, starts[document])
+            end = start + n if document == last else starts[document + 1]
+            pieces.append((document, begin - starts[document], end - begin))
     return pieces
 
 

@@ -71,6 +71,8 @@ def test_positions():
     cache.lengths = [4, 0, 7]
     assert cache.positions(3).tolist() == [[4, 5, 6], [0, 1, 2], [7, 8, 9]], \
         "every row goes on behind its own last position"
+    assert RaggedCache(CONFIG, 1, device="meta").positions(2).device.type == "meta", \
+        "positions are on the device of the keys"
 
 
 def test_mask():
@@ -97,6 +99,8 @@ def test_append():
         same(got[1, :, :3], torch.cat((old[1, :, :1], new[1]), 1), "in the second row behind one")
     half = RaggedCache(CONFIG, 2, dtype=torch.bfloat16)
     assert half.append(0, k, v)[0].dtype == torch.bfloat16, "in the cache's type"
+    there = RaggedCache(CONFIG, 2, device="meta").append(0, k.to("meta"), v.to("meta"))
+    assert there[0].device.type == "meta", "the rows' numbers are on the cache's device"
 
 
 def test_rows_are_taken_as_copies():
