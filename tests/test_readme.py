@@ -45,6 +45,7 @@ ELSEWHERE = {
     "test_engines_train_what_one_process_trains",
     "torchrun --nproc-per-node 2 07_scale/scale.py": "07_scale/test_scale.py::"
     "test_two_ranks_equal_one_process",
+    "python 07_scale/extras/selftest.py": "07_scale/extras/test_selftest.py::test_selftest",
     "python tests/bench.py tokenizer": "tests/test_bench.py::test_tokenizer",
     "python tests/bench.py data": "tests/test_bench.py::test_data",
     "python tests/bench.py model": "tests/test_bench.py::test_model",
