@@ -220,8 +220,8 @@ def draw_choices(logits, labels, prompt, path):
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
-    end = prompt if len(prompt) <= 50 else "…" + prompt[-49:]
-    figure.supxlabel(f"the {len(ids)} likeliest ids after '{escaped(end)}'\ngrey, and the white "
+    end = "…" * (len(prompt) > 50) + escaped(prompt[-50:])
+    figure.supxlabel(f"the {len(ids)} likeliest ids after '{end}'\ngrey, and the white "
                      "lines: what the model says; blue: what is drawn from", fontsize=9.5,
                      parse_math=False)
     figure.savefig(path, dpi=120)
