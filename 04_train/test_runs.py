@@ -35,8 +35,9 @@ def linear(value):
 
 
 def test_save_checkpoint(tmp_path):
-    save_checkpoint(tmp_path, 5, tensors(linear(5)), {"step": 5}, val=1.5)
-    folder = tmp_path / "checkpoints" / "step-000005"
+    run_folder = tmp_path / "saved"
+    save_checkpoint(run_folder, 5, tensors(linear(5)), {"step": 5}, val=1.5)
+    folder = run_folder / "checkpoints" / "step-000005"
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert files == {"weights/weight.npy", "weights/bias.npy", "state.pt", "val.json",
                      "checksums.json"}, "these are the files that the top of runs.py lists"
@@ -46,31 +47,34 @@ def test_save_checkpoint(tmp_path):
     assert (np.load(folder / "weights" / "weight.npy") == 5).all(), "a tensor is an .npy file"
     assert torch.load(folder / "state.pt") == {"step": 5}, "the state is what torch.save() writes"
     assert json.loads((folder / "val.json").read_text()) == {"val_bits_per_byte": 1.5}
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"], "nothing else must be left"
+    assert [p.name for p in run_folder.iterdir()] == ["checkpoints"], "nothing else must be left"
 
 
 def test_a_kill_at_any_moment_leaves_whole_checkpoints(tmp_path):
     """Looked at while the weights are being written."""
+    run_folder = tmp_path / "killed"
     seen = []
 
     def weights():
         for pair in tensors(linear(1)):
             yield pair
-            seen.append(all_checkpoints(tmp_path))
-    save_checkpoint(tmp_path, 1, weights(), {})
+            seen.append(all_checkpoints(run_folder))
+    save_checkpoint(run_folder, 1, weights(), {})
     assert seen == [[], []], "half a checkpoint must not have the name of a whole one"
-    assert kept(tmp_path) == [1], "in the end the checkpoint has its name"
+    assert kept(run_folder) == [1], "in the end the checkpoint has its name"
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    (tmp_path / "metrics.jsonl").touch()
+    run_folder = tmp_path / "on-disk"
+    run_folder.mkdir()
+    (run_folder / "metrics.jsonl").touch()
     before, after = set(), set()
     monkeypatch.setattr(runs, "to_disk", lambda *paths: (
-        after if all_checkpoints(tmp_path) else before).update(p.name for p in paths))
-    save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
+        after if all_checkpoints(run_folder) else before).update(p.name for p in paths))
+    save_checkpoint(run_folder, 1, tensors(linear(1)), {})
     assert {"weights", "weight.npy", "bias.npy", "state.pt", "val.json", "checksums.json",
             "metrics.jsonl"} <= before, "all files must be on the disk before the renaming"
-    assert {"checkpoints", tmp_path.name} <= after, "after it, the folders with the new name"
+    assert {"checkpoints", run_folder.name} <= after, "after it, the folders with the new name"
 
 
 def test_save_and_load(tmp_path):
@@ -91,14 +95,15 @@ def kept(folder):
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_newest_and_the_best_are_kept(tmp_path, keep):
     """After each save: the last `keep`, and the lowest value so far, of equals the first."""
+    folder = tmp_path / str(keep)
     vals = [3.0, None, 2.0, 2.5, None, 2.0, float("nan"), 1.5, 4.0, 4.0, 4.0]
     for step, val in enumerate(vals):
-        save_checkpoint(tmp_path, step, tensors(linear(step)), {}, keep, val)
+        save_checkpoint(folder, step, tensors(linear(step)), {}, keep, val)
         seen = [(v, i) for i, v in enumerate(vals[:step + 1]) if v is not None and v == v]
         expected = {*range(max(0, step - keep + 1), step + 1), min(seen)[1]}
-        assert kept(tmp_path) == sorted(expected), (
+        assert kept(folder) == sorted(expected), (
             f"after step {step}: the newest {keep} and the best one must be kept")
-        assert best_checkpoint(tmp_path).name == f"step-{min(seen)[1]:06}"
+        assert best_checkpoint(folder).name == f"step-{min(seen)[1]:06}"
 
 
 def test_without_an_evaluation_there_is_no_best_one(tmp_path):
@@ -138,12 +143,13 @@ def test_steps_are_numbers_not_words(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
-    save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
+    run_folder = tmp_path / "not-finite"
+    save_checkpoint(run_folder, 1, tensors(linear(1)), {})
     with pytest.raises(ValueError, match="not finite"):
-        save_checkpoint(tmp_path, 2, tensors(linear(float("inf"))), {})
+        save_checkpoint(run_folder, 2, tensors(linear(float("inf"))), {})
         pytest.fail("weights that are nan or infinite must be refused with a ValueError")
-    assert newest_checkpoint(tmp_path).name == "step-000001"
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"], (
+    assert newest_checkpoint(run_folder).name == "step-000001"
+    assert [p.name for p in run_folder.iterdir()] == ["checkpoints"], (
         "of a checkpoint that can't be written nothing must be left behind")
 
 
@@ -274,19 +280,20 @@ def test_one_tensor_can_be_read_alone(tmp_path):
 
 
 def test_restore_weights(tmp_path, monkeypatch):
+    run_folder = tmp_path / "restored"
     model, data, begun = linear(0), Mock(hash="abc"), []
     monkeypatch.setitem(sys.modules, "starting", Mock(begin=lambda *what: begun.append(what)))
     new = {"step": 0, "seconds": 0.0}
-    assert runs.restore_weights(tmp_path, Config(), data, model) == new and not begun, (
+    assert runs.restore_weights(run_folder, Config(), data, model) == new and not begun, (
         "a new run without an init begins at step 0, with the weights that the model has")
-    assert runs.restore_weights(tmp_path, Config(init="a"), data, model) == new, "it is a new run"
+    assert runs.restore_weights(run_folder, Config(init="a"), data, model) == new, "it is a new run"
     assert begun == [(model, "a")], "a new run with an init begins with starting.begin()"
-    save_checkpoint(tmp_path, 5, tensors(linear(5)), whole_state(5) | {"data": "abc"})
+    save_checkpoint(run_folder, 5, tensors(linear(5)), whole_state(5) | {"data": "abc"})
     with pytest.raises(ValueError, match="'abc', not def"):
-        runs.restore_weights(tmp_path, Config(), Mock(hash="def"), model)
+        runs.restore_weights(run_folder, Config(), Mock(hash="def"), model)
         pytest.fail("a run must not go on with other data than those it began with")
     assert (model.weight == 0).all(), "the data are compared before the weights are filled in"
-    state = runs.restore_weights(tmp_path, Config(init="a"), data, model)
+    state = runs.restore_weights(run_folder, Config(init="a"), data, model)
     assert (model.weight == 5).all(), "the model must have the weights of the newest checkpoint"
     assert state["step"] == 5 and len(begun) == 1, "its state is returned, and init is the past"
 

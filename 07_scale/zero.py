@@ -174,8 +174,8 @@ class Zero(DataParallel):
         return [piece.grad for piece in self.pieces]
 
     def step(self):  # exercise
-        """self.optimizer moves this rank's pieces, at the "lr" of self.param_groups; self.steps + 1.
-        Then every bucket has to gather() its weights: all start before the first is waited for.
+        """self.optimizer moves this rank's pieces, at the rates of self.param_groups; self.steps
+        grows by 1. Each bucket then gather()s its weights: all start before any is waited for.
         """
         for own, group in zip(self.optimizer.param_groups, self.param_groups):
             own["lr"] = group["lr"]
