@@ -434,3 +434,16 @@ def test_buckets_follow_the_backward_pass():
         assert sent == sorted(set(sent)), f"buckets that had to wait for others: {sent}"
         sharded.sums.finish()
     on_ranks(work, 1)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_train_step_waits_for_the_device_once(stage, host_reads):
+    def work(rank):
+        config = Config(vocab_size=61, seq_len=8, n_layer=1, n_head=2, n_kv_head=2, d_model=16,
+                        d_ff=32, micro_batch=1)
+        engine = Zero(GPT(config.gpt(61)), config, stage)
+        ids = torch.randint(61, (3, 8), generator=torch.Generator().manual_seed(rank)).numpy()
+        with host_reads() as reads:
+            train_step(engine, (ids, ids), 0, config)
+        return reads.n
+    assert on_ranks(work) == [1, 1], "read the loss and the norm together"

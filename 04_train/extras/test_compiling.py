@@ -13,7 +13,6 @@ from family import MODELS
 from gpt import generate, make_model
 from nonfinite import first_bad
 from presets import FullConfig
-from recompute import recompute_blocks
 from train import Config
 
 SMALL = dict(vocab_size=31, seq_len=8, n_layer=3, n_head=2, n_kv_head=1, d_model=8, d_ff=16)
@@ -64,8 +63,8 @@ CONFIGS = {"ours": Config(**SMALL, compile=True),
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, recompute", [("ours", "none"), ("ours", "hand"), ("gpt2", "none")])
-def test_blocks_are_compiled_one_by_one(name, recompute):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_blocks_are_compiled_one_by_one(name):
     """The gradients are as without; those of a block are all there before the backward pass of the
     block below begins; its code is compiled once, not for each block, and not again in a next step.
     """
@@ -76,19 +75,18 @@ def test_blocks_are_compiled_one_by_one(name, recompute):
     expected = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     loss = config.objective(model)
-    recompute_blocks(model, recompute)
-    seen = arrivals(model, loss)
+    loss(*windows()).sum().backward()  # compiled without the hooks of arrivals()
     for p, gradient in zip(model.parameters(), expected):
         torch.testing.assert_close(p.grad, gradient)
     assert list(model.state_dict()) == names, "checkpoints have the names of the plain model"
+    n_graphs = counters["stats"]["unique_graphs"]
+    assert n_graphs <= 3, "a block, the head, the loss"
+    seen = arrivals(model, loss)
     bounds = [seen.index(f"out {i}") for i in (2, 1, 0)] + [len(seen)]
     for i, begin, end in zip((2, 1, 0), bounds, bounds[1:]):
         inside = {name for name in seen[begin:end] if name.startswith("blocks.")}
         assert inside == {name for name, _ in model.named_parameters()
                           if name.startswith(f"blocks.{i}.")}, f"block {i}: {seen}"
-    n_graphs = counters["stats"]["unique_graphs"]
-    assert n_graphs <= 3 + (recompute == "hand"), "a block (twice, if by hand), the head, the loss"
-    arrivals(model, loss)
     assert counters["stats"]["unique_graphs"] == n_graphs and not counters["recompile_limit"]
 
 

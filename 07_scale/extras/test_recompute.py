@@ -1,6 +1,7 @@
 """Tests of recompute.py: the same gradients, to the bit, from less memory."""
 
 import copy
+import functools
 import itertools
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 import recompute
 from family import MODELS, model_config
 from gpt import GPT, GPTConfig, KVCache, generate, make_model, random_pick
 from recompute import HOW, Recompute, recompute_blocks, saved_bytes
+from train import Config
 
 SMALL = {"vocab_size": 50, "seq_len": 12, "n_layer": 3, "n_head": 2, "n_kv_head": 2, "d_model": 16,
          "d_ff": 32}
@@ -198,6 +201,29 @@ def test_recompute_blocks(name):
     assert model.blocks[0].forward == kind.forward.__get__(model.blocks[0]), "as it was"
     with pytest.raises(ValueError, match="'both', but must be one of none, hand, torch"):
         recompute_blocks(model, "both")
+
+
+@pytest.mark.slow
+def test_compiled_blocks_are_recomputed(monkeypatch):
+    """They run again as they were compiled: twice, as the first time nothing is kept."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    config = Config(**SMALL | {"n_layer": 2}, compile=True)
+    model = make_model(config.gpt(50))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(len(p)))
+    ids = torch.randint(50, (4, 12), generator=torch.Generator().manual_seed(0))
+    plain, names = model_gradients(model, ids), list(model.state_dict())
+    torch._dynamo.reset()
+    counters.clear()
+    config.objective(model)
+    compiled = model.blocks[0].forward
+    recompute_blocks(model, "hand")
+    for a, b in zip(plain, model_gradients(model, ids)):
+        torch.testing.assert_close(a, b)
+    assert counters["stats"]["unique_graphs"] == 2 and list(model.state_dict()) == names
+    recompute_blocks(model, "none")
+    assert model.blocks[0].forward == compiled
+    torch._dynamo.reset()
 
 
 def test_blocks_run_twice_only_for_gradients():
