@@ -268,7 +268,7 @@ def greedy(logits):
 
 
 def random_pick(temperature=1.0, seed=0, device="cpu"):
-    """A pick for generate(): draws by softmax(logits / temperature), on `device`; at 0 a largest."""
+    """A pick for generate() that draws by softmax(logits / temperature); at 0 a largest."""
     generator = torch.Generator(device).manual_seed(seed)
 
     def pick(logits):
