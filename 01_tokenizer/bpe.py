@@ -57,7 +57,7 @@ def count_pairs(ids, counts, weight=1):  # exercise
 
 def merge(ids, pair, new_id):  # exercise
     """A new list in which every occurrence of `pair` in `ids` is replaced by `new_id`, from left to
-    right, so that an id is used once. merge([1, 1, 1, 2], (1, 1), 9) == [9, 1, 2]
+    right and without overlaps. merge([1, 1, 1, 2], (1, 1), 9) == [9, 1, 2]
     """
     merged, i = [], 0
     while i < len(ids):
@@ -71,9 +71,9 @@ def train_naive(words, n_merges):  # exercise
     """Byte-pair encoding by its definition (Sennrich et al. 2016, algorithm 1), on bytes.
 
     words: {bytes: how often that word occurs}. Returns the merges, a list of pairs; merge i makes
-    the id 256 + i. Each merges the most frequent pair of the moment; of equally frequent ones the
-    smallest pair, (97, 98) before (97, 99), so that the order of the text never matters. Stops
-    early when no pair is left. train_naive({b"aab": 2, b"ab": 1}, 2) == [(97, 98), (97, 256)]
+    the id 256 + i. Each takes the pair that is most frequent by then; of equally frequent pairs the
+    smallest, (97, 98) before (97, 99), so that the order of the text never matters. Stops early
+    when no pair is left. train_naive({b"aab": 2, b"ab": 1}, 2) == [(97, 98), (97, 256)]
     """
     rows = [(list(word), count) for word, count in words.items()]
     merges = []
@@ -90,12 +90,12 @@ def train_naive(words, n_merges):  # exercise
 
 
 def train(words, n_merges):  # exercise
-    """The same merges as train_naive(), without counting all words again for each of them.
+    """The same merges as train_naive(), without counting all words again for each merge.
 
-    A merge changes only the words that contain its pair. So keep the count of every pair, and for
-    every pair the set of words in which it has been seen (some may no longer hold it). For a merge
-    visit only these: take their old pairs out of the counts (count_pairs with a negative weight),
-    and add their new pairs. A pair whose count is down to 0 must never be merged.
+    A merge changes only the words that contain its pair. So keep the count of every pair, and the
+    set of words in which it has been seen (some may no longer contain it). For each merge visit
+    only these words: take their old pairs out of the counts (count_pairs with a negative weight),
+    and add their new pairs. A pair whose count has fallen to 0 must never be merged.
     """
     rows, weights = [list(word) for word in words], list(words.values())
     counts, places = {}, defaultdict(set)  # places: {pair: the rows in which it has been seen}
@@ -119,8 +119,8 @@ def train(words, n_merges):  # exercise
 def apply_merges(ids, ranks):  # exercise
     """The ids of one piece: its bytes, merged in the order in which the merges were learned.
 
-    ranks: {pair: the id it becomes}; a lower id was learned earlier. As long as two neighbours are
-    a pair in `ranks`, take the pair that becomes the lowest id, and merge it wherever it stands.
+    ranks: {pair: the id it becomes}; a lower id was learned earlier. While any two neighbours are
+    a pair in `ranks`, take the pair that becomes the lowest id, and merge it wherever it occurs.
     apply_merges([97, 97, 98], {(97, 98): 256, (97, 256): 257}) == [257]
     """
     while len(ids) > 1:
@@ -134,10 +134,10 @@ def apply_merges(ids, ranks):  # exercise
 def split_special(text, names):  # exercise
     """`text` cut at the special tokens in `names`: a list of plain texts and names, none empty.
 
-    Where several names match, the longest one wins. Names are no regular expressions. Without any,
-    the text is a single part. split_special("hi<|a|>you", ["<|a|>"]) == ["hi", "<|a|>", "you"]
+    Where several names match, the longest wins. Names are plain strings, not patterns; without
+    names the text is one part. split_special("hi<|a|>you", ["<|a|>"]) == ["hi", "<|a|>", "you"]
     """
-    if not names:  # no search: this is the usual case
+    if not names:  # the usual case, which needs no search
         return [text] if text else []
     pattern = "|".join(map(regex.escape, sorted(names, key=len, reverse=True)))
     return [part for part in regex.split(f"({pattern})", text) if part]
@@ -146,9 +146,9 @@ def split_special(text, names):  # exercise
 class Tokenizer:
     """Text to ids and back. Ids 0 to 255 are the bytes, then come the merges, then special tokens.
 
-    merges: as train() returns them. pattern: a name in PATTERNS or a regular expression; a
-    character that it skips is a piece by itself. Attributes: vocab, the bytes of each id; special,
-    {name: id}; ranks, {pair: the id it becomes}; find_pieces, from a text to a list of its pieces.
+    merges: as train() returns them. pattern: a name in PATTERNS or a regular expression; each
+    character that it skips is a piece. Attributes: vocab, the bytes of each id; special, {name:
+    id}; ranks, {pair: the id it becomes}; find_pieces, a function that cuts a text into pieces.
     """
 
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
@@ -165,7 +165,7 @@ class Tokenizer:
         self.pattern, self.known = PATTERNS.get(pattern, pattern), {}
         if self.pattern in PATTERNS.values():
             self.find_pieces = regex.compile(self.pattern).findall
-        else:  # one that might be wrong, lose text or take for ever
+        else:  # a pattern that might be invalid, lose text or never end
             from pieces import find_pattern, piece_finder
             self.pattern = find_pattern(pattern)
             self.find_pieces = piece_finder(self.pattern)
@@ -192,8 +192,8 @@ class Tokenizer:
         A special token written in the text is plain text, unless its name is in `allowed_special`
         ("all" allows every one): what a user types must never open a turn. So cut the text with
         split_special() at the names that are allowed. The id of a name is self.special[name]. Cut
-        all other parts into pieces, self.find_pieces(part), and each piece's bytes into ids,
-        apply_merges(list(...), self.ranks), which the dict self.known may remember.
+        all other parts into pieces by self.find_pieces(part). A piece's ids are
+        apply_merges(list(its bytes), self.ranks); the dict self.known may cache them.
         """
         allowed = set(self.special if allowed_special == "all" else allowed_special)
         if unknown := allowed - set(self.special):
@@ -212,9 +212,9 @@ class Tokenizer:
     def decode_bytes(self, ids):  # exercise
         """The bytes that `ids` stand for, which need not be whole characters.
 
-        self.vocab holds the bytes of each id. An id that stands for nothing, because it is b"" in
-        the vocabulary or beyond its end (models pad it to a round number), gives U+FFFD, in UTF-8.
-        ValueError for a negative id (beware: Python counts those from the end of a list).
+        self.vocab holds the bytes of each id. An id without bytes, because its entry is b"" or
+        beyond the end of the vocabulary (models pad theirs to a round number), gives U+FFFD, in
+        UTF-8. ValueError for a negative id (beware: Python counts those from the end of a list).
         """
         vocab, tokens = self.vocab, []
         for i in ids:
@@ -227,13 +227,13 @@ class Tokenizer:
         """The text that `ids` stand for. Bytes that form no character become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
-    def content(self):  # all that the ids depend on
+    def content(self):  # everything that determines the ids
         return {"kind": "bpe", "pattern": self.pattern, "special_tokens": list(self.special),
                 "merges": self.merges}
 
     @property
     def hash(self):
-        """16 hex digits that change with anything that changes the ids."""
+        """16 hex digits that differ if anything that determines the ids differs."""
         return hashlib.sha256(json.dumps(self.content()).encode()).hexdigest()[:16]
 
     def save(self, path):
@@ -262,7 +262,7 @@ class Tokenizer:
 
 
 def tokenizer_class(by_hand):
-    """Tokenizer itself, or the class in extras/ that gives the same ids in less time."""
+    """Tokenizer, or the faster class in extras/fast.py that gives the same ids."""
     if by_hand:
         return Tokenizer
     from fast import FastTokenizer
@@ -276,7 +276,7 @@ def show(tokenizer, ids):
 
 
 def show_merges(n_merges=20):
-    """Learn merges from the text at the top of this file, and print how each makes it shorter."""
+    """Learn merges from the docstring of this file, and print how much each shortens it."""
     words = Counter(piece.encode() for piece in Tokenizer([]).find_pieces(__doc__))
     merges = train_naive(words, n_merges)
     print(f"{len(__doc__.encode())} bytes of text")
@@ -294,16 +294,16 @@ def main(argv=None):
     train = commands.add_parser("train", help="learn a vocabulary from text files")
     train.add_argument("files", nargs="+", help="UTF-8 text files")
     train.add_argument("--vocab-size", type=int, default=2048, help="how many ids (default: 2048)")
-    train.add_argument("--pattern", default="gpt4", help="gpt2, gpt4 (default) or your own")
+    train.add_argument("--pattern", default="gpt4", help="gpt2, gpt4 (default) or a regex")
     commands.add_parser("decode", help="ids to text").add_argument("ids", nargs="+", type=int)
     for name, what in (("encode", "text to ids"), ("show", "the tokens of a text and their ids")):
-        commands.add_parser(name, help=what).add_argument("text", help="- is the standard input")
+        commands.add_parser(name, help=what).add_argument("text", help="- reads standard input")
     for command in commands.choices.values():
         command.add_argument("--tokenizer", default="tokenizer.json", metavar="FILE",
                              help="the tokenizer to write or to use (default: tokenizer.json)")
     parser.set_defaults(show=show, learn=lambda texts, args: Tokenizer.train(
         texts, args.vocab_size, args.pattern))
-    if housekeeping:  # in the whole course: more options, and colours
+    if housekeeping:  # the extras are there: more options, and colours
         from commands import extend
         extend(parser, train)
     args = parser.parse_args(argv)

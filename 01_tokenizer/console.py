@@ -1,28 +1,28 @@
-"""What every command of this course shares: how it ends, its options, files never half written.
+"""Shared by all commands of this course: their options, how they end, writing files safely.
 
 A first reading may skip it. extras/housekeeping.py has locks and progress. Next: bpe.py.
 """
 
-import _signal as signal  # which is loaded already; signal itself takes 10 ms
+import _signal as signal  # loaded already; importing signal itself takes 10 ms
 import os
 import sys
 
 script = os.path.realpath(getattr(sys.modules["__main__"], "__file__", None) or "-")
 if (os.path.relpath(script, os.path.realpath(__file__ + "/../..")).startswith(("0", "mine"))
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends our scripts, which have begun nothing yet
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once: no work has begun
 import importlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# The folders of the stages: PYTHONPATH=mine wins over them, they over installed packages.
+# Where modules are found: first in PYTHONPATH=mine, then in the stages, then among packages.
 stages = [str(p) for p in [*ROOT.glob("0?_*"), *ROOT.glob("0?_*/extras")]]
 path = [p for p in sys.path if p not in stages and Path(p).name != "01_tokenizer"]
 at = path.index(os.path.dirname(os.__file__)) + 1  # behind the standard library
 sys.path[:] = path[:at] + stages + path[at:]
 there = (ROOT / "01_tokenizer" / "extras" / "housekeeping.py").exists()
-housekeeping = importlib.import_module("housekeeping") if there else None  # None: copies alone
-if not housekeeping:  # else it has done this: what the script imports doesn't load it again
+housekeeping = importlib.import_module("housekeeping") if there else None  # no extras
+if not housekeeping:  # which does the same, so that no import loads the script a second time
     sys.modules.setdefault(Path(script).stem, sys.modules["__main__"])
 
 import argparse
@@ -34,12 +34,12 @@ import secrets
 
 
 def by_hand():
-    """Whether the plain versions run: some are a reader's own, or only copies are here."""
+    """Whether the plain versions run: if a reader wrote some, or the extras are not there."""
     return not housekeeping or bool(housekeeping.readers_files())
 
 
 def holding(folder, what, wait=False):
-    """What housekeeping.held() does; where there are only copies of some files, nothing."""
+    """housekeeping.held(), a lock on `folder`; without the extras, no lock."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     return housekeeping.held(folder, what, wait) if housekeeping else contextlib.nullcontext()
 
@@ -49,7 +49,7 @@ def run(main):
     try:
         main = housekeeping.loaded(main) if housekeeping else main
         main()
-        print(end="", flush=True)  # a pipe that is closed shows here, not when Python ends
+        print(end="", flush=True)  # a closed pipe raises here, not when Python ends
     except BrokenPipeError:  # `... | head` has read enough; 141 is 128 + SIGPIPE, as in a shell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -77,7 +77,7 @@ def users_mistake(error):
 
 
 def choose_device(name="auto"):
-    """"cuda", "mps" or "cpu": what was asked for, or the first of them that is there."""
+    """"cuda", "mps" or "cpu": the one asked for; for "auto" the first that is available."""
     from torch import backends, cuda, set_float32_matmul_precision
     there = ["cuda"] * cuda.is_available() + ["mps"] * backends.mps.is_available() + ["cpu"]
     if name not in ("auto", *there):
@@ -100,13 +100,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def option(default, help, choices=None, least=None, most=2**31 - 1):
-    """A dataclass field that is also a command-line option, with what is to be said of it."""
+    """A dataclass field that is also a command-line option, with its help and allowed values."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices,
                                                         "least": least, "most": most})
 
 
 def check_options(options):
-    """ValueError unless every option of a dataclass has a value of its type that it may have."""
+    """ValueError unless every option of a dataclass has the right type and an allowed value."""
     for field in dataclasses.fields(options):
         value, how, wrong = getattr(options, field.name), field.metadata, None
         if not how or value is field.default:  # not an option, or not given
@@ -116,14 +116,14 @@ def check_options(options):
             wrong = f"of type {field.type.__name__}"
         elif how["choices"] and value not in how["choices"]:
             wrong = f"one of {', '.join(how['choices'])}"
-        elif how["least"] is not None and not how["least"] <= value <= how["most"]:  # nor nan
+        elif how["least"] is not None and not how["least"] <= value <= how["most"]:  # or nan
             wrong = f"a number from {how['least']:g} to {how['most']:.10g}"
         if wrong:
             raise ValueError(f"{field.name} is {value!r}, but must be {wrong}")
 
 
 def add_options(parser, config_class):
-    """A flag of `parser` for each option() of a dataclass; parse_args() returns those given."""
+    """Add a flag for each option() of a dataclass; parse_args() returns only those given."""
     for field in (f for f in dataclasses.fields(config_class) if "help" in f.metadata):
         default = " ".join(field.default) if field.type is tuple else field.default
         shown = "" if default is None else f" (default: {default})"
@@ -147,7 +147,7 @@ def has_colours():
 
 
 def track(items, label, total=None, size=lambda item: 1, unit=""):
-    """Yield `items`, while housekeeping.track() shows how many there were; a copy shows nothing."""
+    """Yield `items`, with the progress line of housekeeping.track(); without extras, with none."""
     return housekeeping.track(items, label, total, size, unit) if housekeeping else items
 
 
@@ -175,7 +175,7 @@ def write_safely(path, data):
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except OSError as error:  # a full disk doesn't say what it was that didn't fit
+    except OSError as error:  # the error of a full disk doesn't name the file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         with contextlib.suppress(OSError):
@@ -189,9 +189,9 @@ def file_hash(path):
 
 
 class StopSignal:
-    """Until release() the first Ctrl-C or SIGTERM only sets `asked`, its number: a step can end."""
+    """Until release() the first Ctrl-C or SIGTERM only sets `asked`, so that a step can end."""
 
-    asked = 0  # on the class, as the exit code depends on it after the context has ended
+    asked = 0  # the signal's number; on the class, since the exit code depends on it later
 
     def __enter__(self):
         StopSignal.asked = 0
@@ -200,10 +200,10 @@ class StopSignal:
 
     def ask(self, number, frame):
         StopSignal.asked = number
-        signal.signal(number, self.before.pop(number))  # a second acts as ever
+        signal.signal(number, self.before.pop(number))  # a second acts as usual
 
     def release(self, *error):
-        while self.before:  # a signal that has come got its handler back in ask()
+        while self.before:  # ask() has restored the handler of a signal that came
             signal.signal(*self.before.popitem())
 
     __exit__ = release

@@ -4,7 +4,7 @@ A chat model reads the whole conversation, but learns only to write the assistan
 says so for each id. Special tokens mark the turns; text never becomes one, so that no user can
 write in someone else's name. The format is nanochat's; ChatML is left to extras/chatml.py.
 
-    python 02_data/conversations.py               # an example, what is learned in green
+    python 02_data/conversations.py               # an example; what is learned is green
     python 02_data/conversations.py jsonl:FILE    # {"messages": [{"role": "user", ...}, ...]}
 
 Reads a source of conversations; prints its first. Next: 03_model/gpt.py.
@@ -27,13 +27,13 @@ END_NAMES = ("<|bos|>", "<|assistant_end|>", "<|endoftext|>", "<|im_end|>", "<|e
 
 
 def begin_ids(tokenizer):
-    """The ids with which every text begins, if any: as the tokenizer says, else by name."""
+    """The ids that begin every text, if any: the tokenizer's own choice, else found by name."""
     named = [tokenizer.special[name] for name in BEGIN_NAMES if name in tokenizer.special][:1]
     return [*getattr(tokenizer, "begin", named)]
 
 
 def end_ids(tokenizer):
-    """The ids, a set, where a document or an answer ends: there the next one would begin."""
+    """The set of ids that end a document or an answer (<|bos|>, as it begins the next one)."""
     return {*map(tokenizer.special.get, END_NAMES), *getattr(tokenizer, "ends", ())} - {None}
 
 
@@ -41,8 +41,8 @@ def in_turns(messages):  # exercise
     """The messages of a conversation as user, assistant, user, ...: a new list of dicts. A leading
     message whose role is "system" is merged into the first user message: its content, a blank line,
     the user's content; all strings. `messages` stays as it is. ValueError for a conversation
-    "without messages", or where turns don't alternate or the first is not the user's: naming the
-    turn, counted from 1 after merging, who spoke, and who was to.
+    "without messages", or whose turns are not user, assistant, user, ...: the message names the
+    turn, counted from 1 after merging, its role and the role expected.
     """
     messages = list(messages)
     if [m["role"] for m in messages[:2]] == ["system", "user"]:
@@ -58,17 +58,17 @@ def in_turns(messages):  # exercise
 
 
 def render(messages, tokenizer):  # exercise
-    """A conversation as (ids, mask), two lists of one length; mask 1: the model learns to say it.
+    """A conversation as (ids, mask), two lists of one length; mask 1: the model learns this id.
 
     <|bos|>, which has mask 0, then for every turn of in_turns(messages)
         <|user_start|> parts <|user_end|>              mask 0 on all of it
         <|assistant_start|> parts <|assistant_end|>    mask 0 on the start, 1 on the end
     Content is a string, or a list of parts {"type": "text" | "python" | "output", "text": ...}.
-    A python part, a tool call, stands between <|python_start|> and <|python_end|>, an output part,
-    what the tool answered, between <|output_start|> and <|output_end|>. The assistant's text and
-    tool calls have mask 1, start and end included; the output, which it only reads, has mask 0.
-    Text goes through tokenizer.encode(text), so that it never becomes a special token, whatever it
-    looks like; tokenizer.special, {name: id}, has their ids. ValueError for another type of part.
+    A python part, a tool call, stands between <|python_start|> and <|python_end|>; an output part,
+    the tool's answer, between <|output_start|> and <|output_end|>. The assistant's text and tool
+    calls have mask 1, start and end included; the output, which it only reads, has mask 0. Text
+    goes through tokenizer.encode(text), so that it never becomes a special token, whatever it looks
+    like. Special tokens' ids are in tokenizer.special, {name: id}. ValueError for another type.
     """
     ids, mask, special = [], [], tokenizer.special
 
@@ -95,7 +95,7 @@ def render(messages, tokenizer):  # exercise
 
 def prompt_ids(messages, tokenizer):
     """The ids of a conversation so far and of the beginning of an answer, in the format for which
-    the tokenizer has special tokens. ValueError if it has them for none.
+    the tokenizer has special tokens. ValueError if it has those of no known format.
     """
     if {"<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>"} <= {*tokenizer.special}:
         return render(messages, tokenizer)[0] + [tokenizer.special["<|assistant_start|>"]]
@@ -110,7 +110,7 @@ EXAMPLE = [{"role": "system", "content": "Answer in one sentence."},
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", nargs="?", help="as corpus.py lists them (default: an example)")
+    parser.add_argument("source", nargs="?", help="see corpus.py for a list (default: an example)")
     parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")
     args = parser.parse_args(argv)
     record = {"messages": EXAMPLE}

@@ -33,9 +33,9 @@ import numpy as np
 
 from bpe import tokenizer_class
 
-FORMAT = 4  # of a folder of prepared data; where it changes, all folders are made anew
+FORMAT = 4  # version of a folder of prepared data; folders of another one are made anew
 FEW = 200  # with fewer documents than this, a split by hash could leave one side empty
-LARGEST = 1 << 27  # bytes that a document may have
+LARGEST = 1 << 27  # the most bytes that a document may have
 BEGIN_NAMES = ("<|bos|>", "<|begin_of_text|>")  # special tokens that open a text
 DOCUMENT_NAMES = (*BEGIN_NAMES, "<|endoftext|>")  # the last, GPT-2's, stands between documents
 
@@ -54,7 +54,7 @@ def json_texts(file):
     with open(file, "rb") as lines:
         for line in lines:
             try:
-                row = json.loads(line)  # half a surrogate pair can't be written as UTF-8
+                row = json.loads(line)  # encode() refuses half a surrogate pair
                 text = None if row.get("messages") else row["text"].encode().decode()
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 text = None
@@ -62,12 +62,12 @@ def json_texts(file):
 
 
 def split_rule(name, files):
-    """Lines and many files are split by their hash; few files give their last tenth, the tail."""
+    """"hash": whole documents are drawn by hash; "tail": the last tenth of each of a few files."""
     return "tail" if len(files) < FEW and not name.startswith("jsonl:") else "hash"
 
 
 def documents(name, files):
-    """Yield ("train" or "val", text) for files, each a document, or for each line of jsonl:FILE."""
+    """Yield ("train" or "val", text). A document is a whole file, or a line of jsonl:FILE."""
     tail = split_rule(name, files) == "tail"
     for text in json_texts(files[0]) if name.startswith("jsonl:") else map(read_text, files):
         if text is None:
@@ -77,7 +77,7 @@ def documents(name, files):
 
 
 def find_files(name):
-    """The files of python, folder:PATH or jsonl:FILE.jsonl; None of what only corpus.py reads."""
+    """The files of python, folder:PATH or jsonl:FILE.jsonl; None if corpus.py has to read it."""
     kind, path = name.partition(":")[0], Path(name.partition(":")[2])
     if name == "python":  # the modules of Python's own library, without their tests
         top = Path(os.__file__).parent
@@ -90,7 +90,7 @@ def find_files(name):
                  if p.is_file() and p.stat().st_size  # neither empty nor hidden
                  and not any(part.startswith(".") for part in p.relative_to(path).parts)]
         plain = not housekeeping or housekeeping.are_texts(path, files, LARGEST)
-        return files if files and plain else None  # what is to be left out, corpus.py says
+        return files if files and plain else None  # else corpus.py decides what to leave out
 
 
 def hash_of(*values):
@@ -103,7 +103,7 @@ def fingerprint(files):
 
 
 def slug(name):
-    """A source's name as part of a folder's: jsonl:some/where/a.jsonl becomes a-jsonl."""
+    """A source's name, fit for a folder's name: jsonl:some/where/a.jsonl becomes a-jsonl."""
     return re.sub(r"[^A-Za-z0-9]+", "-", Path(name).name)[-40:].strip("-")
 
 
@@ -116,14 +116,14 @@ def document_start(tokenizer):
 
 
 def encode(text, tokenizer):  # exercise
-    """A document as a list of ids: document_start(tokenizer), then the ids of its text, none of
-    which is a special token, whatever the text looks like. tokenizer.encode() sees to that.
+    """A document as a list of ids: document_start(tokenizer), then tokenizer.encode(text), which
+    never gives a special token, whatever the text looks like.
     """
     return document_start(tokenizer) + tokenizer.encode(text)
 
 
 def write_folder(name, files, tokenizer, folder):
-    """Encode the files of source `name` into `folder`; index.json, written last, makes it whole."""
+    """Encode the files of source `name` into `folder`; index.json, written last, completes it."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     index = {"format": FORMAT, "source": name, "split_by": split_rule(name, files),
              "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "dtype": dtype.name}
@@ -153,7 +153,7 @@ def write_folder(name, files, tokenizer, folder):
 
 
 class Ids:
-    """The ids of one split, (N,), mapped, not loaded: they may take more room than memory has.
+    """The ids of one split, (N,), memory-mapped, since they may be larger than the memory.
     starts: where each document begins; mask, (N,), or None: 0 where an id is not to be learned.
     """
 
@@ -173,7 +173,7 @@ class Ids:
         return self[start:start + n]
 
     def labels(self, start, n):
-        """The same ids, but -1 where they are not to be learned."""
+        """The ids of read(start, n), but -1 where an id is not to be learned."""
         ids = self.read(start, n)
         return ids if self.mask is None else np.where(self.mask[start:start + n] > 0, ids, -1)
 
@@ -185,7 +185,7 @@ class Ids:
 
 class Dataset:
     """A folder of prepared data: index, tokenizer, the splits train and val, as Ids. hash: changes
-    with any id. parts: [(1.0, self)]. check: compare all checksums. ValueError if one doesn't fit.
+    with any id. parts: [(1.0, self)], like a Mixture's. check: compare checksums, or ValueError.
     """
 
     def __init__(self, folder, by_hand=False, check=True):
@@ -198,7 +198,7 @@ class Dataset:
                 raise ValueError("another version wrote it, or it was changed; delete it")
             self.train, self.val = self._open("train", check), self._open("val", check)
             self.hash = hash_of(self.index["train"]["sha256"], self.index["val"]["sha256"])[:16]
-        except Exception as error:  # numpy has many for a damaged file
+        except Exception as error:  # numpy raises many kinds for a damaged file
             raise ValueError(f"{folder} is not a folder of prepared data: {error}") from None
         self.tokenizer = tokenizer_class(by_hand).load(self.folder / "tokenizer.json")
         if self.tokenizer.hash != self.index["tokenizer"]:
@@ -221,7 +221,7 @@ class Dataset:
 class Batches:
     """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places. Target
     t is the id after input t, or -1 where there is nothing to learn. A batch is the same for any
-    number of processes: rank r reads rows r, r + world ... So it resumes exactly, with any world.
+    number of processes: rank r reads rows r, r + world ... So a run can resume with any `world`.
     """
 
     def __init__(self, data, batch_size, seq_len, seed=0, rank=0, world=1):
@@ -234,15 +234,15 @@ class Batches:
 
     def start(self, n):  # exercise
         """Where window n begins: an int that np.random.default_rng((self.seed, n)).integers() draws
-        from all places at which T + 1 ids fit into len(self.ids), 0 and the last place included;
-        T = self.seq_len. It depends on the seed and n alone: a checkpoint remembers n.
+        from all places at which T + 1 ids fit into len(self.ids), 0 and the last place included; T
+        = self.seq_len. It depends on the seed and n alone, so a checkpoint stores only n.
         """
         return int(np.random.default_rng((self.seed, n)).integers(0, len(self.ids) - self.seq_len))
 
     def __next__(self):  # exercise
-        """The next batch: of its windows self.n, self.n + 1 ... self.n + batch_size - 1 those that
-        are this rank's. Then self.n moves on by batch_size. Of the T + 1 ids from self.start(n) on
-        inputs are all but the last, by self.ids.read(), targets all but the first, by its labels().
+        """This rank's rows of the next batch, whose windows are self.n ... self.n + batch_size - 1.
+        Then self.n grows by batch_size. Of the T + 1 ids from self.start(n) on, inputs are all but
+        the last, by self.ids.read(); targets are all but the first, by self.ids.labels().
         """
         T, rows = self.seq_len, range(self.n + self.rank, self.n + self.batch_size, self.world)
         self.n += self.batch_size
@@ -253,7 +253,7 @@ class Batches:
     def __iter__(self):
         return self
 
-    def epochs(self):  # how often all ids have been seen, of each source
+    def epochs(self):  # for each source, how often its ids have been seen
         return [self.n * self.seq_len / len(self.ids)]
 
     def state_dict(self):
@@ -264,7 +264,7 @@ class Batches:
 
 
 def make_batches(data, batch_size, seq_len, seed=0, sampling="random", rank=0, world=1):
-    """The Batches above; for a mixture, or another sampling, those of extras/batches.py."""
+    """The Batches above; for a mixture or another sampling, the Batches of extras/batches.py."""
     if sampling == "random" and len(data.parts) == 1:
         return Batches(data, batch_size, seq_len, seed, rank, world)
     from batches import Batches as AnyBatches
@@ -317,8 +317,8 @@ def baselines(data, ids=None, compressed=None):
 
 def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False, workers=None,
             say=print):
-    """The one door to data: a Dataset of the sources `names`, made if it isn't there yet. Without a
-    tokenizer one is trained, to `vocab_size` ids (2048). For more, mixtures.py.
+    """A Dataset of the sources `names`, made if it isn't there yet. All commands get their data
+    here. Without a tokenizer, one of `vocab_size` ids (2048) is trained. For mixtures: mixtures.py.
     """
     files = find_files(names[0]) if len(names) == 1 and workers in (None, 1) else None
     if files is None:
@@ -340,7 +340,7 @@ def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=Fal
 
 
 def reopen(parts, by_hand=False, check=False):
-    """What prepare() returned, in another process: from its parts, as [(share, folder), ...]."""
+    """Open the Dataset or Mixture that prepare() made, from its parts [(share, folder), ...]."""
     parts = [(share, Dataset(folder, by_hand, check)) for share, folder in parts]
     if len(parts) == 1:
         return parts[0][1]
@@ -351,11 +351,11 @@ def reopen(parts, by_hand=False, check=False):
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("source", nargs="?", default="python", help="as corpus.py lists them (default: python)")
+    add("source", nargs="?", default="python", help="see corpus.py for a list (default: python)")
     add("--vocab-size", type=int, help="train a tokenizer of this size (default: 2048)")
-    add("--tokenizer", metavar="FILE", help="use this one instead")
+    add("--tokenizer", metavar="FILE", help="use this tokenizer instead")
     add("--data-dir", default="data", help="where data is kept (default: data)")
-    add("--workers", type=int, help="processes (default: all cores; for a source of this file 1)")
+    add("--workers", type=int, help="processes (default: 1 for the sources above, else all cores)")
     add("--by-hand", action=BooleanOptionalAction, default=by_hand(), help="bpe.py's tokenizer")
     args = parser.parse_args(argv)
     if args.tokenizer and args.vocab_size is not None:

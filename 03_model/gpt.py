@@ -5,7 +5,7 @@ that query heads share, ReLU^2, no biases, an untied head, soft-capped logits. O
 shapes, here and everywhere: B batch, T time, C channels (d_model), H query heads, G key/value
 heads, D head size, S positions seen (the cached and the T new ones), V vocabulary.
 
-    python 03_model/gpt.py        # learns a sentence by heart, writes it, and weighs the cache
+    python 03_model/gpt.py        # learns a sentence by heart, writes it, measures the cache
 
 GPT-2 and Llama are in extras/family.py. Next: 04_train/optim.py.
 """
@@ -33,10 +33,10 @@ class GPTConfig:
     seq_len: int = option(128, "tokens in a window", least=1)
     n_layer: int = option(3, "blocks", least=1)
     n_head: int = option(2, "query heads", least=1)
-    n_kv_head: int = option(2, "key/value heads: n_head is multi-head, 1 multi-query", least=1)
+    n_kv_head: int = option(2, "key/value heads; n_head: multi-head, 1: multi-query", least=1)
     d_model: int = option(128, "width of the residual stream", least=1)
     d_ff: int = option(512, "width of the MLP", least=1)
-    by_hand: bool = option(False, "run the versions that are written to be read, not the fast ones")
+    by_hand: bool = option(False, "run the plain versions, written to be read, not the fast ones")
     family: object = None
 
     def __post_init__(self):
@@ -62,7 +62,7 @@ def rms_norm(x, eps=1e-6):  # exercise
 
 def rope_angles(positions, head_dim, base=10000.0):  # exercise
     """cos and sin of RoPE's angles, each (..., T, D/2) in float32, for positions, (..., T) ints (Su
-    et al. 2021, section 3.2.2). Pair i turns by position * base^(-2i/D), like a clock's hands.
+    et al. 2021, section 3.2.2). The angle of pair i is position * base^(-2i/D).
     """
     inv_freq = base ** (-torch.arange(0, head_dim, 2, device=positions.device) / head_dim)
     angles = positions[..., None] * inv_freq
@@ -70,11 +70,11 @@ def rope_angles(positions, head_dim, base=10000.0):  # exercise
 
 
 def rotate(x, cos, sin):  # exercise
-    """Rotate each pair (x1, x2) of x by its angle: (x1 cos + x2 sin, x2 cos - x1 sin). Then the dot
-    product of two vectors depends only on how far apart they stand. x: (B, H, T, D), whose pair i
+    """Rotate each pair (x1, x2) of x by its angle: (x1 cos + x2 sin, x2 cos - x1 sin). So a query's
+    dot product with a key depends only on how far apart they stand. x: (B, H, T, D), whose pair i
     is x[..., i] and x[..., i + D/2]; returned in its type. cos, sin: (..., T, D/2) in float32.
     """
-    x1, x2 = x.chunk(2, dim=-1)  # the paper pairs neighbours, and turns the other way
+    x1, x2 = x.chunk(2, dim=-1)  # the paper pairs neighbours, and rotates the other way
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
@@ -86,8 +86,8 @@ def causal_mask(positions, n_keys):  # exercise
 
 def attention_weights(q, k, mask):  # exercise
     """How much each query takes from each key: softmax(q k' / sqrt(D)), (B, H, T, S). q: (B, H, T,
-    D); k: (B, G, S, D); mask: (T, S) or (B, 1, T, S), True where a query may look; all else weighs
-    0. Query head h reads key head h // (H/G) (Ainslie et al. 2023).
+    D); k: (B, G, S, D); mask: (T, S) or (B, 1, T, S), True where a query may attend; elsewhere the
+    weight is 0. Query head h reads key head h // (H/G) (Ainslie et al. 2023).
     """
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, S, D)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
@@ -113,7 +113,7 @@ def rms_norm_fused(x, eps=1e-6):
 def attention_fused(q, k, v, mask=None):
     """attention() in one kernel, which never holds the (T, S) scores in memory."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
-    if T == 1:  # heads that read the same keys are like queries at several positions
+    if T == 1:  # query heads that share a key head are passed as several positions
         return F.scaled_dot_product_attention(q.reshape(B, G, H // G, D), k, v, mask).reshape_as(q)
     if mask is None and T < S:
         mask = causal_mask(torch.arange(S - T, S, device=q.device), S)
@@ -121,7 +121,7 @@ def attention_fused(q, k, v, mask=None):
 
 
 class Attention(nn.Module):
-    """Positions communicate: each gathers what its query asks for, from itself and those before."""
+    """Positions communicate: each query gathers values from its own position and earlier ones."""
 
     def __init__(self, config, layer):
         super().__init__()
@@ -149,7 +149,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Each position computes by itself: up to d_ff features, an activation, down."""
+    """Each position computes by itself: a projection up to d_ff, an activation, one down."""
 
     def __init__(self, config):
         super().__init__()
@@ -176,7 +176,7 @@ class Block(nn.Module):
 
 
 class KVCache:
-    """The keys and values of `length` positions in every row; lowering `length` takes some back."""
+    """The keys and values of `length` positions in every row; a lower `length` drops the last."""
 
     def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
         self.size, self.length = size or config.seq_len, 0
@@ -184,7 +184,7 @@ class KVCache:
         self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
 
     def positions(self, T):  # exercise
-        """Where T further ids stand: length, length + 1, ... (T,), on the device of self.keys."""
+        """The positions of T further ids: length, length + 1, ... (T,), on self.keys' device."""
         return torch.arange(self.length, self.length + T, device=self.keys.device)
 
     def append(self, layer, k, v):  # exercise
@@ -198,7 +198,7 @@ class KVCache:
 
 
 class GPT(nn.Module):
-    """The model. At first each block does nothing: its last matrices are 0. seed: for the rest."""
+    """The model. Initially each block adds 0: its output matrices are 0. seed: of the others."""
 
     def __init__(self, config, seed=0):
         super().__init__()
@@ -211,13 +211,13 @@ class GPT(nn.Module):
         for name, weight in self.blocks.named_parameters():  # of variance 1 / fan-in
             bound = 0 if "out" in name or "down" in name else math.sqrt(3 / weight.shape[1])
             nn.init.uniform_(weight, -bound, bound, generator=generator)
-        nn.init.normal_(self.head.weight, std=0.001, generator=generator)  # no id is likelier
+        nn.init.normal_(self.head.weight, std=0.001, generator=generator)  # near-uniform
         nn.init.normal_(self.embed.weight, std=1.0, generator=generator)
 
     def hidden(self, ids, cache=None, positions=None, mask=None):  # exercise
         """ids, (B, T) -> what the head reads, (B, T, C): self.embed, norm, blocks, and norm again.
         Blocks take rope_angles() of positions (by default the cache's, or 0 ... T - 1) as (..., 1,
-        T, D/2), and the mask: a cache that has a mask(T) says it. After the last of them
+        T, D/2), and the mask, or cache.mask(T) where a cache has that method. After the last block
         cache.length grows by T. ValueError if ids don't fit seq_len or cache.size.
         """
         T = ids.shape[1]
@@ -240,7 +240,7 @@ class GPT(nn.Module):
         return 15 * torch.tanh(self.head(x / 15).float())  # squashed smoothly into (-15, 15)
 
     def forward(self, ids, cache=None, positions=None, mask=None):
-        """ids: (B, T) ints -> logits (B, T, V) in float32; the others as in hidden()."""
+        """ids: (B, T) ints -> logits (B, T, V) in float32; other arguments as in hidden()."""
         return self.logits(self.hidden(ids, cache, positions, mask))
 
     def loss(self, ids, targets, positions=None, mask=None):  # exercise
@@ -255,7 +255,7 @@ class GPT(nn.Module):
 
 
 def make_model(config, seed=0, std=0.0):
-    """A new model of any family. std: of its initial matrices and embeddings; 0: by their size."""
+    """A new model of any family. std: of all initial weights; 0: each by its matrix's size."""
     if config.family or std:
         from family import FamilyGPT
         return FamilyGPT(config, seed, std)
@@ -281,12 +281,12 @@ def random_pick(temperature=1.0, seed=0, device="cpu"):
 @torch.inference_mode()
 def generate(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None):  # exercise
     """Yield, n_tokens times, the next id of every row, (B,): pick(logits), of (B, V). prompts: B
-    lists of ids. If they are empty or differ in length, n_samples texts are to continue each, or a
-    cache holds their beginnings: yield from ragged.py's generate_any(), given all six. Otherwise:
-    1. ids are the prompts, or the last seq_len ids of each, (B, T). Make an empty KVCache, in the
-       type and on the device of the weights, for them and n_tokens more, at most seq_len.
+    lists of ids. If they are empty or differ in length, if n_samples > 1, or if a cache is given:
+    yield from ragged.py's generate_any(), given all six arguments. Otherwise:
+    1. ids are the last seq_len ids, or fewer, of each prompt, (B, T). Make an empty KVCache, in the
+       type and on the device of the weights, for T + n_tokens positions, at most seq_len.
     2. Read ids[:, cache.length:] by model.hidden(), pick from the last logits, yield, and append.
-    3. If ids are longer than seq_len now, keep the last (seq_len + 1) // 2; cache.length = 0.
+    3. If ids are now longer than seq_len, keep the last (seq_len + 1) // 2; cache.length = 0.
     """
     if n_samples > 1 or cache is not None or len(set(map(len, prompts))) > 1 or not prompts[0]:
         from ragged import generate_any

@@ -1,8 +1,8 @@
 """How gradients become steps: learning-rate schedules, AdamW, and Muon for matrices.
 
-The length of a step follows a schedule over the run. Its direction is AdamW's, which treats every
-number by itself, or Muon's, which treats a matrix as a matrix: all directions in which a gradient
-pushes become equally strong. First each idea as its paper has it, then the trainer's Optimizer.
+The length of a step follows a schedule over the run. Its direction is AdamW's, which scales every
+number by itself, or Muon's, which makes all singular values of a matrix's step about equal. First
+each idea as its paper has it, then the trainer's Optimizer.
 
     python 04_train/optim.py      # draws the schedules, and what Muon does to a gradient
 
@@ -29,12 +29,12 @@ def learning_rate(step, config):  # exercise
     """The learning rate of step 0, 1, ... config.steps - 1: lr * min(1, rise, fall).
 
     rise = (step + 1) / warmup, or 1 without a warm-up; fall = low + (1 - low) * left. `low` is
-    min_lr_share; `left` goes to 0, which the step after the last would have, by config.schedule:
-    - "wsd", level, then straight down (Hägele et al. 2024): over the last `cooldown` share of the
-      steps (steps - step) / (cooldown * steps), above 1 before them; always 1 if cooldown is 0.
-    - "linear", straight down from the end of the warm-up: (steps - step) / (steps - warmup) from
-      step `warmup` on, 1 before it, also where the warm-up is longer than the run.
-    - "cosine" (Loshchilov & Hutter 2016): (1 + cos(pi * (1 - x))) / 2, with x what "linear" has.
+    min_lr_share. `left` would be 0 at step config.steps, one after the last; by config.schedule:
+    - "wsd", constant, then linear (Hägele et al. 2024): left = (steps - step) / (cooldown * steps),
+      above 1 before the last `cooldown` share of the steps; always 1 if cooldown is 0.
+    - "linear", from the end of the warm-up: left = (steps - step) / (steps - warmup) from step
+      `warmup` on, 1 before it, also where the warm-up is longer than the run.
+    - "cosine" (Loshchilov & Hutter 2016): (1 + cos(pi * (1 - x))) / 2, where x is linear's left.
     "inverse-sqrt" (Vaswani et al. 2017, section 5.3) has no end, and no `low`:
     fall = sqrt(max(1, warmup) / (step + 1)). With lr = (d_model * warmup)^-0.5 it is the paper's.
     With lr 1, warmup 2, steps 6: "linear" is 0.5, 1, 1, 0.75, 0.5, 0.25.
@@ -54,11 +54,11 @@ def learning_rate(step, config):  # exercise
 
 def clip(gradients, largest, add=None):  # exercise
     """Scale gradients in place so that their norm, the root of the sum of the squares of all their
-    numbers, is at most `largest` (Pascanu et al. 2012, section 3.2). Returns what it was, a float.
+    numbers, is at most `largest` (Pascanu et al. 2012, section 3.2). Returns the norm before that.
 
     If it was larger, every gradient is multiplied by largest / norm; otherwise, nan included, none
-    changes. Where a process has only some of the gradients, add(tensor) returns the sum of its
-    tensor over all processes: it is given the sum of the squares, in float64.
+    changes. Where each process has only some of the gradients, add(tensor) sums a tensor over all
+    processes: call it with the sum of the squares, in float64.
     Gradients [3] and [0, 4] with largest 1 become [0.6] and [0, 0.8]; 5 is returned.
     """
     norm = torch.nn.utils.get_total_norm(gradients)
@@ -73,9 +73,9 @@ def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
     (p, m, v) after it, and changes none of the tensors given: p, gradient, m, v, of one shape.
 
     m and v are running averages of the gradient and of its square: m = b1 m + (1 - b1) gradient,
-    with betas (b1, b2). As they begin at 0, they are too small at first: m / (1 - b1^t) and
-    v / (1 - b2^t) are not. With these p goes by -lr * (m / (sqrt(v) + eps) + decay * p): the decay
-    is no part of the gradient, since it would be divided by sqrt(v).
+    with betas (b1, b2). As they begin at 0, they are too small at first, so m / (1 - b1^t) and
+    v / (1 - b2^t) replace them when p changes by -lr * (m / (sqrt(v) + eps) + decay * p). The decay
+    is not added to the gradient, where it would be divided by sqrt(v).
     p = 1, gradient = 0.3, t = 1, lr = 0.1 and decay = 0.5 give 1 - 0.1 * (1 + 0.5) = 0.85.
     """
     b1, b2 = betas
@@ -87,8 +87,8 @@ def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
 
 def nesterov(gradient, average, momentum):  # exercise
     """The average of the gradients as it would be after one more gradient like this one (Nesterov
-    1983, as Dozat 2016 writes it). First average = momentum * average + (1 - momentum) * gradient,
-    in place. Returns the same sum once more, as a new tensor, with the new average.
+    1983, as Dozat 2016 writes it). First, in place, average = momentum * average + (1 - momentum) *
+    gradient. Then the same formula, applied to the new average, gives the new tensor returned.
     With gradient 1, average 0, momentum 0.9: average becomes 0.1, and 0.19 is returned.
     """
     average.lerp_(gradient, 1 - momentum)
@@ -104,8 +104,8 @@ def orthogonalize(G, steps=5):  # exercise
 
         A = X X'        X = a X + (b A + c A A) X        a, b, c = 3.4445, -4.7750, 2.0315
 
-    Each takes every singular value s to a s + b s^3 + c s^5 and leaves U and V alone. Small ones
-    rise quickly, but none settles: after 5 steps what was above 0.002 |G| is between 0.68 and 1.21.
+    Each maps every singular value s to a s + b s^3 + c s^5 and leaves U and V alone. Small values
+    rise quickly, but none settles: after 5 steps those above 0.002 |G| are between 0.68 and 1.21.
     A is (m, m), so a tall G is transposed, and back at the end. On GPUs in bfloat16, else float32.
     """
     X = (G.bfloat16() if G.is_cuda else G.float()).reshape(-1, *G.shape[-2:])
@@ -120,8 +120,8 @@ def orthogonalize(G, steps=5):  # exercise
 
 
 def orthogonalize_parts(matrices, parts):
-    """Orthogonalise in place each part of matrices[i], of parts[i] rows; those of one shape in one
-    call. Tall ones are scaled, to change outputs as much as square ones (Jordan et al. 2024).
+    """Orthogonalise in place each part of matrices[i], of parts[i] rows; parts of equal shape in
+    one call. Tall parts are scaled, to change outputs as much as square ones (Jordan et al. 2024).
     """
     shapes = {}
     for matrix, rows in zip(matrices, parts):
@@ -135,7 +135,7 @@ def orthogonalize_parts(matrices, parts):
 class Optimizer(torch.optim.Optimizer):
     """Groups of two kinds in one state_dict: dicts of "params", "kind", "lr", "scale" and
     "weight_decay"; "adamw" also of "betas" and "eps", "muon" of "momentum". parts: {matrix: how
-    many rows each of its parts has}, for matrices that are several in one.
+    many rows each of its parts has}, for those that stack several matrices, such as Q, K and V.
     """
 
     def __init__(self, groups, parts, by_hand=False):
@@ -143,11 +143,11 @@ class Optimizer(torch.optim.Optimizer):
         self.parts, self.by_hand = parts, by_hand
 
     def load_state_dict(self, state_dict):
-        """What is remembered of every parameter; what the groups are, the config has said."""
-        groups = self.param_groups  # the same objects: who sets their "lr" may hold them
+        """Load the state of every parameter. The groups stay as the config has made them."""
+        groups = self.param_groups  # keep these objects: callers set "lr" in them
         super().load_state_dict(state_dict)
         self.param_groups = groups
-        for p, state in self.state.items():  # torch checks nothing, and leaves "step" where it was
+        for p, state in self.state.items():  # torch checks no shape, and doesn't move "step"
             for name in {"average"} & {*state} or ("step", "exp_avg", "exp_avg_sq"):
                 state[name] = state[name].to(p.device).view(p.shape if name != "step" else ())
 
@@ -171,7 +171,7 @@ class Optimizer(torch.optim.Optimizer):
             p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
 
     def adamw(self, params, group):
-        """adamw_by_hand() for each parameter, or for all in one kernel."""
+        """adamw_by_hand() for each parameter, or one fused kernel for all."""
         for p in params:
             if not self.state[p]:  # named as torch.optim.AdamW does
                 self.state[p] |= {"step": torch.zeros((), device=p.device),
@@ -190,7 +190,7 @@ class Optimizer(torch.optim.Optimizer):
 
 
 def make_optimizer(model, config):
-    """The blocks' matrices, which decay, are config.optimizer's; all other parameters AdamW's."""
+    """config.optimizer, with decay, for the blocks' matrices; AdamW, without, for all others."""
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
     adamw = dict(kind="adamw", lr=config.lr, scale=1.0, eps=1e-8, betas=(0.9, config.beta2))

@@ -7,7 +7,7 @@
                                       checksums.json   the sha256 of each of these files
 
 A checkpoint is written under another name and renamed once all of it is on the disk, so a kill at
-any moment leaves only whole ones. What is read is compared with its checksum. Next: train.py.
+any moment leaves only whole ones. Files that are read are checked by checksum. Next: train.py.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ from data import prepare, reopen
 from gpt import make_model
 
 STATE = dict(step=int, seconds=float, optimizer=dict, loader=dict, data=str, rng=torch.Tensor)
-WAYS = ("steps", "flops", "tokens_per_param")  # to say how long a run is; the first that is not 0
+WAYS = ("steps", "flops", "tokens_per_param")  # a run's length is the first of these that is not 0
 
 
 def tensors(model):
-    """(name, tensor) of all that a model has learned; a tensor with two names comes once."""
+    """(name, tensor) of each parameter and buffer; a tensor with two names comes once."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         yield name, tensor.detach()
 
@@ -58,7 +58,7 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):  # exercise
             if not tensor.isfinite().all():
                 raise ValueError(f"after step {step} {name} is not finite: is --lr too high?")
             np.save(aside / "weights" / f"{name}.npy", tensor.cpu().numpy())
-        with open(aside / "state.pt", "wb") as file:  # so that Python says why it can't
+        with open(aside / "state.pt", "wb") as file:  # Python's own error says why it fails
             torch.save(state, file)
         write_safely(aside / "val.json", json.dumps({"val_bits_per_byte": val}))
         sums = {p.relative_to(aside).as_posix(): file_hash(p)
@@ -68,14 +68,14 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):  # exercise
         target.parent.mkdir(exist_ok=True)
         os.replace(aside, target)
         to_disk(target.parent, folder)  # the new name, before the older checkpoints go
-    except (OSError, RuntimeError) as error:  # torch's is a riddle, whose context is Python's
+    except (OSError, RuntimeError) as error:  # torch's message is unclear, its context is not
         reason = str(error.__context__ or error).splitlines()[0]
         raise OSError(f"could not write {target}, the earlier ones are whole: {reason}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     stay = {*all_checkpoints(folder)[-keep:], best_checkpoint(folder)}
     for old in all_checkpoints(folder):
-        if old not in stay and not damage(old, "val.json"):  # else it may have been the best
+        if old not in stay and not damage(old, "val.json"):  # if damaged, it may be the best
             aside = folder / f".{old.name}.{os.urandom(4).hex()}.tmp"
             os.replace(old, aside)  # at no moment is half of it left under its name
             shutil.rmtree(aside, ignore_errors=True)  # another process may be reading from it
@@ -106,11 +106,11 @@ def newest_checkpoint(folder):
 
 
 def val_of(checkpoint):
-    """Its validation bits per byte; infinity if it was not evaluated, is damaged or is gone."""
+    """A checkpoint's validation bits per byte; infinity if not evaluated, damaged or gone."""
     try:
         bits = json.loads(read_text(checkpoint / "val.json"))["val_bits_per_byte"]
         return bits if math.isfinite(bits) and not damage(checkpoint, "val.json") else math.inf
-    except Exception:  # it is only a hint, and the trainer may delete it in the meantime
+    except Exception:  # val.json is only a hint, and the trainer may delete it in the meantime
         return math.inf
 
 
@@ -146,7 +146,7 @@ def damage(checkpoint, part=""):
 
 
 def check(checkpoint, part):
-    """ValueError if damage() finds any. It names the whole checkpoint before this one."""
+    """ValueError if damage() finds any. It names the last undamaged checkpoint before this one."""
     if found := damage(checkpoint, part):
         hint = "There is no whole one before it"
         for other in all_checkpoints(checkpoint.parents[1]):
@@ -157,7 +157,7 @@ def check(checkpoint, part):
 
 
 def refusal(error, said):
-    """ValueError(said) for an error of any kind; the error itself if it is that memory ran out."""
+    """ValueError(said) for an error of any kind, but the error itself if memory ran out."""
     return error if str(users_mistake(error)).startswith("out of memory") else ValueError(said)
 
 
@@ -169,7 +169,7 @@ def load_weights(model, checkpoint):
     for path in sorted((checkpoint / "weights").glob("*.npy")):
         try:
             found[path.name.removesuffix(".npy")] = torch.from_numpy(np.load(path, mmap_mode="c"))
-        except Exception as error:  # numpy has a dozen kinds for what is no array
+        except Exception as error:  # numpy raises a dozen kinds for a file that is no array
             raise refusal(error, f"{path} is no array: {type(error).__name__}") from None
     for name in sorted(ours.keys() | found.keys()):
         forms = [f"{tuple(one[name].shape)} of {one[name].dtype}" if name in one else "absent"
@@ -181,7 +181,7 @@ def load_weights(model, checkpoint):
 
 
 def check_size(shape, checkpoint):
-    """ValueError if a model of this shape has more than a checkpoint holds, before it is built."""
+    """ValueError, before a model is built, if its shape needs more bytes than a checkpoint has."""
     sizes = [path.stat().st_size for path in (checkpoint / "weights").glob("*.npy")]
     with torch.device("meta"):  # where tensors have no content
         if shape.n_layer > len(sizes) or shape.d_model ** 2 > sum(sizes) or sum(sizes) < sum(
@@ -197,7 +197,7 @@ def load_state(checkpoint):
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # read if used
         wrong = sorted(part for part in STATE if not isinstance(state.get(part), STATE[part]))
-    except Exception as error:  # torch's text would be advice to execute what is in the file
+    except Exception as error:  # torch's message would advise to execute code from the file
         raise refusal(error, f"{path} is no state of a run ({type(error).__name__})") from None
     if wrong or state["step"] != step:
         raise ValueError(f"{path} is not of step {step}, or lacks a part: {', '.join(wrong)}")
@@ -211,7 +211,7 @@ def start_run(runs_dir, name):
         folder = Path(runs_dir) / (name if n == 1 else f"{name}-{n}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
-            write_safely(folder / ".name", os.fsencode(name))  # NAME-2 may be another's own name
+            write_safely(folder / ".name", os.fsencode(name))  # a user may name a run NAME-2
             return folder
 
 
@@ -219,13 +219,13 @@ def write_config(folder, config, data):
     """Write tokenizer.json and config.json: the Config, the data's hash, and their folders."""
     data.tokenizer.save(folder / "tokenizer.json")
     where = [(share, os.path.relpath(part.folder.resolve(), folder.resolve()))
-             for share, part in data.parts]  # seen from here: both may be moved together
+             for share, part in data.parts]  # relative: run and data may be moved together
     content = as_json(config) | {"data_hash": data.hash, "data_folders": where}
     write_safely(folder / "config.json", json.dumps(content, indent=1))
 
 
 def as_json(config):
-    """The fields of a Config; what only another family has stands together, under `family`."""
+    """The fields of a Config; those that only another family has are grouped under `family`."""
     content = dataclasses.asdict(config)
     return {name: content[name] for name in content if name not in (content["family"] or {})}
 
@@ -300,15 +300,15 @@ def run_data(folder, by_hand=False, data_dir=None):
 
 def choose_run(words, given, preset, kind):
     """(folder, config) of the run to go on with, or (None, config) of a new one. words: the options
-    of a command line; given, preset: fields of a `kind` of Config. ValueError if it can't be so.
+    of a command line; given, preset: fields of a `kind` of Config. ValueError if they don't fit.
     """
     name = words.name or words.preset or "tiny"
     if Path(name).name != name or name == "..":
         raise ValueError(f"the name {name!r} is not one of a folder; --runs-dir says where")
-    if {*WAYS} & {*given}:  # how long a run is, only the user says
+    if {*WAYS} & {*given}:  # a length that the user gives replaces the preset's
         given = dict.fromkeys(WAYS, 0) | given
     if words.resume and housekeeping:
-        from resuming import resumed  # any run that may be meant, and only what may change
+        from resuming import resumed  # finds the run; refuses options that must not change
         return resumed(words, given)
     if words.resume:
         old = read_config(folder := Path(words.runs_dir) / name)
@@ -344,7 +344,7 @@ def restore_state(state, **parts):
     if "rng" in state:  # else the run is new
         try:
             for name, part in parts.items():
-                part.load_state_dict(state.pop(name))  # which then is not kept twice
+                part.load_state_dict(state.pop(name))  # popped, so that it is not kept twice
             torch.set_rng_state(state["rng"])
-        except Exception as error:  # of any kind: they are torch's and ours
+        except Exception as error:  # torch and our classes raise many kinds
             raise refusal(error, f"the checkpoint's state doesn't fit the run: {error!r}") from None

@@ -1,4 +1,4 @@
-"""Train a model: the main job. From a text and nothing else to a model that writes.
+"""Train a model: from a text and nothing else to a model that writes.
 
 First what a run is, a Config, and presets that fill it in; then a training step, an evaluation, and
 the loop that calls both. All in one process; 07_scale/scale.py has the loop for many.
@@ -25,7 +25,7 @@ import importlib.util
 import math
 import time
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # said before torch comes: idle threads sleep
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: idle threads sleep
 
 import numpy as np
 import torch
@@ -40,21 +40,21 @@ from runs import (WAYS, choose_run, newest_checkpoint, restore_state, restore_we
 
 @dataclasses.dataclass(frozen=True)
 class Config(GPTConfig):
-    """A run, whole. The same config gives the same weights, bit for bit, on the same machine."""
+    """All options of a run. The same config gives the same weights bit for bit on one machine."""
 
     data: tuple = option(("python",), "sources; of several, NAME:0.3 gives each its share")
     sampling: str = option("random", "windows: from random places, in order (stream), or from "
                            "where documents begin (bestfit)", ("random", "stream", "bestfit"))
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes", least=1)
     micro_batch: int = option(8, "windows at once: fewer take less memory", least=1)
-    steps: int = option(350, "optimizer steps; 0: let flops or tokens_per_param say", least=0)
+    steps: int = option(350, "optimizer steps; 0: from flops or tokens_per_param", least=0)
     flops: float = option(0.0, "instead of steps: spend so many FLOPs", least=0, most=1e60)
     tokens_per_param: float = option(0.0, "instead of steps; 20 is Chinchilla's ratio", least=0)
     optimizer: str = option("adamw", "of the matrices inside the blocks", ("adamw", "muon"))
     lr: float = option(6e-3, "peak learning rate of what AdamW moves", least=1e-15)
     muon_lr: float = option(0.02, "peak learning rate of the matrices that Muon moves", least=1e-15)
-    momentum: float = option(0.95, "Muon's: of the old in its average", least=0, most=0.9999)
-    beta2: float = option(0.95, "AdamW's: of old squares in theirs", least=0, most=0.9999)
+    momentum: float = option(0.95, "Muon: weight of the past average", least=0, most=0.9999)
+    beta2: float = option(0.95, "AdamW: weight of past squares", least=0, most=0.9999)
     schedule: str = option("wsd", "how the learning rate falls after its warm-up", SCHEDULES)
     warmup: int = option(100, "steps over which the learning rate rises from 0", least=0)
     cooldown: float = option(0.5, "wsd: share of the steps over which it falls", least=0, most=1)
@@ -64,7 +64,7 @@ class Config(GPTConfig):
     init: str = option("", "a Hugging Face folder: begin with its shape, weights and tokenizer")
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens", least=1)
     eval_tokens: int = option(10_000, "tokens of an evaluation while it trains", least=2)
-    last_eval_tokens: int = option(0, "of the last evaluation; 0: all the text", least=0)
+    last_eval_tokens: int = option(0, "tokens of the last evaluation; 0: all", least=0)
     save_every: int = option(200, "steps between checkpoints; each is evaluated, too", least=1)
     keep: int = option(2, "newest checkpoints kept, beside the best one", least=1)
     seed: int = option(0, "of the weights and of the order of the data", least=0)
@@ -84,7 +84,7 @@ class Config(GPTConfig):
             raise ValueError("steps is 0: say how many, or give flops or tokens_per_param")
 
     def gpt(self, vocab_size):
-        """The model's shape, with the tokenizer's vocabulary; one from elsewhere keeps its own."""
+        """The model's shape, with the tokenizer's vocabulary; with --init, the model's own."""
         shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(GPTConfig)}
         return GPTConfig(**shape | ({} if self.init else {"vocab_size": vocab_size}))
 
@@ -92,7 +92,7 @@ class Config(GPTConfig):
         return make_model(self.gpt(vocab_size), self.seed)
 
     def objective(self, model):
-        """What training makes small: a function of (inputs, targets) that gives (B, T) nats."""
+        """The loss to minimise: a function of (inputs, targets) that gives (B, T) nats."""
         if self.compile:
             importlib.import_module("compiling").compile_blocks(model)
         return torch.compile(model.loss) if self.compile else model.loss
@@ -103,9 +103,9 @@ def rung(depth):
 
     Width is 64 a layer, in heads of 64 below depth 8, of 128 from there (depth is even then).
     Vocabulary and window double with each layer from 2,048 and 128 at depth 3 to 32,768 and 1,024.
-    Muon's rate is the same at every width (Jordan et al. 2024); AdamW's, of tables and head, falls
-    with its square root, as nanochat's does. Tokens in a batch grow from 2,048 as depth^3, a guess,
-    to half a million. A micro-batch halves as depth doubles. Nothing is tuned above tiny.
+    Muon's rate is the same at every width (Jordan et al. 2024); AdamW's, for embeddings and head,
+    falls with width^0.5, as nanochat's does. Tokens in a batch grow from 2,048 as depth^3, a guess,
+    to half a million. A micro-batch halves as depth doubles. Nothing above tiny is tuned.
     """
     width = 64 * depth
     heads = depth if depth < 8 else depth // 2
@@ -125,9 +125,9 @@ LADDER = {"tiny": 3, "d4": 4, "d5": 5, "d6": 6, "d8": 8, "small": 12, "medium": 
           "461m": 20, "1b": 26}
 PRESETS = {name: rung(depth) for name, depth in LADDER.items()}
 PRESETS["tiny"] |= dict(steps=350, tokens_per_param=0.0, warmup=20)  # two minutes on two cores
-PRESETS["461m"] |= dict(vocab_size=53248)  # without the table: 20 tokens each are 9.2 billion
-PRESETS["1b"] |= dict(vocab_size=49152)  # a billion, all in all
-PRESETS["nano"] = dict(  # to see it work, as it is written
+PRESETS["461m"] |= dict(vocab_size=53248)  # 461M besides embeddings, 20 tokens each: 9.2 billion
+PRESETS["1b"] |= dict(vocab_size=49152)  # a billion parameters in all
+PRESETS["nano"] = dict(  # small enough for the plain versions
     n_layer=2, d_model=64, n_head=2, n_kv_head=2, d_ff=256, vocab_size=512, seq_len=64,
     by_hand=True, steps=100, warmup=10, eval_every=20, eval_tokens=5_000, save_every=20)
 
@@ -139,10 +139,10 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     negative; by default config.objective(model).
 
     1. Forward and backward, config.micro_batch windows at a time, so that memory is a micro-batch's
-       and gradients are the batch's. The sum of the nats of each is divided by how many targets
-       (>= 0) the *whole* batch has, 1 if none: so every token weighs the same. The forward pass
-       runs under torch.autocast(device.type, dtype), which does nothing if dtype is float32.
-    2. optim.clip() all .grad to config.grad_clip, of parameters that have one.
+       and gradients are the batch's. Each sum of nats is divided by the number of targets (>= 0) in
+       the *whole* batch, at least 1, so that every token weighs the same. The forward pass runs
+       under torch.autocast(device.type, dtype), which is off if dtype is float32.
+    2. optim.clip() the .grad of all parameters that have one to config.grad_clip.
     3. If loss or norm is not finite: ValueError, before the weights are touched.
     4. Each of optimizer.param_groups gets "lr": its "scale" times learning_rate(step, config).
        Then optimizer.step(), and optimizer.zero_grad().
@@ -156,7 +156,7 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             nats = loss(x, y).sum() / n_targets
         nats.backward()
-        mean += nats.detach()  # stays on the device: nothing waits for it
+        mean += nats.detach()  # on the device, so that nothing waits for it yet
     mean = mean.to("cpu", non_blocking=True)  # is there when clip() has waited for the norm
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm, mean = clip(gradients, config.grad_clip), float(mean)
@@ -202,14 +202,14 @@ def score(model, ids, spans=None, batch_size=8, dtype="float32", rank=0, world=1
 
 def evaluate(model, ids, sizes, config, max_tokens=None, rank=0, world=1, total=lambda nats: nats):
     """Bits per byte of Ids, or of about max_tokens of them, in windows that are spread evenly.
-    sizes: token_bytes(). total(array): its sum over all processes. ValueError if it is not finite.
+    sizes: token_bytes(). total(array): its sum over all processes. ValueError if not finite.
     """
     n, T, share = len(ids) - 1, model.config.seq_len, config.batch_size // world
     starts = range(0, n, T * -(-(n + 1) // max_tokens) if max_tokens else T)
     nats = total(score(model, ids, [(start, 0) for start in starts],
                        min(config.micro_batch, share), config.dtype, rank, world))
     targets = np.concatenate([ids.labels(i + 1, min(T, n - i)) for i in starts])
-    if max_tokens and not (targets >= 0).any():  # these windows hold nothing that is to be learned
+    if max_tokens and not (targets >= 0).any():  # nothing in these windows is to be learned
         return evaluate(model, ids, sizes, config, None, rank, world, total)
     bits = bits_per_byte(np.concatenate([nats[i:i + T] for i in starts]), targets, sizes)
     if not math.isfinite(bits):
@@ -247,9 +247,9 @@ def train(config, folder, data):
             mean, norm = train_step(model, optimizer, batch, step, config, loss)
             step, stopped = step + 1, stop.asked
             seconds += time.perf_counter() - began
-            # 2. what came of it
+            # 2. evaluate, report, save
             bits, saves = None, step % config.save_every == 0 or step == config.steps
-            if saves or step % config.eval_every == 0:  # what is saved is also evaluated
+            if saves or step % config.eval_every == 0:  # every checkpoint is evaluated
                 bits = evaluate(model, data.val, sizes, config, config.eval_tokens)
             if beside:
                 beside.after(step, seconds, mean, norm, optimizer.param_groups, bits, batch)
@@ -273,11 +273,11 @@ def train(config, folder, data):
 
 
 def make_parser(kind, presets=None):
-    """The options of a run: those below, and the fields of a `kind` of Config."""
+    """A parser of a run's options: those below, and the fields of `kind`, a Config class."""
     parser = Parser(description=__doc__.splitlines()[0],
                     epilog="python 04_train/extras/presets.py lists more presets and options")
     add = parser.add_argument
-    add("--preset", choices=presets, help="the fields to begin with (default: tiny)")
+    add("--preset", choices=presets, help="values for options not given (default: tiny)")
     add("--name", "--run", help="the run's name (default: the preset's)")
     add("--runs-dir", default="runs", help="where runs are kept (default: runs)")
     add("--resume", action="store_true", help="go on with the run of that name, or the last")
@@ -288,21 +288,21 @@ def make_parser(kind, presets=None):
 
 
 def read_command_line(argv):
-    """(the options, those of them that are fields of Config, the preset's fields, Config). What is
-    not known here is for extras/presets.py, which has more presets, and a Config with more fields.
+    """(all options, those of them that are fields of Config, the preset's fields, Config). For
+    unknown presets and options, extras/presets.py has more presets, and a Config with more fields.
     """
     kind, presets = Config, PRESETS
     words, others = make_parser(kind).parse_known_args(argv)
     if others or words.preset not in (None, *presets) or hasattr(words, "init"):
         from presets import ALL as presets, FullConfig as kind
         words = make_parser(kind, presets).parse_args(argv)
-    given = {"by_hand": True} if by_hand() else {}  # what a reader wrote is what runs
+    given = {"by_hand": True} if by_hand() else {}  # so that a reader's code runs
     given |= {name: value for name, value in vars(words).items() if hasattr(kind, name)}
     return words, given, presets[words.preset or "tiny"], kind
 
 
 def check(config):
-    """ValueError if one process can't train it."""
+    """ValueError if a single process can't train with this config."""
     choose_device(config.device)
     if config.dtype == "float16":
         raise ValueError("dtype float16 needs its loss scaled, which only 07_scale/scale.py does")
@@ -310,8 +310,8 @@ def check(config):
 
 @contextlib.contextmanager
 def opened(argv, world=1, check=check, memory=None):
-    """(config, folder, data) of the run that a command line means, held by this process; None if
-    there is nothing to train. What can be refused is refused before a new run's folder is made.
+    """A context with (config, folder, data) of the run that a command line means, locked; None if
+    there is nothing to train. All errors that can be known come before a new run's folder is made.
     memory(config, shape): {part: bytes} of each of `world` processes, if they share the work.
     """
     words, *meant = read_command_line(argv)

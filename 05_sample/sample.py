@@ -1,9 +1,9 @@
 """From logits to text: how the next id is chosen, and how ids become characters on a screen.
 
-Taking the likeliest id each time (greedy) is safe and repeats itself; drawing from all of them now
-and then draws nonsense. Between the two: sharpen the distribution (temperature), or cut off its
-unlikely tail (top-k, top-p, min-p). Text is shown as soon as it is certain to stay: an id may end
-in the middle of a character, and a text before a certain string. The loop is gpt.generate().
+Taking the likeliest id each time (greedy) is safe, but repeats itself; drawing from all ids now and
+then draws nonsense. Between the two: sharpen the distribution (temperature), or cut off its
+unlikely tail (top-k, top-p, min-p). Text is shown once it can't change any more: an id may end in
+the middle of a character, and a stop string ends a text before it. The loop is gpt.generate().
 
     python 05_sample/sample.py --prompt "def main(" --tokens 300
     python 05_sample/sample.py --top-k 50 --top-p 0.9 --min-p 0.02 --repetition-penalty 1.1
@@ -34,16 +34,16 @@ from runs import load_run, newest_run
 
 
 def penalise(logits, seen, penalty):  # exercise
-    """Make ids that were there before less likely: divide their logits by `penalty` where they are
-    positive, multiply where they are negative (Keskar et al. 2019, section 4.1). logits: (B, V);
-    seen: (B, V) booleans -> (B, V). A penalty of 1 changes nothing.
+    """Make ids seen before less likely: divide their logits by `penalty` where they are positive,
+    multiply where they are negative (Keskar et al. 2019, section 4.1). logits: (B, V); seen: (B, V)
+    booleans -> (B, V). A penalty of 1 changes nothing.
     """
     weaker = torch.where(logits > 0, logits / penalty, logits * penalty)
     return torch.where(seen, weaker, logits)
 
 
 def top_k(logits, k):  # exercise
-    """Keep the k likeliest ids of each row, and no more, whatever their ties; -inf for the others.
+    """Keep the k likeliest ids of each row, exactly k even with ties; -inf for the others.
     logits: (B, V) -> (B, V). A k of V or more changes nothing (Fan et al. 2018, section 5.4).
     """
     values, ids = logits.topk(min(k, logits.shape[-1]), dim=-1)
@@ -75,24 +75,24 @@ def min_p(logits, p):  # exercise
 class Sampling:
     """How the ids of a text are chosen."""
 
-    temperature: float = option(0.8, "0 takes the likeliest; 1 is the model as it is", least=0)
-    top_k: int = option(0, "draw from this many only; 0: from all", least=0)
+    temperature: float = option(0.8, "0: always the likeliest; 1: the model unchanged", least=0)
+    top_k: int = option(0, "draw from this many ids only; 0: from all", least=0)
     top_p: float = option(1.0, "draw from the likeliest that add up to this", least=1e-30, most=1)
     min_p: float = option(0.0, "drop ids below this share of the top probability", least=0, most=1)
-    repetition_penalty: float = option(1.0, "above 1: less of what was there before", least=1e-30)
+    repetition_penalty: float = option(1.0, "above 1: ids seen before are rarer", least=1e-30)
     seed: int = option(0, "of the random draws; each further text adds 1", least=0, most=1e18)
     __post_init__ = check_options
 
 
 def distribution(logits, seen, sampling):  # exercise
     """The probabilities from which the next id is drawn. logits, seen: (B, V) -> (B, V). First
-    penalise() by the ids that were seen. At temperature 0 the likeliest then has probability 1;
-    otherwise (logits - their row's maximum) / temperature, then top_k, top_p, min_p, each of what
-    the one before has left, and softmax. What is off (top_k = 0, top_p = 1, min_p = 0) is skipped.
+    penalise() the ids seen. At temperature 0 the likeliest then has probability 1; otherwise
+    (logits - their row's maximum) / temperature, then top_k, top_p, min_p, each on the ids that are
+    left, and softmax. A filter that is off (top_k = 0, top_p = 1, min_p = 0) is skipped.
     """
     if sampling.repetition_penalty != 1:
         logits = penalise(logits, seen, sampling.repetition_penalty)
-    if sampling.temperature < 1e-30:  # which float32 may take for 0
+    if sampling.temperature < 1e-30:  # float32 may round it to 0
         return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
     if sampling.top_k:
@@ -105,10 +105,10 @@ def distribution(logits, seen, sampling):  # exercise
 
 
 def draw(probs, uniforms):  # exercise
-    """For each row the first id at which the probabilities, added up from the left, exceed its
-    number: inverse transform sampling. probs: (B, V), rows that add up to about 1; uniforms: a list
-    of B numbers from [0, 1), each taken as a share of what its row adds up to, in float64. Returns
-    ids, (B,): with .5 .3 .2, 0.49 draws 0, 0.5 draws 1, 0.99 draws 2; one of probability 0, never.
+    """For each row the first id at which the cumulative probability exceeds the row's number:
+    inverse transform sampling. probs: (B, V), rows that sum to about 1; uniforms: a list of B
+    numbers from [0, 1), each multiplied by its row's sum, in float64. Returns ids, (B,): with .5 .3
+    .2, 0.49 draws 0, 0.5 draws 1, 0.99 draws 2; an id of probability 0 is never drawn.
     """
     cdf = probs.cpu().double().cumsum(dim=-1)  # (B, V); not every device has float64
     uniforms = torch.tensor(uniforms, dtype=torch.double)[:, None]
@@ -116,8 +116,8 @@ def draw(probs, uniforms):  # exercise
 
 
 class Picker:
-    """A pick for generate(), logits (B, V) -> ids (B,), with a Sampling for each of the B rows, and
-    a seed and a memory. A row's ids depend on these and its prompt alone, whoever stands beside it.
+    """A pick for generate(), logits (B, V) -> ids (B,), with a Sampling, random numbers and seen
+    ids for each row. A row's ids depend on its Sampling and prompt alone, not on other rows.
     """
 
     def __init__(self, samplings, prompts):
@@ -126,7 +126,7 @@ class Picker:
             self.groups.setdefault(replace(sampling, seed=0), []).append(b)
         self.uniforms = [random.Random(sampling.seed) for sampling in samplings]
         self.prompts, self.seen = prompts, None
-        self.logprobs = None  # of the ids picked last, (B,): the model's own, before any change
+        self.logprobs = None  # of the ids picked last, (B,), by the model's unchanged logits
 
     def __call__(self, logits):
         if not logits.isfinite().all():
@@ -152,8 +152,8 @@ def held_back(text, stops):  # exercise
 
 
 class TextStream:
-    """Ids in, text out, of one row. text, pending: what is shown, without a stop string, and not
-    yet; ids, logprobs: all that were generated; finish: "", at the end "stop" or "length".
+    """Ids in, text out, of one row. text: shown so far; pending: not shown yet, as a stop string
+    may begin in it; ids, logprobs: all generated; finish: "", at the end "stop" or "length".
     """
 
     def __init__(self, tokenizer, end_ids=(), stops=()):
@@ -197,8 +197,8 @@ def stream(model, tokenizer, prompts, n_tokens, samplings=Sampling(), stops=(), 
            generate=generate):
     """Continue B prompts, lists of ids, side by side: yield (b, text, TextStream) whenever row b
     has more text, and when it is done: after n_tokens ids, at one of end_ids(), or before a string
-    of `stops`. Row b continues prompt b // n_samples. samplings: a list, for each row one, or one
-    whose seed grows by 1 from row to row. generate: gpt.generate(), or what yields the same.
+    of `stops`. Row b continues prompt b // n_samples. samplings: a list, one for each row, or one
+    whose seed grows by 1 from row to row. generate: gpt.generate(), or a faster equivalent.
     """
     if "" in stops:
         raise ValueError("a stop string is empty: every text would end before it begins")
@@ -232,7 +232,7 @@ class RunOptions:
     runs_dir: str = option("runs", "where runs are kept")
     device: str = option("auto", "where to compute", ("auto", "cpu", "cuda", "mps"))
     by_hand: bool = option(None, "run the plain versions (default: where a file of them is yours)")
-    weights = ""  # an option of the commands that work with a model from elsewhere, too
+    weights = ""  # an option() in commands that can also load a Hugging Face folder
     __post_init__ = check_options
 
     def load(self):
@@ -246,8 +246,8 @@ class RunOptions:
 
 
 def start_of(prompt, tokenizer):
-    """The ids of a prompt: begin_ids(), such as <|bos|>, then the text; if there are none of both,
-    what opens a document. ValueError if the tokenizer has no id for that.
+    """The ids of a prompt: begin_ids(), such as <|bos|>, then the text's; if both are empty,
+    document_start(). ValueError if the tokenizer has no id for that.
     """
     return begin_ids(tokenizer) + tokenizer.encode(prompt) or document_start(tokenizer)
 
@@ -262,8 +262,8 @@ class Options(Sampling, RunOptions):
     stop: tuple = option((), "strings before which a text ends")
     weights_as: str = option("float32", "large models are fastest in int8, and a little less exact",
                              ("float32", "bfloat16", "int8"))
-    guesses: int = option(0, "guess up to so many ids a step: sooner, if text repeats", least=0)
-    logprobs: bool = option(False, "print every id with its log-probability, after the text")
+    guesses: int = option(0, "guess up to this many ids a step: faster if text repeats", least=0)
+    logprobs: bool = option(False, "after the text, print every id and its log-probability")
 
 
 def main(argv=None):

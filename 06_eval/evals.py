@@ -1,9 +1,9 @@
 """How good is it? Bits per byte and perplexity of a run, on its validation set or on any text.
 
-Bits per byte is what compressors are measured in, too: a model that gives the next id a
-probability of p could code it in -log2 p bits. So the table puts the model beside programs that
-know no language at all. Perplexity, its older sister, is per token, and so only comparable
-between models with one tokenizer. Left out: tasks with right and wrong answers.
+Compressors are measured in bits per byte, too: a model that gives the next id a probability of p
+could code it in -log2 p bits. So the table compares the model with compression programs, which know
+no language. Perplexity, the older measure, is per token, so it can only be compared between models
+with the same tokenizer. Left out: tasks with right and wrong answers.
 
     python 06_eval/evals.py
     python 06_eval/evals.py --file README.md --stride 32
@@ -34,10 +34,10 @@ def windows(n_tokens, seq_len, stride):  # exercise
 
     A window reads ids start .. start + seq_len - 1, the last window perhaps fewer, and predicts the
     id after each. Windows start every `stride` ids until the last id has been predicted. `skip` is
-    how many of a window's first predictions an earlier window has made already; they are not
-    counted again. With stride = seq_len that is 0; with less, all targets after the first window
-    have a past of more than seq_len - stride ids. ValueError, naming the stride, unless
-    0 < stride <= seq_len.
+    how many of a window's first predictions an earlier window has already made; they are not
+    counted again. With stride = seq_len skip is 0; with a smaller stride, all targets after the
+    first window are predicted from more than seq_len - stride ids. ValueError, naming the stride,
+    unless 0 < stride <= seq_len.
     windows(10, 4, 4) == [(0, 0), (4, 0), (8, 0)]; windows(10, 4, 2)[:2] == [(0, 0), (2, 2)]
     """
     if not 0 < stride <= seq_len:
@@ -48,7 +48,7 @@ def windows(n_tokens, seq_len, stride):  # exercise
 
 
 def perplexity(nats):  # exercise
-    """exp of the mean loss: among how many equally likely ids the model seems to choose.
+    """exp of the mean loss: as uncertain as a choice among that many equally likely ids.
 
     nats: (N,) losses. perplexity([ln 4, ln 4]) == 4.0
     """
@@ -56,7 +56,7 @@ def perplexity(nats):  # exercise
 
 
 def by_position(nats, seq_len):  # exercise
-    """The mean loss at each position of a window: does the model use what stands further back?
+    """The mean loss at each position of a window: does the model use a longer past?
 
     nats: (N,) losses of windows that lie side by side, N >= seq_len; entry i is at position
     i modulo seq_len. Returns (seq_len,); the last window may be incomplete.
@@ -66,12 +66,12 @@ def by_position(nats, seq_len):  # exercise
 
 
 def standard_error(bits, sizes, documents):  # exercise
-    """How far off bits per byte may be because these documents were drawn, not others.
+    """The standard error of bits per byte over the draw of documents.
 
     bits, sizes: (N,) the bits and the bytes of each target; documents: (N,) which document each
     is from, 0 .. D - 1, D >= 2. With B_d bits and S_d bytes in document d, and r = sum B / sum S,
-    it is sqrt(D / (D - 1) * sum of (B_d - r S_d)^2) / sum S (Cochran 1977, section 6.4):
-    tokens of one document are alike, so documents count, not tokens.
+    it is sqrt(D / (D - 1) * sum of (B_d - r S_d)^2) / sum S (Cochran 1977, section 6.4). Tokens of
+    one document are not independent, so documents count as the draws, not tokens.
     """
     B, S = (np.bincount(documents, weights=x) for x in (bits, sizes))
     r, D = B.sum() / S.sum(), len(B)

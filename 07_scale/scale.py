@@ -2,8 +2,8 @@
 
 Every process (rank) holds all the weights and runs its own windows of a batch forward and backward;
 the gradients are summed over the ranks; then every rank makes the same step, so weights that were
-equal stay equal. First the sums: one by one after the backward pass, then in buckets, sent while it
-is still at work on the layers below (Li et al. 2020, section 3.2). Then a step, and the loop.
+equal stay equal. First the sums: one by one after the backward pass, then in buckets, sent during
+the backward pass of earlier layers (Li et al. 2020, section 3.2). Then a step, and the loop.
 
     torchrun --nproc-per-node 2 07_scale/scale.py --preset tiny --engine zero2 --recompute hand
 
@@ -25,7 +25,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional  # noqa: F401, before a group is there, or it keeps that
+import torch.distributed.nn.functional  # noqa: F401, before any group, or it would keep it alive
 
 from data import make_batches, reopen, token_bytes
 from optim import clip, learning_rate, make_optimizer
@@ -57,9 +57,9 @@ def sum_gradients_naive(parameters):
 
 def make_buckets(parameters, bucket_bytes=BUCKET_BYTES):  # exercise
     """Group parameters into buckets: a list of lists, in the order in which gradients get ready.
-    That is the reverse of `parameters`, since the backward pass begins at the end of the model. A
-    bucket is closed as soon as its gradients have at least `bucket_bytes` bytes together (p.nbytes
-    each). The last may be smaller; none is empty.
+    That order is the reverse of `parameters`, since the backward pass begins at the end of the
+    model. A bucket is full as soon as its gradients have at least `bucket_bytes` bytes together
+    (p.nbytes each). The last may be smaller; none is empty.
     """
     buckets = [[]]
     for parameter in reversed(list(parameters)):
@@ -71,8 +71,8 @@ def make_buckets(parameters, bucket_bytes=BUCKET_BYTES):  # exercise
 
 class BucketedSum:
     """Sums gradients over the ranks during the backward pass between start() and finish(). A bucket
-    is sent as soon as it has all its gradients and those before it have been sent: in one order on
-    all ranks, which must agree on what they add up.
+    is sent as soon as it has all its gradients and the buckets before it have been sent: so all
+    ranks send in the same order, which an all-reduce requires.
     """
 
     def __init__(self, buckets):
@@ -107,7 +107,7 @@ class BucketedSum:
         self.on_their_way.append(dist.all_reduce(flat, async_op=True).wait)
 
     def finish(self):
-        """Wait for all sums. AssertionError if a parameter got no gradient: others would wait."""
+        """Wait for all sums. AssertionError if a parameter has no gradient: a bucket is unsent."""
         without = [tuple(p.shape) for missing in self.missing for p in missing]
         assert not without, f"parameters of these shapes got no gradient: {without}"
         while self.on_their_way:
@@ -116,9 +116,9 @@ class BucketedSum:
 
 
 class DataParallel:
-    """Every rank has everything. The subclasses in zero.py and extras/fsdp.py divide some of it.
-    loss(inputs, targets): (b, T) nats. All ranks call all methods in the same order. What is not
-    defined here is the optimizer's: param_groups, step, zero_grad, state_dict, load_state_dict.
+    """Every rank holds everything. Subclasses in zero.py and extras/fsdp.py divide some of it.
+    loss(inputs, targets): (b, T) nats. All ranks call all methods in the same order. Other
+    attributes are the optimizer's: param_groups, step, zero_grad, state_dict, load_state_dict.
     """
 
     divided = False  # whether each rank has only a share of the gradients
@@ -146,7 +146,7 @@ class DataParallel:
             sum_gradients_naive(self.model.parameters())
 
     def gradients(self):
-        """What this rank's optimizer will read."""
+        """The gradients that this rank's optimizer will read."""
         return [p.grad for p in self.model.parameters() if p.grad is not None]
 
     def clip(self, largest):
@@ -175,8 +175,8 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     As train.train_step(), but batch holds this rank's windows, and a loss is divided by the targets
     (>= 0) of *all* ranks' windows, total(): then gradients, and losses, need only be summed. A
     micro-batch's loss goes to engine.backward(), with last=True for the last one only; gradients
-    are clipped by engine.clip(). The sum of the losses also tells whether any rank has `stop`.
-    A loss that is not finite is a ValueError, and so is a norm, unless engine.skips.
+    are clipped by engine.clip(). The message that sums the losses also sums `stop` of all ranks.
+    ValueError if the loss is not finite, or the norm, unless engine.skips.
     """
     device, dtype = engine.model.embed.weight.device, getattr(torch, config.dtype)
     gpu = device.type == "cuda"
@@ -247,7 +247,7 @@ def train(config, folder, data, options, group):
                 state = {name: part.state_dict() for name, part in parts.items()} | dict(
                     step=step, seconds=seconds, data=data.hash, rng=torch.get_rng_state())
                 weights = engine.tensors()
-                for _ in weights if rank else ():  # all ranks put them together, one by one
+                for _ in weights if rank else ():  # all ranks take part in gathering each
                     pass
                 first(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
         stop.release()  # from here on nothing is lost
@@ -262,7 +262,7 @@ def train(config, folder, data, options, group):
 
 
 def join():
-    """Join torchrun's group, or one of one process. Returns a more patient one, for first()."""
+    """Join torchrun's group, or a group of one. Returns one with a longer timeout, for first()."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     how = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     if "RANK" in os.environ:
@@ -270,7 +270,7 @@ def join():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
         if rank < torch.cuda.device_count():  # with fewer only --device cpu will do
             torch.cuda.set_device(rank)
-        how = {"timeout": timedelta(minutes=2)}  # silent ranks are given up
+        how = {"timeout": timedelta(minutes=2)}  # a silent rank is an error
     try:
         dist.init_process_group(backend, **how)
     except dist.DistError as error:
@@ -279,8 +279,8 @@ def join():
 
 
 def first(group, work, *what):
-    """What work(*what) returns, which may write files and take long: rank 0 does it, all get the
-    result. If it fails, all end: rank 0 with the error, the others without a word.
+    """Rank 0 calls work(*what), which may write files and take long; all ranks return its result.
+    If it fails, all ranks end: rank 0 with the error, the others without a message.
     """
     sent, trouble = [None, None], None  # the result, the code to end with
     try:

@@ -1,9 +1,9 @@
-"""ZeRO: what data parallel keeps whole on every rank, each rank keeps a share of.
+"""ZeRO: each rank keeps only a share of what data parallel keeps whole on every rank.
 
 In data parallel every rank holds the same AdamW averages and computes the same step. It is enough
-that each does so for its own section of the weights and then tells the others (Rajbhandari et al.
-2019, sections 3 and 5). Gradients are reduce-scattered, so that each rank has the sums of its
-section; its own optimizer, that of stage 4, moves it; an all-gather puts the sections together.
+that each rank does so for its own section of the weights and sends it to the others (Rajbhandari et
+al. 2019, sections 3 and 5). Gradients are reduce-scattered, so that each rank has the sums of its
+section; its own optim.Optimizer updates it; an all-gather puts the sections together.
 AdamW treats each number by itself: its buckets are cut anywhere. Muon's matrices are dealt whole.
 
 Bytes a parameter on each of N ranks, in float32 with AdamW (with Muon a matrix has 4, not 8):
@@ -13,8 +13,8 @@ Bytes a parameter on each of N ranks, in float32 with AdamW (with Muon a matrix 
     ZeRO-1                   4           4         8/N      gradients are sent once a step
     ZeRO-2                   4         4/N         8/N      ... and after every micro-batch
 
-A step sends as much as an all-reduce, which is also a reduce-scatter and an all-gather; ZeRO-2
-sends half of that again for each further micro-batch. Left out: ZeRO-3 (--engine fsdp2).
+A step sends as many bytes as an all-reduce, which is a reduce-scatter and an all-gather, too;
+ZeRO-2 adds half of that for each further micro-batch. Left out: ZeRO-3 (--engine fsdp2).
 scale.py trains with it. Next: extras/precision.py.
 """
 
@@ -61,12 +61,12 @@ def deal_whole(sizes, world):  # exercise
 
 
 def sum_sections(flat):  # exercise
-    """Start to add up `flat`, (world * length,), in place. Returns a work: after its wait() the
-    section of this rank, flat.chunk(world)[rank], is the sum of all ranks'; the rest is anything.
+    """Start to sum `flat`, (world * length,), over the ranks, in place. Returns a work: after its
+    wait() this rank's section, flat.chunk(world)[rank], holds the sum; the rest is undefined.
 
-    dist.reduce_scatter_single(output, input, async_op=True), whose output may be that part of its
-    input, sends half of what an all-reduce does. Gloo, which tensors not on a GPU travel by, makes
-    it an all-reduce of a copy: there dist.all_reduce(flat, async_op=True) is quicker.
+    dist.reduce_scatter_single(output, input, async_op=True), whose output may be that section of
+    the input, sends half as much as an all-reduce. Gloo, which is used for tensors not on a GPU,
+    makes it an all-reduce of a copy: there dist.all_reduce(flat, async_op=True) is quicker.
     """
     if not flat.is_cuda:
         return dist.all_reduce(flat, async_op=True)
@@ -76,8 +76,8 @@ def sum_sections(flat):  # exercise
 
 class Bucket(list):
     """Parameters of a kind, "adamw" or "muon", whose weights lie in one flat tensor, of which each
-    rank has a section. `pieces` is what lies in this rank's: {piece of the weights: parameter}. A
-    piece has its parameter's shape if it is all of it, else it is flat.
+    rank has a section. `pieces`: {part of a parameter in this rank's section: the parameter}. A
+    piece has its parameter's shape if it is the whole parameter, else it is flat.
     """
 
     def __init__(self, parameters, kind):
@@ -98,30 +98,30 @@ class Bucket(list):
         self.pieces = dict(zip(self.own(self.weights), (p for p, _, _ in self.spans)))
 
     def flat(self, tensors):
-        """A new flat tensor with these in the places of the parameters, and zeros between."""
+        """A new flat tensor with `tensors` in the places of the parameters, and zeros between."""
         flat = self[0].new_zeros(self.world * self.length)
         torch._foreach_copy_(self.views(flat), tensors)
         return flat
 
     def views(self, flat):
-        """What of a flat tensor is each parameter's."""
+        """Views of a flat tensor, one for each parameter."""
         return [flat[start:start + p.numel()].view_as(p) for p, start in zip(self, self.starts)]
 
     def own(self, flat):
-        """What of a flat tensor is each piece's."""
+        """Views of a flat tensor, one for each piece."""
         return [flat[begin:end].view_as(p) if end - begin == p.numel() else flat[begin:end]
                 for p, begin, end in self.spans]
 
     def gather(self, flat):
-        """Start to make a flat tensor whole, of which each rank has its section."""
+        """Start an all-gather of a flat tensor of which each rank has its section."""
         return dist.all_gather_single(flat, flat[self.section], async_op=True)
 
 
 class SectionSum(BucketedSum):
-    """Sums each Bucket's gradients, of which a rank keeps those of its section: of its pieces."""
+    """Sums each Bucket's gradients over the ranks; a rank keeps only the sums of its pieces."""
 
     def send(self, bucket):
-        """A bucket's gradients become a message, and are gone."""
+        """Copy a bucket's gradients into one tensor, free them, and start its sum."""
         if len(self.on_their_way) == 2:  # more would take as much memory as all gradients
             self.on_their_way.pop(0)()
         flat = bucket.flat([p.grad for p in bucket])
@@ -130,7 +130,7 @@ class SectionSum(BucketedSum):
         self.on_their_way.append(partial(self.receive, bucket, flat, sum_sections(flat)))
 
     def receive(self, bucket, flat, work):
-        """Add what was summed to that of the micro-batches before; the rest is dropped."""
+        """Add the sums of this rank's pieces to their .grad; drop the rest."""
         work.wait()
         for piece, total in zip(bucket.pieces, bucket.own(flat)):
             piece.grad = total.clone() if piece.grad is None else piece.grad.add_(total)
@@ -138,8 +138,8 @@ class SectionSum(BucketedSum):
 
 class Zero(DataParallel):
     """Every rank has a share of the optimizer's state, and at stage 2 of the gradients. self.plain,
-    the optimizer of a single process, says which groups there are; self.optimizer moves this rank's
-    pieces. After the last backward() of a step these have .grad, summed over ranks, and no others.
+    the optimizer of a single process, defines the groups; self.optimizer updates this rank's
+    pieces. After a step's last backward() only the pieces have .grad, summed over the ranks.
     """
 
     divided = True
@@ -167,7 +167,7 @@ class Zero(DataParallel):
         self.sums = SectionSum(self.buckets)
 
     def backward(self, loss, last):
-        """At stage 2 all ranks need as many micro-batches, since each sends something."""
+        """At stage 2 every micro-batch is sent, so all ranks need equally many."""
         super().backward(loss, last or self.stage == 2)
 
     def gradients(self):
@@ -185,7 +185,7 @@ class Zero(DataParallel):
             work.wait()
 
     def averages(self):
-        """(bucket, name, numbers that state_dict() has for its parameters) of each average."""
+        """Yield (bucket, name of an average, its parameters' numbers in state_dict())."""
         parameters = [p for group in self.param_groups for p in group["params"]]
         numbers = {p: i for i, p in enumerate(parameters)}
         for bucket in self.buckets if self.steps else []:
@@ -193,7 +193,7 @@ class Zero(DataParallel):
                 yield bucket, name, [numbers[p] for p in bucket]
 
     def state_dict(self):
-        """On rank 0 that of a single process, on the CPU; the others only help to collect it."""
+        """On rank 0 the state of a single process, on the CPU; others only help to gather it."""
         whole = self.plain.state_dict()
         for bucket, name, numbers in self.averages():
             flat = torch.zeros_like(bucket.weights)
@@ -208,7 +208,7 @@ class Zero(DataParallel):
         return whole
 
     def load_state_dict(self, whole):
-        """Every rank takes its share of what state_dict() or an Optimizer has said."""
+        """Every rank takes its share of a state_dict() of Zero or of an Optimizer."""
         steps = {float(state["step"]) for state in whole["state"].values() if "step" in state}
         assert len(steps) < 2, f"the parameters of this checkpoint have made {steps} steps"
         self.steps = max(steps, default=0.0)

@@ -1,9 +1,9 @@
-"""What the commands of bpe.py can do besides: more options of `train`, `show` in colours.
+"""More for the commands of bpe.py: further options of `train`, and `show` in colours.
 
     python 01_tokenizer/bpe.py train README.md --special "[PAD]=0" "[UNK]=1" --digits 1
 
-bpe.py finds this file where the whole course is, and lets it extend its parser. The plain Tokenizer
-trains, or a fast one where that has to: --digits, --special, --workers, and patterns of pieces.py.
+bpe.py, if the extras are there, lets this file extend its parser. The plain Tokenizer trains,
+unless an option needs the fast one: --digits, --special, --workers, or a pattern of pieces.py.
 Reads text files; writes tokenizer.json. Next: foreign.py.
 """
 
@@ -35,7 +35,7 @@ def show(tokenizer, ids):
 
 
 def parse_special(words):
-    """The special tokens that `words` name: a tuple, or {name: id} for words like NAME=ID."""
+    """The special tokens named by `words`: a tuple, or {name: id} for words like NAME=ID."""
     with_ids = [re.fullmatch(r"(.+)=(\d+)", word) for word in words]
     if not any(with_ids):
         return tuple(words)
@@ -48,7 +48,7 @@ def parse_special(words):
 def train_any(texts, vocab_size, pattern="gpt4", digits=None, special=SPECIAL_TOKENS, workers=1):
     """A FastTokenizer, or a MappedTokenizer if special tokens are given as {name: id}.
 
-    digits: at most so many in a piece; None: as many as the pattern allows. workers: processes.
+    digits: the most in a piece; None: as many as the pattern allows. workers: processes.
     """
     from mapped import FastTokenizer, MappedTokenizer
     from pieces import PATTERNS, group_digits
@@ -59,8 +59,8 @@ def train_any(texts, vocab_size, pattern="gpt4", digits=None, special=SPECIAL_TO
 
 
 def learn(texts, args):
-    """A tokenizer learned with all options; refused at once if it can't be written then. Prints how
-    many bytes an id stands for, on the first 200,000 characters.
+    """A tokenizer learned with all options. ValueError, before learning, if it can't be written.
+    Prints the bytes per id in the first 200,000 characters.
     """
     folder = Path(args.tokenizer).absolute().parent
     if not os.access(folder, os.W_OK) or Path(args.tokenizer).is_dir():
@@ -79,9 +79,9 @@ def learn(texts, args):
 
 
 def extend(parser, train):
-    """Let the parser of bpe.py, and that of its command train, do what is here."""
+    """Add the options above to bpe.py's `parser`, and to `train`, the parser of that command."""
     add = train.add_argument
-    add("--digits", type=int, choices=(1, 2, 3), help="at most so many digits in a piece")
+    add("--digits", type=int, choices=(1, 2, 3), help="the most digits in a piece")
     add("--special", nargs="*", metavar="NAME[=ID]", default=SPECIAL_TOKENS,
         help="special tokens, after all others or at an id (default: the nine of a chat)")
     add("--workers", type=int, default=1, help="processes (default: 1)")

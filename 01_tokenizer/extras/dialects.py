@@ -1,6 +1,6 @@
-"""Patterns that are not ours: which may take for ever, and which other engines read differently.
+"""Patterns from elsewhere: which may never end, and which other regex engines read differently.
 
-Used by pieces.py when it meets one, and where tokenizers of others are read or written.
+Used by pieces.py for such patterns, and by formats.py and foreign.py for tokenizers' files.
 
 Reads and writes nothing. Next: workers.py.
 """
@@ -20,24 +20,24 @@ import regex
 
 from pieces import PATTERNS, portable_parts
 
-LARGEST = 10**6  # parts that a pattern may have when its counts are spelled out: 0.2 GB
-PATIENCE, CHARACTERS_PER_SECOND = 2, 100_000  # of a pattern that is not ours: processor time
+LARGEST = 10**6  # parts of a pattern once its counts {n} are unrolled: 0.2 GB of memory
+PATIENCE, CHARACTERS_PER_SECOND = 2, 100_000  # processor time that a pattern may take, in s
 
 
 def parts_when_unrolled(pattern):
-    """More parts than the engine makes of a pattern, as it copies what a count is said of: all its
-    counts {n} and {n,m}, multiplied, times its length.
+    """An upper bound on the parts of a compiled pattern, as the engine copies what a count repeats:
+    the product of all counts {n} and {n,m}, times the pattern's length.
     """
     def counts(pattern):
         found = re.findall(r"\{(\d*),?(\d*)\}", re.sub(r"\s", "", pattern))
         return math.prod(max(1.0, *(float(n or 1) for n in pair)) for pair in found)
-    without_comments = re.sub("#.*", "", pattern)  # which it may have with (?x), and spaces
+    without_comments = re.sub("#.*", "", pattern)  # with (?x) a pattern may have comments
     return len(pattern) * max(counts(pattern), counts(without_comments))
 
 
 def patient_finder(pattern):
-    """piece_finder() for a pattern that is not ours, which may try more ways to match than there is
-    time for, as (?:a|a)+b does: then the function raises ValueError after some seconds.
+    """piece_finder() for a pattern from elsewhere, which may try exponentially many ways to match,
+    as (?:a|a)+b does: then the returned function raises ValueError after some seconds.
     """
     if pattern.isalnum():
         raise ValueError(f"there is no pattern {pattern!r:.100}; there are {', '.join(PATTERNS)}")
@@ -62,8 +62,8 @@ def find_patiently(compiled, pattern, text):
         return compiled.findall(text, timeout=limit)
     except TimeoutError:
         raise ValueError(f"the pattern {pattern!r:.100} did not cut a text of {len(text):,} "
-                         f"characters within {limit:.0f} s: it can match in too many ways, so use "
-                         "a simpler one") from None
+                         f"characters within {limit:.0f} s: it can match in too many ways; use a "
+                         "simpler one") from None
 
 
 def check_dialect(pattern):

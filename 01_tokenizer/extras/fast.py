@@ -1,9 +1,9 @@
 """The same merges and the same ids as bpe.py, fast: training with numpy, encoding with a cache.
 
-Training visits only the places where a pair stands, and all of them at once. Texts repeat their
-words, so encoding caches the ids of each; pieces are found by pieces.py, and workers.py shares the
-work between processes. Every function returns the same as its plain version in bpe.py; tests
-compare them.
+Training visits only the places where a pair occurs, all of them in one numpy operation. Encoding
+caches the ids of each word, since texts repeat their words. pieces.py finds the pieces, and
+workers.py shares the work between processes. Every function returns the same as its plain version
+in bpe.py; tests compare them.
 
 Reads and writes nothing. Next: longwords.py.
 """
@@ -25,13 +25,13 @@ from pieces import (PATTERNS, blocks, count_pieces, cut, each_text, is_cuttable,
 
 # ---- training ----
 class Row:
-    """All words in one row of symbols, a fence around each, and where every pair stands in it.
+    """All words in one row of symbols, a FENCE between them, and the places of every pair.
 
-    A symbol is at a place; `left` and `right` link it to its neighbours, because merging (a, b)
-    writes the new symbol where a was and unlinks b. Pairs are numbered as they appear. A pair
-    appears when the newer of its two symbols is made, everywhere at once, and from then on only
-    loses places. So its places are written down once, and `pair_at` says which of them still hold:
-    the number of the pair that begins at a place now, 0 for none.
+    A place is an index into the row; `left` and `right` link a symbol to its neighbours, because
+    merging (a, b) writes the new symbol in a's place and unlinks b. Pairs are numbered as they
+    appear. All places of a pair appear at once, when the newer of its two symbols is made, and from
+    then on a pair only loses places. So its places are stored once, and `pair_at`, the number of
+    the pair that now begins at each place, or 0, tells which are still valid.
     """
 
     FENCE = -1
@@ -45,7 +45,7 @@ class Row:
         counts = np.array(list(words.values()), dtype=np.int64)
         self.weights = np.append(np.repeat(counts, sizes), 0)
         self.left, self.right = np.arange(-1, n - 1), np.arange(1, n + 1)
-        # A merge removes a symbol and writes down at most two places, so 3n is room for them all.
+        # A merge removes a symbol and stores at most two places, so 3n is room for them all.
         self.places, self.starts = np.empty(3 * n, np.int64), np.zeros(3 * n, np.int64)
         self.keys, self.counts = np.empty(3 * n, np.int64), np.zeros(3 * n, np.int64)
         self.pair_at = np.zeros(n, np.int64)
@@ -54,7 +54,7 @@ class Row:
         self.threshold = max(1, int(self.counts.max()))
 
     def add_pairs(self, places):
-        """Number, count and write down the pairs, all of them new, that begin at `places`."""
+        """Number, count and store the pairs, all of them new, that begin at `places`."""
         if not len(places):
             return
         keys = self.symbols[places] << 32 | self.symbols[self.right[places]]
@@ -74,15 +74,15 @@ class Row:
         """The pairs to be merged next, in order, and their numbers: as many as can be merged in
         one go, at most `limit`. None if none is left.
 
-        Say (e, space) stands 90 times, (t, h) 80, (i, n) 70, (h, e) 60. The first three have
-        nothing to do with each other and are merged together; merging (t, h) takes places away
-        from (h, e), so the list ends before it. More precisely:
+        Say (e, space) occurs 90 times, (t, h) 80, (i, n) 70, (h, e) 60. The first three never
+        overlap in the text, so they are merged together; merging (t, h) takes places from (h, e),
+        so the list ends before (h, e). More precisely:
         (a, b) and (c, d) touch if b = c or a = d. The list ends before the first pair that touches
         an earlier one, so its pairs take no places from each other. Nor do they make a pair that
         would have to come before the last of them: a new (x, ab) is at most as frequent as (x, a)
-        was, which touches (a, b) and so stands behind the end of the list; and of equals the one
-        with the older symbols comes first. Only (a, a) can make a pair from itself, (aa, aa),
-        which may be frequent; so (a, a) ends the list.
+        was, which touches (a, b) and so comes after the end of the list; and of equally frequent
+        pairs the one with the older symbols comes first. Only (a, a) can make a pair of its own
+        product, (aa, aa), which may be frequent; so (a, a) ends the list.
         """
         while not len(best := np.flatnonzero(self.counts[:self.n_pairs] >= self.threshold)):
             if self.threshold == 1:
@@ -102,13 +102,13 @@ class Row:
         return pairs, best[:len(pairs)]
 
     def merge(self, numbers, new_id):
-        """Merge the pairs of these numbers wherever they stand, into new_id, new_id + 1, ..."""
+        """Merge the pairs of these numbers wherever they occur, into new_id, new_id + 1, ..."""
         places = [self.places[self.starts[p]:self.starts[p + 1]] for p in numbers]
         places = [at[self.pair_at[at] == p] for at, p in zip(places, numbers)]
         made = np.repeat(np.arange(new_id, new_id + len(places)), [len(at) for at in places])
         i = np.concatenate(places)
         overlaps = np.append(False, self.right[i[:-1]] == i[1:])  # "aaa" holds (a, a) twice
-        if overlaps.any():  # from left to right: every other one of a run
+        if overlaps.any():  # from left to right: of a run, every other place
             n = np.arange(len(i))
             nth = n - np.maximum.accumulate(np.where(overlaps, 0, n))
             i, made = i[nth % 2 == 0], made[nth % 2 == 0]
@@ -168,8 +168,8 @@ def apply_merges_fast(ids, ranks):
 class Pieces(dict):
     """{piece: its ids} for every piece met so far: texts repeat their words, so most are known.
 
-    The ids are the bytes of an array of uint32, which are joined, copied and kept at less cost
-    than lists.
+    The ids are stored as the bytes of a uint32 array, which is cheaper than lists to join, copy and
+    keep.
     """
 
     def __init__(self, ranks, ids, limit=1 << 20):
@@ -185,9 +185,9 @@ class Pieces(dict):
 
 
 class Chunks(dict):
-    """{chunk: its ids}, one level up: what cut() makes of a text, mostly a word and its comma.
+    """{chunk: its ids} for the chunks that cut() makes of a text, mostly a word and its comma.
 
-    The first `limit` of them stay, which are the frequent ones; others are looked up by pieces.
+    The first `limit` chunks stay; most frequent ones are among them. Others are encoded by pieces.
     """
 
     def __init__(self, find_pieces, pieces, limit=1 << 20):
@@ -208,7 +208,7 @@ class Chunks(dict):
         """The ids of each of `chunks`, with one call of find_pieces()."""
         pieces = self.find_pieces(uncut(chunks))
         ids = [self.pieces[piece] for piece in pieces]
-        # A chunk's pieces end where it ends, its length and one space after the chunk before.
+        # A chunk's last piece ends where the chunk does: its length plus a space after the last.
         ends = np.cumsum([len(piece) for piece in pieces])
         stops = np.searchsorted(ends, np.cumsum([len(chunk) + 1 for chunk in chunks])) + 1
         stops = stops.tolist()
@@ -226,13 +226,13 @@ class FastTokenizer(Tokenizer):
 
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS):
         pattern = PATTERNS.get(pattern, pattern)
-        find_pieces = piece_finder(pattern)  # first: it says best what is wrong with a pattern
+        find_pieces = piece_finder(pattern)  # first: its message about a bad pattern is clearest
         super().__init__(merges, pattern, special_tokens)
         self.find_pieces = find_pieces
         self.set_ids(range(256 + len(self.merges)))
 
     def set_ids(self, ids):
-        """ids: the id of each byte and of what each merge makes. The caches are empty again."""
+        """Set the id of each byte and of each merge's result, and empty the caches."""
         self.ids = list(ids)
         self._pieces = Pieces(self.ranks, self.ids)
         self._chunks = Chunks(self.find_pieces, self._pieces)
@@ -242,7 +242,7 @@ class FastTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="gpt4", special_tokens=SPECIAL_TOKENS, workers=1):
-        """As Tokenizer.train(), by `workers` processes. Memory grows with the different pieces."""
+        """As Tokenizer.train(), by `workers` processes. Memory grows with distinct pieces."""
         if vocab_size < (least := 256 + len(special_tokens)):
             raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(special_tokens)} "
                              f"special tokens need {least}")
@@ -288,8 +288,8 @@ class FastTokenizer(Tokenizer):
         return [(part, self.special[part] if part in allowed else None) for part in parts]
 
     def encode_many(self, texts, workers=1):
-        """The ids of every text in turn, as encode_array() gives them; `workers` processes share
-        the work. Texts are taken as they are needed, a few megabytes ahead.
+        """Yield the ids of each text, as encode_array() gives them; `workers` processes share the
+        work. Texts are read lazily, a few megabytes ahead.
         """
         from workers import map_in_batches
         return map_in_batches(self.encode_array, each_text(texts), workers)

@@ -1,9 +1,9 @@
 """How a Hugging Face tokenizer.json cuts a text, and what it puts before it: its added tokens, its
 pre-tokenizer and its post-processor.
 
-Used by formats.py. `refuse` is a function that raises ValueError: it is told what the file has that
-can't be expressed here, because it would give other ids. Among that is what an added token may say
-about the characters beside it: single_word, lstrip, rstrip.
+Used by formats.py. `refuse` is a function that raises ValueError: its argument says what the file
+has that can't be expressed here without giving other ids, such as single_word, lstrip and rstrip,
+by which an added token depends on the characters beside it.
 
 Reads and writes nothing by itself. Next: formats.py.
 """
@@ -22,10 +22,10 @@ from pieces import CONTRACTION, DIGITS, PATTERNS, WHOLE, ours
 
 
 def added_tokens(content, refuse):
-    """The added tokens in a tokenizer.json: those that are special, {name: id}, and a list of such
-    dicts of the others, as MappedTokenizer takes it.
+    """The added tokens in a tokenizer.json: (the special ones, {name: id}; a list of such dicts of
+    the others, as MappedTokenizer takes it).
 
-    There those that are not "normalized" are looked for first, and the others in what is left.
+    Hugging Face looks for those not "normalized" first, and for the others in what is left.
     """
     vocabulary, special, first, second = content["model"]["vocab"], {}, {}, {}
     tokens = content.get("added_tokens") or []
@@ -62,7 +62,7 @@ def find_patterns(pre_tokenizer, refuse):
         elif kind == "Split" and not byte_level:
             found = step["pattern"].get("Regex") or re.escape(step["pattern"]["String"])
             found = found.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", CONTRACTION)  # OpenAI's spelling
-            known = found in ours()  # such a pattern leaves nothing between its matches
+            known = found in ours()  # patterns that leave nothing between their matches
             how = step["behavior"], bool(step.get("invert"))
             if how != ("Isolated", False) and not (known and how == ("Removed", True)):
                 refuse(f"a Split that is {how[0]}, invert={how[1]}")
@@ -76,9 +76,9 @@ def find_patterns(pre_tokenizer, refuse):
 
 
 def opening(step, refuse):
-    """The ids that the post-processor of a tokenizer.json puts before a text. What it puts behind
-    is for texts that are whole, and is left out. (Where there is a tokenizer.json, transformers
-    looks at no add_bos_token in tokenizer_config.json either.)
+    """The ids that the post-processor of a tokenizer.json puts before a text. Ids that it puts
+    behind a text mark complete texts, and are left out. (Where there is a tokenizer.json,
+    transformers ignores add_bos_token in tokenizer_config.json, too.)
     """
     kind = step.get("type", "ByteLevel")
     if kind == "Sequence":

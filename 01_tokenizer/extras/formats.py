@@ -1,8 +1,8 @@
 """Import and export tokenizers: GPT-2's files, tiktoken's, Hugging Face's.
 
-All of them are byte-pair encoding, so all become a MappedTokenizer; they differ in how they write
-down the bytes, the merges and the special tokens. The ids are exactly the same here and there, or
-the file is refused, and the message names what can't be expressed. The same holds for an export.
+All of them are byte-pair encodings, so all become a MappedTokenizer; they differ in how they store
+the bytes, the merges and the special tokens. An imported tokenizer gives exactly the ids of the
+original, or it is refused, and the message names what can't be expressed; likewise for exports.
 Left out: tokenizers that are not BPE on bytes (WordPiece, Unigram), normalizers, and what a
 post-processor adds behind a text; what it puts before one, such as a <|bos|>, is kept.
 
@@ -35,7 +35,7 @@ from mapped import MappedTokenizer, check_ids, check_pairs
 from mistakes import refuse_pointer
 from pieces import each_text, ours
 
-# A file of ranks says nothing about pattern and special tokens; these are tiktoken's.
+# tiktoken's patterns and special tokens, which a file of ranks doesn't contain.
 RANKS = {"cl100k_base": ("gpt4", {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258,
                                   "<|fim_middle|>": 100259, "<|fim_suffix|>": 100260,
                                   "<|endofprompt|>": 100276}),
@@ -48,8 +48,8 @@ def byte_letters():  # exercise
     """The character that stands for each byte in GPT-2's files: {byte: character}, all 256.
 
     A vocabulary file should hold no spaces or control characters. So a byte that Latin-1 can print
-    (33 to 126, 161 to 172, 174 to 255) is the character of the same number, chr(byte); the other
-    68, in ascending order, are chr(256), chr(257) and so on. A space, byte 32, is chr(288).
+    (33 to 126, 161 to 172, 174 to 255) becomes chr(byte); the other 68, in ascending order, become
+    chr(256), chr(257) and so on. A space, byte 32, is chr(288).
     """
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = [byte for byte in range(256) if byte not in printable]
@@ -61,8 +61,8 @@ def recover_merges(tokens):
     """The merges behind `tokens`, byte strings in the order in which they were learned.
 
     Such a list leaves out the pairs, but applying the earlier merges to a token's bytes always
-    gives two parts, and those are its pair: with merges for th and in, b"thin" becomes th in.
-    ValueError, naming the token, if it does not become two parts.
+    gives two parts, which are its pair: with merges for th and in, b"thin" becomes th in.
+    ValueError, naming the token, if its bytes don't become two parts.
     """
     ranks = {}
     for n, token in enumerate(track(tokens, "recovering merges", len(tokens))):
@@ -75,17 +75,17 @@ def recover_merges(tokens):
 
 
 def ids_of(tokenizer):
-    """The id of each symbol, the bytes and what the merges make: in a plain Tokenizer the same."""
+    """The id of each symbol (a byte, or what a merge makes); in a plain Tokenizer its number."""
     return getattr(tokenizer, "ids", list(range(256 + len(tokenizer.merges))))
 
 
 def strange_token(tokenizer):
-    """The bytes of a token that its own text would not be encoded to, or None.
+    """The bytes of a token to which its own text is not encoded, or None if there is none.
 
     For example abc, made of a and bc, where ab was learned first: the text abc becomes ab c.
-    Training never makes such a token. Where there is none, looking up merges by pair, as here,
-    and by the bytes they make, as in tiktoken, gives the same ids: of a token that can arise at
-    all, only one pair of parts can ever stand side by side.
+    Training never makes such a token. Without them, looking up merges by pair, as here, and by the
+    bytes they make, as in tiktoken, gives the same ids: a token that can arise at all is always
+    made of the same two parts.
     """
     ids = ids_of(tokenizer)
     for i in track(range(256, len(ids)), "checking", len(tokenizer.merges)):
@@ -99,7 +99,7 @@ def strange_token(tokenizer):
 def from_vocabulary(vocabulary, merges, pattern, special, added=()):
     """A MappedTokenizer from {token: id} and pairs of tokens, written in byte_letters().
 
-    Several merges may make the same token; then the one that its bytes lead to is kept.
+    If several merges make the same token, the one by which its bytes are merged is kept.
     """
     check_ids(vocabulary)
     check_pairs(merges, str)
@@ -171,8 +171,8 @@ def read_tiktoken(path, pattern=None, special=None):
 def read_huggingface(path):
     """From a tokenizer.json that holds a byte-level BPE: GPT-2, SmolLM2, Llama 3, Qwen 2, ...
 
-    Its special tokens are recognised in any text there; here that takes allowed_special="all". Its
-    other added tokens are ordinary text, and recognised in any text here too.
+    Hugging Face recognises special tokens in any text; here that takes allowed_special="all". Its
+    other added tokens are ordinary text, and are recognised in any text here, too.
     """
     content = json.loads(read_text(path))
     model = content["model"]
@@ -242,16 +242,16 @@ def load(path, pattern=None):
 
 # ---- out ----
 def covering(pattern):
-    """`pattern`, and any single character that it skips: there, such characters may get lost."""
+    """`pattern`, or any single character that it skips: other libraries might lose that one."""
     return pattern if pattern in ours() else rf"(?:{pattern})|[^\n]|\n"
 
 
 def write_huggingface(tokenizer, path, bos=None):
     """Write a tokenizer.json for Hugging Face's tokenizers and transformers.
 
-    Special tokens are recognised in any text there. bos: the name of one with which every text is
-    to begin, as if it were written before it. ValueError for an unknown bos, for a pattern that
-    means something else there, and for tokens that would be written alike.
+    Those recognise special tokens in any text. bos: the special token that they are to put before
+    every text. ValueError for an unknown bos, for a pattern that means something else to them, and
+    for tokens that would be written alike.
     """
     if bos is not None and bos not in tokenizer.special:
         raise ValueError(f"no text can begin with {bos!r}: it is no special token of this "
@@ -259,7 +259,7 @@ def write_huggingface(tokenizer, path, bos=None):
     letters, ids = byte_letters(), ids_of(tokenizer)
     if missing := {symbol for pair in tokenizer.merges for symbol in pair if ids[symbol] is None}:
         raise ValueError(f"the merges need the byte {min(missing)}, which has no id: there is no "
-                         "way to write that there")
+                         "way to express that there")
 
     def written(symbol):
         return "".join(letters[byte] for byte in tokenizer.vocab[ids[symbol]])
@@ -271,7 +271,7 @@ def write_huggingface(tokenizer, path, bos=None):
     vocabulary = {}
     stages = getattr(tokenizer, "added", [])
     if len(stages) > 2:
-        raise ValueError(f"added tokens are looked for in {len(stages)} steps; there it is two")
+        raise ValueError(f"added tokens are searched in {len(stages)} steps; there are two there")
     named = [(name, i, True, False) for name, i in tokenizer.special.items()]  # normalized: False
     for n, names in enumerate(stages):
         named += [(name, i, False, n > 0) for name, i in names.items()]
@@ -313,8 +313,8 @@ def write_tiktoken(tokenizer, path):
     special_tokens=tokenizer.special). (Beware: tiktoken caches files by their names, local ones
     too, unless TIKTOKEN_CACHE_DIR is set to nothing.)
 
-    ValueError for what ranks can't say: a list of patterns, bytes without an id, ids that don't
-    follow the order of the merges, a token that its own bytes don't lead to, added tokens.
+    ValueError for what ranks can't express: a list of patterns, bytes without an id, ids that don't
+    follow the order of the merges, a strange_token(), added tokens.
     """
     if getattr(tokenizer, "added", []):
         raise ValueError("tiktoken knows no added tokens that are ordinary text; this tokenizer "
@@ -338,8 +338,8 @@ def write_tiktoken(tokenizer, path):
 
 # ---- side by side ----
 def compare(texts, tokenizer):
-    """What `tokenizer` makes of `texts`: bytes per token, tokens per word (what stands between
-    white space), and the share of bytes that are tokens by themselves.
+    """(bytes per token, tokens per word, share of bytes in one-byte tokens) of `texts`, encoded by
+    `tokenizer`. Words are separated by white space.
     """
     texts, sizes = list(each_text(texts)), np.array([len(token) for token in tokenizer.vocab])
     used = np.concatenate([sizes[tokenizer.encode(text)] for text in texts])

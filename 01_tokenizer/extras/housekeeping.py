@@ -1,6 +1,6 @@
-"""A process of the course: whose files it runs, what it shows, and which folder it holds alone.
+"""What every command needs: which files run, how it ends, what it shows, locks on folders.
 
-PYTHONPATH=mine python 04_train/train.py is to run a reader's own files where there are some, and
+PYTHONPATH=mine python 04_train/train.py runs a reader's own files where there are some, and loads
 each file once; two processes must not train one run. console.py calls this, in every command.
 
 Reads and writes .lock in the folders that are held. Next: mistakes.py.
@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MADE = (".lock", "train.npy", "chunk-00000.jsonl")  # in folders of this course's own
-console = sys.modules["console"]  # which loads this file, and goes on when that is done
+MADE = (".lock", "train.npy", "chunk-00000.jsonl")  # files that mark a folder made by this course
+console = sys.modules["console"]  # which is loading this file, and is not complete yet
 
 
 # ---- whose files run ----
 def readers_files():
-    """{name: file} of the files of the spine that were loaded from elsewhere than their stage."""
+    """{name: file} of the spine's files that were loaded from another folder than their stage."""
     spine = {path.stem: path for path in ROOT.glob("0?_*/*.py")}
     loaded = {name: getattr(sys.modules.get(name), "__file__", None) for name in spine}
     return {name: file for name, file in loaded.items()
@@ -28,13 +28,13 @@ def readers_files():
 
 
 def readers_code(*names):
-    """A reader's files of these names, as one text: what they make must not pass for ours."""
+    """A reader's files of these names, as one text, part of the key of what they make."""
     return "".join(Path(file).read_text(encoding="utf-8")
                    for name, file in readers_files().items() if name in names)
 
 
 def misplaced(folder):
-    """What is wrong with a mine/ that is not in the root; None for any other folder."""
+    """A message about a folder mine/ that is not in the root; None for any other folder."""
     folder = Path(folder).absolute()
     if folder.name == "mine" and folder.resolve().parent != ROOT:
         return f"{folder} is not in the root of the course; your files belong in {ROOT / 'mine'}"
@@ -49,11 +49,11 @@ def script_file(name="__main__"):
 
 
 def start():
-    """While a script loads: end it, with one line and exit code 2, if there is a mine/ in the wrong
-    place or nothing to print to. A terminal says what is being loaded, and anyone which part of
-    PYTHONPATH isn't there.
+    """Called before a script's slow imports. Ends it, with one line and exit code 2, if a mine/ is
+    in the wrong place or the standard output is closed. Prints, on a terminal, what is being
+    loaded, and which part of PYTHONPATH does not exist.
 
-    The script is registered also as the module of its name, so that no file is loaded twice; unless
+    Registers the script as the module of its name, too, so that no file is loaded twice; unless
     PYTHONPATH has another file of that name, which loaded() will prefer.
     """
     for name in ("__main__", "__mp_main__"):  # the second in a process that was spawned
@@ -78,7 +78,7 @@ def start():
         print(f"loading {Path(script_file()).stem} ...\r", end="", file=sys.stderr, flush=True)
 
 
-start()  # and only then all else, which takes a while
+start()  # before the slow imports
 
 import contextlib
 import functools
@@ -91,19 +91,19 @@ import unicodedata
 
 
 def loaded(main):
-    """Undo what start() did, as everything is loaded now. Returns what is to be run for a script's
-    `main`, by stopping(): that of the module named like the script, which with PYTHONPATH=mine is
-    the reader's, or any other function as it is.
+    """Called when everything is loaded: clear start()'s line, set up signals and output. Returns
+    the function to run for a script's `main`, wrapped in stopping(): main of the module named like
+    the script, which with PYTHONPATH=mine is the reader's; any other function itself.
     """
-    for stream in (sys.stdout, sys.stderr):  # what their encoding doesn't have is spelled out, and
-        if hasattr(stream, "reconfigure"):  # a line is seen at once, in a pipe, too
+    for stream in (sys.stdout, sys.stderr):  # characters that their encoding lacks are escaped, and
+        if hasattr(stream, "reconfigure"):  # lines appear at once, in a pipe, too
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     file, script = script_file(), sys.modules["__main__"]
     if file:
         if sys.stderr.isatty():
             print("\x1b[K", end="", file=sys.stderr, flush=True)
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored, or a debugger's
+            if signal.getsignal(number) is signal.SIG_DFL:  # else ignored, or a debugger's own
                 signal.signal(number, stop)
         if not isinstance(sys.stdout, Output):
             sys.stdout = Output(sys.stdout, OUTPUT)
@@ -125,15 +125,15 @@ stopped = 0  # the exit code, once a signal has asked for the end: 128 + its num
 
 
 def stop_at_once():
-    """From here on Ctrl-C and SIGTERM end the process, with nothing being cleared away."""
+    """From here on Ctrl-C and SIGTERM end the process at once, without cleaning up."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is stop:
             signal.signal(number, signal.SIG_DFL)
 
 
 def stop(number, frame):
-    """The first Ctrl-C or SIGTERM ends main() by an exception, so that what is half written is
-    cleared away. The second doesn't wait for that.
+    """The first Ctrl-C or SIGTERM raises an exception in main(), so that half-written files are
+    deleted. The second ends the process at once.
     """
     global stopped
     stopped = 128 + number
@@ -142,8 +142,8 @@ def stop(number, frame):
 
 
 def unraisable(error):
-    """Where nothing can catch an exception, as in a destructor, Python reports it and goes on. The
-    exception of stop() has to end the process there, too.
+    """Python only reports an exception that nothing can catch, as in a destructor, and goes on. An
+    exception of stop() must end the process there, too.
     """
     if stopped and isinstance(error.exc_value, KeyboardInterrupt):
         os._exit(stopped)
@@ -152,19 +152,19 @@ def unraisable(error):
 
 
 def stopping(main):
-    """Call main(). If a signal stopped it, whatever exception came of that, exit with code 130 or
-    143, also if a StopSignal made a good end of it. ValueError if an argument is not UTF-8.
+    """Call main(). If a signal stopped it, exit with code 130 or 143, whatever exception that
+    caused, and also if a StopSignal let it end cleanly. ValueError if an argument is not UTF-8.
     """
     console.StopSignal.asked = 0
     try:
         try:
             main()
         finally:
-            stop_at_once()  # the rest takes no time, and has nothing to clear away
+            stop_at_once()  # what follows is quick, and leaves nothing half written
             print(end="", flush=True)
         if asked := console.StopSignal.asked:
             sys.exit(128 + asked)
-        if stopped:  # something has kept the exception to itself
+        if stopped:  # some code has swallowed the exception
             sys.exit(stopped)
     except BaseException as error:
         if stopped:
@@ -172,7 +172,7 @@ def stopping(main):
                   file=sys.stderr)
             sys.exit(stopped)
         for word in sys.argv[1:] if isinstance(error, UnicodeEncodeError) else ():
-            if re.search("[\ud800-\udfff]", word):  # what Python makes of bytes that are no UTF-8
+            if re.search("[\ud800-\udfff]", word):  # how Python represents bytes that are not UTF-8
                 raise ValueError(f"the argument {word!r} is not UTF-8") from None
         if getattr(error, "filename", None) == OUTPUT:  # Python would try again when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -182,8 +182,8 @@ def stopping(main):
 # ---- what was read, and what went wrong ----
 @functools.cache
 def unicode_version():
-    """The version of Unicode whose tables tell the module regex what a letter is. It gives that
-    number only in its description; without one, its own version stands for it.
+    """The version of Unicode whose tables tell the module regex what a letter is. It is stated only
+    in the package's description; if it isn't there, the version of regex stands for it.
     """
     import importlib.metadata
     described = importlib.metadata.distribution("regex").read_text("METADATA") or ""
@@ -192,7 +192,7 @@ def unicode_version():
 
 
 def vet(content, path):
-    """Check the content of `path`, a tokenizer.json of this course, before anything is made of it.
+    """Check the content of `path`, a tokenizer.json of this course, before a Tokenizer is built.
     ValueError for merges and special tokens that save() would not write.
     """
     kind, special = content["kind"], content["special_tokens"]
@@ -214,8 +214,8 @@ def vet(content, path):
 
 
 def regular(path):
-    """The Path of a file. ValueError for a pipe, in which nobody may ever write; those of a shell,
-    as in `<(zcat a.gz)`, stand in /dev or /proc.
+    """The Path of a file. ValueError for a named pipe, which might block for ever; pipes of a
+    shell, as in `<(zcat a.gz)`, are in /dev or /proc, and allowed.
     """
     path = Path(path)
     if path.is_fifo() and path.parts[1:2] not in (("dev",), ("proc",)):
@@ -224,8 +224,8 @@ def regular(path):
 
 
 def are_texts(top, files, largest):
-    """Whether `files` are all the files below `top`, and texts of at most so many bytes each. False
-    also where folders.py has to decide: if there are links, or folders that this course has made.
+    """Whether `files` are all texts of at most `largest` bytes. False also where folders.py has to
+    decide: if below `top` are links, unreadable folders or folders made by this course.
     """
     def is_odd(path):
         return path.is_symlink() or path.name in MADE or (
@@ -239,7 +239,7 @@ def are_texts(top, files, largest):
 
 
 def __getattr__(name):
-    """What mistakes.py has, which is loaded only when something is wrong."""
+    """Names of mistakes.py, which is loaded only when something is wrong."""
     if name.startswith("_"):
         raise AttributeError(name)
     return getattr(importlib.import_module("mistakes"), name)
@@ -256,23 +256,22 @@ def duration(seconds):
 
 
 def cells(text):
-    """How many columns of a terminal a text takes: none for what combines, two for wide letters."""
+    """How many columns of a terminal a text takes: combining marks none, wide letters two."""
     return sum((unicodedata.east_asian_width(c) in "WF") + (not unicodedata.combining(c))
                for c in text)
 
 
 def fit(text, columns):
-    """`text`, with control characters escaped, cut to so many columns."""
+    """`text`, with control characters escaped, cut to this many `columns`."""
     text = console.escaped(text).replace("\n", "\\n")
     widths = itertools.accumulate(cells(c) for c in text)
     return "".join(c for c, width in zip(text, widths) if width <= columns)
 
 
 class Output:
-    """A stream of this process. On a terminal, what is written takes the place of the line of a
-    Progress, which is drawn below it the next time; and control characters, which names, files and
-    models may hold, are spelled out, but for line ends, tabs and colours. Of a full disk it says
-    what didn't fit.
+    """stdout or stderr. On a terminal, writing first clears a Progress line, which is drawn again
+    below; and control characters, which may come from names, files and models, are escaped, except
+    line ends, tabs and colours. The OSError of a full disk gets the stream's name.
     """
 
     control = re.compile(r"(?!\x1b\[[\d;]*m)[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -300,27 +299,27 @@ class Output:
 
 
 class Progress:
-    """A line on stderr that redraws on a terminal, and is printed now and then in a pipe.
+    """A line on stderr: redrawn in place on a terminal, printed now and then in a pipe.
 
     Silent for its first `patience` seconds, so that quick work stays quiet.
     """
 
-    drawn = None  # the stream on which a line stands that isn't ended yet
+    drawn = None  # the stream on which an unfinished line stands
 
     def __init__(self, patience=2.0, stream=None):
         stream = stream or sys.stderr
-        self.stream, self.start = getattr(stream, "stream", stream), time.monotonic()  # no Output
+        self.stream, self.start = getattr(stream, "stream", stream), time.monotonic()  # not Output
         self.next_time, self.live = self.start + patience, self.stream.isatty()
 
     def columns(self):
-        """Of the terminal now: of stderr's own, if stdout is another, and of COLUMNS the fewer."""
+        """The terminal's width now: the least of stderr's terminal, stdout's (or COLUMNS)."""
         known = [shutil.get_terminal_size().columns]
         with contextlib.suppress(OSError):  # or it says 0
             known.append(os.get_terminal_size(self.stream.fileno()).columns)
         return min(filter(None, known))
 
     def show(self, text):
-        """Show `text` if it is time to; `text` may be a function, called only when it is."""
+        """Show `text` if it is time for an update; `text` may be a function, called only then."""
         if (now := time.monotonic()) < self.next_time:
             return
         self.next_time = now + (0.1 if self.live else 10.0)
@@ -332,7 +331,7 @@ class Progress:
 
     @classmethod
     def clear(cls):
-        """Take the line away, so that another can be printed there."""
+        """Erase the line, so that other output can take its place."""
         if cls.drawn:
             print("\r\x1b[K", end="", file=cls.drawn, flush=True)
             cls.drawn = None
@@ -347,7 +346,7 @@ class Progress:
 
 
 def pace(done, seconds, unit):
-    """How fast it goes, in a unit in which that is a number above 1: 12 MB/s, 3.4 s/MB."""
+    """The speed, as a number above 1: units per second, or seconds per unit: 12 MB/s, 3.4 s/MB."""
     if done >= seconds or not done:
         return f"{done / seconds:,.{0 if done >= 10 * seconds else 1}f}{unit}/s"
     return f"{seconds / done:,.1f} s{'/MB' if unit == ' MB' else ' each'}"
@@ -371,7 +370,7 @@ def track(items, label, total=None, size=lambda item: 1, unit=""):
 
 # ---- a folder for one process at a time ----
 def check_writable(folder):
-    """OSError unless `folder` could be made, or is there, and written into. It is not made yet."""
+    """OSError unless files can be written into `folder`, which need not exist, and is not made."""
     there = next(p for p in (Path(folder), *Path(folder).absolute().parents) if os.path.lexists(p))
     if not there.is_dir():
         raise NotADirectoryError(f"{there} is no folder, so that nothing can be kept in {folder}")
@@ -380,8 +379,8 @@ def check_writable(folder):
 
 
 def lock(file, folder, what, wait):
-    """Lock the open file folder/.lock. The lock ends with this process, however that ends. False
-    if it can't be locked.
+    """Lock the open file folder/.lock. The lock ends with this process, even if it is killed. False
+    if the file system has no locks.
     """
     try:
         import fcntl
@@ -403,8 +402,8 @@ def lock(file, folder, what, wait):
 
 def clear_away(folder, pattern=".*.tmp", alone=False):
     """Delete what a killed process has left half written in `folder`: files called .NAME.tmp that
-    nobody has touched for a minute, and folders of that kind that nobody has for an hour, unless it
-    is known that this process is `alone`; on other computers another one may be at work.
+    have not changed for a minute, and such folders after an hour, or at once if this process is
+    known to be `alone`: a process on another computer may still be writing.
     """
     for left in Path(folder).glob(pattern):
         with contextlib.suppress(OSError):  # another process may be clearing away, too
@@ -420,8 +419,8 @@ def held(folder, what, wait=False):
     """A context in which this process alone works in `folder`.
 
     While another process works there: ValueError, which says `what` is done there and by whom, or
-    with `wait` a line that says so. What a process that was killed left half written is deleted; at
-    once, if that was on this computer, where locks can be relied on.
+    with `wait` a line that says so. Files that a killed process left half written are deleted; at
+    once, if that process was on this computer, where locks can be relied on.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

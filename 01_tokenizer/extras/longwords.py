@@ -1,6 +1,6 @@
-"""The ids of a word that is long: some texts have a megabyte that is a single word.
+"""The ids of a long word: in some texts a single word has a megabyte.
 
-Used by fast.py from a hundred bytes on; for shorter words its own way is quicker.
+Used by fast.py for words of a hundred bytes or more; for shorter ones its own loop is quicker.
 
 Reads and writes nothing. Next: mapped.py.
 """
@@ -11,8 +11,8 @@ import heapq
 def apply_merges_long(ids, ranks):
     """The same ids as apply_merges(), in about one step a merge.
 
-    One linked row, as in training, and the places at which each possible merge may be made. A merge
-    makes only pairs that were learned later than itself, so each new id is taken up once, in order.
+    A linked row of symbols, as in training, and for each possible merge its places. A merge makes
+    only pairs that were learned later than itself, so each new id is processed once, in order.
     """
     n = len(ids)
     ids, left, right = [*ids, None], list(range(-1, n)), list(range(1, n + 2))

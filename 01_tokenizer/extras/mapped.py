@@ -1,9 +1,9 @@
 """Tokenizers with other ids: special tokens anywhere, bytes in another order or without an id, and
 added tokens, which stand for their text wherever it occurs.
 
-In bpe.py the bytes have the ids 0 to 255, and merge i makes 256 + i. Elsewhere they don't: in GPT-2
-byte 33 has the id 0, and other tokenizers have [PAD] there. Here the merges still work on symbols,
-which are numbered as in bpe.py, and a table gives each symbol its id.
+In bpe.py the bytes have the ids 0 to 255, and merge i makes 256 + i. Other tokenizers differ: in
+GPT-2 the id 0 is byte 33, in others it is [PAD]. Here the merges still work on symbols, which are
+numbered as in bpe.py, and a table gives each symbol its id.
 
     python 01_tokenizer/bpe.py train README.md --special "[PAD]=0" "[UNK]=1"
 
@@ -24,7 +24,7 @@ from bpe import SPECIAL_TOKENS
 from fast import FastTokenizer
 from pieces import find_pattern, piece_finder
 
-BEGIN_NAMES = {SPECIAL_TOKENS[0], "<|begin_of_text|>"}  # that open a text, as data.py has them
+BEGIN_NAMES = {SPECIAL_TOKENS[0], "<|begin_of_text|>"}  # that open a text, as in data.py
 
 
 def is_id(value):
@@ -35,7 +35,7 @@ def is_id(value):
 def check_ids(names):
     """ValueError unless `names` is a dict from names to ids, {name: id}."""
     if type(names) is not dict:
-        raise ValueError(f"what should be names with their ids is {names!r:.100}")
+        raise ValueError(f"expected names with their ids, not {names!r:.100}")
     for name, i in names.items():
         if not is_id(i):
             raise ValueError(f"the id of {name!r:.100} is {i!r:.100}, not a number from 0 on")
@@ -51,16 +51,16 @@ def check_pairs(pairs, kind):
 
 
 def finder(names):
-    """A function from a text to where `names` stand in it: of several that begin at one place the
-    longest, and none that begins inside another.
+    """A function that finds the occurrences of `names` in a text, an iterator of matches: of names
+    that begin at one place the longest, and none that begins inside another.
     """
     longest_first = sorted(names, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)").finditer
 
 
 def cut_at(found, text, ids):
-    """`text` cut at the names in `found`, as finder() finds them, that have an id in `ids`: pairs
-    (part, its id or None). A name without one is text, as a whole: nothing is found inside it.
+    """`text` cut at the names in `found`, matches of finder(), that have an id in `ids`: pairs
+    (part, its id or None). A name without an id is plain text; nothing is found inside it.
     """
     start = 0
     for match in found:
@@ -78,22 +78,21 @@ class MappedTokenizer(FastTokenizer):
 
     pattern: a name in PATTERNS, a regular expression, or a list of them, applied in turn.
     special_tokens: {name: id}, or names, which take the ids after all others.
-    ids: the id of each symbol; without it they take the ids that special tokens leave, in order.
-    A byte whose id is None is left out of what encode() returns, as some tokenizers elsewhere do.
+    ids: the id of each symbol; by default, in order, the ids that special tokens don't take.
+    encode() leaves out bytes whose id is None, as some other tokenizers do.
     added_tokens: a list of {name: id}, of ordinary text that is always one id, such as a run of
-    spaces. The names of the first dict are looked for together with the special tokens, those of
-    the second in what is then left. Elsewhere they are the added tokens that are not special.
-    begin: the ids that stand before every text, if something else than the names of special tokens
-    says so; encode() leaves them to those who know that a text begins. ends: ids at which a text
-    ends, besides those of known names.
+    spaces; in Hugging Face's files, the added tokens that are not special. The names of the first
+    dict are searched together with the special tokens, those of the second in what is then left.
+    begin: the ids before every text, if special tokens' names don't tell them; encode() doesn't add
+    them, since only its caller knows where a text begins. ends: ids at which a text ends, besides
+    those of known names.
 
-    vocab: the bytes of each id, b"" for an id that stands for nothing; vocab_size: the number of
-    ids from 0 to the largest.
+    vocab: the bytes of each id, b"" for an unused id; vocab_size: the largest id plus 1.
     """
 
     def __init__(self, merges, pattern="gpt4", special_tokens=SPECIAL_TOKENS, ids=None,
                  added_tokens=(), begin=None, ends=()):
-        plain = FastTokenizer(merges, "gpt2", special_tokens)  # which checks merges and names
+        plain = FastTokenizer(merges, "gpt2", special_tokens)  # checks merges and names
         self.merges, self.ranks, self.pattern = plain.merges, plain.ranks, find_pattern(pattern)
         symbols = plain.vocab[:256 + len(self.merges)]
         special = special_tokens if isinstance(special_tokens, dict) else plain.special
@@ -135,8 +134,8 @@ class MappedTokenizer(FastTokenizer):
             raise ValueError(f"no text ends at the ids {ends}")
 
     def begins_with(self, ids):
-        """Let every text begin with these ids, a list that may be empty. ValueError if one of them
-        is none of this tokenizer's.
+        """Let every text begin with these ids, a list that may be empty. ValueError if the
+        vocabulary lacks one of them.
         """
         if not all(is_id(i) and i < self.vocab_size for i in ids):
             raise ValueError(f"no text begins with the ids {ids}")
@@ -167,12 +166,12 @@ class MappedTokenizer(FastTokenizer):
     def content(self):
         n, more = len(self.ids), {"ends": self.ends} if self.ends else {}
         more |= {"added_tokens": self.added} if self.added else {}
-        begin = getattr(self, "begin", None)  # None, and <|bos|>: a name says it, if anything does
+        begin = getattr(self, "begin", None)  # not stored if None or [<|bos|>]: its name tells it
         if begin and begin != [self.special.get(SPECIAL_TOKENS[0])] or (
                 begin == [] and self.special.keys() & BEGIN_NAMES):
             more["begin"] = begin
         if (not more and isinstance(self.pattern, str) and self.ids == list(range(n))
                 and list(self.special.values()) == list(range(n, n + len(self.special)))):
-            return super().content()  # all in order: the same file, the same hash
+            return super().content()  # the ids of a plain Tokenizer: the same file and hash
         return {"kind": "mapped", "pattern": self.pattern, "special_tokens": self.special,
                 "ids": self.ids, "merges": self.merges, **more}

@@ -1,6 +1,6 @@
-"""What a user is told who made a mistake: which name or option may be meant, and in which words.
+"""Messages about a user's mistakes: the name or option that may be meant, errors in plain words.
 
-housekeeping.py has all of this, too, and loads it when something is wrong: most runs need none.
+housekeeping.py passes these names on, and loads this file only when something is wrong.
 
 Reads and writes nothing. Next: 02_data/data.py.
 """
@@ -13,7 +13,7 @@ import sys
 
 
 def plain_words(error):
-    """What a ValueError or OSError says, for one that Python words for programmers."""
+    """A ValueError or OSError, or a clearer message where Python's is worded for programmers."""
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         around = error.object[max(0, error.start - 20):error.end + 20]
         return f"text that is not UTF-8, or holds half of a character: {around!r}"
@@ -21,8 +21,8 @@ def plain_words(error):
 
 
 def refuse_pointer(where, beginning=None):
-    """ValueError if a file is one of those that stand for a large file in a git repository. where:
-    its path; or, with the bytes of its `beginning`, what to call it.
+    """ValueError if a file is a pointer of Git LFS, which stands for a large file in a repository.
+    where: the file's path; or, if the bytes of its `beginning` are given, its name in the message.
     """
     if beginning is None:
         with open(where, "rb") as file:
@@ -31,16 +31,16 @@ def refuse_pointer(where, beginning=None):
         raise ValueError(f"{where} is a Git LFS pointer, not the file: run git lfs pull")
 
 
-@functools.cache  # so that it is said once, however often a file is read
+@functools.cache  # so that the note appears once, however often a file is read
 def note_unicode(path, version, installed):
-    """Say, in a line, that `path` was written with other Unicode tables than are installed."""
+    """Print a note that `path` was written with other Unicode tables than are installed."""
     print(f"note: {path!r} was written with Unicode {version!r:.40}, and here is {installed}: "
           "characters that are new in one of them may get other ids", file=sys.stderr)
 
 
 def nearest(word, known):
-    """What to tell a user whose `word` is none of the `known` names: which is near, which there
-    are; "" if there are none.
+    """A hint for a user whose `word` is none of the `known` names: the nearest, and a list of all;
+    "" if there are none.
     """
     near = difflib.get_close_matches(word or "", known, n=1, cutoff=0.5)
     meant = "".join(f"did you mean {name!r}? " for name in near)
@@ -49,8 +49,8 @@ def nearest(word, known):
 
 
 def nearest_option(parser, message):
-    """A hint for the user whose mistake argparse describes so: the option that may be meant, or the
-    choice of one. ValueError for a choice, whose hint stands before the names that there are.
+    """A hint about `message`, an error of argparse's: the option that may be meant. For a wrong
+    choice of an option, a ValueError with the nearest choice and a list of all.
     """
     commands = [command for action in parser._actions if action.nargs == argparse.PARSER
                 for command in action.choices.values()]

@@ -1,8 +1,8 @@
 """Text -> pieces, as in bpe.py, with more patterns and in less time.
 
-Finding the pieces is the slow part of counting and encoding. So patterns are translated for the
-faster of two regular expression engines where that is safe, and texts are first cut at spaces where
-the pattern allows it.
+Finding the pieces is the slow part of counting and encoding. So patterns are translated for
+Python's own regex engine, the faster of the two, where that is safe, and texts are first cut at
+spaces where the pattern allows it.
 
 Reads and writes nothing. Next: dialects.py.
 """
@@ -25,7 +25,7 @@ import regex
 # Lu and Ll are upper and lower case.
 WORD = r"(?:\p{Lu}+(?!\p{Ll})|\p{Lu}?\p{Ll}+|\p{L}+)"  # HTTP|Server, get|Name
 CONTRACTION = r"(?:'(?i:[sdmt]|ll|ve|re))"
-PATTERNS = bpe.PATTERNS | {  # gpt2 and gpt4 (cl100k_base in tiktoken) are there
+PATTERNS = bpe.PATTERNS | {  # which has gpt2 and gpt4 (cl100k_base in tiktoken)
     # GPT-4o (o200k_base in tiktoken): words end where upper case begins, 's stays with its word.
     "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
              + CONTRACTION +
@@ -42,7 +42,7 @@ WHOLE = r"(?:[^\n]|\n)+"  # the whole text is one piece
 
 
 def find_pattern(pattern):
-    """The regular expression of that name, or what was given: an expression, or a list of them."""
+    """The pattern of that name in PATTERNS; any other regular expression, or list, unchanged."""
     if isinstance(pattern, str):
         return PATTERNS.get(pattern, pattern)
     if not pattern or not all(isinstance(step, str) for step in pattern):
@@ -51,16 +51,16 @@ def find_pattern(pattern):
 
 
 def group_digits(pattern, n):
-    """One of PATTERNS, with numbers cut into groups of at most n digits: 1 makes each a piece."""
+    """One of PATTERNS, changed to cut numbers into groups of at most n digits."""
     if pattern not in PATTERNS.values():
-        raise ValueError(f"digits are grouped in the patterns {', '.join(PATTERNS)}; in your own, "
-                         "write \\p{N}{1,3}")
+        raise ValueError(f"digits are grouped only in the patterns {', '.join(PATTERNS)}; in your "
+                         "own pattern write \\p{N}{1,3}")
     return re.sub(r"\\p\{N\}(?:\+|\{1,3\})", rf"\\p{{N}}{{1,{n}}}", pattern)
 
 
 def each_text(texts):
-    """An iterator over `texts`. ValueError if it is a single text, whose letters would be taken for
-    texts, and, when one comes, for anything in it that is no text.
+    """An iterator over `texts`. ValueError if `texts` is a single text, whose letters would be
+    taken for texts, or when an item is no text.
     """
     if isinstance(texts, (str, bytes)):
         raise ValueError(f"several texts are needed, such as a list of one, not {texts!r:.40}")
@@ -81,11 +81,11 @@ def ours():
 
 
 def piece_finder(pattern):
-    """A function that cuts a text into pieces: what `pattern` finds, and what it skips, one
-    character each, so that nothing is lost.
+    """A function that cuts a text into pieces: the matches of `pattern`, and each character that it
+    skips, so that nothing is lost.
 
-    A list of patterns is applied in turn, each to the pieces of the one before. ValueError if one
-    is no regular expression, captures groups or matches the empty text.
+    A list of patterns is applied in turn, each to the pieces of the one before. ValueError if a
+    pattern is no regular expression, captures groups or matches the empty text.
     """
     if not isinstance(pattern, str):
         steps = [piece_finder(step) for step in pattern]
@@ -122,7 +122,7 @@ PART = re.compile(r"""
 def portable_parts(pattern):
     """`pattern` in parts, if it is made only of what all engines read alike; otherwise None.
 
-    They differ about anchors, possessive quantifiers, sets in sets, case, and much that is rare.
+    Engines differ about anchors, possessive quantifiers, nested sets, case, and rarer syntax.
     """
     parts, inside, at = [], False, 0
     while at < len(pattern):
@@ -144,10 +144,10 @@ def portable_parts(pattern):
 
 
 def spell_out(pattern):
-    """`pattern` for Python's own engine, which knows no \\p{L} but is two to three times as fast:
-    kinds of characters are written as ranges, up to U+FFFF (a table; beyond, it would search).
+    """`pattern` for Python's own engine, which has no \\p{L} but is two to three times as fast:
+    kinds of characters become ranges up to U+FFFF, for which that engine uses a fast table.
 
-    None if the pattern is more than portable_parts() knows.
+    None if portable_parts() is None.
     """
     if (parts := portable_parts(pattern)) is None:
         return None
@@ -168,7 +168,7 @@ def spell_out(pattern):
 # ---- cutting without a regular expression ----
 #
 # With these patterns a space that follows a non-space always begins a new piece, and none of them
-# looks to its left. So a text may be cut at such spaces, which str.split does faster still.
+# looks behind. So a text may be cut at such spaces, by str.split(), which is faster still.
 
 CUTTABLE = {group_digits(PATTERNS[name], n) for name in ("gpt2", "gpt4", "o200k")
             for n in (1, 2, 3)} | {PATTERNS["gpt2"]}
@@ -184,8 +184,8 @@ def is_cuttable(pattern):
 
 
 def blocks(text, pattern, size=1 << 15):
-    """`text` in blocks of little more than `size` characters whose pieces may be found one by one,
-    which keeps short-lived strings in the processor's cache; in one block if `pattern` forbids it.
+    """`text` in blocks of little more than `size` characters, to be cut into pieces block by block,
+    which keeps short-lived strings in the processor's cache; one block if `pattern` forbids it.
     """
     start, cuttable = 0, is_cuttable(pattern)
     while start < len(text):
@@ -196,12 +196,12 @@ def blocks(text, pattern, size=1 << 15):
 
 
 def cut(text):
-    """How `text` begins, a list of chunks, how it ends: cut at every space after a non-space.
+    """(beginning, chunks, end) of `text`, cut at every space after a non-space.
 
-    Only a space after a non-space is safe, so all other spaces are first disguised as \\0, and then
-    str.split does the work. The spaces it is cut at are left out. Nothing is cut off before the
-    first chunk, and the last one may end in white space: these two are returned as plain text.
-    A text with \\0 in it is all beginning.
+    Only a space after a non-space is a safe cut, so all other spaces are first replaced by \\0, and
+    then str.split() cuts. Chunks lack the spaces at which they were cut. The beginning has none
+    before it, and the end may end in white space, so both are returned as plain text.
+    A text with \\0 in it is returned as the beginning.
     cut("a bc  d\\n e f") == ("a", ["bc", "\\0d\\n\\0e"], " f")
     """
     if "\0" in text:

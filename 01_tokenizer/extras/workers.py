@@ -1,4 +1,4 @@
-"""Work shared by several processes, with the results in order, whatever happens to one of them.
+"""Work shared by several processes: results in order, and an error if a process dies.
 
 Used by fast.py and 02_data. Reads and writes nothing. Next: fast.py.
 """
@@ -26,14 +26,14 @@ def in_batches(items, limit, size=len):
 
 
 def mask(how):
-    """Keep Ctrl-C and SIGTERM waiting, or let them come; Windows can't."""
+    """Block Ctrl-C and SIGTERM, or unblock them, as `how` says; Windows can't."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(getattr(signal, how), SIGNALS)
 
 
 def serve(function, pipe, others):
-    """What a worker of parallel() does: an item in, a result out, until its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    """The loop of a worker of parallel(): receive an item, send its result, until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     mask("SIG_UNBLOCK")
     for end in others:
@@ -53,7 +53,7 @@ def parallel(function, items, workers):
     """map(function, items), in order, on `workers` processes; each holds one item at a time.
 
     `function` and items must be picklable, as some systems don't fork processes but start new ones.
-    A ValueError of `function` is raised here; one, too, if the system starts no more processes.
+    ValueError if `function` raises one, or if the system can start no more processes.
     """
     if workers < 1:
         raise ValueError(f"the number of workers is {workers}; it must be 1 or more")
@@ -65,10 +65,10 @@ def parallel(function, items, workers):
 
     def start():
         here, there = multiprocessing.Pipe()
-        # A fork inherits our ends of all pipes. It closes them, or it would not notice our end.
+        # A forked worker inherits our ends of all pipes: unless closed, they hide that we ended.
         others = [here, *idle, *busy] if forked else []
         process = multiprocessing.Process(target=serve, args=(function, there, others), daemon=True)
-        # A worker is born with our handlers of signals: none must come before it has its own.
+        # A worker starts with our signal handlers: block signals until it has set its own.
         mask("SIG_BLOCK")
         try:
             process.start()
@@ -112,8 +112,8 @@ def list_of(function, batch):
 
 
 def map_in_batches(function, texts, workers):
-    """map(function, texts), in order, on `workers` processes, which get a megabyte or so at once.
-    Texts are taken as they are needed.
+    """map(function, texts), in order, on `workers` processes, which get about a megabyte at a time.
+    Texts are read lazily.
     """
     if workers == 1:
         return map(function, texts)
@@ -122,7 +122,7 @@ def map_in_batches(function, texts, workers):
 
 
 def count_together(count, texts, pattern, workers):
-    """count(texts, pattern), a Counter, made of the counts of `workers` processes."""
+    """count(texts, pattern), a Counter: the sum of the counts of `workers` processes."""
     counts = parallel(functools.partial(count, pattern=pattern), in_batches(texts, 1 << 20),
                       workers)
     total = Counter()

@@ -1,10 +1,10 @@
 """Batches of one source or several, sampled in three ways, for any number of processes.
 
-A sampler says which windows come next. It knows lengths only, which costs almost nothing, so every
-process samples the whole of each batch and reads its own rows of it. Therefore any number of
-processes sees the same batches, and a few numbers, the samplers' state, are all that a checkpoint
-has to remember to go on with exactly the next batch, on another number of processes too.
-A window is T ids and the one after. There are three samplers: random places, as data.py has them;
+A sampler chooses the next windows. It needs only lengths, so it is cheap: every process samples all
+rows of each batch and reads only its own. Therefore any number of processes sees the same batches,
+and a checkpoint needs only the samplers' state, a few numbers, to continue with exactly the next
+batch, also on another number of processes.
+A window is T ids and the one after. There are three samplers: random, random places, as in data.py;
 stream, all windows of the text, cut every T ids, shuffled; bestfit, where every window begins with
 a document. Several sources are mixed row by row.
 Left out: shuffling documents on disk, windows of several lengths.
@@ -93,7 +93,7 @@ class StreamWindows:
 
     def __init__(self, split, seq_len, seed=0):
         if len(split) < 2:
-            raise ValueError(f"{len(split)} tokens hold no input and target")
+            raise ValueError(f"{len(split)} tokens are too few for an input and a target")
         self.n_tokens, self.seq_len = len(split), seq_len
         self.windows = Shuffled(-(-(len(split) - 1) // seq_len), seed)
 
@@ -118,11 +118,11 @@ class StreamWindows:
 
 
 def best_fit(lengths, room):  # exercise
-    """Which document to put into the `room` ids that are left of a window: its index in `lengths`,
+    """The document to put into the `room` ids that are left of a window: its index in `lengths`,
     which ascend.
 
     The longest that fits whole, and of equally long ones the last. If none fits, index 0, the
-    shortest: it is cut, and loses the least. Use bisect: there may be many documents.
+    shortest, which loses least when it is cut. Use bisect: there may be many documents.
     best_fit([2, 3, 3, 9], 5) == 2; best_fit([2, 3, 3, 9], 1) == 0
     """
     return max(0, bisect_right(lengths, room) - 1)
@@ -131,10 +131,10 @@ def best_fit(lengths, room):  # exercise
 class BestFit:
     """Windows that begin with a document and are filled up with those that fit best.
 
-    best_fit() chooses from a buffer of documents, which come in another order in each epoch, each
-    once. What is cut off a document is not seen in this epoch; `cropped` counts these ids. Of a
-    document longer than a window only the beginning is ever seen; `lost` is the share of all ids
-    that never are. (Packing: Ding et al. 2024; with cropping in place of padding: nanochat.)
+    best_fit() chooses from a buffer of documents, each of which comes once an epoch, in another
+    order each time. What is cut off a document is not seen in that epoch; `cropped` counts these
+    ids. Of a document longer than a window only the beginning is ever seen; `lost` is the share of
+    ids never seen. (Packing: Ding et al. 2024; with cropping in place of padding: nanochat.)
     """
 
     def __init__(self, split, seq_len, seed=0, buffer=1000):
@@ -155,7 +155,7 @@ class BestFit:
             i = self.documents.next()
             end = self.starts[i + 1] if i + 1 < len(self.starts) else self.n_tokens
             length = int(end - self.starts[i])
-            kept = min(length, self.room)  # more will never fit
+            kept = min(length, self.room)  # the rest never fits into a window
             self.tokens, self.cropped = self.tokens + length, self.cropped + length - kept
             place = bisect_right(self.lengths, kept)
             self.lengths.insert(place, kept)
@@ -197,11 +197,11 @@ def next_source(taken, shares):  # exercise
     """The source of a mixture's next row: an index into `shares`, which sum to 1.
 
     taken: how many rows each source has given; k = sum(taken).
-    1. The candidates are behind their share: taken[i] < shares[i] * (k + 1) - 1e-9. (The last term
-       is against rounding errors.)
+    1. The candidates are the sources behind their share: taken[i] < shares[i] * (k + 1) - 1e-9.
+       (The last term guards against rounding errors.)
     2. Of these, the one whose next row is due soonest: the smallest (taken[i] + 1) / shares[i], of
        equals the first. next_source([1, 0], [0.7, 0.3]) == 0
-    Then after any number of rows every source has given its exact share, rounded up or down (the
+    So after any number of rows every source has given its exact share, rounded up or down (the
     quota method, Balinski & Young 1975).
     """
     k = sum(taken)
@@ -215,11 +215,11 @@ class Batches(IterableDataset):
 
     Target t is the id after input t, or -1 where there is nothing to learn: where a conversation's
     mask is 0, and behind the end of a short window. Batch n has the same `batch_size` rows for any
-    number of ranks, the processes that train together: of `world` of them, rank r reads rows r,
-    r + world, r + 2 world ... of it.
-    Use it as an iterator, which state_dict() resumes exactly, also with another world; or give it
-    to a DataLoader(batches, batch_size=None, num_workers=n), which yields the same as tensors.
-    ValueError if there are fewer rows than ranks.
+    number `world` of ranks, the processes that train together: rank r reads its rows r, r + world,
+    r + 2 world ...
+    Use it as an iterator, which resumes exactly from its state_dict(), also with another world; or
+    give it to a DataLoader(batches, batch_size=None, num_workers=n), which yields the same as
+    tensors. ValueError if there are fewer rows than ranks.
     """
 
     def __init__(self, data, batch_size, seq_len, seed=0, sampling="random", rank=0, world=1):
@@ -240,7 +240,7 @@ class Batches(IterableDataset):
         return [dataset.train for _, dataset in self.data.parts]
 
     def __getstate__(self):
-        """For another process: not the ids, but the folders in which they are."""
+        """Pickle for another process: the folders of the data instead of the ids."""
         folders = [(share, dataset.folder) for share, dataset in self.data.parts]
         return self.__dict__ | {"data": folders}
 
@@ -296,8 +296,8 @@ class Batches(IterableDataset):
         return [sampler.epochs for sampler in self.samplers]
 
     def state_dict(self, ahead=0):
-        """The state before the next batch; or, with `ahead`, before the one that comes so many
-        later: a DataLoader's workers read ahead, so its user counts batches and asks for that one.
+        """The state before the next batch, or `ahead` batches later: a DataLoader's workers work on
+        copies of this object, so its user counts the batches received and passes their number.
         """
         now = {"taken": list(self.taken),
                "samplers": [sampler.state_dict() for sampler in self.samplers]}
@@ -316,8 +316,8 @@ class Batches(IterableDataset):
 
 
 def cut_off(config, samplers):
-    """A line for each source that loses ids at the ends of windows: how many so far, or, before
-    any came, how many it will never show.
+    """Yield a line for each source that loses ids at the ends of windows: how many so far, or, if
+    none yet, how many will never be seen.
     """
     for source, cut in zip(config.data, samplers):
         if cut.cropped:

@@ -21,8 +21,8 @@ def render_chatml(messages, tokenizer):  # exercise
     """The ids of a conversation in ChatML.
 
     Every message, a system message too, is <|im_start|>role\\ncontent<|im_end|>\\n. The two marks
-    are special tokens; the rest is text: role, newline and content encoded together, the last
-    newline by itself. ValueError if a content is not a string but a list of parts.
+    are special tokens; all else is text: role, newline and content are encoded together, the last
+    newline alone. ValueError if a content is not a string but a list of parts.
     (SmolLM2 was trained with a system message in front; adding it is left to the caller.)
     """
     start, end = (tokenizer.special[f"<|im_{name}|>"] for name in ("start", "end"))

@@ -75,7 +75,7 @@ class Report:
 
 
 def draw(report, path):
-    """Draw a bar for each filter, from what it was given down to what it left, in documents and in
+    """Draw a bar for each filter, from what it received down to what it left, in documents and in
     bytes; the last bar is what was kept.
     """
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
@@ -108,10 +108,10 @@ def draw(report, path):
 def clean(records, rules, report=None, against=()):
     """Yield the records that no filter drops, in their order; count all of them in `report`.
 
-    records: dicts with "text" and perhaps path, repo, license (one, or a list) and stars. A filter
-    lets records pass that lack its field. against: texts of evaluation sets; documents that share
-    words with them are dropped. Of equal or similar documents the first is kept. ValueError if a
-    record has no text.
+    records: dicts with "text" and perhaps path, repo, license (one, or a list) and stars. A record
+    that lacks a filter's field passes that filter. against: texts of evaluation sets; documents
+    that share words with them are dropped. Of equal or similar documents the first is kept.
+    ValueError if a record has no text.
     """
     pipeline = all_filters(rules, against)
     report = report or Report(pipeline)
@@ -170,7 +170,7 @@ def write_clean(source_name, fingerprint, records, rules, folder, against={},
                 yield record
 
         kept = clean(watched(), rules, report, texts)
-        for record in kept:  # the first of a chunk, which takes more
+        for record in kept:  # the first of a chunk; write_chunk() takes more
             path = aside / f"chunk-{len(chunks):05}.jsonl"
             chunks.append(write_chunk(itertools.chain([record], kept), path, chunk_bytes))
         if not chunks:
@@ -207,17 +207,17 @@ def hash_of(value):
 
 
 def code_hash():
-    """A hash of the code that decides, so that the results of other filters are never reused."""
+    """A hash of the code that cleans, so that results of other filters are never reused."""
     return hash_of([Path(file).read_text(encoding="utf-8") for file in (
         __file__, filters.__file__, duplicates.__file__, records.__file__, corpus.__file__,
         folders.__file__)])
 
 
 def clean_folder(source, rules, against=(), data_dir="data", out=None, say=print):
-    """The folder of write_clean() for a Source, made unless it is there already; says its report.
+    """The folder of write_clean() for a Source, made unless it is there. say() gets its report.
 
     against: names of sources with evaluation texts. Without `out`, the folder's name has a hash of
-    all that its content depends on.
+    everything that determines its content.
     """
     sets = [find_source(name, data_dir) for name in against]
     key = hash_of([source.name, source.fingerprint, dataclasses.asdict(rules),
@@ -238,10 +238,10 @@ def clean_folder(source, rules, against=(), data_dir="data", out=None, say=print
 
 
 def open_clean(source, options, data_dir="data", say=print):
-    """A Source, cleaned, as a Source.
+    """The Source of the cleaned documents of `source`.
 
     options: {field of Rules: [text]} and {"against": [names]}, as given behind a source's name.
-    ValueError if a value can't be one of its field.
+    ValueError if a text is no value of its field.
     """
     values = {}
     for field in dataclasses.fields(Rules):
@@ -272,8 +272,8 @@ def open_clean(source, options, data_dir="data", say=print):
 
 
 def read_manifest(folder):
-    """{file: sha256} of the chunks in a folder of cleaned documents, which are compared with that.
-    ValueError if something is missing or has changed.
+    """{file: sha256} of the chunks in a folder of cleaned documents. ValueError if a chunk is
+    missing or doesn't have its checksum.
     """
     advice = f"delete {folder} to make it anew"
     try:

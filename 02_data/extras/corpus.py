@@ -1,8 +1,8 @@
 """All sources of documents: folders, other people's formats, and data sets on the net.
 
-data.py reads Python's own library and plain folders. Here are options behind a source's name, JSON
-lines, parquet, and downloads; conversations as well as texts; and official splits, made by the
-authors of a set. The table SOURCES lists every source.
+data.py reads Python's own library and plain files. This file adds options behind a source's name,
+compressed JSON lines, parquet, and downloads; conversations as well as texts; and official splits,
+made by a data set's authors. The table SOURCES lists every source.
 Left out: which documents are worth keeping (filters.py).
 
     python 02_data/extras/corpus.py list
@@ -38,7 +38,7 @@ from records import read_any, read_core, read_jsonl, read_parquet, read_wikitext
 
 # ---- documents ----
 def content(record):
-    """A document as one text, of which its hash is taken."""
+    """A document as one text, from which its hash is computed."""
     return record["text"] if "text" in record else json.dumps(record["messages"], sort_keys=True)
 
 
@@ -63,7 +63,7 @@ class Source:
     records: Callable  # () -> an iterator over the documents, records as records.py has them
     split_by: str
     fingerprint: str  # changes when the documents do
-    share: float = 0.05  # of the documents, for validation, where a hash decides
+    share: float = 0.05  # of the documents that is validation, when split by hash
     fim: float = 0.0  # share of the training documents that fim.py rearranges
 
     @property
@@ -103,14 +103,14 @@ def python(path):
 
 
 def switch(values, key):
-    """Whether an option behind a source's name that can be 0 or 1 is 1."""
+    """Whether an option behind a source's name is 1. ValueError if it is neither 0 nor 1."""
     if values[-1] not in ("0", "1"):
         raise ValueError(f"{key} is {values[-1]!r}, but must be 0 or 1")
     return values[-1] == "1"
 
 
 def files_of(name, path, endings=("",), hidden=(".",), links=("0",)):
-    """folders.list_files() of a path that may also be a single file, which is taken as it is."""
+    """folders.list_files() of a path, which may also be a single file."""
     links = switch(links, "links")
     if not path.exists():
         raise ValueError(f"{name} does not exist")
@@ -124,9 +124,9 @@ def files_of(name, path, endings=("",), hidden=(".",), links=("0",)):
 def folder(path, include=(), exclude=(), links=("0",), strict=("0",)):
     """Every text below `path` (or the file `path` itself), in the order of their names.
 
-    include, exclude: globs that are compared with the rest of a file's path, below `path`; a *
-    matches slashes, too. Files that are not UTF-8 text, and symbolic links unless links=1, are left
-    out, and folders.texts() says so; with strict=1 they are refused. ValueError if nothing is left.
+    include, exclude: globs for a file's path relative to `path`; a * matches slashes, too. Files
+    that are not UTF-8 text, and symbolic links unless links=1, are left out, and a note says so;
+    with strict=1 they are an error. ValueError if nothing is left.
     """
     top, name, strict = Path(path), f"folder:{path}", switch(strict, "strict")
     files, left_out = files_of(name, top, links=links)
@@ -142,7 +142,7 @@ def folder(path, include=(), exclude=(), links=("0",), strict=("0",)):
         if top.stat().st_size > LARGEST:
             raise ValueError(f"{path} is larger than {MEGABYTES}, the most that one document may "
                              f"have; cut it into several: split -C 100M {path}")
-        read_text(top)  # which refuses what is no text
+        read_text(top)  # ValueError if it is no text
     files, objections = texts(filter(wanted, files), filter(wanted, left_out))
     note = told(name, top, objections) if objections else ""
     if objections and strict:
@@ -156,7 +156,7 @@ def folder(path, include=(), exclude=(), links=("0",), strict=("0",)):
 
 def rows(kind, read, endings, hidden, path, field=(None,), links=("0",)):
     """The Source of what read() finds in the file `path`, or in all files below it whose names end
-    in one of `endings`, but for those with a part that begins with one of `hidden`.
+    in one of `endings`, except where a part of the path begins with one of `hidden`.
     """
     name = f"{kind}:{path}"
     files, left_out = files_of(name, Path(path), endings, hidden, links)
@@ -174,8 +174,8 @@ GITHUB = "https://raw.githubusercontent.com/"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. In files and hub, split is "train" or "val" if the set is split by its
-    authors, else "".
+    """A row of the table SOURCES. In files and hub, split is "train" or "val" if the set is split
+    by its authors, else "".
     """
 
     about: str
@@ -183,8 +183,8 @@ class Row:
     between: str  # what separates its documents
     files: tuple = ()  # (split, address, sha256 or None), or ...
     hub: tuple = ()  # ... (split, repository, folder in it, glob for the files in that)
-    num_shards: int | None = None  # how many files of the Hub's folder, unless asked for more
-    share: float = 0.05  # for validation, where a hash decides; less of a large set
+    num_shards: int | None = None  # default number of files from the Hub's folder; None: all
+    share: float = 0.05  # of validation, when split by hash; less of a large set
     gated: bool = False  # its owner asks for agreement to terms, and for an access token
     read: Callable = read_any
     open: Callable | None = None  # for sources on this machine
@@ -289,8 +289,8 @@ def parse_name(name):
 
 
 def open_source(base, options, data_dir="data"):
-    """The Source that `base` stands for, a key of SOURCES with PATH filled in. Its files on the net
-    are fetched and checked first. options: {key: [values]}. ValueError if there is no such source.
+    """The Source named `base`, a key of SOURCES with PATH filled in. Its files on the net are
+    fetched and checked first. options: {key: [values]}. ValueError if there is no such source.
     """
     kind, colon, path = base.partition(":")
     row = SOURCES.get(f"{kind}:PATH" if colon else base)
@@ -315,14 +315,14 @@ def open_source(base, options, data_dir="data"):
 
 
 def find_source(name, data_dir="data"):
-    """The Source that `name` stands for, options behind it: NAME,key=value."""
+    """The Source of this name, which may have options behind it: NAME,key=value."""
     return open_source(*parse_name(name), data_dir)
 
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", default="list",
-                        help="the source to look into (default: list, which lists them)")
+                        help="the source to look into (default: list, a list of all)")
     parser.add_argument("--num-shards", type=int, metavar="N",
                         help="fetch N files of a data set that has many (default: 1)")
     parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")

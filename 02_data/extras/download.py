@@ -1,9 +1,9 @@
 """Download files: complete, with the right checksum, and only once.
 
-A transfer of gigabytes breaks sooner or later. So a file grows as PATH.part, which the next try
-continues, and gets its name once its size and checksum are right. Of two processes that want the
-same file one waits. A server is not trusted: there are bounds on what it may send, on how slowly,
-and on where it may lead.
+A transfer of gigabytes breaks sooner or later. So a file is received as PATH.part, which the next
+try continues, and renamed to PATH once its size and checksum are right. Of two processes that want
+the same file one waits. A server is not trusted: how much it may send, how slowly, and where it may
+redirect to are bounded.
 Left out: several connections at once.
 
 Used by corpus.py and hub.py. Reads the network; writes PATH, which its caller chooses, .lock beside
@@ -32,17 +32,17 @@ from housekeeping import regular
 
 PATIENCE = 300  # seconds that a megabyte may take; a telephone line needs 200
 LARGEST = 10**9  # bytes of a file whose size is not known beforehand
-HOSTS = {"huggingface.co": ("hf.co",)}  # where else a host keeps its files
-BUSY = "is being downloaded to"  # what is said of a folder to those who have to wait
+HOSTS = {"huggingface.co": ("hf.co",)}  # other hosts on which a host keeps its files
+BUSY = "is being downloaded to"  # said of a folder to another process that has to wait
 THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
 
 class Refused(OSError):
-    """What asking again would not change."""
+    """An error for which trying again is useless."""
 
 
 def shown(text):
-    """What a server said, as a part of one line that is safe on a terminal."""
+    """Text from a server, shortened to one line that is safe on a terminal."""
     return one_line(" ".join(str(text).split()), 200)
 
 
@@ -52,12 +52,12 @@ def origin(url):
 
 
 def allowed(url, start):
-    """Whether the address `start` may lead to `url`: by https, to the same host, one below it or
-    one of its others in HOSTS. By http only from this machine to itself, as the tests do.
+    """Whether the address `start` may redirect to `url`: by https, to the same host, to a subdomain
+    of it or to one of HOSTS. By http only from this machine to itself, as the tests do.
     """
     try:
         scheme, host, _ = urlsplit(url).scheme, urlsplit(url).hostname, urlsplit(url).port
-    except ValueError:  # it has a port that is none
+    except ValueError:  # an invalid port
         return False
     home = urlsplit(start).hostname
     if urlsplit(start).scheme == "http":
@@ -67,15 +67,14 @@ def allowed(url, start):
 
 
 class Redirect(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to the source's own hosts; the token stays behind when one leads to
-    another.
+    """Follows redirects to the source's own hosts only; the token is not sent to another host.
     """
 
     def http_error_302(self, request, answer, code, message, headers):
-        answer.close()  # else urllib reads what else it says, to its end
+        answer.close()  # else urllib reads the rest of the answer, however long
         try:
             return super().http_error_302(request, answer, code, message, headers)
-        except ValueError as error:  # of an address that is none
+        except ValueError as error:  # an invalid address
             raise Refused(f"it redirects to an invalid address ({shown(error)})") from None
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
@@ -94,7 +93,7 @@ class Redirect(urllib.request.HTTPRedirectHandler):
 
 class Paced(io.RawIOBase):
     """What a socket receives, status and headers included. Refused if a megabyte takes longer than
-    PATIENCE (only the waiting counts, not what is done in between), or if it is more than `left`.
+    PATIENCE (only waiting for the socket counts), or if more than `left` bytes come.
     """
 
     def __init__(self, raw):
@@ -150,26 +149,26 @@ class OpenSecurely(urllib.request.HTTPSHandler):
 
 # ---- asking, and asking again ----
 def connect(url, most, token=None, headers={}, timeout=30):
-    """The opened response, of which at most about twice `most` bytes will be received. `timeout`:
-    seconds of silence after which the server counts as gone.
+    """The opened response, which may send at most about twice `most` bytes. `timeout`: seconds of
+    silence after which the server counts as gone.
     """
     if not allowed(url, url):
         raise Refused("it is not an https address")
     request = urllib.request.Request(url, headers=headers)
     request.origin_url = url
-    if token:  # urllib hands on other headers to whatever host it is sent to
+    if token:  # an ordinary header would be sent to redirected hosts, too
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     opener = urllib.request.build_opener(Redirect, Open, OpenSecurely)
     response = opener.open(request, timeout=timeout)
-    if response.status not in (200, 206):  # such as 204, which brings nothing
+    if response.status not in (200, 206):  # such as 204, No Content
         response.close()
         raise Refused(f"the server answers {response.status} {shown(response.reason)}")
-    response.paced.left = 1_000_000 + 2 * most  # small chunks take as much again
+    response.paced.left = 1_000_000 + 2 * most  # framing may double small chunks
     return response
 
 
 def refusal(url, error, token):
-    """What to tell a user whom the server turned away with an HTTPError."""
+    """The message for an HTTPError by which the server refuses a request."""
     said = shown(f"{error.code} {error.reason}")  # which the server chose
     hub = re.match(r"(\w+://[^/]+)/(?:api/)?datasets/(.+?)/(?:resolve|revision|tree)/", error.url)
     if not hub or error.code not in (401, 403):
@@ -182,10 +181,10 @@ def refusal(url, error, token):
 
 
 def insist(attempt, url, token, tries, wait, path=None, done=lambda: 0):
-    """What attempt() returns; it is called again while the network or the server fails.
+    """Call attempt() until the network and the server don't fail, and return its result.
 
     The pauses are wait, 2 wait, 4 wait, ... seconds, or what the server asks for, up to a minute.
-    OSError once `tries` calls in a row failed without done(), bytes, growing by 64 KiB.
+    OSError once `tries` calls in a row failed without done(), bytes received, growing by 64 KiB.
     """
     failed, most = 0, done()
     while True:
@@ -205,7 +204,7 @@ def insist(attempt, url, token, tries, wait, path=None, done=lambda: 0):
                 raise OSError(f"the disk is full, {path} does not fit: make room and start again; "
                               "what has arrived is kept") from None
             if getattr(error, "filename", None):
-                raise  # a file's name: the trouble is here
+                raise  # about a local file, not the network
             reason = getattr(error, "reason", error)
         failed, most = (1, done()) if done() >= most + (1 << 16) else (failed + 1, most)
         if failed >= tries:
@@ -230,14 +229,14 @@ def etag_of(part):
 
 
 def known_tag(part):
-    """The server's ETag for `part`, or "". It only saves time: what is no tag counts as none."""
+    """The server's ETag for `part`, or "". It only saves time, so an invalid one counts as none."""
     with contextlib.suppress(OSError, ValueError):
         return usable(regular(etag_of(part)).read_text(encoding="ascii"))
     return ""
 
 
 def usable(tag):
-    """`tag`, or "" for a weak one, which allows for other bytes, or what no header may hold."""
+    """`tag`, or "" if it is weak (bytes may differ), or has characters that no header may have."""
     return tag if re.fullmatch('(?!W/)[ -~]{,200}', tag) else ""
 
 
@@ -247,7 +246,7 @@ def forget(part):
 
 
 def check(path, size, sha256, name, advice):
-    """ValueError, about `name`, if size or checksum (None: unknown) of the file are others."""
+    """ValueError, about `name`, if the file's size or checksum differs (None: unknown)."""
     complaint = f"{name} is not the file that was expected"
     if size not in (None, found := size_of(path)):
         raise ValueError(f"{complaint}: {found:,} bytes, not {size:,}; {advice}")
@@ -265,14 +264,14 @@ def span(response):
 
 
 def receive(url, part, size, sha256, token, timeout, label):
-    """One try: add to `part` what is missing of `url`, or all of it, if what is there can't be
-    trusted to be of the same version (RFC 9110, sections 13.1.5 and 14).
+    """One try: append to `part` what is missing of `url`; or fetch all of it anew, if the bytes in
+    `part` might be of another version (RFC 9110, sections 13.1.5 and 14).
 
     OSError, HTTPException when the transfer breaks; ValueError if the size can't be right.
     """
     have, known = size_of(part), known_tag(part)
     if not (known or sha256):
-        have = 0  # it could be the start of another version, and nothing would tell
+        have = 0  # `part` could be of another version, and nothing would reveal it
     if have and have == size:
         return
     headers = {"Range": f"bytes={have}-"} if have else {}
@@ -286,7 +285,7 @@ def receive(url, part, size, sha256, token, timeout, label):
         error.close()
         whole = f"bytes */{have}"
         if error.headers.get("Content-Range", sha256 and whole) == whole:
-            return  # nothing is missing; unless it says so, the checksum will tell
+            return  # nothing is missing, or the checksum will reveal it
         forget(part)
         raise ConnectionError("it has nothing that continues what is here") from None
     with response:
@@ -316,7 +315,7 @@ def receive(url, part, size, sha256, token, timeout, label):
 
 
 def check_size(url, response, total, size, sha256):
-    """ValueError unless the size of what comes is as expected, bounded, and its end can be told."""
+    """ValueError unless the response's size is as expected and bounded, and its end is marked."""
     if None not in (size, total) and size != total:
         raise ValueError(f"{url} has {total:,} bytes, not {size:,} as expected; it has changed,"
                          " or something in between answers in its place (a login page?)")
@@ -342,12 +341,12 @@ def append(blocks, part, start, most):
 
 
 def fetch(url, path, sha256=None, size=None, token=None, tries=5, wait=0.5, timeout=30, label=None):
-    """`path`, once it holds what `url` does, as far as size and sha256 (None: unknown) can tell.
+    """Download `url` to `path`, check size and sha256 (None: unknown), and return `path`.
 
     A file that is there already is checked and kept; a wrong one is refused, but never touched.
-    A broken transfer goes on where it stopped, now or at the next start, after `tries` failures in
-    a row. The token goes to the url's own host only. ValueError if the content is not what was
-    expected, OSError if it can't be had.
+    A broken transfer continues where it stopped; after `tries` failures in a row, at the next
+    start. The token goes to the url's own host only. ValueError if the content is not what was
+    expected, OSError if it can't be downloaded.
     """
     path = Path(path)
     if not path.exists():
@@ -369,6 +368,6 @@ def fetch_part(url, path, sha256, size, token, tries, wait, timeout, label):
         forget(part)
         raise
     with open(part, "r+b") as file:
-        os.fsync(file.fileno())  # before it gets the name that vouches for its content
+        os.fsync(file.fileno())  # before the rename, after which it counts as complete
     part.replace(path)
     forget(part)

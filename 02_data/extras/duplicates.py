@@ -5,9 +5,9 @@ Deduplicating Training Data Makes Language Models Better). Equal texts have equa
 equal ones share most of their runs of five words: MinHash turns the set of these runs into 120
 numbers, and locality-sensitive hashing finds documents that share numbers, without comparing each
 document with all others. Evaluation texts are found by runs of 13 words.
-All hashes are arithmetic modulo 2^64, so every run on every machine finds the same, where Python
-and the module regex have the same Unicode tables: these say what a letter is. Chinese, Japanese,
-Thai and others put no spaces between words: there every character counts as a word.
+All hashes are arithmetic modulo 2^64, so all machines find the same, if their Python and module
+regex have the same Unicode tables, which define what a letter is. Chinese, Japanese, Thai and
+others put no spaces between words: there every character counts as a word.
 Left out: which of two copies is the better one (the first is kept); passages shared by documents
 that otherwise differ (suffix arrays find them); more documents than fit into memory.
 
@@ -35,14 +35,14 @@ import regex
 from pieces import each_text
 
 BASE = 0x9e3779b97f4a7c15  # of the hashes; any large odd number would do
-# What becomes of a byte: letters are made small, and what is in no word a space.
+# How ASCII is normalised: letters become lower case, and bytes outside words spaces.
 SMALL = bytes(c if re.match(rb"\w", bytes([c])) else 32 for c in range(256)).lower()
 # Scripts whose words are not separated. (Tibetan separates its syllables, which count as words.)
 NO_SPACES = "".join(rf"\p{{{script}}}" for script in (
     "Han Hiragana Katakana Bopomofo Thai Lao Khmer Myanmar Yi Javanese Balinese "
     "Tai_Le New_Tai_Lue Tai_Tham Tai_Viet").split())
 # Normalising sorts the marks on a letter, in a time that grows with the square of their number. So
-# every 30 get a joiner, which nobody sees (Unicode's Stream-Safe Text Format, UAX 15, section 13).
+# an invisible joiner follows every 30 (Unicode's Stream-Safe Text Format, UAX 15, section 13).
 MARKS, JOINED = regex.compile(r"\P{ccc=0}{30}"), "\\g<0>\u034f"
 BETWEEN, WORD, ALONE, ALONE_MARK, IGNORED = range(5)  # kinds of characters
 
@@ -50,8 +50,8 @@ BETWEEN, WORD, ALONE, ALONE_MARK, IGNORED = range(5)  # kinds of characters
 # ---- hashing words ----
 @functools.cache
 def kinds():
-    """The kind of every character, (0x110000,) uint8: in a word, a word ALONE with the marks after
-    it, between words, or IGNORED, as nobody sees it (soft hyphens, joiners, variation selectors).
+    """The kind of every character, (0x110000,) uint8: WORD, part of a word; ALONE, a word by
+    itself, with the marks after it; BETWEEN words; IGNORED, invisible (soft hyphens, joiners ...).
     """
     kinds = np.full(0x110000, BETWEEN, np.uint8)
     characters = "".join(map(chr, range(0x110000)))
@@ -66,8 +66,8 @@ def characters(text):
     """The words of a text, a space after each, as an array of characters, uint8 or uint32.
 
     Copies, of code above all, often differ in punctuation, spaces and case, but not in words. Nor
-    does it matter how a character is written: NFKC makes one of e + accent and é, of ﬁ and fi, and
-    of the wide and narrow forms in Chinese and Japanese. The texts themselves are left as they are.
+    should the encoding of a character matter: NFKC makes e + accent and é equal, ﬁ and fi, and wide
+    and narrow forms in Chinese and Japanese. The documents themselves are not changed.
     """
     if text.isascii():
         row = np.frombuffer(b" " + text.encode().translate(SMALL) + b" ", np.uint8)
@@ -104,9 +104,9 @@ def powers(size):
 def ngrams(text, n):
     """A hash of every n consecutive words of the text, in their order: uint64.
 
-    A text of fewer words has one, of all its words; a text without words has none.
+    A text of fewer words has one hash, of all its words; a text without words has none.
     A run of words, with a space after each, is a row of characters c_0, c_1, ..., and has the hash
-    c_0 + c_1 M + c_2 M^2 + ... modulo 2^64, in the way of Karp and Rabin (1987). With the sums
+    c_0 + c_1 M + c_2 M^2 + ... modulo 2^64, after Karp and Rabin (1987). With the sums
     S_i = c_0 + c_1 M + ... + c_{i-1} M^(i-1) over the whole text, the characters from i up to j
     have the hash (S_j - S_i) M^-i: two look-ups, however long the run, and all runs at once.
     The powers stay in memory: at most 64 bytes for each character of the longest text so far.
@@ -158,10 +158,10 @@ def signature_naive(shingles, seeds):  # exercise
     """MinHash (Broder 1997): the smallest mix(x ^ seed) of all shingles x, for each seed.
 
     shingles: (N,) uint64, N > 0; seeds: (K,) uint64. Returns (K,) uint64.
-    Each seed puts all shingles there are in another random order. Which shingle of A or B comes
-    first? Any is as likely as any other; and the two minima are equal just if it is in both A and
-    B. So entries are equal with probability jaccard(A, B), and their share in K entries estimates
-    it, with a standard deviation of sqrt(J (1 - J) / K).
+    Each seed puts all possible shingles in another random order. Every shingle of A or B is equally
+    likely to come first, and the two minima are equal if and only if the first is in both A and B.
+    So entries are equal with probability J = jaccard(A, B), and the share of equal entries among K
+    estimates J, with a standard deviation of sqrt(J (1 - J) / K).
     """
     return mix(shingles ^ seeds[:, None]).min(axis=1)
 
@@ -169,19 +169,19 @@ def signature_naive(shingles, seeds):  # exercise
 def signature(shingles, k=120):
     """MinHash with few hash functions: (k,) uint32, k <= 4096; (0,) if there are none.
 
-    One hash function throws the shingles into k bins, and the smallest in each bin is an entry
-    (one permutation hashing; Li, Owen and Zhang 2012). For bins left empty all are thrown again,
-    by another function, until each bin has had one (Dahlgaard, Knudsen and Thorup 2017, Fast
-    Similarity Sketching). So an entry is the smallest of the first round in which A or B has
-    anything in its bin. Any shingle of these is equally likely to be it, and the entries are equal
-    if and only if it is in both: with probability jaccard(A, B), as in signature_naive(). That
-    costs about 8 k throws, or one for each shingle if there are many, and a sort; the naive way
-    costs k throws for each shingle.
+    One hash function throws the shingles into k bins, and the smallest hash in each bin is an entry
+    (one permutation hashing; Li, Owen and Zhang 2012). While any bin is empty, all shingles are
+    thrown again, by another function; each bin keeps its first round (Dahlgaard, Knudsen and Thorup
+    2017, Fast Similarity Sketching). So an entry is the smallest hash of the first round in which A
+    or B has a shingle in its bin. Each of these shingles is equally likely to be the smallest, and
+    the entries are equal if and only if that one is in both: with probability jaccard(A, B), as in
+    signature_naive(). That costs about 8 k throws, or one for each shingle if there are many, and a
+    sort; the naive way costs k throws for each shingle.
     The standard deviation is that of the naive signature for thousands of shingles, and 0.7 times
-    that for few, as bins draw without repetition (measured, see the tests). Empty bins could
-    borrow from others instead (Shrivastava 2017), but then it is 1.2 times that for 20 shingles.
-    Two disadvantages: the minimum, entry by entry, of two signatures is not the signature of the
-    union; and the 32 bits of different numbers agree once in 4 billion.
+    that for few, as bins draw without repetition (measured, see the tests); if empty bins borrowed
+    from others (Shrivastava 2017), it would be 1.2 times that for 20 shingles. Two disadvantages:
+    the minimum, entry by entry, of two signatures is not the signature of the union; and 32 bits of
+    different numbers agree once in 4 billion.
     """
     thrown, rounds = np.zeros(0, np.uint64), np.zeros(1, np.uint64)
     edges = np.arange(k + 1, dtype=np.uint64) << 48
@@ -201,8 +201,8 @@ def signature(shingles, k=120):
 def caught(s, bands, rows):
     """The probability that two documents of resemblance s are compared at all.
 
-    They are if they agree in all `rows` entries of at least one of `bands` bands, and entries
-    agree with probability s: 1 - (1 - s^rows)^bands, an S-curve. caught(0.5, 2, 1) is 0.75.
+    They are compared if all `rows` entries agree in at least one of `bands` bands; each entry
+    agrees with probability s: 1 - (1 - s^rows)^bands, an S-curve. caught(0.5, 2, 1) is 0.75.
     """
     return 1 - (1 - s**rows)**bands
 
@@ -211,10 +211,10 @@ class NearDuplicates:
     """Documents, none of which nearly repeats an earlier one: what add() has kept.
 
     Signatures are cut in bands, and documents are compared if they agree in a band (Indyk and
-    Motwani 1998; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3). Of pairs
-    that resemble each other by 0.8, 20 bands of 6 catch 99.8%, by 0.3 only 1.4%; and 120 entries
+    Motwani 1998; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3). 20 bands
+    of 6 catch 99.8% of the pairs with a resemblance of 0.8, and 1.4% of those with 0.3; 120 entries
     tell 0.8 from the threshold of 0.7 in 99.7% of cases, as their standard deviation is 0.036.
-    (FineWeb, Penedo et al. 2024, has 14 bands of 8, which catch 77% at 0.75, and 20 of 6 98%.)
+    (At 0.75, the 14 bands of 8 of FineWeb, Penedo et al. 2024, catch 77%, and 20 of 6 catch 98%.)
     Every document that is dropped resembles one that is kept. Which ones are kept depends on the
     order: in a chain a ~ b ~ c, where a and c differ, "a, b, c" keeps a and c, "b, a, c" only b.
     """
@@ -225,17 +225,17 @@ class NearDuplicates:
         self.signatures = np.zeros((64, bands * rows), np.uint32)
 
     def band_hashes(self, entries):
-        """A number for each band, of its place and its entries: a list of `bands` ints."""
+        """A hash of each band's place and entries: a list of `bands` ints."""
         power = powers(self.rows + 1)[0][1:]
         rows = (entries.reshape(self.bands, self.rows) * power).sum(axis=1)
         return (rows + np.arange(self.bands, dtype=np.uint64)).tolist()
 
     def add(self, key, document):
-        """The key of the kept document that this one repeats; or None, then it is kept itself.
+        """The key of the kept document that this one repeats; or None, and this one is kept.
 
         document: a text, or its signature() of bands * rows entries, which other processes may
-        compute. Of several kept ones the most similar is named, and of those the first. A text
-        without words repeats none, and none repeats it.
+        compute. If it repeats several, the key is that of the most similar, the first of equally
+        similar ones. A text without words repeats none, and none repeats it.
         """
         size = self.bands * self.rows
         entries = signature(shingles(document), size) if isinstance(document, str) else document
@@ -258,7 +258,7 @@ class NearDuplicates:
 
 
 class ExactDuplicates:
-    """Texts seen so far, as 16 bytes of blake2b; different texts never have the same by chance."""
+    """Texts seen so far, as 16 bytes of blake2b, which differ for different texts in practice."""
 
     def __init__(self):
         self.first = {}
@@ -277,8 +277,8 @@ class Overlap:
     et al. 2020, appendix C).
 
     An evaluation text of fewer than n words (`too_short` counts these) has a single n-gram, of all
-    its words, so it is found only in a document that has no other words. ValueError for a single
-    text instead of several.
+    its words, so it is found only in a document that has no other words. ValueError if `texts` is a
+    single string.
     """
 
     def __init__(self, texts, n=13):
@@ -288,8 +288,8 @@ class Overlap:
         self.grams = distinct(np.concatenate([*(ngrams(text, n) for text in texts), last]))
 
     def find(self, text):
-        """The first n words of `text` in a row that an evaluation text has, too, as words() has
-        them, with a space between them; or None.
+        """The first run of n words() of `text` that an evaluation text has, too, joined by spaces;
+        or None.
         """
         grams = ngrams(text, self.n)
         found = np.flatnonzero(self.grams[np.searchsorted(self.grams, grams)] == grams)

@@ -2,10 +2,10 @@
 
 Much of a crawl of public code teaches a model nothing: copies of other projects, files that a
 program wrote, tables of numbers, files that are one long line. Each filter below looks at one
-record and gives a reason to drop it, or none. The table FILTERS has them from cheap to costly, and
-a document is counted at the first filter that drops it. They follow Codex (Chen et al. 2021,
-section 3.1), The Stack (Kocetkov et al. 2022), StarCoder (Li et al. 2023, section 3) and
-StarCoder 2 (Lozhkov et al. 2024, section 2.1); where they differ, a comment says so.
+record and gives a reason to drop it, or none. The table FILTERS lists them from cheap to costly; a
+document is counted at the first filter that drops it. The filters follow Codex (Chen et al. 2021,
+section 3.1), The Stack (Kocetkov et al. 2022), StarCoder (Li et al. 2023, section 3) and StarCoder
+2 (Lozhkov et al. 2024, section 2.1); a comment says where a filter differs from these.
 Left out: languages other than Go, classifiers of quality, and repair: StarCoder blanks out secrets,
 here the whole file is dropped.
 
@@ -29,7 +29,7 @@ PERMISSIVE = ("0BSD Apache-2.0 BlueOak-1.0.0 BSD-2-Clause BSD-3-Clause BSL-1.0 C
               "MIT MIT-0 PostgreSQL Python-2.0 Unlicense Zlib")
 VENDORED = r"(^|/)(vendor|third[-_]?party|node_modules|Godeps)/"
 
-# Only patterns that are rarely wrong: the first line of a key file with a key behind it, and keys
+# Only patterns with few false alarms: the first line of a key file with a key behind it, and keys
 # with a prefix that names the service.
 SECRETS = {name: re.compile(pattern, re.ASCII) for name, pattern in {
     "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY( BLOCK)?-----"  # quotes, headers, base64
@@ -45,10 +45,10 @@ SECRETS = {name: re.compile(pattern, re.ASCII) for name, pattern in {
 class Language:
     """Patterns that recognise a language's files; a pattern that is not given matches nothing."""
 
-    path: str = ""  # found in the path of any file
-    test: str = "(?!)"  # in that of a test
-    comment: str = "(?!)"  # lines that stand together are one
-    header: str = ""  # all that comes before there is code
+    path: str = ""  # found in the path of each of its files
+    test: str = "(?!)"  # found in the path of a test
+    comment: str = "(?!)"  # a comment; adjacent // lines are one
+    header: str = ""  # everything before the first code
     generated_path: str = "(?!)"  # names that generators give
     generated_notice: str = "(?!)"  # what generators say of themselves, on a line of the header
 
@@ -74,9 +74,9 @@ LANGUAGES = {"": Language(), "go": GO}  # "" is any text
 
 @dataclass(frozen=True)
 class Rules:
-    """What to keep. Every field is an option of the command and stands in the manifest."""
+    """What to keep. Every field is an option of clean.py, and is written to the manifest."""
 
-    language: str = option("", "whose rules to follow; without one, those for any text",
+    language: str = option("", "follow this language's rules; '': those for any text",
                            tuple(LANGUAGES))
     min_stars: int = option(0, "stars of the repository, if the record says how many")
     licenses: str = option(PERMISSIVE, "SPDX ids, one of which a record must have if it has any; "
@@ -86,9 +86,9 @@ class Rules:
     max_bytes: int = option(1_000_000, "of a document, without its licence")
     max_line: int = option(1000, "characters in the longest line of code")
     mean_line: int = option(100, "characters in a line of code on average")
-    # StarCoder has 0.25. That is for tables, too, but max_numbers finds them and spares formulas.
+    # StarCoder has 0.25, to drop tables, too; here max_numbers finds these, and spares formulas.
     min_alphabetic: float = option(0.2, "share of letters in the characters")
-    max_numbers: float = option(0.5, "share of numbers in the characters that are no space")
+    max_numbers: float = option(0.5, "share of numbers in the characters other than spaces")
     near: float = option(0.7, "resemblance from which a document is a copy; above 1 for never")
 
     def __post_init__(self):
@@ -116,8 +116,8 @@ def few_stars(record, rules):
 
 
 def not_permitted(record, rules):
-    """One permitted licence of several is enough. A record that names none is kept, so that a
-    folder can be cleaned: whether that may be used, its owner has to know.
+    """One permitted licence of several is enough. A record without the field is kept, so that a
+    folder can be cleaned: its user has to know whether it may be used.
     """
     if "license" not in record or not rules.licenses:
         return None
@@ -127,7 +127,7 @@ def not_permitted(record, rules):
 
 
 def vendored(record, rules):
-    """Copies of other projects: the crawl has those themselves, too, and newer."""
+    """Copies of other projects, whose originals are in the crawl, too, and newer."""
     found = re.search(VENDORED, record.get("path", ""))
     return found and found[0]
 
@@ -156,8 +156,8 @@ def size(record, rules):
 
 
 def not_text(record, rules):
-    """A NUL, half a surrogate pair, or U+FFFD, which stands where something was no UTF-8. One of
-    these may be meant, and in long documents one in a thousand characters.
+    """A NUL, half a surrogate pair, or U+FFFD, which replaces bytes that were not UTF-8. One U+FFFD
+    may be intended, and in long documents one in a thousand characters.
     """
     text = record["text"]
     found, lost = re.search("[\0\ud800-\udfff]", text), text.count("\ufffd")
@@ -166,7 +166,7 @@ def not_text(record, rules):
 
 
 def long_lines(record, rules):
-    """Minified code and data: Codex's limits. Prose has a line a paragraph and is spared."""
+    """Minified code and data, by Codex's limits. Prose, with a line a paragraph, is spared."""
     lengths = [len(line) for line in record["text"].splitlines()] or [0]
     mean = sum(lengths) / len(lengths)
     return rules.language and (
@@ -177,8 +177,8 @@ def long_lines(record, rules):
 def is_generated(text):  # exercise
     r"""Whether a Go file says that a program wrote it, by the convention (go.dev/s/generatedcode).
 
-    It says so in a whole line that matches "^// Code generated .* DO NOT EDIT\.$" and comes before
-    the first text that is neither comment nor blank. COMMENTS matches what comes before that.
+    A generated file has a line that matches "^// Code generated .* DO NOT EDIT\.$" before the
+    first text that is neither comment nor blank. COMMENTS matches all that comes before that text.
     Lines may end in \r\n, and a byte-order mark, "\ufeff", may stand before the first.
     is_generated("/* MIT */\n// Code generated by x. DO NOT EDIT.\npackage y\n") is True; with a
     space before the //, or below the package line, it is False.
@@ -209,23 +209,23 @@ def few_letters(record, rules):
 def number_share(text):  # exercise
     """The share of a text's characters, without space, that are in numbers. 0 for an empty text.
 
-    A number is a digit 0-9 and all letters a-z, A-Z, digits and _ that follow it: so 0x1F, 10_000
-    and 2 are, of y2 the 2 is, and of 3月 the 3. number_share("x := 0x1F + y2") is 5 / 10.
+    A number is a digit 0-9 and all letters a-z, A-Z, digits and _ that follow it: 0x1F, 10_000 and
+    2, the 2 of y2, and the 3 of 3月. number_share("x := 0x1F + y2") is 5 / 10.
     """
     n = len("".join(text.split()))
     return sum(map(len, re.findall(r"[0-9]\w*", text, re.ASCII))) / n if n else 0.0
 
 
 def numbers(record, rules):
-    """Tables. StarCoder 2 looks for runs of bytes like 0x1f,0x8b instead, which misses what gofmt
-    has written, with a space behind the comma, and numbers of more than two digits.
+    """Tables. StarCoder 2 looks for runs of bytes like 0x1f,0x8b instead, which misses gofmt's
+    output, with a space behind the comma, and numbers of more than two digits.
     """
     share = number_share(record["text"])
     return share > rules.max_numbers and f"{share:.0%} numbers"
 
 
 def secret(record, rules):
-    """A model may tell any key that it has seen."""
+    """A model may reveal any key that it has seen."""
     return next((name for name, pattern in SECRETS.items() if pattern.search(record["text"])), None)
 
 
@@ -238,16 +238,16 @@ FILTERS = {
 
 
 def title(record):
-    """What to call a document: where it comes from, or how it begins."""
+    """A name for a document: its repository and path, or how it begins."""
     place = "/".join(record[key] for key in ("repo", "path") if record.get(key))
     return ascii(record["text"][:40]) if not place else place.encode(
         "utf-8", "backslashreplace").decode()  # a file's name may hold what is no UTF-8
 
 
 def all_filters(rules, against=()):
-    """FILTERS, and three with a memory: of earlier documents, or of the texts in `against`.
+    """FILTERS, and three that remember earlier documents, or the texts in `against`.
 
-    Near copies come last, so that the document they are copies of has been kept.
+    Near copies come last, so that the document that they copy has passed all other filters.
     """
     exact, overlap, near = ExactDuplicates(), Overlap(against), NearDuplicates(rules.near)
 

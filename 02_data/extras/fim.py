@@ -1,9 +1,9 @@
 """Fill in the middle: documents rearranged so that a model learns to complete code at a cursor.
 
-An editor knows what stands before the cursor and after it. Bavarian et al. 2022 cut documents into
+An editor knows the text before the cursor and after it. Bavarian et al. 2022 cut documents into
 prefix, middle and suffix, and move the middle to the end. An ordinary model, trained left to right
 on such documents, learns to write the middle. Two orders are mixed: PSM (prefix, suffix, middle),
-and SPM in the paper's second variant (suffix first, so that the prefix comes directly before the
+and the paper's second variant of SPM (suffix first, so that the prefix comes directly before the
 middle that continues it).
 Left out: cuts only at the borders of tokens or lines.
 
@@ -53,7 +53,7 @@ def fill_in_the_middle(text, rate):
 
 
 def encode_fim(text, tokenizer, rate):
-    """The ids of a document, fill_in_the_middle(text, rate), opened as all documents are."""
+    """The ids of fill_in_the_middle(text, rate), after those that open every document."""
     ids = document_start(tokenizer)
     for token, part in fill_in_the_middle(text, rate):
         ids += ([tokenizer.special[token]] if token else []) + tokenizer.encode(part)

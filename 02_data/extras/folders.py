@@ -1,9 +1,9 @@
 """Which files of a folder are its documents: one rule for all sources that read folders.
 
-A folder of a person's own holds more than texts: pictures, hidden files, links, pipes. What can't
-be a document is left out, and a line says how many files that were and which few; with strict=1
-behind the source's name it is refused instead. Symbolic links are not followed, since they may lead
-to what nobody meant to show to a model; with links=1 they are, and every file is read once.
+A user's folder holds more than texts: pictures, hidden files, links, pipes. Files that can't be
+documents are left out, and a line counts them and names a few; with strict=1 behind the source's
+name they are an error instead. Symbolic links are not followed, since they may lead to files that
+nobody meant to show to a model; with links=1 they are, and every file is read once.
 
 Used by corpus.py; data.find_files() takes the same files. Next: corpus.py.
 """
@@ -26,28 +26,28 @@ MEGABYTES = f"{LARGEST / 1e6:.0f} MB"
 
 
 def one_line(text, most=300):
-    """Text that a file holds, or a file's name, as a line that is safe to print."""
+    """Text from a file, or a file's name, as one line that is safe to print."""
     text = escaped(str(text)).replace("\n", "\\n")
     return text if len(text) <= most else text[:most] + "..."
 
 
 def is_own(folder):
-    """Whether a folder holds what this course has made: a run, prepared data, downloads."""
+    """Whether this course has made a folder: a run, prepared data, downloads."""
     return any((folder / name).exists() for name in MADE)
 
 
 def holds_something(file):
-    """Whether a file is not empty, or of a format that has a beginning and an end, so that the one
-    who reads it has to say that it was cut off.
+    """Whether a file is to be read: it is not empty, or of a format in which an empty file is
+    damaged, which its reader will report.
     """
     return file.stat().st_size > 0 or file.suffix in (".gz", ".zst", ".parquet")
 
 
 def list_files(top, endings=("",), hidden=(".",), links=False):
     """(files, left_out) of the folder `top`, two sorted lists of paths. files: regular, not empty,
-    and with one of `endings`. left_out: links to what isn't read anyhow, folders that can't be
-    opened, and those that is_own() knows. What has a part of its path below `top` that begins with
-    one of `hidden` is in neither.
+    and with one of `endings`. left_out: links to files that are not in `files` by themselves,
+    folders that can't be opened, and folders for which is_own() is true. A path of which a part
+    below `top` begins with one of `hidden` is in neither.
     links: follow links, and read each file and folder once, by its own name if that is below `top`.
     """
     files, pointing, left_out = [], [], []
@@ -68,7 +68,7 @@ def list_files(top, endings=("",), hidden=(".",), links=False):
         for path in entries:
             if path.is_symlink() and not links:
                 pointing.append(path)
-            elif path.is_dir():  # own names first: where a link leads may have been seen then
+            elif path.is_dir():  # folders before links, which may lead to one seen already
                 folders.append(path) if path.is_symlink() else folders.appendleft(path)
             elif path.name.endswith(endings) and path.is_file() and holds_something(path):
                 files.append((path.is_symlink(), path))
@@ -81,8 +81,8 @@ def list_files(top, endings=("",), hidden=(".",), links=False):
 
 
 def objection(file):
-    """Why a file can't be a document, in a few words; None if it can. A file is read once, until it
-    changes.
+    """Why a file can't be a document, in a few words; None if it can. The result is cached until
+    the file changes.
     """
     try:
         found = file.stat()
@@ -93,7 +93,7 @@ def objection(file):
 
 @functools.cache
 def objection_of(file, size, changed):
-    """objection() to a file of this size that was changed then."""
+    """objection() to a file of this size, last changed at this time."""
     try:
         if size > LARGEST:
             return f"larger than {MEGABYTES}"
@@ -106,7 +106,7 @@ def objection_of(file, size, changed):
 
 
 def told(name, top, objections):
-    """A line about what a source leaves out: how many files, why, and which few."""
+    """A line about the files that a source leaves out: how many, why, and a few names."""
     groups = {}
     for path, why in objections.items():
         groups.setdefault(why, []).append(str(path.relative_to(top)))
@@ -116,8 +116,8 @@ def told(name, top, objections):
 
 
 def texts(files, left_out=()):
-    """(found, objections): those of `files` that can be documents; and, for the others and for
-    what list_files() has left out, {path: why}.
+    """(found, objections): those of `files` that can be documents; and {path: why} for the others
+    and for `left_out`, from list_files().
     """
     objections = {path: objection(path) for path in track(files, "looking into files")}
     found = [path for path, why in objections.items() if not why]

@@ -1,9 +1,9 @@
 """Data sets on the Hugging Face Hub: listed once, fetched whole.
 
-A set is a repository of files. They are listed at one commit, so that they fit together, and the
-listing is kept, so that every start sees the same ones and needs no network for it. The Hub knows
-the checksums of large files, which are compared as they arrive.
-Left out: the Hub's other ways to serve a set (converted, row by row).
+A data set is a repository of files. They are listed at one commit, so that they fit together. The
+listing is kept, so that every start sees the same files without the network. The Hub knows the
+checksums of large files, which are checked after the download.
+Left out: the Hub's other ways to serve a data set (converted, row by row).
 
 Used by corpus.py. Reads the Hub's public API (huggingface.co/docs/hub/api), writes files and
 listings where its caller says. Next: corpus.py.
@@ -25,7 +25,7 @@ from console import holding, read_text, write_safely
 from download import BUSY, check, connect, fetch, insist, origin, part_of, shown, size_of
 
 HUB = "https://huggingface.co"
-MOST_PAGES, MOST_LISTED = 50, 20_000_000  # of a listing: pages, of 1,000 files each, and bytes
+MOST_PAGES, MOST_LISTED = 50, 20_000_000  # limits of a listing: pages of 1,000 files, and bytes
 
 
 class HubFile(NamedTuple):
@@ -36,8 +36,8 @@ class HubFile(NamedTuple):
 
 
 def hub_token():
-    """The user's access token for the Hub, from where its own tools keep it, or None. ValueError if
-    it can't be one.
+    """The user's access token for the Hub, from where Hugging Face's tools keep it, or None.
+    ValueError if it can't be a token.
     """
     token = os.environ.get("HF_TOKEN", "").split()
     if not token:
@@ -52,8 +52,8 @@ def hub_token():
 
 
 def ask(url, token, most=MOST_LISTED):
-    """(what the Hub's API answers, the address of its next page or None, the answer's bytes).
-    ValueError if it is no JSON, or of more than `most` bytes. OSError if it can't be had.
+    """(an answer of the Hub's API, the address of its next page or None, the answer's size in
+    bytes). ValueError if it is no JSON, or larger than `most` bytes. OSError if there is no answer.
     """
     def attempt():
         with connect(url, most, token) as response:
@@ -72,12 +72,12 @@ def ask(url, token, most=MOST_LISTED):
             raise ValueError(f"it says that it goes on at {shown(page)}, which can't be")
         return json.loads(data), page, len(data)
     except RecursionError:
-        raise ValueError("brackets in brackets, thousands deep") from None
+        raise ValueError("it is nested thousands of levels deep") from None
 
 
 def checked(listing):
-    """`listing`, if it is one: {"commit": sha, "files": [[path, size, sha256 or None], ...]}, its
-    files sorted. ValueError otherwise: what comes from the network, or was kept, may be anything.
+    """A listing, {"commit": sha, "files": [[path, size, sha256 or None], ...]}, with its files
+    sorted. ValueError if it is invalid: it comes from the network or from a file.
     """
     def good(path, size, sha256):
         parts = path.split("/")
@@ -94,7 +94,7 @@ def checked(listing):
                 raise ValueError(f"it has a file {shown(file[0])!r}, whose path, size or checksum "
                                  "is invalid")
     except (LookupError, TypeError, AttributeError):
-        raise ValueError("it lacks something, or has it of another type") from None
+        raise ValueError("a field is missing, or has the wrong type") from None
     return listing | {"files": sorted(listing["files"], key=lambda file: file[0])}
 
 
@@ -126,9 +126,9 @@ def list_files(api, folder, revision, token):
 def hub_files(repo, folder, revision="main", host=HUB, *, cache, token=None):
     """The HubFiles below `folder` of the data set `repo` ("owner/name"), sorted by path.
 
-    They are listed once, at the commit that `revision` then stands for, and kept in the file
-    `cache`: later calls ask nobody and see the same files, until it is deleted. OSError if the
-    listing can't be had, ValueError if it is not one, or holds no files.
+    They are listed once, at the commit that `revision` then stands for, and the listing is kept in
+    the file `cache`: until that is deleted, later calls need no network and see the same files.
+    OSError if the listing can't be fetched, ValueError if it is invalid or empty.
     """
     cache, what = Path(cache), {"repo": repo, "folder": folder, "revision": revision}
     if not cache.exists():
@@ -154,10 +154,9 @@ def hub_files(repo, folder, revision="main", host=HUB, *, cache, token=None):
 def fetch_all(files, folder, token=None):
     """The paths of these HubFiles below `folder`, once all of them are there.
 
-    Call it before the work that needs them begins. A checksum is compared once, after the
-    download; at later starts, as hashing takes minutes, the size is enough. Before anything is
-    fetched: ValueError if a path leaves the folder or holds a file of another size, OSError if the
-    disk is too small.
+    Call it before the work that needs the files begins. Checksums are compared once, after the
+    download; later only sizes, as hashing takes minutes. Before anything is fetched: ValueError if
+    a path leaves the folder or holds a file of another size, OSError if the disk is too small.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Several sources as one data set, with one tokenizer.
 
-Sources are given by name, with options behind a name, and all or none of them with a share, which
-says how often it is read. What data.prepare() can't prepare by itself is prepared here: any source
-of corpus.py, cleaned if options of clean.py ask for it, by several processes.
+Sources are given by name, perhaps with options behind it, and all or none of them with a share,
+which says how often a source is read. Sources that data.prepare() can't prepare are prepared here:
+any source of corpus.py, cleaned if options of clean.py ask for it, by several processes.
 
     python 04_train/train.py --data "jsonl:FILE,language=go:0.8" gsm8k:0.2
 
@@ -34,7 +34,7 @@ OWN = {"include", "exclude", "field", "links", "strict", "num_shards"}  # a sour
 
 # ---- several datasets as one ----
 class Joined(Ids):
-    """Several Ids, read as if they were one, each behind the one before."""
+    """Several Ids, read as if they were one, one after the other."""
 
     def __init__(self, parts):
         self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
@@ -77,14 +77,14 @@ class Joined(Ids):
 class Mixture:
     """Several Datasets with one tokenizer.
 
-    parts: [(share, Dataset), ...]; the shares are made to sum to 1. train and val: those of all,
-    joined; index: vocab_size, and the bytes and compressed sizes of val, summed. hash: 16 hex
-    digits that change with any id of any source, and with the shares.
+    parts: [(share, Dataset), ...], with shares scaled to sum to 1. train, val: the Datasets'
+    splits, joined; index: vocab_size, and the bytes and compressed sizes of val, summed. hash: 16
+    hex digits that differ if any id of any source or any share differs.
     """
 
     def __init__(self, parts):
         total = sum(share for share, _ in parts)
-        total = 1.0 if math.isclose(total, 1) else total  # they stay what they were
+        total = 1.0 if math.isclose(total, 1) else total  # don't change what sums to 1
         self.parts = [(share / total, data) for share, data in parts]
         datasets = [data for _, data in parts]
         self.tokenizer = datasets[0].tokenizer
@@ -112,7 +112,7 @@ def split_share(name):
 
 
 def check_arrays(name, data):
-    """ValueError if a Dataset, whose checksums fit, is none that writing.py would have written."""
+    """ValueError for a Dataset, whose checksums fit, that writing.py could not have written."""
     n_ids = data.tokenizer.vocab_size
     for split, ids in (("train", data.train), ("val", data.val)):
         entry, many = data.index[split], getattr(ids.ids, "shape", ())
@@ -131,9 +131,9 @@ def check_arrays(name, data):
 def open_name(name, data_dir="data", by_hand=False, say=print):
     """A Dataset for prepared:FOLDER, else a Source, cleaned if it has options of clean.py.
 
-    Among the options behind a name, fim is the share of training documents that fim.py rearranges;
-    clean.py has the fields of its Rules, and against; others are the source's own. ValueError for
-    a wrong or unknown option.
+    Options behind a name: fim, the share of training documents that fim.py rearranges; against and
+    the fields of Rules, for clean.py; all others are the source's own. ValueError for a wrong or
+    unknown option.
     """
     base, options = parse_name(name)
     if base.startswith("prepared:"):
@@ -149,10 +149,10 @@ def open_name(name, data_dir="data", by_hand=False, say=print):
     if options.keys() - OWN:
         from clean import RULES, open_clean
         cleaning = {key: options.pop(key) for key in RULES if key in options}
-    source = open_source(base, options, data_dir)  # which refuses unknown options
+    source = open_source(base, options, data_dir)  # ValueError for unknown options
     if cleaning:
         source = open_clean(source, cleaning, data_dir, say)
-    if float(fim):  # in the name, so that its folder is another
+    if float(fim):  # the name gets it, so that the data's folder differs
         source = dataclasses.replace(source, name=f"{source.name},fim={float(fim)}", fim=float(fim))
     return source
 
@@ -171,8 +171,7 @@ def train_tokenizer(sources, vocab_size, by_hand=False, workers=1):
 
 def make_dataset(source, vocab_size=2048, data_dir="data", tokenizer=None, by_hand=False,
                  workers=1, say=print):
-    """The Dataset of a Source, made if it isn't there yet, in the folder that data.prepare() would
-    choose.
+    """The Dataset of a Source, made if it isn't there yet, in the same folder as by data.prepare().
     """
     key = hash_of(FORMAT, source.name, source.fingerprint,
                   tokenizer.hash if tokenizer else vocab_size, readers_code("bpe", "data"))
@@ -206,11 +205,10 @@ def common_tokenizer(opened, vocab_size, tokenizer):
 
 def prepare_any(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=False,
                 workers=None, say=print):
-    """What data.prepare() returns, for any sources: of ["a:0.7", "b:0.3"] a Mixture, of ["a"] a
-    Dataset.
+    """data.prepare() for any sources: ["a:0.7", "b:0.3"] gives a Mixture, ["a"] a Dataset.
 
-    All share one tokenizer: the one given, or that of a prepared:FOLDER, or one trained on the
-    training documents of all. ValueError if some have shares and others don't.
+    All have the same tokenizer: the one given, or that of a prepared:FOLDER, or one trained on the
+    training documents of all. ValueError if some sources have shares and others don't.
     """
     workers = workers or (1 if by_hand else os.cpu_count() or 1)
     shares = [split_share(name) for name in names]

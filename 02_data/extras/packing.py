@@ -33,8 +33,8 @@ def in_documents(row, starts):  # exercise
     """A row's spans, cut where documents begin: [(document, offset in it, number of ids), ...].
 
     row: spans (start, n) of a split's ids; starts: (D,) where each document starts in them,
-    ascending, the first at 0. np.searchsorted finds the document that a place is in; take care at
-    the place where a document starts.
+    ascending, the first at 0. np.searchsorted finds the document of a place; take care with the
+    first place of a document.
     in_documents([(1, 9)], [0, 3, 4, 10]) == [(0, 1, 2), (1, 0, 1), (2, 0, 6)]
     """
     pieces = []
@@ -48,8 +48,8 @@ def in_documents(row, starts):  # exercise
 
 
 def first_documents(ids, limit):
-    """Ids with the lengths of the first documents of `ids`, together at least `limit` ids: samplers
-    look at lengths only.
+    """Ids of the same lengths as the first documents of `ids`, together at least `limit` ids, but
+    all zero: samplers look at lengths only.
     """
     i = int(np.searchsorted(ids.starts, limit))
     n = int(ids.starts[i]) if i < len(ids.starts) else len(ids)
@@ -59,8 +59,8 @@ def first_documents(ids, limit):
 def waste(name, ids, seq_len):
     """The waste of an epoch, as shares: {"never a target", "beginning unseen", "padding"}.
 
-    never a target: of all ids; beginning unseen: of the targets, those whose document began before
-    their window did; padding: of the places for targets.
+    never a target: share of all ids; beginning unseen: share of the targets whose document begins
+    before their window; padding: share of the places for targets.
     """
     sampler, whole = SAMPLERS[name](ids, seq_len), -(-len(ids) // seq_len)
     targets, padding, headless = np.zeros(len(ids), bool), 0, 0
@@ -80,8 +80,8 @@ def waste(name, ids, seq_len):
 
 
 def draw(ids, seq_len, wastes, path, n_rows=14):
-    """Draw some windows of every sampler: a colour for each document, grey where its beginning is
-    not in the window, hatched what is cut off behind the window (as far as half a window).
+    """Draw some windows of every sampler: a colour for each document, grey if its beginning is not
+    in the window, hatched the part cut off behind the window (at most half a window of it).
     """
     from matplotlib.figure import Figure
 
@@ -113,7 +113,7 @@ def draw(ids, seq_len, wastes, path, n_rows=14):
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", default="python",
-                        help="as corpus.py lists them, or prepared:FOLDER (default: python)")
+                        help="see corpus.py for a list, or prepared:FOLDER (default: python)")
     parser.add_argument("--seq-len", type=int, default=256, help="T (default: 256)")
     parser.add_argument("--vocab-size", type=int, help="of the tokenizer (default: 2048)")
     parser.add_argument("--data-dir", default="data", help="where data is kept (default: data)")

@@ -1,8 +1,8 @@
 """Read the formats of other data sets as records: one dict a document.
 
 A record has "text", or "messages" (a conversation: dicts with role and content, user and assistant
-in turn), and of path, repo, license and stars what is known. Other data sets have other names for
-these fields; the table FIELDS lists them.
+in turn), and path, repo, license and stars if they are known. The table FIELDS lists the names that
+other data sets use for these fields.
 Left out: which files there are (corpus.py), formats that are not lines or rows.
 
 Parquet files need pyarrow, and .zst files zstandard, which are imported when one is read.
@@ -50,7 +50,7 @@ OTHER_FORMS = {"turns", "question", "answer", "prompt", "canonical_solution", "t
 def mended(text):
     """The text, with U+FFFD for half a surrogate pair, which JSON can hold and UTF-8 can't."""
     if not isinstance(text, str):
-        raise TypeError(f"{str(text)[:40]} stands where text should")
+        raise TypeError(f"{str(text)[:40]} is not a text")
     if len(text) > LARGEST:
         raise ValueError(f"a text is longer than {MEGABYTES}, the most that one may have")
     try:
@@ -63,8 +63,8 @@ def mended(text):
 def with_calculator(answer):  # exercise
     """The parts of an answer of GSM8K, in which <<48/2=24>> stands for the use of a calculator.
 
-    What is before the last "=" becomes a python part, what is after it an output part; the text
-    around them text parts, none of them empty.
+    Inside << >>, the text before the last "=" becomes a python part, the text after it an output
+    part; the text around becomes text parts, none of them empty.
     with_calculator("6 * 7 = <<6*7=42>>42") == [{"type": "text", "text": "6 * 7 = "},
     {"type": "python", "text": "6*7"}, {"type": "output", "text": "42"},
     {"type": "text", "text": "42"}]
@@ -90,7 +90,7 @@ def conversation(messages):
 
 
 def about(found):
-    """What is known about a document; a value of the wrong type counts as unknown."""
+    """The known ones of path, repo, license and stars; a value of the wrong type is unknown."""
     if isinstance(found.get("license"), str):
         found["license"] = [found["license"]]
     types = {"path": str, "repo": str, "license": list, "stars": (int, float)}
@@ -101,12 +101,12 @@ def about(found):
 
 
 def as_record(row, where, field=None):
-    """A row of a data set as a record. ValueError, naming `where` it is, if it can't be one.
+    """A row of a data set as a record. ValueError, which begins with `where`, if it can't be one.
 
-    field: the name of the text, if it is none of FIELDS. Without it, these forms are known, in this
+    field: the name of the text's field, if not in FIELDS. Without it these forms are known, in this
     order: messages; a text, under the first name of FIELDS that the row has; turns (strings of two
     speakers in turn); GSM8K's question and answer; HumanEval's prompt, solution and test (one
-    text); CORE's questions with all answers (one text). Where a text is null, it counts as empty.
+    text); CORE's questions with all answers (one text). A text that is null counts as empty.
     """
     if not isinstance(row, dict):
         raise ValueError(f"{where} is not a JSON object")
@@ -144,8 +144,8 @@ def as_record(row, where, field=None):
 
 
 class ZstdFrames(io.RawIOBase):
-    """The content of a .zst file, of one frame or several. EOFError if it ends within one, which
-    zstandard's own readers take for the end of the file.
+    """The content of a .zst file, of one frame or several. EOFError if the file ends within a
+    frame, which zstandard's own readers take for its regular end.
     """
 
     def __init__(self, file):
@@ -158,7 +158,7 @@ class ZstdFrames(io.RawIOBase):
 
     def readinto(self, buffer):
         while self.place == len(self.content):
-            # 4 bytes can stand for 128 kB of zeros: 512 at a time are never more than 16 MB
+            # 4 bytes can decompress to 128 kB: 512 at a time give at most 16 MB
             data = self.rest or self.file.read(1 << 9)
             if not data:
                 if self.frame:
@@ -175,7 +175,7 @@ class ZstdFrames(io.RawIOBase):
 
 
 def damage():
-    """The exceptions with which the libraries report that a file's content makes no sense."""
+    """The exceptions by which the libraries report that a file's content is invalid."""
     loaded = [(sys.modules.get(name), error) for name, error in (
         ("zstandard", "ZstdError"), ("pyarrow.lib", "ArrowException"))]
     return (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
@@ -184,8 +184,8 @@ def damage():
 
 
 def lines_of(file, where):
-    """Yield (number, line) for each line of a binary file. ValueError, with `where` it is, if a
-    line has more than LARGEST bytes, or the file can't be decompressed up to its end.
+    """Yield (number, line) for each line of a binary file, called `where` in messages. ValueError
+    if a line has more than LARGEST bytes, or the file can't be decompressed up to its end.
     """
     for number in itertools.count(1):
         try:
@@ -226,7 +226,7 @@ def parsed(line, where):
 
 
 def read_parquet(path, field=None):
-    """The records of a parquet file; only the columns that a record has a use for are read."""
+    """The records of a parquet file; only the columns that as_record() knows are read."""
     parquet = library("pyarrow.parquet", "a parquet file")
     wanted = {name for names in FIELDS.values() for name in names} | {field} | OTHER_FORMS
     refuse_pointer(path)
@@ -251,7 +251,7 @@ def read_parquet(path, field=None):
 
 
 def library(name, purpose):
-    """Import what only some formats need. ValueError with the pip command if it isn't there."""
+    """Import a library that only some formats need. ValueError with the pip command if missing."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -273,7 +273,7 @@ def read_wikitext(path, field=None):
 
 
 def read_core(path, field=None):
-    """The items of the CORE bundle, a .zip file; nothing of it is unpacked onto the disk."""
+    """The items of the CORE bundle, a .zip file that is not unpacked onto the disk."""
     found = 0
     try:
         refuse_pointer(regular(path))
@@ -287,14 +287,14 @@ def read_core(path, field=None):
                 if member.file_size > LARGEST_MEMBER:
                     raise ValueError(f"{inside} would be {member.file_size:,} bytes, more than the "
                                      f"{LARGEST_MEMBER:,} that are read")
-                with bundle.open(member) as file:  # which compares its two names
+                with bundle.open(member) as file:  # checks the name in the file's own header, too
                     if re.fullmatch(r"[^_].*eval_data/.*\.jsonl", member.filename):
                         for found, line in lines_of(file, inside):
                             if line.strip():
                                 where = f"{inside}, line {found},"
                                 yield as_record(parsed(line, where), where)
     except damage() as error:
-        if type(error) is ValueError:  # it says already what and where
+        if type(error) is ValueError:  # our own message, which names the place
             raise
         raise ValueError(f"{path} is no .zip file, or damaged ({one_line(error)}); delete it to "
                          "fetch it anew") from None
@@ -303,7 +303,7 @@ def read_core(path, field=None):
 
 
 def read_any(path, field=None):
-    """The records of a file, whose name says which format it has."""
+    """The records of a file, in the format that its name tells."""
     if path.suffix == ".parquet":
         return read_parquet(path, field)
     if re.search(r"\.jsonl?(\.gz|\.zst)?$", path.name):

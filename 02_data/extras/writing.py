@@ -1,9 +1,9 @@
 """The folder that data.py writes, for more kinds of documents, by many processes, of any size.
 
-Several processes encode documents; the ids go to the disk in order, as they come, so a corpus may
-be larger than memory. In conversations some ids are not to be learned; then there is a mask beside
-the ids, train-mask.npy. Some training documents may be rearranged (fim.py). From plain files it
-makes the same files as data.write_folder(), byte for byte.
+Several processes encode documents; ids are written to the disk in order, as they come, so a corpus
+may be larger than memory. In conversations some ids are not to be learned; then a mask is written
+beside the ids, train-mask.npy. Some training documents may be rearranged (fim.py). For plain files
+the folder is the same as data.write_folder()'s, byte for byte.
 
 Used by mixtures.py. Writes data/NAME-KEY/. Next: mixtures.py.
 """
@@ -50,7 +50,7 @@ def encode_conversation(messages, tokenizer):
 
 def encode(record, tokenizer, fim=0.0):
     """A document as (ids, mask, text). mask: which ids are to be learned, None for all; text: the
-    bytes to be learned. With probability `fim` a text is rearranged.
+    learned text, as bytes. With probability `fim` a text is rearranged.
     """
     if "messages" in record:
         return encode_conversation(record["messages"], tokenizer)
@@ -63,12 +63,12 @@ def encode(record, tokenizer, fim=0.0):
 
 def encode_batch(batch, tokenizer, fim):
     """A worker's part: [(split, record), ...] -> [(split, ids, mask, bytes of text, text), ...].
-    Validation documents are never rearranged, and their text is returned, to be compressed.
+    Validation documents are never rearranged; only their text is returned, to be compressed.
     """
     done = []
     for split, record in batch:
         ids, mask, text = encode(record, tokenizer, fim if split == "train" else 0.0)
-        ids = np.asarray(ids, dtype_of(tokenizer))  # less to send
+        ids = np.asarray(ids, dtype_of(tokenizer))  # smaller than a list, to be sent
         done.append((split, ids, mask, len(text), text if split == "val" else b""))
     return done
 
@@ -80,7 +80,7 @@ def dtype_of(tokenizer):
 # ---- files that grow ----
 @contextlib.contextmanager
 def naming(path):
-    """A full disk doesn't say which file did not fit: an OSError from within gets the name."""
+    """Give an OSError from within the file's name, which that of a full disk lacks."""
     try:
         yield
     except OSError as error:
@@ -94,7 +94,7 @@ class NpyWriter:
 
     def __init__(self, path, dtype):
         self.path, self.dtype, self.n = path, dtype, 0
-        self.file = open(path, "w+b", buffering=0)  # nothing is left to be written after an error
+        self.file = open(path, "w+b", buffering=0)  # so that close() writes nothing after an error
         self.write(self.header())
 
     def header(self):
@@ -106,7 +106,7 @@ class NpyWriter:
     def write(self, data):
         data = memoryview(data)
         with naming(self.path):
-            while len(data):  # without a buffer, a part may be written
+            while len(data):  # without a buffer, write() may write only a part
                 data = data[self.file.write(data):]
 
     def append(self, values):
@@ -151,7 +151,7 @@ class SplitWriter:
 
 
 class Compressors:
-    """How small zlib -9 and lzma -9 make a text that is given to them piece by piece."""
+    """The sizes to which zlib -9 and lzma -9 compress a text that comes piece by piece."""
 
     def __init__(self, data=b""):
         self.compressors = {"zlib": zlib.compressobj(9), "lzma": lzma.LZMACompressor(preset=9)}
@@ -170,13 +170,13 @@ class Compressors:
 
 # ---- a folder ----
 def write_folder(source, tokenizer, folder, workers=1):
-    """Encode every document of `source`, a corpus.Source, into `folder`. All is written aside, then
-    moved there; index.json, which makes the folder whole, is the last.
+    """Encode every document of `source`, a corpus.Source, into `folder`. All files are written
+    aside, then moved there; index.json comes last: a folder with it is complete.
 
     The files are the same for any number of worker processes. ValueError if a split is left without
     a document or without anything to learn, or if the tokenizer lacks a token.
     """
-    document_start(tokenizer)  # which may refuse
+    document_start(tokenizer)  # ValueError if the tokenizer has no such token
     if source.fim:
         from fim import TOKENS
         if missing := [token for token in TOKENS if token not in tokenizer.special]:
@@ -202,7 +202,7 @@ def write_folder(source, tokenizer, folder, workers=1):
                 raise ValueError(f"{source.name} leaves nothing for {split}; it needs more text")
             if not index[split]["bytes"]:
                 raise ValueError(f"{source.name} has nothing to learn in {split}: no assistant "
-                                 "says a word")
+                                 "writes any text")
         index["val"] |= compressors.sizes()
         tokenizer.save(aside / "tokenizer.json")
         write_safely(aside / "index.json",

@@ -1,8 +1,8 @@
 """What a model costs: parameters, arithmetic and memory, before it is built.
 
-Every number here is a short formula for the whole family tree, and test_budget.py holds it against
-the real module: parameters counted, FLOPs counted by PyTorch, activations caught as autograd saves
-them, memory as PyTorch takes it (Muon's: beside length.py). Left out: time and money.
+Every number here is a short formula for all families, and test_budget.py compares it with the real
+module: parameters counted, FLOPs counted by PyTorch, activations as autograd saves them, memory as
+PyTorch takes it (Muon's: beside length.py). Left out: time and money.
 
     python 03_model/extras/budget.py --model gpt2-xl llama-7b smollm2-135m
     python 03_model/extras/budget.py --model gpt2 --n-kv-head 1 --batch-size 4
@@ -40,9 +40,9 @@ def count_parameters(config):  # exercise
     add (ngrams - 1) * ngram_rows rows; learned positions are seq_len x C. Each block has two
     matrices of attention (qkv: C to H D + 2 G D channels; out: H D to C) and two of the MLP (C to
     d_ff, and back), three if the activation is swiglu (C to d_ff twice); with `bias` each also adds
-    a vector, as long as what it puts out. With `gains` each norm (two a block, the last one, and
-    with `embed_norm` the first) has C gains, and, if it is a LayerNorm and there is `bias`, C
-    shifts. The head is V x C; tied, it has none of its own.
+    a vector, as long as its output. With `gains` each norm (two a block, the last one, and with
+    `embed_norm` the first) has C gains, and, if it is a LayerNorm and there is `bias`, C shifts.
+    The head is V x C; a tied head has no parameters of its own.
     A block with bias, swiglu, C = H D = G D = 4 and d_ff = 8: 80 in attention, 116 in the MLP.
     """
     V, C, F, L = config.vocab_size, config.d_model, config.d_ff, config.n_layer
@@ -61,8 +61,8 @@ def count_parameters(config):  # exercise
 
 
 def multiplied_by(config):
-    """{"attention": n, "mlp": n, "head": n}: numbers in the matrices by which is multiplied, which
-    a head also is if it is the embedding table.
+    """{"attention": n, "mlp": n, "head": n}: numbers in the matrices of matrix products. A tied
+    head counts, too.
     """
     if config.family:
         family = dataclasses.replace(config.family, bias=False, tied=False)
@@ -75,23 +75,23 @@ def flops_per_token(config):  # exercise
     """FLOPs of a training step per token, forward and backward (Chowdhery et al. 2022,
     appendix B).
 
-    6 for each number in a matrix by which is multiplied, multiplied_by(config): one multiply and
+    6 for each number in the matrices of matrix products, multiplied_by(config): one multiply and
     one add forward, twice that backward. Tables in which rows are looked up, biases and gains don't
-    count. And in each layer 12 C T for the scores and
-    the weighted sum over all T = seq_len positions of the window, masked ones included.
+    count. And in each layer 12 C T for the scores and the weighted sum over all T = seq_len
+    positions of the window, masked ones included.
     """
     numbers = sum(multiplied_by(config).values())
     return 6 * numbers + 12 * config.n_layer * config.d_model * config.seq_len
 
 
 def activation_bytes(config, batch_size, dtype="float32", recompute=False):
-    """Bytes that the forward pass keeps for the backward pass on a CPU, per micro-batch. Nearly
-    all of it is what was multiplied by something that learns.
+    """Bytes that the forward pass keeps for the backward pass on a CPU, per micro-batch: mostly the
+    inputs of matrix products and other operations with parameters.
 
-    With "bfloat16" products are computed, and what they read is kept, in 2 bytes a number; the
-    stream, norms and logits stay in 4. Attention's scores are never kept, but computed again (Dao
-    et al. 2022); config.by_hand keeps them, and of that this says up to a fifth too much. With
-    `recompute` of a block only what it reads is kept (Chen et al. 2016).
+    With "bfloat16" products are computed, and their inputs kept, in 2 bytes a number; the residual
+    stream, norms and logits stay in 4. Attention's scores are not kept, but recomputed (Dao et al.
+    2022); config.by_hand keeps them, and then the result is up to a fifth too large. With
+    `recompute` only a block's input is kept (Chen et al. 2016).
     """
     C, H, G, family = config.d_model, config.n_head, config.n_kv_head, family_of(config)
     rms, rope, qk_norm = family.norm == "rmsnorm", family.positions == "rope", family.qk_norm
@@ -126,8 +126,8 @@ def activation_bytes(config, batch_size, dtype="float32", recompute=False):
 
 
 def recomputed_bytes(config, batch_size, dtype="float32"):
-    """Bytes that a block takes while it is recomputed and goes backward, beside what it reads: its
-    activations, and of its MLP three gradients (fewer unless the activation is ReLU^2).
+    """Bytes that a block takes during its recomputation and backward pass, besides its input: its
+    activations, and three gradients of its MLP (fewer unless the activation is ReLU^2).
     """
     whole, kept = (activation_bytes(config, batch_size, dtype, again) for again in (False, True))
     short = 2 if dtype != "float32" else 4
@@ -136,8 +136,8 @@ def recomputed_bytes(config, batch_size, dtype="float32"):
 
 
 def muon_groups(config):
-    """{(m, n): how many numbers the blocks' matrices of that shape have together}; queries, keys
-    and values are matrices of their own. What has one shape, Muon orthogonalises together.
+    """{(m, n): how many numbers the blocks' matrices of that shape have together}, with Q, K and V
+    as matrices of their own. Muon orthogonalises all matrices of one shape together.
     """
     C, F, keys = config.d_model, config.d_ff, config.n_kv_head * config.head_dim
     numbers = Counter()
@@ -149,8 +149,8 @@ def muon_groups(config):
 
 
 def muon_bytes(config):
-    """Bytes that a step of Muon takes for a while in float32: the look-ahead gradient of every
-    matrix, and of one group at a time three copies and two products of the short side.
+    """Temporary bytes of a step of Muon, in float32: the look-ahead gradient of every matrix, and,
+    for one group at a time, three copies and two products (m, m) of the short side m.
     """
     groups = muon_groups(config)
     return 4 * (groups.total() + max(3 * k + 2 * k * min(shape) // max(shape)
@@ -158,15 +158,14 @@ def muon_bytes(config):
 
 
 def training_memory(config, batch_size, optimizer="adamw", dtype="float32", recompute=False):
-    """{"weights": bytes, ...} of a training step with this micro-batch: what tensors take at most.
+    """{"weights": bytes, ...} of a training step with this micro-batch: the most that tensors take.
 
-    Weights and gradients take 4 bytes a parameter; AdamW keeps two moments, 8, Muon of the matrices
-    inside the blocks one average, 4. "copies": with dtype "bfloat16" what is multiplied by, in 2
-    bytes. "workspace" is what comes and goes: the logits' gradient twice, when the backward pass
-    starts; or, if it takes more, a recomputed block, for which the logits are gone; or Muon's, for
-    which activations and copies are gone.
-    Where a micro-batch is the whole batch, the first gradients come when the last activations go,
-    and it is less, by at most the gradients.
+    Weights and gradients take 4 bytes a parameter; AdamW's two moments 8; Muon's one average, of
+    the matrices inside the blocks, 4. "copies": with dtype "bfloat16" the matrices, in 2 bytes.
+    "workspace" is temporary, the largest of: the logits' gradient twice, when the backward pass
+    starts; a recomputed block, when the logits are freed; Muon's step, when activations and copies
+    are freed. If a micro-batch is the whole batch, gradients appear while activations are freed,
+    and the sum is less, by at most the gradients.
     """
     parameters, numbers = count_parameters(config), multiplied_by(config)
     n, inside = sum(parameters.values()), parameters["attention"] + parameters["mlp"]
@@ -186,9 +185,9 @@ def training_memory(config, batch_size, optimizer="adamw", dtype="float32", reco
             "activations": activations, "workspace": workspace}
 
 
-# ---- what a reader sees ----
+# ---- output ----
 def size(n_bytes):
-    """Bytes as a person reads them: 12.3 MB (of 10^6)."""
+    """Bytes in readable units: 12.3 MB (of 10^6)."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
             break

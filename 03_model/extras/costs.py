@@ -45,9 +45,9 @@ def evaluation_memory(config, batch_size, optimizer="adamw", dtype="float32"):
 
 
 def return_freed_memory(least):
-    """Ask glibc to hand freed blocks of at least this many bytes (up to 32 MB) back at once: a
-    process then has hardly more than its tensors need. The opposite of keep_freed_memory(): with
-    it a model of a gigabyte has a few largest blocks' worth of holes, without it slower steps.
+    """Ask glibc to return freed blocks of at least this many bytes (up to 32 MB) to the system at
+    once: a process then holds hardly more than its tensors. The opposite of machine.py's
+    keep_freed_memory(), which makes steps faster, but leaves holes of a few largest blocks.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -58,7 +58,7 @@ def return_freed_memory(least):
 
 
 def column(config, batch_size, peak):
-    """What the table says of one config: {title: {row: text}}; "" where there is nothing to say."""
+    """A config's column of the table: {title: {row: text}}; "" for an empty cell."""
     parameters, memory = count_parameters(config), training_memory(config, batch_size)
     n, flops = sum(parameters.values()), flops_per_token(config)
     evaluation = evaluation_memory(config, batch_size)

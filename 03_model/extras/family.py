@@ -32,7 +32,7 @@ from ngrams import NGrams
 ACTIVATIONS = {
     "relu": F.relu,  # Vaswani et al. 2017
     "gelu": partial(F.gelu, approximate="tanh"),  # GPT-2 (Hendrycks & Gimpel 2016, section 2)
-    "swiglu": F.silu,  # Llama (Shazeer 2020): of a gate, which is then multiplied by what goes up
+    "swiglu": F.silu,  # Llama (Shazeer 2020): applied to the gate, which is multiplied by up(x)
     "relu2": lambda x: F.relu(x).square(),  # So et al. 2021
 }
 
@@ -43,17 +43,17 @@ class FamilyConfig:
 
     positions: str = option("rope", "position encoding: vectors added to the embeddings, or RoPE, "
                             "which rotates queries and keys", ("learned", "sinusoidal", "rope"))
-    rope_base: float = option(10000.0, "RoPE: how slow the slowest pair turns", least=1e-9)
-    norm: str = option("rmsnorm", "LayerNorm also takes the mean away", ("layernorm", "rmsnorm"))
+    rope_base: float = option(10000.0, "RoPE: a larger base rotates more slowly", least=1e-9)
+    norm: str = option("rmsnorm", "LayerNorm also subtracts the mean", ("layernorm", "rmsnorm"))
     norm_eps: float = option(1e-6, "keeps the norm of zeros finite", least=1e-30)
     gains: bool = option(False, "norms have parameters")
     embed_norm: bool = option(True, "a norm after the embedding")
     qk_norm: bool = option(True, "a norm, without parameters, on every query and key")
     activation: str = option("relu2", "the MLP's", tuple(ACTIVATIONS))
-    bias: bool = option(False, "matrices and LayerNorms add a vector")
+    bias: bool = option(False, "linear layers and LayerNorms add a vector")
     tied: bool = option(False, "the head is the embedding table")
     softcap: float = option(15.0, "no logit is further from 0 than this; 0: no cap", least=0)
-    ngrams: int = option(0, "also look up the last 2, 3, ... so many ids together", least=0)
+    ngrams: int = option(0, "look up the last 2, 3, ... up to this many ids, too", least=0)
     ngram_rows: int = option(8192, "rows for the n-grams of each length, found by hashing", least=1)
 
     def __post_init__(self):
@@ -90,8 +90,8 @@ def model_config(**choices):
 
 # ---- the layers ----
 def sinusoids(positions, d_model):  # exercise
-    """A fixed vector for each position (Vaswani et al. 2017, section 3.5): the hands of RoPE's
-    clock, shown instead of used to rotate.
+    """A fixed vector for each position (Vaswani et al. 2017, section 3.5): sin and cos of RoPE's
+    angles, added to the embeddings instead of used to rotate.
 
     positions: (..., T) ints -> (..., T, C): sin and cos in turn, sin a0, cos a0, sin a1, ... with
     the angles of rope_angles(positions, C).
@@ -130,7 +130,7 @@ class FamilyAttention(Attention):
             self.out.bias = nn.Parameter(torch.zeros(self.out.out_features))
 
     def forward(self, x, angles, mask=None, cache=None):
-        """As in gpt.py; angles: None where positions are added to the embeddings."""
+        """As in gpt.py; angles: None if positions are added to the embeddings."""
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, sum(self.heads), self.config.head_dim)
         q, k, v = qkv.transpose(1, 2).split(self.heads, dim=1)
@@ -180,7 +180,7 @@ class FamilyBlock(nn.Module):
 
 
 class FamilyGPT(GPT):
-    """A GPT of any family. seed: of its weights; std: as init_weights() has it."""
+    """A GPT of any family. seed: of its weights; std: see init_weights()."""
 
     def __init__(self, config, seed=0, std=0.0):
         nn.Module.__init__(self)
@@ -202,11 +202,11 @@ class FamilyGPT(GPT):
     def init_weights(self, generator):
         """Matrices uniform with variance 1 / fan-in, biases zero, all ids about equally likely.
 
-        Untied: as in gpt.py. Tied: the table is small, as it is the head, and the matrices that
-        write to the residual stream are divided by the root of their number, so that together they
-        write about as much as one would, and the stream is not only the last id (GPT-2; Radford et
-        al. 2019, section 2.3). Tables of n-grams are zero. With a `std` matrices and tables are
-        normal instead, whatever their size: GPT-2's is 0.02.
+        Untied: as in gpt.py. Tied: the table has small values, since it is also the head, and the
+        matrices that write to the residual stream are divided by the root of their number, so that
+        together they write about as much as one would, and the stream is not only the last id
+        (GPT-2; Radford et al. 2019, section 2.3). Tables of n-grams are zero. With a `std` matrices
+        and tables are normal with that std instead, whatever their size: GPT-2's is 0.02.
         """
         tied, std = self.family.tied, self.std
         write = (2 * self.config.n_layer) ** -0.5 if tied or std else 0
@@ -254,15 +254,15 @@ class FamilyGPT(GPT):
         return self.norm(x)
 
     def logits(self, x):
-        """As in gpt.py; without a softcap, the head's scores as they are."""
+        """As in gpt.py; without a softcap, the head's output itself."""
         cap = self.family.softcap
         return cap * torch.tanh(self.head(x / cap).float()) if cap else self.head(x).float()
 
 
 # ---- what changed ----
 FAMILIES = {
-    # The transformer's decoder (Vaswani et al. 2017), as one builds it from scratch today: each
-    # norm stands before what it feeds, and the head is a matrix of its own.
+    # The transformer's decoder (Vaswani et al. 2017), as built from scratch today: norms come
+    # before attention and MLP, not after, and the head is a matrix of its own.
     "scratch": dict(positions="sinusoidal", norm="layernorm", norm_eps=1e-5, gains=True,
                     embed_norm=False, qk_norm=False, activation="relu", bias=True, tied=False,
                     softcap=0.0),
@@ -290,13 +290,13 @@ LLAMA = FAMILIES["llama"] | dict(vocab_size=32000, seq_len=2048)
 
 MODELS = {
     "scratch": FAMILIES["scratch"] | shape(4, 512, 8, d_ff=1024, vocab_size=4096, seq_len=256),
-    # As released, with heads of 64; the paper's table 2 counts fewer parameters than there are.
+    # As released, with heads of 64; the paper's table 2 gives too few parameters.
     "gpt2": GPT2 | shape(12, 768, 12),
     "gpt2-medium": GPT2 | shape(24, 1024, 16),
     "gpt2-large": GPT2 | shape(36, 1280, 20),
     "gpt2-xl": GPT2 | shape(48, 1600, 25),
-    # Others took Llama's parts to other sizes: llama2.c's model of TinyStories (Karpathy 2023),
-    # SmolLM2 (Allal et al. 2025) and TinyLlama (Zhang et al. 2024).
+    # Llama's recipe in other sizes: llama2.c's model of TinyStories (Karpathy 2023), SmolLM2
+    # (Allal et al. 2025) and TinyLlama (Zhang et al. 2024).
     "stories-15m": LLAMA | shape(6, 288, 6, d_ff=768, seq_len=256, tied=True),
     "smollm2-135m": LLAMA | shape(30, 576, 9, 3, 1536, vocab_size=49152, seq_len=8192,
                                   rope_base=100000.0, tied=True),
@@ -306,19 +306,19 @@ MODELS = {
 
 
 def n_parameters(config):
-    """How many parameters a model has. None is made: on "meta" a tensor is a shape, no numbers."""
+    """How many parameters a model has. On the device "meta" tensors have shapes, but no data."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in make_model(config).parameters())
 
 
 # ---- the tables ----
 def word(value):
-    """A field's value as it stands in the table."""
+    """A field's value as the table shows it."""
     return "yes" if value is True else str(value) if value else "no"
 
 
 def print_families():
-    """A row for each choice; " where it is as on the left."""
+    """A row for each choice; " means the same as on the left."""
     print(f"{'':13}" + "".join(f"{name:>12}" for name in FAMILIES))
     configs = [FamilyConfig(**family) for family in FAMILIES.values()]
     for field in FAMILIES["scratch"]:

@@ -1,10 +1,10 @@
 """What sharing key/value heads buys: memory and time of decoding, measured, and drawn.
 
-To write one id, a model reads its weights once and every row's cache once. The weights are the
-same for all; the cache grows with each position and each row, until it is what takes the time.
-Heads that share their keys and values make it smaller: grouped-query attention (Ainslie et al.
-2023) here by four, multi-query attention (Shazeer 2019) by the number of heads.
-Left out: what it costs. Models that share more have fewer parameters and learn a little less.
+To write one id in every row, a model reads its weights once and every row's cache once. The cache
+grows with each position and each row, until reading it takes most of the time. Query heads that
+share keys and values make it smaller: grouped-query attention (Ainslie et al. 2023), here by four,
+multi-query attention (Shazeer 2019) by the number of heads.
+Left out: the cost of sharing. Models that share more have fewer parameters and learn a little less.
 
     python 03_model/extras/heads.py                          # 4 GB of memory, a minute or two
     python 03_model/extras/heads.py --n-layer 4 --seq-len 1024 --batch-sizes 4
@@ -31,12 +31,12 @@ COLOURS = {"MHA": "#dd8452", "GQA": "#4c72b0", "MQA": "#55a868"}
 
 
 def kinds(n_layer, d_model, n_head, seq_len):
-    """{"MHA": config, "GQA": config, "MQA": config} of one shape: each query head with its own
-    key/value head, four with one, all with one.
+    """{"MHA": config, "GQA": config, "MQA": config} of one shape: one key/value head for each query
+    head, for four, or for all.
     """
     if n_head < 8 or n_head % 4:
-        raise ValueError(f"n_head is {n_head}, but must be a multiple of 4, and 8 or more: four "
-                         "heads share one, and all of them must be something else")
+        raise ValueError(f"n_head is {n_head}, but must be a multiple of 4, and 8 or more: in GQA "
+                         "four heads share one, and GQA must differ from MQA")
     groups = {"MHA": n_head, "GQA": n_head // 4, "MQA": 1}
     return {name: GPTConfig(vocab_size=512, seq_len=seq_len, n_layer=n_layer, n_head=n_head,
                             n_kv_head=n_kv_head, d_model=d_model, d_ff=4 * d_model)
@@ -61,15 +61,15 @@ def held_bytes(cache):
 
 @torch.inference_mode()
 def decode_seconds(model, cache, steps):
-    """How long each of `steps` steps takes that writes one id in every row: a list of seconds.
+    """The seconds of each of `steps` steps, which write one id in every row: a list.
 
-    Every step is the same: it adds a position to what the cache holds, and then takes it back.
+    All steps do the same work: each adds a position to the cache, and then removes it.
     """
     length, seconds = cache.length, []
     ids = torch.zeros(cache.keys.shape[1], 1, dtype=torch.long, device=cache.keys.device)
     for _ in range(steps):
         start = time.perf_counter()
-        greedy(model(ids, cache)[:, -1]).tolist()  # a list: it is there only when a GPU is done
+        greedy(model(ids, cache)[:, -1]).tolist()  # tolist() waits for a GPU
         seconds.append(time.perf_counter() - start)
         cache.length = length
     return seconds
@@ -79,10 +79,10 @@ def measure(models, batch_size, positions, steps, device="cpu"):
     """{name: [seconds of a step, for each S of `positions`]}, medians, of steps that read S
     positions of every row, the new one included.
 
-    Models and positions take turns: whatever else the machine does then hits all alike. The first
-    round only warms up.
+    Models and positions take turns, so that other work of the machine slows all alike. The first
+    round is a warm-up.
     """
-    # What stands in a cache does not matter for time, so its zeros pass for a text.
+    # The time does not depend on a cache's content, so zeros will do.
     caches = {name: KVCache(m.config, batch_size, device=device) for name, m in models.items()}
     times = {name: [[] for _ in positions] for name in models}
     turns = [(i, S) for _ in range(steps + 1) for i, S in enumerate(positions)]
@@ -104,7 +104,7 @@ def table(title, positions, rows, form):
 
 
 def spread(heights, gap):
-    """Heights, ascending, moved up as little as needed to be `gap` apart: labels in a row."""
+    """Heights of labels, ascending, moved up as little as needed to be `gap` apart."""
     placed = []
     for height in heights:
         placed.append(max(height, placed[-1] + gap) if placed else height)
@@ -171,7 +171,7 @@ def main(argv=None):
         if getattr(args, name) < least:
             raise ValueError(f"{name} is {getattr(args, name)}, but must be at least {least}")
     if min(args.batch_sizes) < 1:
-        raise ValueError(f"a batch of {min(args.batch_sizes)} is none; 1 or more can be measured")
+        raise ValueError(f"a batch of {min(args.batch_sizes)} is too small: give 1 or more")
     if not args.out.endswith(".png"):
         raise ValueError(f"{args.out} is not a .png file")
     if not Path(args.out).parent.is_dir():

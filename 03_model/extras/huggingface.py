@@ -1,9 +1,9 @@
 """The names that transformers has for our models: GPT-2, Llama and nanochat.
 
-They are the same model here with other choices (family.py), so a checkpoint of theirs is one of
-ours under other names. The tables below say what a config.json's settings and what each tensor is
-called there, and in what it differs; weights.py reads them in both directions.
-What can't be expressed exactly is refused by name.
+They are the same model here with other choices (family.py), so their checkpoints are ours under
+other names. The tables below give the names of config.json's settings and of tensors, and how a
+tensor differs; weights.py uses them in both directions. A setting that can't be expressed exactly
+is refused, and the message names it.
 Left out: the tensors themselves (weights.py), other architectures.
 
 Used by weights.py. Next: shards.py.
@@ -24,14 +24,14 @@ from gpt import GPTConfig
 # ---- the names ----
 @dataclass(frozen=True)
 class Architecture:
-    """What transformers has under a model_type."""
+    """A model_type of transformers."""
 
     name: str  # of its class
     family: str  # of family.py
-    settings: dict  # in config.json: (the field here, its value where that is left out)
-    demands: dict  # in config.json: the only value that is expressible here
+    settings: dict  # {name in config.json: (our field, the default)}
+    demands: dict  # {name in config.json: the only value that is expressible here}
     prefix: str  # of all tensors' names but the head's; some files leave it out
-    tensors: dict  # ours: (theirs, how it differs)
+    tensors: dict  # {our name: (their name, how the tensor differs)}
 
 
 SETTINGS = {"vocab_size": ("vocab_size", 32000), "max_position_embeddings": ("seq_len", 2048),
@@ -90,14 +90,14 @@ ARCHITECTURES = {
                    "blocks.N.mlp.up": ("layers.N.mlp.fc1", ""),
                    "blocks.N.mlp.down": ("layers.N.mlp.fc2", "")}),
 }
-# What any architecture's config.json may set, and thereby change what the model computes.
+# Settings of any architecture that change what a model computes, and the only value known here.
 ANYWHERE = {"is_causal": True, "partial_rotary_factor": 1, "sliding_window": None,
             "layer_types": None, "quantization_config": None}
 
 
 # ---- the config ----
 def rope_theta(settings):
-    """{"rope_theta": base}, wherever it stands: newer files have it in rope_parameters."""
+    """{"rope_theta": base}, wherever a file has it: newer ones have it in rope_parameters."""
     rope = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
     if (not isinstance(rope, dict) or rope.keys() - {"rope_theta", "rope_type", "type"}
             or rope.get("rope_type", rope.get("type", "default")) != "default"):
@@ -114,7 +114,7 @@ def flat(config):
 
 
 def our_fields(settings):
-    """From a config.json all fields that flat() has of the model's config."""
+    """The fields of flat(), from the settings of a config.json."""
     kind, ours, said = settings.get("model_type"), {}, {}
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(f"model_type is {kind!r}; only {', '.join(ARCHITECTURES)} are known here")
@@ -156,7 +156,7 @@ def from_huggingface(settings):
 
 
 def to_huggingface(config):
-    """The config.json, as a dict, of which from_huggingface() makes this GPTConfig.
+    """The config.json, as a dict, from which from_huggingface() makes this GPTConfig.
 
     ValueError, naming the fields that don't fit the closest architecture, if there is none.
     """

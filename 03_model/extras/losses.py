@@ -1,6 +1,6 @@
 """Two additions to the loss: label smoothing, and a penalty on large logits.
 
-Used by the trainer, for --label-smoothing and --z-loss; without them it takes gpt.GPT.loss.
+Used by the trainer, for --label-smoothing and --z-loss; without them it uses gpt.GPT.loss().
 Reads and writes nothing. Next: machine.py.
 """
 
@@ -10,9 +10,9 @@ import torch.nn.functional as F
 def smoothed_loss(model, ids, targets, label_smoothing=0.0, z_loss=0.0):  # exercise
     """model.loss(ids, targets), (B, T) nats, 0 where the target is negative, with two additions.
 
-    label_smoothing: this share of the loss is the mean of -log p over all ids instead (Szegedy
-    et al. 2015, section 7). z_loss: so many times log(Z)^2 is added, with Z the sum of
-    exp(logits), which keeps logits from growing (Chowdhery et al. 2022, section 5).
+    label_smoothing: this share of the loss is the mean of -log p over all ids instead (Szegedy et
+    al. 2015, section 7). z_loss * log(Z)^2 is added, with Z the sum of exp(logits), which keeps
+    logits from growing (Chowdhery et al. 2022, section 5).
     """
     logits = model(ids).flatten(0, 1)  # (B T, V)
     nats = F.cross_entropy(logits, targets.flatten().clamp(min=-1), ignore_index=-1,

@@ -1,5 +1,4 @@
-"""The machine that does the work: which device, how fast, how much memory, and how that is given
-out.
+"""The machine: its device, speed and free memory, and how glibc allocates memory.
 
 Nothing about models; a first reading may skip it.
 
@@ -23,8 +22,8 @@ import torch
 
 
 def keep_freed_memory():
-    """Ask glibc not to hand freed memory back: every step takes the same large blocks again, and
-    each page that the system gives out anew costs a fault. No effect on other systems.
+    """Ask glibc not to return freed memory to the system: every step allocates the same large
+    blocks again, and each page that the system maps anew costs a page fault. No effect elsewhere.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -35,7 +34,7 @@ def keep_freed_memory():
 
 
 def matmul_peak(device="cpu", dtype=torch.float32, seconds=0.4):
-    """FLOP/s of a large square matrix product here and now: what a perfect program would reach."""
+    """FLOP/s of a large square matrix product here and now: about the most a program can reach."""
     n = 1024 if device == "cpu" else 8192
     a = torch.randn(n, n, device=device, dtype=dtype)
     wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device, lambda: None)
@@ -52,7 +51,7 @@ def matmul_peak(device="cpu", dtype=torch.float32, seconds=0.4):
 def group_room(folder, limit, usage, stat, reclaimable):
     """Bytes left in a control group whose files have these names; inf if it has no limit.
 
-    Pages of files that nobody looks at count as used, but are given up when somebody needs room.
+    The system counts inactive pages of files as used, but frees them when memory is needed.
     """
     if not (folder / limit).exists() or (total := read_text(folder / limit).strip()) == "max":
         return float("inf")
@@ -61,10 +60,10 @@ def group_room(folder, limit, usage, stat, reclaimable):
 
 
 def linux_memory(root):
-    """Bytes that a process may still take: what the machine can spare, or, if less, what is left in
-    one of the control groups that it is in. A container is such a group.
+    """Bytes that a process may still take: what is free on the machine, or, if less, in one of the
+    control groups that the process is in. A container is such a group.
 
-    root: where the system's files are, "/".
+    root: the root of the file system, "/".
     """
     rows = dict(line.split(":") for line in read_text(root / "proc/meminfo").splitlines())
     free = int(rows["MemAvailable"].split()[0]) * 1024
@@ -87,9 +86,9 @@ def linux_memory(root):
 
 
 def free_memory(device="cpu", root="/"):
-    """Bytes that this process may still take on the device, or None if nobody tells. Never raises.
+    """Bytes that this process may still take on the device, or None if unknown. Never raises.
 
-    Of a Mac's processor all memory, of its GPU what the system recommends.
+    On a Mac: for the CPU all memory, for the GPU what the system recommends.
     """
     try:
         if device == "cuda":
@@ -99,7 +98,7 @@ def free_memory(device="cpu", root="/"):
         if (Path(root) / "proc/meminfo").exists():
             return linux_memory(Path(root))
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except Exception:  # whatever it is: not to know is no reason to stop
+    except Exception:  # of any kind: a run can go on without this number
         return None
 
 

@@ -1,9 +1,9 @@
 """Texts of different lengths side by side, several from each prompt, and texts that go on later.
 
-gpt.KVCache has one length for all rows. In a RaggedCache every row has its own; each is continued
-as if it were alone, because it stands at its own positions, and a mask hides what is behind its
-end. Caches here read lists of ids, of which they may hold the beginnings already, and their rows
-can be repeated. All of it serves GPT and FamilyGPT alike.
+gpt.KVCache has one length for all rows. In a RaggedCache every row has its own length; each is
+continued as if it were alone, because it has its own positions, and a mask hides positions after
+its end. The caches here read lists of ids, of which they may hold the beginnings already, and their
+rows can be repeated. All of it works with GPT and FamilyGPT.
 
 Used by gpt.generate(), for what it can't do by itself. Next: losses.py.
 """
@@ -27,7 +27,7 @@ class RowsCache(KVCache):
     """A KVCache that reads lists of ids, and of which rows can be taken."""
 
     def read(self, model, rows):
-        """Read the new ids of B lists. Returns what the model makes of the last of each, (B, C)."""
+        """Read the new ids of B lists. Returns model.hidden() at the last id of each, (B, C)."""
         self.length = min(self.length, min(map(len, rows)) - 1)  # the last is always read
         ids = torch.tensor([row[self.length:] for row in rows], device=self.keys.device)
         return model.hidden(ids, self)[:, -1]
@@ -36,7 +36,7 @@ class RowsCache(KVCache):
         """A new cache with copies of these rows, a list; one may come more than once."""
         taken = copy.copy(self)
         taken.keys, taken.values = self.keys[:, rows], self.values[:, rows]
-        if hasattr(self, "ids"):  # which ngrams.py remembers
+        if hasattr(self, "ids"):  # those of ngrams.remember()
             taken.ids = self.ids[rows]
         return taken
 
@@ -44,8 +44,7 @@ class RowsCache(KVCache):
 class RaggedCache(RowsCache):
     """A KVCache with a length for each row: lengths[b] positions of row b are filled.
 
-    Lowering lengths[b] takes positions back. That is also how what a short prompt was filled up
-    with disappears.
+    A lower lengths[b] drops row b's last positions, such as the padding of a short prompt.
     """
 
     def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
@@ -54,7 +53,7 @@ class RaggedCache(RowsCache):
 
     @property
     def length(self):
-        """Of the longest row. Whoever moves it moves all rows as far, none to below 0."""
+        """Of the longest row. Setting it changes all rows by the same number, none to below 0."""
         return max(self.lengths)
 
     @length.setter
@@ -63,23 +62,23 @@ class RaggedCache(RowsCache):
         self.lengths = [max(0, length + further) for length in self.lengths]
 
     def positions(self, T):  # exercise
-        """Where T further ids of each row stand: lengths[b], lengths[b] + 1, ... for row b. (B, T),
-        on the device of self.keys.
+        """The positions of T further ids of each row: lengths[b], lengths[b] + 1, ... for row b.
+        (B, T), on the device of self.keys.
         """
         starts = torch.tensor(self.lengths, device=self.keys.device)
         return starts[:, None] + torch.arange(T, device=self.keys.device)
 
     def mask(self, T):
-        """What T further ids of each row may look at, (B, 1, T, S): the same for all heads."""
+        """What T further ids of each row may attend to, (B, 1, T, S): the same for all heads."""
         return causal_mask(self.positions(T), self.length + T).unsqueeze(1)
 
     def append(self, layer, k, v):  # exercise
         """Store k, v (B, G, T, D) at self.positions(T) of self.keys[layer] and self.values[layer],
         each (B, G, size, D), in the cache's type.
 
-        Returns all of that layer's keys and values up to the last new one of the longest row, each
-        (B, G, S, D); in shorter rows, what is behind the last id is meaningless, and the mask hides
-        it. Does not change self.lengths.
+        Returns that layer's keys and values up to the last new one of the longest row, each (B, G,
+        S, D); in shorter rows, positions after the last id hold garbage; the mask hides them. Does
+        not change self.lengths.
         """
         T = k.shape[2]
         rows = torch.arange(len(k), device=k.device)[:, None]
@@ -90,16 +89,16 @@ class RaggedCache(RowsCache):
         return keys[:, :, :end], values[:, :, :end]
 
     def read(self, model, rows):
-        """The same, of rows of any lengths: in one pass, padded at their ends."""
+        """As RowsCache.read(), for rows of any lengths: in one pass, padded at their ends."""
         self.lengths = [min(n, len(row) - 1) for row, n in zip(rows, self.lengths)]
         new = [row[n:] for row, n in zip(rows, self.lengths)]  # the last id is always read
-        if self.length + max(map(len, new)) > self.size:  # the padding behind the longest row
+        if self.length + max(map(len, new)) > self.size:  # padding would exceed the cache
             self.length = 0
             new = rows
         T = max(map(len, new))
         ids = torch.tensor([[*ids, *[0] * (T - len(ids))] for ids in new], device=self.keys.device)
         x = model.hidden(ids, self)  # (B, T, C)
-        self.lengths = [len(row) for row in rows]  # what the padding has added is taken back
+        self.lengths = [len(row) for row in rows]  # drops the padding
         return x[range(len(new)), [len(ids) - 1 for ids in new]]
 
     def take(self, rows):
@@ -122,8 +121,8 @@ def generate_any(model, prompts, n_tokens, pick=greedy, n_samples=1, cache=None)
     """gpt.generate(), for prompts of any lengths. Row i continues prompt i // n_samples, as if it
     were alone.
 
-    A prompt is read once, then its row is repeated n_samples times. cache: one of these here, which
-    holds the beginnings of the prompts; it is used unless one of them is longer than seq_len.
+    A prompt is read once, then its row is repeated n_samples times. cache: a RowsCache or
+    RaggedCache that holds beginnings of the prompts; used unless a prompt is longer than seq_len.
     """
     if not all(map(len, prompts)):
         raise ValueError("a prompt is empty: give it at least <|bos|>")

@@ -1,8 +1,8 @@
-"""The files of a Hugging Face folder, read with suspicion: they come from elsewhere.
+"""Reads the files of a Hugging Face folder, which come from elsewhere, and checks them.
 
-JSON in which nothing is said twice and every number is one, and tensors in one file or in several
-with an index, which must agree. Whatever is wrong ends as a ValueError of one line, which names the
-file. The library that reads tensors, safetensors, looks at lengths, offsets, shapes and types.
+JSON without repeated keys or numbers that aren't finite; tensors in one file, or in several with an
+index that must agree with them. Anything wrong becomes a ValueError of one line, which names the
+file. The library safetensors checks the tensors' lengths, offsets, shapes and types.
 Left out: what the settings and names mean (huggingface.py), pickles (a .bin file can run anything).
 
 Used by weights.py. Next: weights.py.
@@ -25,15 +25,15 @@ from family import family_of
 from mistakes import refuse_pointer
 from records import library
 
-PURPOSE = "a Hugging Face folder"  # needs safetensors
-MOST_JSON = 100_000_000  # bytes of a JSON file, as safetensors has it for its headers
+PURPOSE = "a Hugging Face folder"  # which needs safetensors, says records.library()
+MOST_JSON = 100_000_000  # bytes of a JSON file; safetensors has the same limit for headers
 # Tensors of older files that are the same in every model.
 CONSTANTS = re.compile(r".*(\.attn\.(masked_)?bias|rotary_emb\.inv_freq)")
 
 
 @contextlib.contextmanager
 def naming(path):
-    """Errors of what is read inside become a ValueError of one line that begins with `path`."""
+    """A context that turns errors into a ValueError of one line that begins with `path`."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError,
@@ -46,8 +46,8 @@ def naming(path):
 
 
 def said_once(pairs):
-    """The dict of a JSON object. ValueError if a key stands there twice: programs differ in which
-    of the values they take.
+    """The dict of a JSON object. ValueError if a key is repeated: programs differ in which of the
+    values they take.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -57,14 +57,14 @@ def said_once(pairs):
 
 
 def finite(text):
-    """A JSON number with a point or an exponent, or NaN or Infinity, which ValueError refuses."""
+    """The float of a JSON number. ValueError for NaN, Infinity and numbers too large for it."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"it holds {text}, which is no number")
     return number
 
 
 def parse(text):
-    """The dict in a JSON text. ValueError if there is none, or one that programs read differently.
+    """The dict in a JSON text. ValueError if it is none, or if programs might read it differently.
     """
     try:
         content = json.loads(text, object_pairs_hook=said_once, parse_constant=finite,
@@ -112,7 +112,7 @@ def weight_files(folder):
 
 
 def read_file(path):
-    """{name: tensor} of a file. A tensor is read from the disk when it is looked at."""
+    """{name: tensor} of a file. A tensor is read from the disk when it is used."""
     if not path.is_file():
         raise ValueError(f"{path.parent} holds no {path.name}, which its index names")
     refuse_pointer(path)
@@ -120,14 +120,14 @@ def read_file(path):
         tensors = library("safetensors.torch", PURPOSE).load_file(path)
     except library("safetensors", PURPOSE).SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error})") from None
-    with open(path, "rb") as file:  # safetensors takes the last of those that are named twice
+    with open(path, "rb") as file:  # of tensors with one name, safetensors takes the last
         parse(file.read(int.from_bytes(file.read(8), "little")).decode())
     return tensors
 
 
 def read_tensors(folder):
-    """{name: tensor} of all of a folder's files. ValueError, in one line, for a file that is
-    damaged, and where a tensor is not in the one file of which the index says so.
+    """{name: tensor} of all of a folder's files. ValueError, in one line, if a file is damaged, or
+    if a tensor is not in exactly the file that the index names.
     """
     tensors = {}
     with naming(folder):
@@ -146,8 +146,8 @@ def read_tensors(folder):
 
 
 def check_size(config, tensors):
-    """ValueError if tensors have too few numbers for a model of that GPTConfig: before it is built,
-    which with sizes that nobody has takes for ever.
+    """ValueError if tensors have too few numbers for a model of that GPTConfig; called before it is
+    built, which would take forever with absurd sizes.
     """
     C, n_layer, there = config.d_model, config.n_layer, sum(t.numel() for t in tensors.values())
     least = config.vocab_size * C + n_layer * (2 * C * C + 2 * C * config.d_ff)

@@ -1,6 +1,6 @@
 """Other people's checkpoints, in and out: a Hugging Face folder <-> our GPT.
 
-By the tables of huggingface.py, read in both directions: what goes out comes in again bit by bit.
+By the tables of huggingface.py, in both directions: an exported model is imported bit for bit.
 Left out: other architectures, quantised weights, pickles (a .bin file can run anything).
 
     python 03_model/extras/weights.py FOLDER
@@ -45,15 +45,15 @@ FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # fewer 
 
 # ---- a tensor ----
 def turned(rows, config):  # exercise
-    """Our rows of queries, keys and values from Llama's, and Llama's from ours: twice is nothing.
+    """Our rows of queries, keys and values from Llama's, and Llama's from ours: its own inverse.
 
     rows: a weight ((H + 2G) * D, C) or a bias ((H + 2G) * D,): D rows for each of H queries, then
     G keys, then G values. Returns a new tensor, in which the second half of every query's and key's
     rows is negated. With H = G = 1 and D = 2, [1, 2, 3, 4, 5, 6] becomes [1, -2, 3, -4, 5, 6].
-    Llama turns the pair (x1, x2) the other way: rotate(), seen in a mirror that shows (x1, -x2).
+    Llama rotates the pair (x1, x2) the other way, which is rotate() of the mirrored (x1, -x2).
     """
-    # Exact: to turn the other way is to mirror, rotate() and mirror again (conjugation). The first
-    # mirror is here, only signs; the second leaves q k' as it is, since it shows both of them.
+    # Exact: rotating the other way is mirroring, rotate(), and mirroring again (conjugation). The
+    # first mirroring is done here; the second is not needed, since q k' is the same without it.
     H, G = config.n_head, config.n_kv_head
     heads = rows.clone().view(H + 2 * G, 2, -1)  # (heads, halves, rows of a half)
     heads[:H + G, 1] *= -1
@@ -61,7 +61,7 @@ def turned(rows, config):  # exercise
 
 
 def divided(rows, config):  # exercise
-    """Rows of queries, keys and values together, as in turned(), as three tensors.
+    """Rows of queries, keys and values, as in turned(), divided into three tensors.
 
     rows: ((H + 2G) * D, C) or ((H + 2G) * D,). Returns (H * D, ...), (G * D, ...), (G * D, ...).
     With H = 2, G = 1 and D = 2, [1, 2, 3, 4, 5, 6, 7, 8] becomes [1, 2, 3, 4], [5, 6], [7, 8].
@@ -71,14 +71,14 @@ def divided(rows, config):  # exercise
 
 
 def to_theirs(tensor, how, config):
-    """A tensor of ours as a list of theirs. how: from the table."""
+    """A tensor of ours as a list of theirs. how: from an Architecture's `tensors`."""
     tensor = turned(tensor, config) if "turned" in how else tensor
     tensor = tensor.t() if "transposed" in how else tensor  # to (in, out)
     return divided(tensor, config) if "divided" in how else [tensor]
 
 
 def to_ours(tensors, how, config):
-    """to_theirs() undone."""
+    """The inverse of to_theirs()."""
     tensor = torch.cat(tensors) if "divided" in how else tensors[0]
     tensor = tensor.t() if "transposed" in how else tensor
     return turned(tensor, config) if "turned" in how else tensor
@@ -90,7 +90,7 @@ def full_name(name, kind):
 
 
 def dictionary(model, kind):
-    """(name, their names, how it differs) for every tensor of a model; a tied head has none."""
+    """Yield (name, their names, how it differs) for each of a model's tensors, but no tied head."""
     for name, _ in model.named_parameters():
         module, _, last = name.rpartition(".")  # last: weight or bias
         n = "".join(re.findall(r"^blocks\.(\d+)", module))
@@ -126,7 +126,7 @@ def check(tensors, expected):
 
 
 class Unfilled(TorchFunctionMode):
-    """Within it no tensor is filled with random numbers, which takes longer than reading a file."""
+    """A context in which no tensor is filled with random numbers, which is slower than reading."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function.__name__.endswith(("uniform_", "normal_")):
@@ -135,7 +135,7 @@ class Unfilled(TorchFunctionMode):
 
 
 def open_folder(folder, by_hand=False):
-    """(a GPT on "meta", shapes only, its model_type, {their name: tensor}), which fit together."""
+    """(a GPT on "meta", without data, its model_type, {their name: tensor}), which fit together."""
     folder = Path(folder)
     settings = read_json(folder / "config.json")
     with naming(folder / "config.json"):
@@ -173,8 +173,8 @@ def our_tensors(model, kind, tensors):
 def read_model(folder, device="cpu", dtype=torch.float32, by_hand=False):
     """The GPT in a Hugging Face folder, in eval mode.
 
-    dtype: what its parameters become; in the file they may be of any float type. ValueError, in
-    one line, for a folder that is incomplete, damaged or not expressible here.
+    dtype: of its parameters; in the file they may have any float type. ValueError, in one line,
+    for a folder that is incomplete, damaged or not expressible here.
     """
     model, kind, tensors = open_folder(folder, by_hand)
     state = {name: nn.Parameter(tensor.to(device, dtype, copy=True,
@@ -197,14 +197,14 @@ def stored_ends(folder):
         with naming(path):
             if any(type(i) is not int for i in ids):
                 raise ValueError(f"eos_token_id is {ids}, but must be an id or a list of ids")
-        found += [i for i in ids if i >= 0]  # some have -1 for none
+        found += [i for i in ids if i >= 0]  # some files have -1 for no id
     return list(dict.fromkeys(found))
 
 
 def open_tokenizer(folder):
-    """The tokenizer of a Hugging Face folder. A text begins with the ids that its file puts there,
-    and ends at those that the folder's settings name, besides what names say. ValueError, in one
-    line, for what is damaged or not expressible here.
+    """The tokenizer of a Hugging Face folder. A text begins with the ids that tokenizer.json puts
+    there, and ends at special tokens of known names and at ids that the folder's settings name.
+    ValueError, in one line, if it is damaged or not expressible here.
     """
     folder = Path(folder)
     with naming(folder):
@@ -214,8 +214,8 @@ def open_tokenizer(folder):
 
 
 def check_fit(folder, tokenizer, vocab_size):
-    """ValueError if the model in `folder`, of so many ids, has not all that the tokenizer may use.
-    It may have more.
+    """ValueError if the tokenizer may give ids that the model in `folder`, of vocab_size ids,
+    lacks. The model may have more ids.
     """
     if tokenizer.vocab_size > vocab_size:
         raise ValueError(f"{folder} has a tokenizer of {tokenizer.vocab_size} ids, but a model of "
@@ -226,15 +226,15 @@ def check_fit(folder, tokenizer, vocab_size):
 
 
 def open_model(options, device="cpu", by_hand=False):
-    """(folder, model, tokenizer, config, None) of the Hugging Face folder options.weights: what a
-    command loads of a run, and no step. ValueError if the options name a run as well, or if model
-    and tokenizer don't fit together.
+    """(folder, model, tokenizer, config, None) of the Hugging Face folder options.weights, as
+    RunOptions.load() gives them, but no step. ValueError if the options name a run as well, or if
+    model and tokenizer don't fit together.
     """
     folder = options.weights
     if options.run or options.checkpoint != "newest":
         of_a_run = f"--run {options.run}" if options.run else f"--checkpoint {options.checkpoint}"
         raise ValueError(f"{of_a_run} and --weights {folder}: give one of them")
-    read_json(Path(folder) / "config.json")  # what is quick to find comes first
+    read_json(Path(folder) / "config.json")  # a quick check comes first
     tokenizer = open_tokenizer(folder)
     model = read_model(folder, device, by_hand=by_hand)
     check_fit(folder, tokenizer, model.config.vocab_size)
@@ -243,8 +243,8 @@ def open_model(options, device="cpu", by_hand=False):
 
 # ---- out ----
 def check_room(folder, names):
-    """ValueError if a folder holds anything but files of these names: it would pass for a part of
-    the model that is to be written there.
+    """ValueError if a folder holds anything but files of these names: other files would look like
+    part of the model that is to be written there.
     """
     if others := [path.name for path in folder.iterdir()
                   if path.name not in names or not path.is_file()]:
@@ -254,9 +254,9 @@ def check_room(folder, names):
 
 @contextmanager
 def all_or_nothing(folder):
-    """A new folder, whose files move to `folder` once all are written. config.json goes first and
-    comes last: no folder looks whole without it. ValueError if `folder` holds anything else, and
-    OSError if it can't be made: as far as that can be known, at once.
+    """A context with a new folder, whose files move to `folder` at the end. An old config.json is
+    deleted first, the new one moved last: a folder without it is visibly incomplete. ValueError if
+    `folder` holds anything else, OSError if it can't be made, both at once where possible.
     """
     folder = Path(folder).resolve()
     if folder.exists():
@@ -305,9 +305,9 @@ def write_model(model, folder, bos=None, eos=None):
 
 
 def export(model, tokenizer, folder):
-    """write_model(), with all that AutoTokenizer and generate() of transformers need to go on as
-    here: a text begins with conversations.begin_ids(), as <|bos|>, and ends at an id of end_ids().
-    ValueError if the model lacks ids, or if a text begins with more than a special token.
+    """write_model(), and all files that AutoTokenizer and generate() of transformers need to behave
+    as here: a text begins with conversations.begin_ids(), as <|bos|>, and ends at one of end_ids().
+    ValueError if the model lacks ids, or if a text begins with more than one special token.
     """
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model "
@@ -326,7 +326,7 @@ def export(model, tokenizer, folder):
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": bos,
             "pad_token": bos, "padding_side": "left", "clean_up_tokenization_spaces": False,
             "model_max_length": model.config.seq_len})
-        write_json(aside / "generation_config.json", {  # what pads is not looked at: any id will do
+        write_json(aside / "generation_config.json", {  # padding is masked, so any id will do
             "bos_token_id": first, "eos_token_id": ends, "pad_token_id": first})
 
 

@@ -1,7 +1,7 @@
-"""What happens beside the steps of a run: it is recorded, looked at and drawn.
+"""Records, samples and pictures of a run, made beside its steps.
 
 The loops of train.py and 07_scale/scale.py call a Beside after each step. Nothing here changes what
-is learned: a run without it has the same weights, bit for bit.
+is learned: a run without Beside has the same weights, bit for bit.
 
 Writes metrics.jsonl, loss.png and report.html in a run's folder. Next: metrics.py.
 """
@@ -28,8 +28,8 @@ from watch import Spikes, activation_scales, sampled, update_ratios
 
 
 def describe(groups, lr):
-    """A line for each group of make_optimizer()'s: what moves which parameters, at which rate and
-    decay. lr: config.lr, the peak of a group whose scale is 1.
+    """Yield a line for each group of make_optimizer(): which optimizer updates which parameters, at
+    which learning rate and decay. lr: config.lr, the peak of a group whose scale is 1.
     """
     for group, which in zip(groups, ("the matrices of the blocks", "all else, tables and head")):
         sizes = [p.numel() for p in group["params"]]
@@ -75,7 +75,7 @@ class Beside:
         return Log(self.folder, step)
 
     def remember(self):
-        """The losses that were recorded before: spikes stand out of these."""
+        """Read the losses recorded before, with which new losses are compared to find spikes."""
         for row in read_metrics(self.folder / "metrics.jsonl"):
             if row.get("loss") is not None:
                 self.spikes.seen(row["loss"])
@@ -86,14 +86,14 @@ class Beside:
             self.hint(f"write {self.log.path}", self.log.record, step, **values)
 
     def look_ahead(self, step):
-        """After `step`: what the next one will be compared with, if that is to be looked at."""
+        """After `step`, keep a copy of the weights if the next step's update will be measured."""
         self.earlier = {}
         if (step + 1) % self.config.eval_every == 0:
             self.earlier = {name: sampled(p) for name, p in self.tensors() if self.leads}
 
     def after(self, step, seconds, loss, norm, groups, bits, batch):
-        """A step was made; `seconds` are over since the run began, groups are the optimizer's,
-        bits: of an evaluation of it, or None.
+        """Record a step. seconds: since the run began; groups: the optimizer's; bits: bits per byte
+        of an evaluation after the step, or None.
         """
         if self.leads and step == self.first_step + 1:
             print(*describe(groups, self.config.lr), sep="\n")
@@ -116,7 +116,7 @@ class Beside:
         self.look_ahead(step)
 
     def pace(self, step, seconds, loss):
-        """How it goes, in a line."""
+        """The progress line: step, loss, epochs, speed and time left."""
         steps, rate = self.config.steps, (step - self.first_step) / (seconds - self.before)
         tokens = rate * self.config.batch_size * self.config.seq_len  # a second
         epochs = ", ".join(f"{n:.2f}" for n in self.loader.epochs())
@@ -124,8 +124,8 @@ class Beside:
                 f"{duration((steps - step) / rate)} left")
 
     def finished(self, step, bits):
-        """The run is at its end, with so many bits per byte of all validation text: print a sample,
-        and what others make of that text.
+        """The run has ended, with `bits` bits per byte of the validation text: write the last
+        records and the page, and print a sample and the baselines.
         """
         wrote = self.hint("write a sample", sample, self.whole(), self.data, 200) or ""
         if self.leads:

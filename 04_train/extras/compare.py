@@ -1,4 +1,4 @@
-"""Several runs -> results side by side, and what was different; or, in a list, where each stands.
+"""Several runs -> their results and their differences side by side; or a list of all runs.
 
     python 04_train/extras/report.py runs/tiny runs/tiny-2 --output compare.html
     python 04_train/extras/report.py
@@ -25,13 +25,13 @@ from runs import newest_checkpoint, read_config, step_of, val_of
 
 
 def differing(runs):
-    """What several {name: value} do not all say: {name: [values]}, None where one says nothing."""
+    """{name: [values]} of the names on which several dicts differ; None where a name is missing."""
     rows = {name: [run.get(name) for run in runs] for run in runs for name in run}
     return {name: values for name, values in rows.items() if values.count(values[0]) < len(runs)}
 
 
 def several(runs):
-    """What a page says of {name: (metrics, config)}, beneath the title."""
+    """The HTML, beneath the title, of a page on several runs, {name: (metrics, config)}."""
     from matplotlib.colors import to_hex
 
     metrics, configs = zip(*runs.values())
@@ -46,13 +46,13 @@ def several(runs):
     columns = "".join(f"<div><b>{head}</b>{each}</div>" for head, each in zip(heads, wrote))
     return (f"{' &emsp; '.join(heads)}{curves(metrics)}"
             + section("Results", table({n: [each.get(n) for each in found] for n in names}, heads))
-            + section("What was different", table(different, heads))
+            + section("Differences", table(different, heads))
             + section("What they wrote", columns if any(wrote) else "", "samples"))
 
 
 # ---- the command line ----
 def listing(runs_dir):
-    """A line for each run with a checkpoint: where it stands."""
+    """Yield a line for each run with a checkpoint: its step and its bits per byte."""
     for folder in sorted(Path(runs_dir).glob("*")):
         if checkpoint := newest_checkpoint(folder):
             try:

@@ -1,10 +1,10 @@
 """Pictures that explain this stage, drawn from its own functions; and the race of its recipes.
 
 schedules.png: the learning rate over a run, a line for each schedule.
-muon.png: what Muon makes of a gradient, a real one, of a small model that has read this folder's
-source for some steps: its singular values, and those of AdamW's direction.
+muon.png: the singular values of a real gradient, of a small model trained for some steps on this
+folder's source, after each step of Muon's iteration, and those of AdamW's direction.
 race.png: loss in nats a character against seconds, a line for each run. ablations.png: how much
-longer it takes to the same loss without each ingredient.
+longer it takes to reach the same loss without each ingredient.
 Left out: the race itself (tests/bench.py train --output race.json).
 
     python 04_train/extras/curves.py
@@ -56,12 +56,12 @@ def picture(width, height, columns=1, **how):
 
 
 def label(axes, x, y, text, colour, **how):
-    """A word beside what it names, instead of a legend."""
+    """Write a text beside the thing that it names, instead of a legend."""
     axes.annotate(text, (x, y), color=colour, annotation_clip=False,
                   **dict(va="center", fontsize=9.5) | how)
 
 
-# ---- how far ----
+# ---- schedules ----
 def rates(schedule, steps=1000):
     """The share of the peak at every step of a run, (steps,), with Config's own warm-up and
     cool-down.
@@ -81,10 +81,10 @@ def draw_schedules(path):
     figure.savefig(path, dpi=120)
 
 
-# ---- where to ----
+# ---- Muon's direction ----
 def learn(text, steps=60, seed=0):
-    """A small model after `steps` steps of AdamW on the bytes of a text: (model, optimizer), with
-    the gradients of one more batch, not yet used, in .grad.
+    """(model, optimizer): a small model after `steps` steps of AdamW on the bytes of a text, with
+    the unused gradients of one more batch in .grad.
     """
     config = Config(vocab_size=256, seq_len=64, n_layer=2, d_model=64, d_ff=256, batch_size=16,
                     steps=steps, warmup=10)
@@ -105,13 +105,13 @@ def learn(text, steps=60, seed=0):
 
 
 def singular_values(matrix):
-    """Of a matrix (m, n), the largest first: (min(m, n),)."""
+    """Those of a matrix (m, n), the largest first: (min(m, n),)."""
     return torch.linalg.svdvals(matrix.double()).numpy()
 
 
 def adamw_direction(matrix, optimizer):
-    """Where AdamW's next step would take a matrix: its gradient, averaged, and each number of it
-    divided by its usual size.
+    """The direction of AdamW's next step for a matrix: the averaged gradient, each number divided
+    by its usual size.
     """
     group, state = optimizer.param_groups[0], optimizer.state[matrix]
     moved, *_ = adamw_by_hand(torch.zeros_like(matrix), matrix.grad, state["exp_avg"],
@@ -121,9 +121,9 @@ def adamw_direction(matrix, optimizer):
 
 
 def lifted(values, steps):
-    """What Newton-Schulz steps make of singular values, (N,), each at most 1 -> (N,).
+    """The singular values after Newton-Schulz steps, from values, (N,), each at most 1 -> (N,).
 
-    Each is put into a 2 x 2 matrix of norm 1, with what is missing from the norm.
+    Each value s is put into a 2 x 2 matrix of norm 1, whose other singular value is sqrt(1 - s^2).
     """
     s = torch.tensor(values, dtype=torch.float32)
     matrices = torch.diag_embed(torch.stack((s, (1 - s**2).sqrt()), dim=-1))  # (N, 2, 2)
@@ -131,8 +131,8 @@ def lifted(values, steps):
 
 
 def draw_muon(text, path):
-    """The singular values of a gradient, after each Newton-Schulz step, and of AdamW's direction;
-    beside it what the steps make of any singular value.
+    """Draw the singular values of a gradient after each Newton-Schulz step, and of AdamW's
+    direction; beside it the result of the steps for any singular value.
     """
     from matplotlib import colormaps
 
@@ -168,9 +168,9 @@ def draw_muon(text, path):
     figure.savefig(path, dpi=120)
 
 
-# ---- what it is worth ----
+# ---- races and ablations ----
 def read_race(path):
-    """What race.json holds. ValueError if that is not a race."""
+    """The content of race.json. ValueError if it is not a race."""
     race = read_json(Path(path))
     if not (race.get("runs") and "target" in race):
         raise ValueError(f"{path} is no race, as --help describes it")
@@ -179,7 +179,7 @@ def read_race(path):
 
 def draw_race(race, path):
     """Loss against seconds: a colour for each recipe, a line for each of its seeds, and a dot where
-    one reaches the target.
+    a run reaches the target.
     """
     figure, axes = picture(8.5, 4.4)
     recipes, target = {}, race["target"]
@@ -204,9 +204,9 @@ def draw_race(race, path):
 
 
 def worth(ablations):
-    """What each ingredient is worth: [(name, times as many seconds to the target as the first of
-    the ablations, times as many steps), ...], the worst first; None and None where the target was
-    never reached. ValueError if the first did not reach it.
+    """What each ingredient is worth: [(name, seconds to the target / those of the first ablation,
+    the same ratio of steps), ...], the worst first; None and None if the target was not reached.
+    ValueError if the first did not reach it.
     """
     full, *others = ablations
     if full["seconds_to_target"] is None:
@@ -218,7 +218,7 @@ def worth(ablations):
 
 
 def draw_ablations(race, path):
-    """Bars: how much longer it takes to the target without an ingredient. Dots: in steps."""
+    """Bars: how many times as long it takes without an ingredient. Dots: the same in steps."""
     full, rows = race["ablations"][0], worth(race["ablations"])
     ends = {row["name"]: row["loss_at_end"] for row in race["ablations"]}
     most = 1.1 * max([times for _, *both in rows for times in both if times], default=1)

@@ -1,15 +1,15 @@
-"""What would a larger model, or a longer run, reach? Small runs say, and a law through them.
+"""What loss would a larger model, or a longer run, reach? A scaling law, fitted to small runs.
 
-The four smallest rungs of the ladder, each trained with every budget of FLOPs; through the losses
-L = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, section 3.3, their third approach): what no
-model can know, what N parameters are too few for, what D tokens are too few for. It has a best
-split of a budget, and a guess at what lies above the rungs.
+The four smallest rungs of the ladder are trained with every budget of FLOPs. The law L = E + A /
+N^alpha + B / D^beta (Hoffmann et al. 2022, section 3.3, their third approach) is fitted to the
+losses: E is the loss of a perfect model, the other terms are due to too few parameters N and too
+few tokens D. The law gives the best split of a budget, and an extrapolation beyond the rungs.
 The loss is bits per byte of the whole validation text. All rungs share a tokenizer and a window
 (SHARED), so nats per token would only multiply E, A and B. N leaves out the embedding table, in
 which rows are looked up, not multiplied. The law counts 6 N D FLOPs; attention adds to that, most
-where models are small, so the table has both.
+in small models, so the table has both.
 Left out: learning rates tuned for each rung, and texts that are read more than once: the law
-believes that every token is new.
+assumes that every token is new.
 
     python 04_train/extras/ladder.py --flops 2e12 5e12 1.25e13
     python 04_train/extras/ladder.py --flops 2e12 5e12 1.25e13 --optimizer adamw --runs-dir adamw
@@ -43,12 +43,12 @@ from runs import read_config
 from train import LADDER, Config
 
 RUNGS = list(LADDER)[:4]
-# What losses must share to be compared, and small budgets to have steps. Options come after this.
+# For all runs, so that losses compare and small budgets have steps; the user's options come later.
 SHARED = ("--vocab-size", "2048", "--seq-len", "128", "--batch-size", "8", "--micro-batch", "8",
           "--warmup", "5", "--eval-every", "1000000", "--save-every", "1000000")
-DELTA = 1e-3  # of the Huber loss: a point further off than 0.1% pulls no harder than one that is
-N_STARTS = 50  # of the grid, the best: 400 found nothing better for ten laws with noise
-LEAST = 6  # points: five numbers go through any five
+DELTA = 1e-3  # of the Huber loss: errors above 0.1% have no more influence than 0.1%
+N_STARTS = 50  # the best of the grid: 400 found nothing better for ten noisy laws
+LEAST = 6  # points: five parameters fit any five points exactly
 
 
 # ---- the law ----
@@ -91,8 +91,8 @@ def best_split(flops, parameters):  # exercise
 
 # ---- fitting it ----
 def residuals(theta, points):
-    """How far S laws are from P points: log predicted - log observed, (S, P), and its derivatives,
-    (S, P, 5).
+    """The errors of S laws at P points, log predicted - log observed, (S, P), and their derivatives
+    by theta, (S, P, 5).
 
     theta: (S, 5), a law as log A, log B, log E, alpha, beta, so that A, B and E stay positive;
     points: (P, 3), N, D and loss. float64.
@@ -106,19 +106,19 @@ def residuals(theta, points):
 
 
 def misfit(errors, counts):
-    """What fitting makes small: the sum of the points' Huber losses (Huber 1964). errors: (S, P);
-    counts: (P,) or (S, P), how often each point counts -> (S,).
+    """The quantity that fit() minimises: the sum of the points' Huber losses (Huber 1964). errors:
+    (S, P); counts: (P,) or (S, P), how often each point counts -> (S,).
     """
     losses = F.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=DELTA)
     return (counts * losses).sum(dim=-1)
 
 
 def descend(theta, points, counts, steps=300):
-    """Improve S laws, each from where it is: (S, 5) -> (S, 5), of nearly the smallest misfit near.
+    """Improve S laws, (S, 5) -> (S, 5), each from its own start nearly to a minimum of misfit().
 
     Levenberg 1944, Marquardt 1963: where errors are nearly linear in theta, least squares give the
-    step. Damping shortens it, less after one that helped, more after one that did not, which is not
-    taken. Huber's loss is least squares in which a point far off has a smaller weight.
+    step. Damping shortens it, less after a step that helped, more after one that did not and is
+    undone. Huber's loss is least squares in which a point far off has a smaller weight.
     """
     damping = torch.ones(len(theta), 1, dtype=theta.dtype)
     errors, slopes = residuals(theta, points)
@@ -138,7 +138,7 @@ def descend(theta, points, counts, steps=300):
 
 
 def starts():
-    """Where to look: the grid of Hoffmann et al. 2022, appendix D.2, (4500, 5)."""
+    """Where descend() may start: the grid of Hoffmann et al. 2022, appendix D.2, (4500, 5)."""
     few, exponents = range(0, 30, 5), (0, 0.5, 1, 1.5, 2)
     grid = itertools.product(few, few, (-1, -0.5, 0, 0.5, 1), exponents, exponents)
     return torch.tensor(list(grid), dtype=torch.float64)
@@ -150,8 +150,8 @@ def as_law(theta):
 
 
 def fit(points):
-    """The Law nearest to the points [(N, D, loss), ...], as misfit() says: from the N_STARTS
-    best of the starts, the best that comes out. ValueError if there are fewer than LEAST.
+    """The Law of the smallest misfit() to the points [(N, D, loss), ...]: the best result of
+    descend() from the N_STARTS best starts. ValueError if there are fewer points than LEAST.
     """
     if len(points) < LEAST:
         raise ValueError(f"{len(points)} points are too few for a law of 5 numbers; give {LEAST}")
@@ -163,8 +163,8 @@ def fit(points):
 
 
 def bootstrap(points, law, rounds=200, seed=0):
-    """Laws that other luck might have given: fits, from `law` on, to as many points as there are,
-    drawn from them with repetition (Efron 1979).
+    """Laws fitted to resampled points, which show how far the law depends on chance (Efron 1979):
+    each starts from `law`, with as many points, drawn with replacement.
     """
     P, (E, A, B, alpha, beta) = len(points), law
     drawn = torch.randint(P, (rounds, P), generator=torch.Generator().manual_seed(seed))
@@ -181,7 +181,7 @@ def middle(values):
 
 # ---- the points ----
 class Point(NamedTuple):
-    """A run that came to its end: N, D, bits per byte, and the FLOPs it really took."""
+    """A finished run: N, D, bits per byte, and the FLOPs it really took."""
 
     n: int
     d: int
@@ -190,7 +190,7 @@ class Point(NamedTuple):
 
 
 def read_point(folder):
-    """The Point of a run; None if it has not come to its end."""
+    """The Point of a run; None if the run is not finished."""
     metrics = folder / "metrics.jsonl"
     ends = [m for m in read_metrics(metrics) if "baselines" in m] if metrics.exists() else []
     if not ends:
@@ -213,9 +213,9 @@ def same_text(folders):
 
 
 def climb(rungs, budgets, runs_dir, options):
-    """Train what is missing: {(rung, budget): folder}, or None if a run was asked to stop.
+    """Train the missing runs: {(rung, budget): folder}, or None if a run was asked to stop.
 
-    options: words for train.py. ValueError if a run that is there was started with others.
+    options: words for train.py. ValueError if an existing run was started with other options.
     """
     parser, folders, options = Parser(), {}, [*SHARED, *options]
     add_options(parser, Config)
@@ -237,9 +237,9 @@ def climb(rungs, budgets, runs_dir, options):
     return folders
 
 
-# ---- what came of it ----
+# ---- results ----
 def report(points, law, ranges):
-    """Lines that show the points, the law, how far it can be trusted, and what it recommends.
+    """Yield lines with the points, the law, its uncertainty, and the best split of each budget.
 
     points: {(rung, budget): Point}; ranges: {"alpha": (low, high), ...}.
     """
@@ -262,7 +262,7 @@ def report(points, law, ranges):
 
 
 def draw(points, law, ranges, path):
-    """Loss against FLOPs: the runs, what the law says of each rung, and the best of all N."""
+    """Loss against FLOPs: the runs, the law for each rung, and the law at the best N."""
     figure, axes = picture(8.5, 4.8)
     all_flops = [6 * p.n * p.d for p in points.values()]
     low, high = min(all_flops) / 1.5, max(all_flops) * 1.5
@@ -301,12 +301,12 @@ def main(argv=None):
                          "points for a law; give at least two budgets")
     folders = climb(RUNGS, budgets, args.runs_dir, options)
     if not folders:
-        print("\nstopped; the same command goes on from here")  # and run() sees to the exit code
+        print("\nstopped; the same command goes on from here")  # run() sets the exit code
         return
     points = {key: read_point(folder) for key, folder in folders.items()}
     rows = [point[:3] for point in points.values()]
     law = fit(rows)
-    # Below 0 more would be worse; a power above 5 is a cliff: it fits one point, and is no law.
+    # Below 0, more would be worse; a power above 5 only fits a single outlier.
     if not all(0 < power < 5 for power in (law.alpha, law.beta)):
         raise ValueError(f"no law fits these {len(rows)} points (alpha {law.alpha:.3g}, beta "
                          f"{law.beta:.3g}): give more budgets, or larger ones")

@@ -1,7 +1,7 @@
 """How long a run is, and whether it fits: known before the first step.
 
-A run's length is a number of steps, or follows from the FLOPs that one has, or from the number of
-parameters. Time, memory and epochs follow. Money is 07_scale/extras/plan.py's.
+A run's length is a number of steps, or follows from a budget of FLOPs or from the number of
+parameters. Time, memory and epochs follow. For money see 07_scale/extras/plan.py.
 
     python 04_train/train.py --preset tiny --tokens-per-param 20 --plan
     python 04_train/train.py --preset tiny --flops 1e13
@@ -26,7 +26,7 @@ from machine import free_memory, keep_freed_memory, matmul_peak
 from housekeeping import check_writable, duration
 
 HOLES = 7  # times the largest tensor; see holes()
-SHARE = 0.5  # of what a matrix product reaches: a guess; 0.4 (tiny) and 0.7 were seen on a CPU
+SHARE = 0.5  # of matmul_peak() that a step reaches: a guess; 0.4 (tiny), 0.7 were seen on a CPU
 
 
 # ---- how long ----
@@ -39,13 +39,13 @@ def outside_table(shape):
 def planned_steps(config, shape):  # exercise
     """How many steps a run takes. config: a Config; shape: the GPTConfig that config.gpt() gives.
 
-    In this precedence, 0 meaning that it is not said:
+    The first of these that is not 0:
     - config.steps
-    - config.flops: as many as cost that much. A token costs flops_per_token(shape), a step shows
-      batch_size * seq_len of them.
-    - config.tokens_per_param: until the model has seen so many tokens for each parameter
-      outside_table(shape). About 20 make the best of a FLOP budget (Hoffmann et al. 2022, table 3).
-    A part of a step is rounded up to a whole one.
+    - config.flops: as many steps as cost that much. A token costs flops_per_token(shape), a step
+      has batch_size * seq_len of them.
+    - config.tokens_per_param: until the model has seen this many tokens for each of
+      outside_table(shape) parameters. About 20 are the best use of FLOPs (Hoffmann et al. 2022,
+      table 3). A part of a step is rounded up to a whole one.
 
     461,373,440 parameters outside the table, at 20 : 1, take 17,600 steps of 524,288 tokens.
     """
@@ -65,8 +65,8 @@ def windows_at_once(config, world=1):
 
 
 def largest_tensor(config, shape, windows):
-    """Bytes of the largest tensor of a step: logits, what the MLP computes, a matrix, or what Muon
-    orthogonalises together.
+    """Bytes of the largest tensor of a step: logits, the MLP's features, a matrix, or the matrices
+    that Muon orthogonalises together.
     """
     tokens, C = windows * shape.seq_len, shape.d_model
     numbers = max(tokens, C) * max(shape.vocab_size, shape.d_ff)
@@ -74,11 +74,11 @@ def largest_tensor(config, shape, windows):
 
 
 def holes(config, shape, windows):
-    """{"holes": bytes} on a CPU, where a freed block often doesn't fit where the next is wanted,
-    and the larger blocks are, the dearer that is; {} on others.
+    """{"holes": bytes} on a CPU: freed memory in which the next block doesn't fit, which grows with
+    the size of blocks; {} on other devices.
 
-    HOLES is what was seen of processes of 0.1 to 3 GB after keep_freed_memory() (glibc 2.36): the
-    sum with training_memory() was right to 15%, for Muon on wide matrices 18% too much.
+    HOLES was measured on processes of 0.1 to 3 GB after keep_freed_memory() (glibc 2.36): the sum
+    with training_memory() was right to 15%, for Muon on wide matrices 18% too much.
     """
     if choose_device(config.device) != "cpu":
         return {}
@@ -95,8 +95,8 @@ def memory_needed(config, shape):
 
 
 def available(device):
-    """Bytes that a process may take on a device, None if nobody knows. On a CPU the processes of a
-    machine share them: torchrun says how many they are.
+    """Bytes that a process may take on a device, None if unknown. On a CPU all processes of a
+    machine share its memory: torchrun tells their number.
     """
     device = choose_device(device)
     free = free_memory(device)
@@ -105,9 +105,8 @@ def available(device):
 
 
 def refuse(config, shape, available, world=1, memory=None):
-    """ValueError if a step needs more memory than the `available` bytes (None: nobody knows). It
-    says what would fit. memory: a function like memory_needed(), for processes that divide it
-    otherwise.
+    """ValueError, which says what would fit, if a step needs more memory than the `available` bytes
+    (None: unknown). memory: a function like memory_needed(), for processes that share the work.
     """
     needed = sum((memory or memory_needed)(config, shape).values())
     if available is not None and needed > available:
@@ -128,10 +127,10 @@ def in_words(shape):
 
 
 def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=None):
-    """Lines that say what a run will be: parameters, tokens, FLOPs, time, memory of a process.
+    """Yield lines on a run to come: parameters, tokens, FLOPs, time, memory of a process.
 
     available: bytes that a process may take; n_train_tokens: how many there are; memory: as in
-    refuse(). What is not known is left out; the time is a guess, which is said.
+    refuse(). Unknown numbers are left out; the time is a guess, and the line says so.
     """
     steps, n, outside = planned_steps(config, shape), count_parameters(shape), outside_table(shape)
     step_tokens, flops = config.batch_size * config.seq_len, flops_per_token(shape)
@@ -154,10 +153,10 @@ def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=Non
 
 
 def answered(words, folder, config, world=1, memory=None):
-    """Whether nothing is to be trained, since a command line asks for a plan or a profile, or for
-    a run that is finished: then its answer is printed. words: its options; folder: of the run to
-    go on with, or None. OSError if a new run could not be kept, ValueError if `folder` is beyond
-    the steps asked for.
+    """Whether nothing is to be trained, because the command line asks for a plan or a profile, or
+    because the run is finished; then that is printed. words: its options; folder: of the run to go
+    on with, or None. OSError if a new run's folder could not be written, ValueError if the run in
+    `folder` is beyond the steps asked for.
     """
     if words.plan:
         from planned import show_plan

@@ -1,4 +1,4 @@
-"""A run's metrics.jsonl: what is written down while it goes, and reading it again.
+"""A run's metrics.jsonl: records written during the run, and reading them again.
 
 One JSON object a line, each with its "step":
   {"loss", "grad_norm", "lr", "tokens", "seconds"}   a step; tokens and seconds count all so far,
@@ -7,7 +7,7 @@ One JSON object a line, each with its "step":
                                                      text, has {"baselines": {name: bits}} too
   {"sample": text}, {"update_ratio": {part: x}}, {"activation_scale": {part: x}}
   {"environment": {...}, "parameters": n}            whenever the run starts or goes on
-A step's loss is what training makes small, label smoothing and z-loss included; evaluations have
+A step's loss is the one that training minimises, with label smoothing and z-loss; evaluations have
 neither.
 
 Reads and writes runs/NAME/metrics.jsonl. Next: wandb_log.py.
@@ -31,11 +31,11 @@ from console import escaped, read_text, write_safely
 
 # ---- reading ----
 KINDS = {"environment": dict, "baselines": dict, "update_ratio": dict, "activation_scale": dict,
-         "sample": str}  # of what is no number
+         "sample": str}  # types of other values than numbers
 
 
 def number(digits):
-    """The number that is written so in JSON; None for one that no float can hold."""
+    """The int or float of a JSON number's digits; None if it is too large for a float."""
     value = float(digits)
     return None if math.isinf(value) else int(digits) if digits.lstrip("-").isdigit() else value
 
@@ -63,7 +63,7 @@ def table(rows):
 
 
 def forget_unbegun(folder):
-    """Delete the folder of a run that has ended before anything came of it."""
+    """Delete the folder of a run that has ended before it recorded or saved anything."""
     if not any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints")):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -77,8 +77,8 @@ def finite(value):
 
 
 class Hints:
-    """Calls what a run can do without: pictures, records, what it sends elsewhere. What fails is
-    said in a line on stderr, the first time, and the run goes on.
+    """Calls functions that a run can do without: pictures, records, messages to services. If one
+    fails, a line on stderr says so, the first time, and the run goes on.
     """
 
     def __init__(self):
@@ -96,10 +96,10 @@ class Hints:
 
 
 class Log:
-    """Where a run's rows go: its folder's metrics.jsonl, where each is to be seen at once.
+    """Appends a run's rows to metrics.jsonl in its folder, each on the disk at once.
 
-    step: the one after which the run goes on. Rows of later ones, and the result of a run that
-    was thought to have ended, are forgotten: they will come again. A damaged file is renamed.
+    step: the one after which the run goes on. Rows of later steps, and a final result, are deleted:
+    the run will write them again. A damaged file is renamed.
     """
 
     def __init__(self, folder, step=0):
@@ -118,7 +118,7 @@ class Log:
         """Append the row {"step": step, **values}, and return it."""
         row = finite({"step": step} | values)
         self.file.write(json.dumps(row) + "\n")
-        self.file.flush()  # what can't be written now stays in the buffer, and comes with the next
+        self.file.flush()  # if this fails, the buffer keeps the row for the next flush
         return row
 
     def __enter__(self):
@@ -130,8 +130,8 @@ class Log:
 
 
 def environment(device="cpu"):
-    """On what a run runs: versions, processor, device, cores, threads, date. {name: text or int}"""
-    import torch  # takes a second, and who only draws doesn't need it
+    """A run's environment: versions, processor, device, cores ... {name: text or int}."""
+    import torch  # here, since it takes a second, and drawing doesn't need it
 
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""Where did it begin? If a loss or a gradient is no longer a number, the first tensor that was not.
+"""Find the first tensor that was not finite, when a loss or a gradient is nan or inf.
 
 A loss of nan says that something is wrong; the first layer whose output was not finite says where.
 Left out: what to do about it. A lower --lr, more --warmup or a smaller --grad-clip often help.
@@ -20,7 +20,7 @@ from watch import listening
 
 
 def how_bad(tensor):
-    """What is not finite in a tensor, "3 nan and 0 inf of 4,096 numbers", or "" if all is."""
+    """How much of a tensor is not finite, "3 nan and 0 inf of 4,096 numbers"; "" if nothing is."""
     n_nan, n_inf = int(tensor.isnan().sum()), int(tensor.isinf().sum())
     if n_nan + n_inf:
         return f"{n_nan:,} nan and {n_inf:,} inf of {tensor.numel():,} numbers"

@@ -1,7 +1,7 @@
 """Runs -> one page to look at and to pass on: results, curves, samples over time, configs.
 
-It needs nothing but itself: the picture is inside, and no script runs. Of one run it shows all; of
-several the curves in one picture, and a table of their results and of what was different.
+The page needs no other file: pictures are inside, and no script runs. For one run it shows all; for
+several their curves in one picture, and tables of their results and differences.
 Left out: any choice of what is shown.
 
     python 04_train/extras/report.py runs/tiny
@@ -54,9 +54,9 @@ i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin
 """
 
 
-# ---- what there is to say of a run ----
+# ---- results ----
 def results(metrics, config):
-    """What came of a run, {name: text}; of one that is not at its end, so far."""
+    """The results of a run, {name: text}; for an unfinished run, those so far."""
     found = {}
     scores = [row for row in metrics if row.get(BITS) is not None]
     if scores:
@@ -82,12 +82,12 @@ def results(metrics, config):
 
 # ---- HTML: data go through text() ----
 def text(value):
-    """Any value as HTML that shows it and does nothing else, control characters spelled out."""
+    """Any value as harmless HTML: markup and control characters are escaped."""
     return html.escape("-" if value is None else escaped(str(value)))
 
 
 def section(title, content, kind="wide"):
-    """A part of the page; one without content is none."""
+    """A section of the page; "" if it has no content."""
     return f'<h2>{title}</h2><div class="{kind}">{content}</div>' if content else ""
 
 
@@ -110,8 +110,8 @@ def bars(rows):
 
 
 def curves(runs):
-    """All runs' metrics, an SVG for each panel, so that a telephone shows one below the other; text
-    and axes have the page's colour.
+    """The curves of all runs, an SVG for each panel, so that a small screen shows them one below
+    the other; text and axes have the page's colour.
     """
     svgs = [picture(runs, "svg", [(2.6, 0, [draw])], width=5).decode()
             for *_, panels in known_rows(runs) for draw in panels]
@@ -120,7 +120,7 @@ def curves(runs):
 
 
 def samples(metrics, most):
-    """At most `most` of what the model wrote, from early to late, at a step what it wrote last."""
+    """At most `most` of the model's samples, from early to late; of one step only the last."""
     last = {row["step"]: row["sample"] for row in metrics if row.get("sample")}
     return "".join(f"<div><small>step {step:,}</small><pre>{text(sample)}</pre></div>"
                    for step, sample in evenly([*last.items()], most))
@@ -128,7 +128,7 @@ def samples(metrics, most):
 
 # ---- the page ----
 def one(metrics, config):
-    """What a page says of a single run, beneath its name."""
+    """The HTML, beneath the title, of a page on a single run."""
     ends = [row for row in metrics if row.get("baselines") is not None]
     others = numbers(ends[-1]["baselines"] | {"this model": ends[-1].get(BITS)}) if ends else {}
     where = next((row["environment"] for row in metrics[::-1] if row.get("environment")), {})
@@ -142,7 +142,7 @@ def one(metrics, config):
 
 
 def page(folders, path):
-    """Write the page of the runs in `folders`. ValueError if one is no run, or none has begun."""
+    """Write the page of the runs in `folders`. ValueError if one is no run, or none has rows."""
     folders = [Path(folder) for folder in folders]
     names = [folder.resolve().name for folder in folders]
     names = names if len(set(names)) == len(names) else [str(folder) for folder in folders]

@@ -1,4 +1,4 @@
-"""Of a run that isn't to begin: what --plan shows, and what would fit where a run does not.
+"""For runs that don't start: the output of --plan, and what would fit when a run does not.
 
     python 04_train/train.py --preset 1b --plan
 
@@ -20,10 +20,10 @@ from length import available, memory_needed, plan, refuse, windows_at_once
 
 
 def what_would_fit(config, shape, available, world=1, memory=None):
-    """How the message of length.refuse(), with the same arguments, ends: it names the largest
-    micro-batch that fits, or, if none does, what else would.
+    """The end of length.refuse()'s message, from the same arguments: the largest micro-batch that
+    fits, or, if none does, other changes that would.
 
-    Micro-batches of a power of two, and those that divide the batch, are tried.
+    Micro-batches that are a power of two or divide the batch are tried.
     """
     def needs(**changes):
         changed = dataclasses.replace(config, **changes)
@@ -38,7 +38,7 @@ def what_would_fit(config, shape, available, world=1, memory=None):
     levers = [{"seq_len": config.seq_len >> i} for i in range(1, config.seq_len.bit_length())]
     levers += [{"optimizer": "adamw" if config.optimizer == "muon" else "muon"},
                {"dtype": "float32" if config.dtype == "bfloat16" else "bfloat16"}]
-    helps = {}  # of every field the first change that is enough
+    helps = {}  # for every field, the first change that is enough
     for lever in levers:
         [(name, value)] = lever.items()
         if name not in helps and (less := needs(micro_batch=1, **lever)) <= available:

@@ -1,6 +1,6 @@
 """More presets than train.py's, and more options: other families of models, other objectives.
 
-train.py looks here for what it doesn't know. A preset is a dict of FullConfig's fields.
+train.py looks here for unknown presets and options. A preset is a dict of FullConfig's fields.
 
     python 04_train/extras/presets.py                # lists both
     python 04_train/train.py --preset speedrun
@@ -29,13 +29,13 @@ from train import PRESETS, Config
 
 @dataclass(frozen=True)
 class FullConfig(FamilyConfig, Config):
-    """A Config with what only some runs need. `family` follows from FamilyConfig's fields."""
+    """A Config with options that few runs need. `family` follows from FamilyConfig's fields."""
 
-    label_smoothing: float = option(0.0, "share of the loss that asks for all ids alike",
+    label_smoothing: float = option(0.0, "share of the loss spread evenly over all ids",
                                     least=0, most=0.9999)
     z_loss: float = option(0.0, "weight of log(Z)^2 in the loss, which keeps logits small",
                            least=0)
-    init_std: float = option(0.0, "of new matrices and tables; 0: by their size", least=0)
+    init_std: float = option(0.0, "std of new matrices and tables; 0: by their size", least=0)
     wandb: bool = option(False, "send metrics to Weights & Biases, too")
 
     def __post_init__(self):
@@ -59,17 +59,16 @@ class FullConfig(FamilyConfig, Config):
 
 
 # ---- the presets ----
-# Every model of family.py can be trained. Of those that others made steps and batch are yours to
-# say; the rate falls with the width, about as it did over GPT-3's sizes (Brown et al. 2020, table
-# 2.1).
+# Every model of family.py can be trained. For these presets, choose steps and batch yourself; the
+# learning rate falls with the width, about as over GPT-3's sizes (Brown et al. 2020, table 2.1).
 ALL = PRESETS | {name: {"lr": round(0.5 / shape["d_model"], 5)} | shape
                  for name, shape in MODELS.items()}
 
 # Characters of Shakespeare. classic: nanoGPT's recipe for a laptop (train_shakespeare_char.py and
 # its README), 0.8 million parameters in 4 layers. speedrun: ours for the same loss. Tables of
-# n-grams (ngrams.py), 4.2 million numbers that cost no products, say what the first layers would
-# have to find out; one layer, 0.13 million, does the rest, with Muon, in 90 steps. What each part
-# is worth: tests/bench.py train --ablations.
+# n-grams (ngrams.py), 4.2 million numbers without matrix products, do the work of the first layers;
+# one layer, 0.13 million, does the rest, with Muon, in 90 steps. What each part is worth:
+# tests/bench.py train --ablations.
 BYTES = dict(data=("shakespeare",), vocab_size=265, seq_len=64, eval_tokens=20_000)
 ALL["classic"] = FAMILIES["gpt2"] | shape(4, 128, 4) | BYTES | dict(
     bias=False, init_std=0.02, lr=1e-3, beta2=0.99, schedule="cosine", min_lr_share=0.1, warmup=100,
@@ -89,7 +88,7 @@ ALL["pile"] = ALL["gpt2"] | dict(
     batch_size=512, micro_batch=4, dtype="bfloat16", steps=0, tokens_per_param=20.0,
     eval_every=500, eval_tokens=1_000_000, save_every=1000)
 ALL["go"] = PRESETS["small"] | dict(data=("the-stack,language=go,fim=0.5",))
-# These go on from a model that --init names. A little of what we think good Go is, after `go`:
+# These continue from the model given by --init. Some Go that we think is good, after `go`:
 ALL["good-go"] = dict(
     init="", data=("folder:04_train/extras/good_go",), sampling="stream", lr=1e-4, warmup=5,
     seq_len=1024, batch_size=4, micro_batch=4, steps=40, eval_every=10, save_every=40)

@@ -1,11 +1,11 @@
-"""A run's metrics -> a picture of how it goes, and the table that it ends with.
+"""A run's metrics -> pictures of its progress, and a command for pages and a list of runs.
 
     python 04_train/extras/report.py runs/tiny
     python 04_train/extras/report.py runs/tiny runs/tiny-2 --output compare.html
     python 04_train/extras/report.py                # every run, and where it stands
 
-loss.png is drawn anew while a run goes: both losses, and in small what may explain them. What a run
-has not recorded is not drawn. The page is page.py's.
+loss.png is redrawn during a run: both losses, and smaller panels that may explain them. Panels
+without recorded values are left out. page.py makes the page.
 
 Reads metrics.jsonl; of one run writes loss.png and report.html beside it. Next: page.py.
 """
@@ -56,11 +56,11 @@ def smooth(values, weight=0.9):  # exercise
 def throughput(steps, tokens, seconds, most=100):  # exercise
     """How fast a run was: (steps, tokens per second), at most `most` of each, as arrays.
 
-    steps, tokens, seconds: (N,) each; the latter count all since the start of the run. The N - 1
+    steps, tokens, seconds: (N,) each; the latter two count from the start of the run. The N - 1
     steps between the rows are cut into stretches of k = ceil((N - 1) / most), the last may be
-    shorter. The rate of a stretch is what was read in it over the time that took, not the mean of
-    the steps' rates: a step that took long must weigh as much as it took. It belongs to the last
-    step of the stretch. One without a time above 0, where a clock began anew, is left out.
+    shorter. The rate of a stretch is its tokens / its seconds, not the mean of its steps' rates,
+    since a slow step must weigh as much as the time it took. It belongs to the last step of the
+    stretch. A stretch without a time above 0, where a clock was reset, is left out.
     throughput([1, 2, 3], [10, 20, 30], [1, 2, 4], most=1) is [3], [20 / 3]
     """
     n = len(steps) - 1
@@ -71,7 +71,7 @@ def throughput(steps, tokens, seconds, most=100):  # exercise
 
 
 def numbers(values):
-    """{name: number} of a row's field, which may be missing, without what is no number."""
+    """{name: number}: the numbers among a dict's values; {} for None."""
     return {name: value for name, value in (values or {}).items()
             if isinstance(value, (int, float))}
 
@@ -93,7 +93,7 @@ def logarithmic(axes):
 
 
 def draw_smoothed(axes, runs, *keys):
-    """Smoothed curves of keys[1] over keys[0]; of a run that is alone, what they smooth too."""
+    """Smoothed curves of keys[1] over keys[0]; for a single run the raw values, too."""
     for color, metrics in runs:
         x, y = column(metrics, *keys)
         steps = max(10, len(y) / 100)
@@ -113,14 +113,14 @@ def draw_loss(axes, runs):
 
 
 def draw_validation(axes, runs):
-    """A line for the evaluations on a part of the text; a star for the last one, on all of it."""
+    """A line for evaluations on a part of the validation text; a star for the last one, on all."""
     axes.set(title="validation, bits a byte")
     for color, metrics in runs:
         ends = [row for row in metrics if "baselines" in row]
         axes.plot(*column([row for row in metrics if row not in ends], "step", BITS), ".-",
                   color=color)
         axes.plot(*column(ends, "step", BITS), "*", color=color, ms=9)
-    # Several runs may have been measured on several texts.
+    # Several runs may have different validation texts.
     others = numbers(ends[-1]["baselines"]) if len(runs) == 1 and ends else {}
     for i, name in enumerate(sorted(others, key=others.get, reverse=True), 1):
         axes.axhline(others[name], color=f"C{i}", lw=1, ls="--", label=name)
@@ -153,8 +153,8 @@ def draw_over_time(axes, runs):
 
 
 def draw_parts(axes, runs, key):
-    """Of rows of {part of the model: number} of one run a curve for each part, from the first,
-    dark, to the last, light.
+    """For one run, a curve for each part of the model, from the first, dark, to the last, light:
+    row[key] is {part: number}.
     """
     import matplotlib
 
@@ -169,8 +169,8 @@ def draw_parts(axes, runs, key):
     axes.legend(handles=evenly(axes.lines, 9)[::-1], bbox_to_anchor=(1, 0.5))
 
 
-# Rows of panels: their height in inches, the room between them, what draws each, and the keys it
-# needs; where no row of the metrics has one of them it is left out. The last row is one run's.
+# Rows of panels: their height in inches, the room between them, and for each panel the function
+# that draws it and the keys it needs, without which it is left out. The last row is for one run.
 PANELS = (
     (3.3, 0.15, ((draw_loss, "loss"), (draw_validation, BITS))),
     (2.0, 0.3, ((draw_rate, "lr"), (draw_norm, "grad_norm"),
@@ -182,8 +182,8 @@ PANELS = (
 
 # ---- pictures ----
 def known_rows(runs):
-    """The rows of PANELS of which `runs`, a list of metrics, have recorded something, with what
-    draws each panel: [(height, room, [functions])]. ValueError if there are none.
+    """The rows of PANELS for which `runs`, a list of metrics, have values, with the functions that
+    draw their panels: [(height, room, [functions])]. ValueError if there are none.
     """
     known = {key for metrics in runs for row in metrics for key in row}
     rows = [(height, room, [draw for draw, *keys in panels if known >= set(keys)])
@@ -195,8 +195,8 @@ def known_rows(runs):
 
 
 def picture(runs, format, rows=None, width=11):
-    """The bytes of a picture, "png" or "svg", of `runs`, a list of metrics: of `rows` of panels,
-    known_rows() without them, together so many inches wide.
+    """The bytes of a picture, "png" or "svg", of `runs`, a list of metrics. rows: of panels, by
+    default known_rows(); width: in inches.
     """
     import matplotlib
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
@@ -211,8 +211,8 @@ def picture(runs, format, rows=None, width=11):
             for axes, draw in zip(part.subplots(1, len(panels), squeeze=False)[0], panels):
                 draw(axes, [(f"C{i}", metrics) for i, metrics in enumerate(runs)])
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k
-            # Places are given: a layout engine would take as long as all the drawing. A panel that
-            # is alone leaves no room for a legend that it doesn't have.
+            # Positions are explicit, since a layout engine would take as long as all the drawing.
+            # A single panel leaves room for a legend only if it has one.
             legend = len(runs) == 1 and (len(panels) > 1 or axes.get_legend())
             part.subplots_adjust(left=0.66 / width, right=1 - (1.43 if legend else 0.22) / width,
                                  wspace=room, bottom=0.4 / height, top=1 - 0.3 / height)
@@ -222,7 +222,7 @@ def picture(runs, format, rows=None, width=11):
 
 
 def draw(metrics, path):
-    """Draw one run into a PNG, which is never there by half: trainers redraw it as they go."""
+    """Draw one run into a PNG, replaced as a whole, since trainers redraw it during the run."""
     write_safely(path, picture([metrics], "png"))
 
 

@@ -1,4 +1,4 @@
-"""--resume: which run is meant, what may change when it goes on, and whether it is finished.
+"""--resume: find the run, refuse options that must not change, tell whether it is finished.
 
 --name, or --run, is a run's own name, and wins. A --preset alone means the last run that was
 started without a name; neither of them means the run that saved last.
@@ -30,9 +30,9 @@ MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "last_eval_tokens", "save_ever
 
 
 def started_as(folder, name):
-    """Whether start_run() has made the folder of a run for `name`: it is NAME, NAME-2, NAME-3 ...,
-    and its .name says so; in runs of an earlier version nothing does. The .name alone is not
-    enough, since a copy and a folder with a new name keep it.
+    """Whether start_run() has made a run's folder for `name`: it is called NAME, NAME-2, NAME-3
+    ..., and its file .name holds `name`; runs of an earlier version have no .name. The file alone
+    is not enough, since copies and renamed folders keep it.
     """
     file = folder / ".name"
     said = os.fsdecode(file.read_bytes()) if file.is_file() else name
@@ -40,8 +40,8 @@ def started_as(folder, name):
 
 
 def find_run(runs_dir, name, last=False):
-    """The folder of the run NAME; if there is none, or if `last` is true, that of the last run that
-    was started with this name: of NAME, NAME-2, NAME-3 ... the highest. None if there is none.
+    """The folder of the run called `name`; if there is none, or if `last` is true, that of the last
+    run started with this name: the highest of NAME, NAME-2, NAME-3 ... None if there is none.
     """
     runs = [path.parent for path in Path(runs_dir).glob("*/config.json")]
     exact = [run for run in runs if run.name == name]
@@ -52,8 +52,8 @@ def find_run(runs_dir, name, last=False):
 
 
 def check_changes(folder, given):
-    """The Config of the run in `folder`, with the fields in `given` changed. ValueError if that
-    would be another run.
+    """The Config of the run in `folder`, with the fields in `given` changed. ValueError if one of
+    them is not in MAY_CHANGE and differs.
     """
     old = read_config(folder)
     new = dataclasses.replace(old, **given)
@@ -65,8 +65,8 @@ def check_changes(folder, given):
 
 
 def resumed(words, given):
-    """(folder, config) of the run that a command line means, as in runs.choose_run(). ValueError if
-    there is none, which says which runs there are.
+    """(folder, config) of the run that a command line means, as in runs.choose_run(). ValueError,
+    which lists the runs there are, if there is none.
     """
     name, runs_dir = words.name or words.preset, Path(words.runs_dir)
     if not name:
@@ -81,9 +81,9 @@ def resumed(words, given):
 
 
 def finished(folder, config):
-    """Whether the run in `folder` has made all steps that `config` asks for, and has its result:
-    then that is printed, and how to go on. ValueError if it has made more steps,
-    or if its checkpoint is too small for the config.
+    """Whether the run in `folder` has made all steps that `config` asks for, and has its result;
+    then the result is printed, and how to go on. ValueError if it has made more steps, or if its
+    checkpoint is too small for the config.
     """
     checkpoint = newest_checkpoint(folder)
     if not checkpoint:
@@ -97,7 +97,7 @@ def finished(folder, config):
         results = [row["val_bits_per_byte"] for row in read_metrics(folder / "metrics.jsonl")
                    if "baselines" in row and row["step"] == step_of(checkpoint) == steps]
         result = f"{results[-1]:.3f}"
-    except (OSError, ValueError, LookupError, TypeError):  # it will be made again
+    except (OSError, ValueError, LookupError, TypeError):  # no result: evaluate again
         return False
     print(f"{one_line(folder)} is finished: {steps:,} steps, {result} bits per byte. "
           f"--name {one_line(shlex.quote(folder.name))} --resume --steps {2 * steps} would go on")

@@ -25,8 +25,8 @@ from weights import check_fit, open_folder, open_tokenizer, our_tensors
 def adopt(name, preset, given):
     """The fields of a preset, but with the shape of the model in given["init"].
 
-    ValueError if the user has asked for another shape: of what is asked for only a seq_len shorter
-    than the model's can be.
+    ValueError if the user has asked for another shape; only a seq_len shorter than the model's is
+    allowed.
     """
     if not (folder := given.get("init")):
         raise ValueError(f"preset {name} goes on from a model: give --init FOLDER")
@@ -56,7 +56,7 @@ def adopted_tokenizer(folder, config):
     kept = folder / "tokenizer.json" if folder else None
     if kept and kept.exists():
         tokenizer = Tokenizer.load(kept)
-    else:  # where its texts end, the next one begins from now on
+    else:  # the id that opens documents now also ends texts
         tokenizer = open_tokenizer(config.init)
         start = document_start(tokenizer)
         if max(start) >= tokenizer.vocab_size:  # data have room for the tokenizer's ids only

@@ -1,9 +1,9 @@
-"""What a training step spends where: a table by kinds of work, and a trace to look at.
+"""Where a training step spends its time: a table by kinds of work, and a trace to look at.
 
-A step of a small model is a thousand short calls, and matrix products, which the machine is good
-at, are a part of it. PyTorch's profiler notes when every call begins and ends; its thousands of
-lines become one table here. A call's own time is what no call inside it takes, so nothing counts
-twice, and what no call accounts for is Python's: the rows add up to the time that passed.
+A step of a small model is a thousand short calls, of which matrix products, which the machine is
+good at, are only a part. PyTorch's profiler records when every call begins and ends; this file sums
+its thousands of lines in one table. A call's own time excludes the calls inside it, so that nothing
+counts twice; the time outside all calls is Python's: the rows add up to the time that passed.
 Left out: memory. The first profile of a program takes two seconds more, of imports.
 
     python 04_train/train.py --preset tiny --profile
@@ -34,35 +34,35 @@ from train import train_step
 
 PHASES = ("forward", "backward", "optimizer")
 
-# Kinds of work, and whose names they are: the first that is found in a call's name.
+# Kinds of work, and patterns of calls' names; a call is of the first kind whose pattern it matches.
 KINDS = {
-    "data loading": r"^data loading",  # a record_function() of who makes the step
+    "data loading": r"^data loading",  # the record_function() in step()
     "views, bookkeeping": r"^(?!aten::)|^aten::(_unsafe_view|_reshape_alias|alias|as_strided|chunk|"
                           r"detach|empty\w*|expand\w*|flatten|item|lift_fresh|linear|matmul|"
                           r"narrow|new_empty\w*|permute|reshape\w*|resolve_\w+|result_type|select|"
                           r"slice|split\w*|squeeze\w*|stack|t|to|transpose|unbind|unsqueeze\w*|"
-                          r"view\w*)$",  # no number is touched; and autograd's
+                          r"view\w*)$",  # no number is touched; or autograd's calls
     "matrix products": r"^aten::(mm|bmm|addmm|baddbmm|_addmm_activation|mv|addmv)$",
     "attention": r"attention",
     "softmax, cross-entropy": r"softmax|nll_loss|cross_entropy",
     "embedding": r"^aten::(embedding|index_select)",
     "AdamW": r"fused_adam",
     "copies": r"^aten::(_to_copy|cat|clone|contiguous|copy_|fill_|zero_|zeros\w*|ones\w*)$",
-    "norms, elementwise": r"",  # all others: they pass over numbers, and do little with each
+    "norms, elementwise": r"",  # all others: little arithmetic for each number read
 }
 PYTHON = "Python between calls"
 
 
 def kind_of(name):
-    """The first of KINDS that fits the name of a call."""
+    """The first of KINDS whose pattern matches the name of a call."""
     return next(kind for kind, pattern in KINDS.items() if re.search(pattern, name))
 
 
 def phases(names):
     """The phase of each of the outermost calls of some steps, by their names, in order.
 
-    Autograd's and the optimizer's calls say so. Of the others, what comes before a backward pass
-    is forward; what comes after it, as clipping does, prepares the optimizer's.
+    Autograd's and the optimizer's calls are known by name. Of the others, those before a backward
+    pass are forward; those after it, such as clipping, belong to the optimizer.
     """
     found, then = [], "optimizer"
     for name in reversed(names):
@@ -81,10 +81,10 @@ def family(event):
 
 
 def tally(events, device="cpu"):
-    """The profiler's events -> (seconds, calls, flops): of each (kind, phase) the own time, of
-    each kind how many calls, and of all matrix products the operations.
+    """The profiler's events -> (seconds, calls, flops): the own time of each (kind, phase), the
+    number of calls of each kind, and the FLOPs of all matrix products.
 
-    On a GPU the time of a call is that of the kernels it started there (not tried on one).
+    On a GPU the time of a call is that of the kernels it started there (not tried).
     """
     own = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     outermost = sorted((e for e in events
@@ -101,9 +101,9 @@ def tally(events, device="cpu"):
 
 
 def table(seconds, calls, n):
-    """Lines: what each kind took in milliseconds a step, in each phase, and of the whole.
+    """Yield lines with each kind's milliseconds a step, by phase and together, and its share.
 
-    seconds: {(kind, phase): of n steps}; the phase of what belongs to none is "".
+    seconds: {(kind, phase): seconds of n steps}; phase "" is none of PHASES.
     """
     total = sum(seconds.values())
     kinds = {kind: sum(s for (k, _), s in seconds.items() if k == kind) for kind, _ in seconds}
@@ -120,11 +120,11 @@ def table(seconds, calls, n):
 
 
 def profile(step, folder, peak, n=5, device="cpu"):
-    """Call step(), which makes one training step, 3 + 2n times, and watch it the last n times.
+    """Call step(), which makes one training step, 3 + 2n times, and profile the last n.
 
-    Returns a table and what it means, as text; folder/trace.json.gz has every call. peak: FLOP/s
-    that matrix products could reach (machine.matmul_peak). Batches are known as "data loading" if
-    step() takes them inside torch.profiler.record_function("data loading").
+    Returns a table and its summary, as text; folder/trace.json.gz has every call. peak: FLOP/s that
+    matrix products could reach (machine.matmul_peak). Time counts as "data loading" if step()
+    spends it inside torch.profiler.record_function("data loading").
     """
     def run_steps():
         start = time.perf_counter()
@@ -133,7 +133,7 @@ def profile(step, folder, peak, n=5, device="cpu"):
         getattr(torch, device).synchronize()
         return time.perf_counter() - start
 
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own: say nothing on stderr
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps the profiler's own log off stderr
     for _ in range(3):
         step()
     alone = run_steps()
@@ -146,12 +146,12 @@ def profile(step, folder, peak, n=5, device="cpu"):
     return "\n".join([*table(seconds, calls, n), (
         f"matrix products: {flops / n / 1e9:.2f} GFLOP a step, {flops / inside / peak:.0%} of the "
         f"machine's {peak / 1e9:.0f} GFLOP/s while they run, {flops / wall / peak:.0%} over all"), (
-        f"unwatched, a step takes {1e3 * alone / n:.2f} ms: the rest is the profiler's")])
+        f"without the profiler, a step takes {1e3 * alone / n:.2f} ms")])
 
 
 def show_profile(config):
-    """Make steps like those that a run of this config would make, of a model that is thrown away,
-    and print what they spend where. It hardly learns, so that it can't go bad.
+    """Make steps as in a run of this config, with a model that is thrown away, and print where they
+    spend their time. The learning rates are tiny, so that the model can't diverge.
     """
     config, folder = dataclasses.replace(config, lr=1e-12, muon_lr=1e-12), Path("profile")
     keep_freed_memory()

@@ -1,9 +1,9 @@
 """Rows of metrics.jsonl go to Weights & Biases, too: train.py --wandb.
 
-A run is one run there as well, also if it goes on: its id is kept in a row, {"step": 0, "wandb":
-id}. WANDB_PROJECT and WANDB_MODE=offline work as everywhere. Whenever it fails, one line says so
-and the run goes on without it.
-Left out: what is in the rows, which is metrics.py's.
+A resumed run stays one run there: its id is kept in a row, {"step": 0, "wandb": id}. WANDB_PROJECT
+and WANDB_MODE=offline work as everywhere. If wandb fails, one line says so and the run goes on
+without it.
+Left out: the content of the rows (metrics.py).
 
 Needs the package wandb. Next: watch.py.
 """
@@ -22,7 +22,7 @@ from metrics import Hints, Log, read_metrics
 
 
 class WandbLog(Log):
-    """A Log, of the run in `folder` with `config`, a dict."""
+    """A Log of the run in `folder` that also sends its rows to wandb. config: a dict."""
 
     def __init__(self, folder, step=0, config=None):
         super().__init__(folder, step)
@@ -35,7 +35,7 @@ class WandbLog(Log):
             super().record(0, wandb=name)
 
     def begin(self, name, config):
-        """The wandb run of that id. It fails without the package, without a key, a network ..."""
+        """The wandb run with the id `name`. Fails without the package, a key, a network ..."""
         run = importlib.import_module("wandb").init(
             project=os.environ.get("WANDB_PROJECT", "text-to-text"), dir=self.path.parent,
             name=self.path.parent.name, id=name, resume="allow", config=config)
@@ -48,7 +48,7 @@ class WandbLog(Log):
         return row
 
     def send(self, method, *values, **named):
-        """Call a method of the wandb run; if it fails, there is none any more."""
+        """Call a method of the wandb run; if it fails, nothing more is sent."""
         def call():
             run, self.wandb = self.wandb, None
             getattr(run, method)(*values, **named)

@@ -1,10 +1,10 @@
-"""What to look at while a model trains: is the loss jumping, how far do the weights move, how large
-does the stream get.
+"""Measurements while a model trains: spikes of the loss, sizes of updates, scales of activations.
 
-A loss curve says that something is wrong, these say where. They only look: weights, gradients and
-random numbers stay as they are, so a run that is watched is the same run, bit for bit.
+A loss curve shows that something is wrong, these show where. Measuring changes no weight, gradient
+or random number, so a run that is measured is the same run, bit for bit.
 
-Reads and writes nothing: train.py calls it, metrics.jsonl holds what it says. Next: nonfinite.py.
+Reads and writes nothing: beside.py calls it, and metrics.jsonl holds its results. Next:
+nonfinite.py.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ class Spikes:
     """Which losses stand out from the ones before them.
 
     Of losses with normal noise two in 10,000 are 4 standard deviations above the mean of the last
-    50: few false alarms. OLMo 2 (2024) counts from 7 on, of the last 1,000.
+    50: few false alarms. OLMo 2 (2024) uses 7 deviations, of the last 1,000.
     """
 
     window, least, far = 50, 10, 4.0  # losses to compare with, at most and at least; deviations
@@ -27,16 +27,16 @@ class Spikes:
         self.recent = []
 
     def seen(self, loss):  # exercise
-        """Whether this loss, a finite float, is a spike. It is remembered as a recent one anyway.
+        """Whether this loss, a finite float, is a spike. It is added to self.recent in any case.
 
-        It is if it is greater than limit = mean + self.far * deviation of the losses in
-        self.recent, the deviation being sqrt(mean((x - mean)^2)); never if those are fewer than
-        self.least. Afterwards self.recent is a list of the last self.window losses, this one
-        included. A spike enters as the limit, not as itself: it would hide those that follow.
-        If it is no spike but a new level, the limit rises to it: 100 deviations in some 25 steps.
+        A spike is greater than limit = mean + self.far * deviation of the losses in self.recent,
+        the deviation being sqrt(mean((x - mean)^2)); with fewer than self.least recent losses there
+        are none. Afterwards self.recent is a list of the last self.window losses, this one
+        included. A spike is added as `limit`, since its own value would hide those that follow; if
+        it is a new level, the limit rises to it: 100 deviations in some 25 steps.
 
-        After 1 and 3 ten times in turn, with mean 2 and deviation 1, 6 is none; after the same
-        losses 9 is one, and is remembered as 6.
+        After 1 and 3 ten times in turn, with mean 2 and deviation 1, 6 is no spike; after the same
+        losses 9 is one, and is added as 6.
         """
         limit, n = math.inf, len(self.recent)
         if n >= self.least:
@@ -50,7 +50,7 @@ class Spikes:
 def group_of(name):
     """The part of a model to which a parameter belongs: "embed", "blocks.0.attention", "head" ...
 
-    All norms' gains are one part, "norms": of about 1 each, they would drown the matrices.
+    All norms' gains are one part, "norms": they are about 1, and would dominate the matrices.
     """
     if "norm" in name:
         return "norms"
@@ -88,13 +88,13 @@ def update_ratios(before, named):  # exercise
     return {group: (moved[group] / size[group])**0.5 for group in size if size[group]}
 
 
-# ---- what is computed from them ----
+# ---- activations ----
 @contextlib.contextmanager
 def listening(model, hear):
-    """Within it hear(what, tensor) is told of all that the model computes, in that order: what goes
-    into each module and what comes out of it; in a backward pass the gradients of these and, when
-    they are complete, of the weights. hear returns nothing, else that would replace the tensor.
-    Afterwards, whatever happens, the model is as it was.
+    """A context in which hear(what, tensor) is called for all that the model computes, in order:
+    the input and output of each module; in a backward pass the gradients of these and, when they
+    are complete, of the weights. hear must return None, else its result replaces the tensor.
+    The hooks are removed afterwards, whatever happens.
 
     what: "what goes into blocks.0.mlp.up", "the gradient of the weight head.weight" ...
     """
@@ -127,11 +127,11 @@ def listening(model, hear):
 
 @torch.inference_mode()
 def activation_scales(model, ids):
-    """How large the stream is, {"embed", "blocks.0", "blocks.1", ..., "logits": root mean square}:
-    where it goes into the first block, after each block, and of the logits.
+    """The scale of activations, {"embed", "blocks.0", "blocks.1", ..., "logits": root mean square}:
+    of the residual stream before the first block and after each block, and of the logits.
 
-    ids: (B, T). A residual stream that is far larger than what a block adds can hardly be changed
-    any more: at the end of the tiny preset it is 4.6, at a learning rate of 0.1 it was 25,000.
+    ids: (B, T). A stream far larger than the output of a block can hardly be changed by it any
+    more: at the end of the tiny preset its scale is 4.6, at a learning rate of 0.1 it was 25,000.
     Logits that grow without end have diverged (Wortsman et al. 2023, section 3.1).
     """
     scales, names = {}, {"what goes into blocks.0": "embed"}

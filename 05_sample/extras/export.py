@@ -2,8 +2,7 @@
 
     python 05_sample/extras/export.py FOLDER --run tiny
 
-Left out: its form, which is 03_model/extras/weights.py's. Reads a run; writes FOLDER. Next:
-lookup.py.
+Left out: the format (03_model/extras/weights.py). Reads a run; writes FOLDER. Next: lookup.py.
 """
 
 import os
@@ -20,13 +19,13 @@ from weights import all_or_nothing, export
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="where to; transformers loads it, and so does --weights")
+    parser.add_argument("folder", help="to write to; transformers loads it, and so does --weights")
     add_options(parser, RunOptions)
     given = vars(parser.parse_args(argv))
     if not (target := given.pop("folder")):
         raise ValueError("say where to export to")
     options = RunOptions(**given)
-    with all_or_nothing(target) as aside:  # which finds out first whether there is room for it
+    with all_or_nothing(target) as aside:  # first, as it refuses a folder with other files
         folder, model, tokenizer, _, step = options.load()
         export(model, tokenizer, aside)
     print(f"wrote {target}: {folder}, step {step}")

@@ -1,10 +1,10 @@
-"""Two pictures of a trained model at work: where its heads look, and what each way of choosing
-the next id keeps.
+"""Two pictures of a trained model at work: what its heads attend to, and which ids each way of
+choosing the next one keeps.
 
-attention.png: the causal mask, and how much each token takes from each before it, for all heads;
-one of them large, with the tokens. The weights are computed from the queries and keys that the
-model hands to its attention function while it reads the prompt.
-choosing.png: what it then predicts, and what temperature, top-k, top-p and min-p make of that.
+attention.png: the causal mask, and the attention weights of all heads, one of them large, with the
+tokens. The weights are computed from the queries and keys that the model passes to its attention
+function while it reads the prompt.
+choosing.png: the predicted distribution, and how temperature, top-k, top-p and min-p change it.
 Left out: what a head is for. A picture may suggest it, only experiments can show it.
 
     python 05_sample/extras/figures.py --run tiny
@@ -47,7 +47,7 @@ WAYS = {  # of choosing: logits (B, V) -> logits (B, V)
 # ---- what is drawn ----
 @contextlib.contextmanager
 def recorded(model):
-    """Within it, the list of what each layer's attention is given and returns: (q, k, v, output),
+    """A context that gives a list of each layer's attention inputs and output: (q, k, v, output),
     in the order of the layers. Afterwards, whatever happens, the model is as it was.
     """
     calls, layers = [], [block.attention for block in model.blocks]
@@ -70,8 +70,8 @@ def recorded(model):
 
 @torch.no_grad()
 def read(model, ids):
-    """What a model makes of a text, a list of T ids: the attention weights of all heads, (L, H, T,
-    T) with L layers, and the logits of the next id, (V,).
+    """Read a text, a list of T ids. Returns the attention weights of all heads, (L, H, T, T) with L
+    layers, and the logits of the next id, (V,).
     """
     with recorded(model) as calls:
         logits = model(torch.tensor([ids], device=model.embed.weight.device))  # (1, T, V)
@@ -81,25 +81,25 @@ def read(model, ids):
 
 
 def entropies(weights):
-    """How far heads spread what they look at: the entropy of a row in nats, averaged over rows.
+    """How far heads spread their attention: the entropy of a row in nats, averaged over rows.
 
-    weights: (..., T, T) -> (...). exp of it: how many tokens of one weight are as spread out.
+    weights: (..., T, T) -> (...). exp of it: as spread out as that many tokens of equal weight.
     """
     return torch.special.entr(weights).sum(dim=-1).mean(dim=-1)
 
 
 def look_around(weights):
-    """Which heads give no more than half of their weight to any one token, nor to the one itself,
-    on the average over rows. weights: (L, H, T, T) -> (L, H), True or False.
+    """Which heads give, on average over rows, at most half of their weight to any one column, and
+    at most half to the row's own token. weights: (L, H, T, T) -> (L, H), True or False.
     """
-    free = weights[..., 1:, :]  # the first token has no choice
-    one_token = free.mean(dim=-2).amax(dim=-1)  # mostly an early one, for lack of anything better
+    free = weights[..., 1:, :]  # the first token can attend only to itself
+    one_token = free.mean(dim=-2).amax(dim=-1)  # mostly an early token: an attention sink
     itself = free.diagonal(offset=1, dim1=-2, dim2=-1).mean(dim=-1)
     return (one_token <= 0.5) & (itself <= 0.5)
 
 
 def sharpest(weights):
-    """(layer, head) of the lowest entropy, of those that look around; if none does, of all.
+    """(layer, head) of the lowest entropy among heads that look_around(); if none does, of all.
 
     weights: (L, H, T, T).
     """
@@ -110,13 +110,13 @@ def sharpest(weights):
 
 
 def choices(logits, ways=WAYS):
-    """{way: the probabilities (V,) that it leaves}, the same order of ids for all."""
+    """{way: the probabilities, (V,), after it}, with the same order of ids for all."""
     return {name: way(logits[None])[0].softmax(dim=-1) for name, way in ways.items()}
 
 
 def escaped(text):
-    """Text that fonts can show: a line end is \\n; what is neither ASCII nor a Latin, Greek or
-    Cyrillic letter is escaped too.
+    """Text that fonts can show: line ends become \\n, and characters that are neither ASCII nor
+    Latin, Greek or Cyrillic letters are escaped, too.
     """
     def plain(c):
         return c.isprintable() and (ord(c) < 0x250 or 0x386 <= ord(c) < 0x482)
@@ -124,7 +124,7 @@ def escaped(text):
 
 
 def label(tokenizer, i):
-    """A token as a tick label, escaped(), and a space is ␣; at most 12 characters."""
+    """A token as a tick label: escaped(), with ␣ for a space, at most 12 characters."""
     text = escaped(tokenizer.decode_bytes([i]).decode("utf-8", errors="backslashreplace"))
     return (text if len(text) <= 12 else text[:11] + "…").replace(" ", "␣")
 
@@ -135,8 +135,8 @@ NAMES = dict(fontfamily=["monospace", "sans-serif"], fontsize=8, color=INK, pars
 
 
 def draw_weights(axes, weights):
-    """A (T, T) matrix, a row for each query, white where it is 0 and grey where no query may look.
-    Colours go with the square root, so that little is still seen.
+    """A (T, T) matrix, a row for each query, white where it is 0 and grey where it is masked.
+    Colours follow the square root, so that small weights are visible.
     """
     from matplotlib.colors import PowerNorm
 
@@ -171,7 +171,7 @@ def draw_attention(weights, labels, path):
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8, labelcolor=INK)
 
-    # 2) where all may look, and where all do
+    # 2) the mask, and all heads
     above, below = right.subfigures(2, 1, height_ratios=(1, 2))
     axes = above.subplots()
     draw_weights(axes, torch.full((T, T), 0.1))
@@ -191,8 +191,8 @@ def draw_attention(weights, labels, path):
 
 
 def draw_choices(logits, labels, prompt, path):
-    """The N_BARS likeliest ids, for each of WAYS: grey what the model says, blue what the way makes
-    of it. logits: (V,); labels: V texts.
+    """The N_BARS likeliest ids, for each of WAYS: grey the model's probabilities, blue those after
+    the way of choosing. logits: (V,); labels: V texts.
     """
     from matplotlib.figure import Figure
 

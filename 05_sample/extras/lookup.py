@@ -1,15 +1,15 @@
 """Several ids at a step: guess what comes next from the text itself, then let the model check.
 
-A step costs about the same whether a model reads one new id or three: the time goes into reading
-its weights. So let something cheap guess the next few, here the ids that followed when the last few
-stood in the text before (code, tables and quotations repeat themselves), and read all of them in
-one step. Then choose the ids one after the other exactly as without guesses; as long as a guess was
-right, what the model made of the next position is already there. Where one was wrong, the rest is
-taken back. The text is not only as likely as without guesses: with the same seed it is the same.
-(In float32. With fewer bits numbers are rounded a little differently when more are read together.)
-This is speculative decoding (Leviathan et al. 2023) with the prompt for a draft model. Its guesses
-are certain of themselves, so no rejection step is needed: an id to which the model gives 30% is
-drawn 30% of the time, so often is the guess accepted; otherwise what was drawn is another id.
+A step costs about the same whether a model reads one new id or three: most of the time goes into
+reading its weights. So guess the next ids cheaply, here as those that followed the last time the
+final few ids occurred (code, tables and quotations repeat themselves), and read all of them in one
+step. Then choose the ids one after the other exactly as without guesses; as long as a guess was
+right, the logits of the next position are already computed. After a wrong guess the rest is
+dropped. With the same seed, the text is the same as without guesses. (In float32. With fewer bits
+numbers are rounded a little differently when more ids are read together.) This is speculative
+decoding (Leviathan et al. 2023) with the text itself as the draft model. A guess has probability 1
+under that draft, so no rejection step is needed: an id to which the model gives 30% is drawn, and
+the guess accepted, 30% of the time; otherwise another id is drawn.
 Left out: draft models, trees of guesses, more than one text.
 
     python 05_sample/sample.py --prompt "def main(" --temperature 0 --guesses 8
@@ -33,10 +33,10 @@ from ragged import make_cache
 
 
 def guess(ids, n_guesses, longest=3):  # exercise
-    """What followed the last time: up to n_guesses ids, [] if there is no such time.
+    """The ids that followed the last time: up to n_guesses of them, [] if there was no such time.
 
-    ids: (N,) array. Take the last n = `longest` ids; if they stand somewhere before, return what
-    followed at the latest such place (it may run on into those n); else try n - 1, ... 1.
+    ids: (N,) array. Take the last n = `longest` ids; if they occur earlier, return what followed
+    their latest earlier occurrence (it may overlap those n); else try n - 1, ... 1.
     guess(np.array([1, 2, 3, 9, 1, 2]), 3) is [3, 9, 1], a list.
     """
     N = len(ids)
@@ -58,12 +58,12 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):  # ex
     Yields the same: n_tokens times the next id, (1,), chosen by pick(logits (1, V)), which sees the
     same logits in the same order. A step reads the new id and guess(row, ...) behind it at once,
     model.hidden(ids (1, 1 + g), cache)[0], (1 + g, C), and then
-    1. chooses ids one after the other, as long as the guesses are right: the logits behind guess i
+    1. chooses ids one after the other, as long as the guesses are right: the logits after guess i
        count only if guesses 0 .. i were chosen;
-    2. takes back what was guessed wrongly: cache.length becomes the number of positions that hold
-       chosen ids. The id chosen last is never among them yet.
-    No more is guessed than the cache has room for, or than is asked for. When the window is full,
-    the newer half of the row, (window + 1) // 2 ids, is read into the empty cache, as in
+    2. drops wrong guesses: cache.length becomes the number of positions that hold chosen ids, of
+       which the id chosen last is not one yet.
+    There are never more guesses than room in the cache, or than ids still wanted. When the window
+    is full, the newer half of the row, (window + 1) // 2 ids, is read into the empty cache, as in
     generate().
     """
     window, prompt = model.config.seq_len, prompt[-model.config.seq_len:]
@@ -72,7 +72,7 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):  # ex
     x, guesses = cache.read(model, [prompt]), []
     while end < last:
         # 1) choose ids as long as the guesses are right
-        known = cache.length - len(guesses)  # what the cache will rightly hold
+        known = cache.length - len(guesses)  # positions in the cache before the guesses
         for i, logits in enumerate(model.logits(x).split(1)):
             next_id = pick(logits)
             row = np.concatenate((row, np.zeros_like(row))) if end == len(row) else row
@@ -80,7 +80,7 @@ def generate_by_lookup(model, prompt, n_tokens, pick=greedy, n_guesses=8):  # ex
             yield next_id
             if i == len(guesses) or guesses[i] != row[end - 1]:  # at end == last there are none
                 break
-        # 2) take back what was guessed wrongly; read the new id and the next guesses
+        # 2) drop wrong guesses; read the new id and the next guesses
         if end == last:
             break
         cache.length = known + i

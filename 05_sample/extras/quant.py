@@ -1,11 +1,10 @@
-"""How weights lie in memory for decoding: float32, bfloat16, int8.
+"""How weights are stored for decoding: float32, bfloat16, int8, and in which order.
 
 A step of decoding reads every weight once and does little else, so with a large model it is as fast
-as the memory: half the bytes could take half the time, if the kernel is as good, and of equal bytes
-those that lie as the kernel reads them take least. int8 is a quarter of the bytes, whole numbers: a
-weight becomes one of 255 steps of its row, and what it is multiplied with is rounded too, as a
-processor multiplies whole numbers fastest.
-What that costs is measured, in bits per byte; it is not free.
+as the memory: half the bytes could take half the time, if the kernel is as good, and weights stored
+in the order in which the kernel reads them are fastest. int8, whole numbers, takes a quarter of the
+bytes: a weight becomes one of 255 steps of its row, and the layer's input is rounded, too, as a
+processor multiplies whole numbers fastest. The loss of quality is measured, in bits per byte.
 Left out: fewer than 8 bits, calibration on data (GPTQ, AWQ), training with rounded numbers.
 
     python 05_sample/extras/quant.py --run tiny
@@ -52,9 +51,9 @@ def quantize_rows(w):  # exercise
     """Each row of a matrix as whole numbers from -127 to 127 and one scale: w ~ q * scale.
 
     w: (out, in) float32. The scale of a row is its largest absolute value / 127, and q is w / scale
-    rounded to the nearest, so that nothing is off by more than half a scale. A row of zeros stays
-    zeros, with the scale 1. One scale a row, not one for all: a row of small numbers would be
-    rounded to nothing (Dettmers et al. 2022, section 2.1).
+    rounded to the nearest, so that no error exceeds half a scale. A row of zeros stays zeros, with
+    the scale 1. Each row has its own scale, since with one for all a row of small numbers would be
+    rounded to 0 (Dettmers et al. 2022, section 2.1).
     Returns (q (out, in) int8, scales (out,) float32). [[2.54, -1.28, 0.051]] becomes
     [[127, -64, 3]] with the scale 0.02.
     """
@@ -64,12 +63,12 @@ def quantize_rows(w):  # exercise
 
 
 def quantize_tensor(x, top=255):  # exercise
-    """A tensor as whole numbers from 0 to `top`, one scale, and the number that stands for 0.0:
+    """A tensor as whole numbers from 0 to `top`, one scale, and the number that represents 0.0:
     x ~ (u - zero) * scale (Jacob et al. 2018, section 2.1).
 
     With lo the smallest and hi the largest of x and 0.0, the scale is (hi - lo) / top, but at least
-    TINY, zero is -lo / scale rounded, and u is x / scale + zero, rounded and kept within 0 and
-    `top`. All of the range is used, whatever the signs are, and 0.0 stays exactly 0.
+    TINY; zero is -lo / scale, rounded; u is x / scale + zero, rounded and clamped to 0 ... `top`.
+    The whole range is used, whatever the signs, and 0.0 is represented exactly.
     Returns (u uint8 in the shape of x, scale, zero), both tensors with one number, zero of int32.
     quantize_tensor([-1.0, 0.0, 4.1]) is [0, 50, 255], 0.02, 50.
     """
@@ -80,14 +79,14 @@ def quantize_tensor(x, top=255):  # exercise
 
 
 def int8_linear_by_hand(x, q, scales, bias=None, top=255):  # exercise
-    """x W' + b with whole numbers only in the product; what Int8 computes, written out.
+    """x W' + b by a product of whole numbers: what Int8 computes, written out.
 
     x: (N, in) float32; q, scales: what quantize_rows(W) returned; bias: (out,), or None.
     1) Divide each row of x by its largest absolute value (at least TINY): in a trained model some
-    are a thousand times larger than others, which one scale for all would round to nothing.
-    2) quantize_tensor(those rows, top). 3) Multiply as int32: (u - zero) times q transposed.
-    4) Multiply by the scale of the tensor, the scales of W's rows, and what x's rows were divided
-    by. Add the bias.
+    rows are a thousand times larger than others, which one scale for all would round to 0.
+    2) quantize_tensor(these rows, top). 3) Multiply as int32: (u - zero) times q transposed.
+    4) Multiply by the scale of the tensor, the scales of W's rows, and the divisors of x's rows.
+    Add the bias.
     Returns (N, out) float32.
     """
     largest = x.abs().amax(dim=1, keepdim=True).clamp(min=TINY)  # (N, 1)
@@ -97,9 +96,9 @@ def int8_linear_by_hand(x, q, scales, bias=None, top=255):  # exercise
     return y if bias is None else y + bias
 
 
-# ---- the forms ----
+# ---- forms of a Linear ----
 class Transposed(nn.Module):
-    """A Linear whose weights lie as (in, out): for a single row a CPU reads them faster so."""
+    """A Linear whose weights are stored as (in, out), which a CPU reads faster for a single row."""
 
     def __init__(self, linear):
         super().__init__()
@@ -113,8 +112,8 @@ class Transposed(nn.Module):
 
 
 class Blocked(nn.Module):
-    """A Linear whose weights lie in the blocks in which oneDNN reads them for `rows` rows at once;
-    any other number works too.
+    """A Linear whose weights are stored in the blocks in which oneDNN reads them for `rows` rows at
+    once; any other number of rows works, too.
     """
 
     def __init__(self, linear, rows):
@@ -129,17 +128,17 @@ class Blocked(nn.Module):
 class Int8(nn.Module):
     """A Linear with whole numbers: int8_linear_by_hand in one kernel of torch's.
 
-    The kernel has one scale for all rows of x, found anew in each call; so each row is divided by
-    its largest number before and multiplied by it after. With SmolLM2 (135M) bits per byte rise by
-    1% so, without by 13%: what its MLPs put out at a text's first id is a thousand times larger
-    than elsewhere. The scale still depends, a little, on all rows: how a text goes on can change
-    with its neighbours in a batch.
+    The kernel has one scale for all rows of x, computed in each call; so each row is divided by its
+    largest number before, and multiplied by it after. With this, bits per byte of SmolLM2 (135M)
+    rise by 1%, without it by 13%: the output of its MLPs at a text's first id is a thousand times
+    larger than elsewhere. The scale still depends, a little, on all rows: how a text continues can
+    change with its neighbours in a batch.
     """
 
     def __init__(self, linear):
         super().__init__()
         q, scales = quantize_rows(linear.weight)
-        self.n_bytes = q.nbytes + scales.nbytes  # which no parameter or buffer holds
+        self.n_bytes = q.nbytes + scales.nbytes  # not in any parameter or buffer
         engine, self.halve = int8_engine()
         with quantized_engine(engine):
             zeros = torch.zeros(len(q), dtype=torch.int64)
@@ -161,9 +160,9 @@ class Int8(nn.Module):
 def int8_engine():
     """(the name of torch's int8 kernels on this machine, whether x may use 7 bits only).
 
-    x86's add two products of uint8 and int8 in 16 bits, which may be too few, unless the processor
-    has instructions for 32 (VNNI); with 127 as the largest number 16 are enough. ValueError if
-    there are no kernels.
+    x86's kernels add two products of uint8 and int8 in 16 bits, which may overflow, unless the
+    processor has instructions for 32 bits (VNNI); if x is at most 127, 16 bits are enough.
+    ValueError if there are no kernels.
     """
     there = torch.backends.quantized.supported_engines
     for name in ("x86", "fbgemm", "qnnpack", "onednn"):
@@ -174,8 +173,8 @@ def int8_engine():
 
 @contextmanager
 def quantized_engine(name):
-    """What is packed inside is packed for these kernels. Which they are is a global of torch's; it
-    is set back. torch's advice to use another library (torchao, for this form) is not shown.
+    """A context in which weights are packed for these kernels. The choice is a global of torch's;
+    it is restored. torch's advice to use another library (torchao, for this form) is hidden.
     """
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = name
@@ -189,9 +188,9 @@ def quantized_engine(name):
 
 # ---- a model ----
 def choose_form(kind, rows, device):
-    """The class that a Linear becomes, or None if it stays as it is. ValueError if there is none.
+    """The class that a Linear becomes, or None if it is not changed. ValueError for a wrong kind.
 
-    Where a line is drawn was measured on a Xeon with the shapes of GPT-2.
+    The numbers of rows below were measured on a Xeon with the shapes of GPT-2.
     """
     if kind not in KINDS:
         raise ValueError(f"weights can't be packed as {kind!r}, only as {', '.join(KINDS)}")
@@ -210,11 +209,11 @@ def choose_form(kind, rows, device):
 
 @torch.no_grad()
 def pack(model, kind, rows=1):
-    """Change how a float32 model's matrices lie in memory, in place, so that it decodes quickly.
+    """Change how a float32 model's matrices are stored, in place, so that it decodes quickly.
 
     kind: one of KINDS; rows: how many texts are to be written at once (any number works). Each
     Linear becomes a module that holds its weights in the new form only; the embedding stays, so
-    that a tied head takes memory of its own. With bfloat16 all is rounded, the cache too.
+    that a tied head takes memory of its own. With bfloat16 all is rounded, the cache included.
     A packed model can be used, not trained, saved or packed again. Returns it.
     ValueError if kind is unknown, or int8 and the model not on a CPU.
     """
@@ -223,7 +222,7 @@ def pack(model, kind, rows=1):
     model.requires_grad_(False)
     if kind == "bfloat16":
         return model.bfloat16()
-    # Not all Linears in a list: each is to be gone before the next is packed.
+    # No list of all Linears: each is to be freed before the next is packed.
     for parent in [module for module in model.modules() if not isinstance(module, nn.Linear)]:
         for name, child in list(parent.named_children()):
             if form and isinstance(child, nn.Linear):
@@ -239,15 +238,15 @@ def weight_bytes(model):
 
 # ---- the table ----
 def tokens_per_second(model, prompt, rows, steps=32):
-    """How many ids a second `rows` texts get together, by the median of some steps."""
+    """Ids a second, of `rows` texts together, by the median of some steps."""
     times = [time.perf_counter() for _ in generate(model, [prompt] * rows, steps + 1)]
     return rows / statistics.median(np.diff(times))
 
 
 def measure(model, kind, ids, labels, sizes):
-    """What a line of the table shows of a model whose weights lie as `kind`, one of KINDS, or ""
-    for as they are. The model stays as it is. ids: (N,) a text; labels: the same, or -1 where an id
-    is not to be counted; sizes: token_bytes() of its tokenizer.
+    """The numbers of a line of the table, for a model packed as `kind`, one of KINDS, or "" for
+    unchanged. The model itself is not changed. ids: (N,) a text; labels: the same, or -1 where an
+    id is not to be counted; sizes: token_bytes() of its tokenizer.
 
     (bytes of the weights, bytes of a cached token, bits per byte, tokens/s for 1 row, for 8).
     """
@@ -271,8 +270,8 @@ def line(name, measured, plain_bits):
 class Options(RunOptions):
     weights: str = option("", "a Hugging Face folder, read instead of a run")
     file: str = option("", "a UTF-8 text to measure with; without one, the run's validation set")
-    tokens: int = option(20_000, "how much of it, at most", least=2)
-    window: int = option(1024, "how many tokens the model sees at most", least=8)
+    tokens: int = option(20_000, "the most tokens of that text", least=2)
+    window: int = option(1024, "the most tokens that the model sees at once", least=8)
 
     def __post_init__(self):
         super().__post_init__()

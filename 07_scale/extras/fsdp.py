@@ -41,7 +41,7 @@ from scale import DataParallel, broadcast_weights
 
 
 class Loss(nn.Module):
-    """The loss as a module, since that is what DistributedDataParallel watches."""
+    """The loss as a module, since DistributedDataParallel wraps a module's forward()."""
 
     def __init__(self, model, loss):
         super().__init__()

@@ -41,7 +41,7 @@ from runs import WAYS
 from scale import BUCKET_BYTES
 
 
-# ---- tables: hardware, what engines divide and send, how quick CPU cores are ----
+# ---- tables: hardware, what engines divide and send, speed of CPU cores ----
 # From the makers' data sheets: 10^12 FLOP/s in dense bfloat16 with float32 sums (GeForce: half of
 # the number in bold; others: without sparsity); GB of memory (a card of "24 GB" has 24 * 2^30
 # bytes, so counting 24 * 10^9 leaves 7% to the driver and to holes); and GB/s each way to the other
@@ -65,17 +65,17 @@ DIVIDED = {"plain": (), "ddp": (), "torch-ddp": (), "zero1": ("optimizer",),
            "zero2": ("optimizer", "gradients"), "fsdp2": ("optimizer", "gradients", "weights")}
 ITEMS = ("weights", "copies", "gradients", "optimizer", "activations", "logits", "buffers", "muon")
 
-# What each engine sends, (once a step, for every micro-batch), all of it as long as the model; and
-# how many bytes each of many ranks sends for a byte of such a message (section 7 there).
+# What each engine sends, (once a step, for every micro-batch), each as large as the model; and how
+# many bytes a rank sends for each byte of such a message, with many ranks (ibid., section 7).
 TRAFFIC = {"plain": ((), ()), "ddp": (("all-reduce",), ()), "torch-ddp": (("all-reduce",), ()),
            "zero1": (("reduce-scatter", "all-gather"), ()),
            "zero2": (("all-gather",), ("reduce-scatter",)),
            "fsdp2": ((), ("all-gather", "all-gather", "reduce-scatter"))}
 VOLUME = {"all-reduce": 2, "reduce-scatter": 1, "all-gather": 1}
 
-# Tokens a second of a CPU core (an AMD EPYC's; Python's library, in 49,152 ids). It tokenizes
-# 2,689,437 tokens in 4.0 to 4.5 s, and serves 8 windows of 1,024 of prepared data that is in memory
-# in 0.39 to 0.55 ms. Measured by lines 1 and 2, and by 1 and 3, from the root:
+# Tokens a second of a CPU core (an AMD EPYC's; Python's library, 49,152 ids). It tokenizes
+# 2,689,437 tokens in 4.0 to 4.5 s, and reads 8 windows of 1,024 tokens from prepared data in memory
+# in 0.39 to 0.55 ms. Measured, from the root, by lines 1 and 2 below, and by 1 and 3:
 #   PYTHONPATH=02_data python -m timeit -p -s "import data; d = data.prepare(['python'], 49152)"
 #       -n 1 -r 1 -s "text = d.tokenizer.decode(d.train.ids)" "d.tokenizer.encode(text)"
 #       -s "batches = data.make_batches(d, 8, 1024)" "next(batches)"
@@ -131,8 +131,8 @@ def buffers(shape, engine, world, muon, width):
 
 
 def muon_work(shape, ranks):
-    """budget.muon_bytes() of one of the `ranks` to which matrices are dealt: of all look-ahead
-    gradients it has its share, but of those of one shape it may have all.
+    """budget.muon_bytes() of one of the `ranks` to which matrices are dealt: it has its share of
+    the look-ahead gradients, which may include all matrices of one shape.
     """
     groups = muon_groups(shape)
     share = -(-groups.total() // ranks)
@@ -181,7 +181,7 @@ def fullest(found):
 
 
 def peak(found):
-    """Bytes that a rank needs, from what moments() found."""
+    """Bytes that a rank needs. found: from moments()."""
     return sum(fullest(found).values())
 
 
@@ -268,7 +268,7 @@ def step_seconds(job, gpu, engine, windows, recompute):
 
 
 def usable(config, engine):
-    """fsdp2 divides matrices, which Muon needs whole: it takes AdamW."""
+    """The config, with AdamW for fsdp2, which divides matrices that Muon needs whole."""
     return dataclasses.replace(config, optimizer="adamw") if engine == "fsdp2" else config
 
 
@@ -286,7 +286,7 @@ def offer(job, gpu, engine, recompute):
 
 
 def run_length(job, seconds):
-    """(steps, who says so): as many steps of so many seconds as the budget buys, or as planned."""
+    """(steps, why): the steps, of `seconds` each, that the budget buys, or the planned ones."""
     if not job.budget:
         way = next(way for way in WAYS if getattr(job, way))
         return planned_steps(job, job.shape), f"{way} {getattr(job, way):g}"
@@ -323,7 +323,7 @@ def check(options, world, config):
     name, device, gpus = options.engine, choose_device(config.device), torch.cuda.device_count()
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device == "mps":
-        raise ValueError("processes can't talk from a Mac's GPU: give --device cpu")
+        raise ValueError("processes can't communicate from a Mac's GPU: give --device cpu")
     if device == "cuda" and gpus < ranks_here:
         raise ValueError(f"{ranks_here} processes on a machine with {gpus} GPUs: give torchrun "
                          "--nproc-per-node gpu, or --device cpu")
@@ -336,12 +336,12 @@ def check(options, world, config):
 
 
 def of_ranks(options, world):
-    """What train.opened() is to be told by `world` processes with scale.py's options."""
+    """Arguments of train.opened() for `world` processes with scale.py's options."""
     return {"check": functools.partial(check, options, world),
             "memory": memory_of_a_rank(options.engine, options.recompute, world)}
 
 
-# ---- what is printed ----
+# ---- output ----
 def cost(job, seconds, steps):
     """Time and money of so many steps, in words."""
     days = seconds * steps / 86400
@@ -352,8 +352,8 @@ def cost(job, seconds, steps):
 
 
 def report(job, chosen, offers, steps, said):
-    """Lines: the run; memory by offer; what the chosen one takes; other GPUs. said: who says how
-    many steps.
+    """Yield lines: the run; memory by offer; time, money and disks of the chosen one; other GPUs.
+    said: the `why` of run_length().
     """
     gpu, shape, tokens = GPUS[job.gpu], job.shape, steps * job.step_tokens
     evaluation = moments(usable(job, job.engine), shape, job.engine, job.gpus,

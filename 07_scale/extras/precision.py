@@ -1,11 +1,11 @@
-"""Mixed precision by hand: what 16 bits can hold, and how training gets by with them.
+"""Mixed precision by hand: what 16 bits can represent, and how to train with them.
 
-A product of 16-bit numbers takes a GPU half the time or less, and half the memory. Two formats
-share the bits out differently: bfloat16 reaches as far as float32 and sees only 8 bits of a number;
-float16 sees 11, but what is above 65,504 is inf and what is below 6e-8 is 0. So weights, moments
-and gradients stay in float32, only the products are made in 16 bits (autocast), and with float16
-the loss is scaled, so that small gradients don't vanish on the way (Micikevicius et al. 2018).
-First the formats, then autocast for one layer, then the loss scaler.
+A product of 16-bit numbers takes a GPU half the time or less, and half the memory. There are two
+formats: bfloat16 has the range of float32, but only 8 significant bits; float16 has 11, but numbers
+above 65,504 become inf, and those below 6e-8 become 0. So weights, moments and gradients stay in
+float32, only products are computed in 16 bits (autocast), and with float16 the loss is scaled, so
+that small gradients don't underflow (Micikevicius et al. 2018). First the formats, then autocast
+for one layer, then the loss scaler.
 Left out: weights in 16 bits, 8-bit formats, scales that differ from tensor to tensor.
 
     python 07_scale/extras/precision.py      # a table of what each format makes of some numbers
@@ -31,13 +31,13 @@ FORMATS = {  # bits of the exponent, bits of the fraction; one more is the sign
 }
 
 
-# ---- what a format can hold ----
+# ---- what a format can represent ----
 def limits(exponent, fraction):  # exercise
-    """The edges of a floating-point format (IEEE 754) with so many bits of each kind.
+    """The limits of a floating-point format (IEEE 754) with this many bits of each kind.
 
     A number is (1 + f / 2^fraction) * 2^e, with f from 0 to 2^fraction - 1 and e from 1 - bias to
-    bias, where bias = 2^(exponent - 1) - 1. Below the smallest of these "normal" numbers stand the
-    "subnormal" ones, f / 2^fraction * 2^(1 - bias): the smaller, the fewer bits they have left.
+    bias, where bias = 2^(exponent - 1) - 1. Below the smallest of these "normal" numbers are the
+    "subnormal" ones, f / 2^fraction * 2^(1 - bias): the smaller, the fewer significant bits.
     Returns a dict of floats: "largest", "normal" and "subnormal", the smallest above 0 of each
     kind, and "spacing", from 1 to the next number.
     limits(5, 10), which is float16: 65504, 6.1e-5, 6.0e-8, 0.00098
@@ -57,12 +57,12 @@ def add_up(start, step, times, dtype):
 
 
 def experiments(dtype):
-    """(what, the number that comes out if all is done in `dtype`), for main() and the tests."""
+    """Yield (what, its result if computed in `dtype`), for main() and the tests."""
     def rounded(x):
         return torch.tensor(x, dtype=torch.float64).to(dtype)
 
-    # A weight and its updates: half a spacing is rounded away, however often it comes. So the
-    # weights stay in float32, and the moments, which move by 1 - beta of what is new.
+    # A weight and its updates: an update of half a spacing is rounded away, however often it is
+    # added. So weights stay in float32, and moments, which change by (1 - beta) of a new value.
     yield "1 + 1,000 times 0.001", add_up(1.0, 1e-3, 1000, dtype)
     yield "1 + 10,000 times 0.0001", add_up(1.0, 1e-4, 10000, dtype)
     yield "4,096 ones, one by one", add_up(0.0, 1.0, 4096, dtype)
@@ -78,33 +78,33 @@ def experiments(dtype):
 def autocast_linear(x, weight, bias, dtype):  # exercise
     """What nn.Linear does under torch.autocast(device, dtype): x W' + b in `dtype`.
 
-    x: (..., in); weight: (out, in); bias: (out,). All may be float32: they are rounded to `dtype`
-    on the way in. Products and sums are made in float32, which is exact for the products (8 or 11
+    x: (..., in); weight: (out, in); bias: (out,). All may be float32: they are first rounded to
+    `dtype`. Products and sums are computed in float32, which is exact for the products (8 or 11
     bits times as many) and nearly so for the sums, and the result is rounded to `dtype` once. Sums
     in 16 bits would stop growing: see "4,096 ones" in main()'s table.
-    The gradient of a rounding is taken to be 1: weight.grad is in float32, since the weight is.
+    The gradient of rounding is taken to be 1: weight.grad is in float32, since the weight is.
     """
     x, weight, bias = (t.to(dtype).float() for t in (x, weight, bias))
     return (x @ weight.t() + bias).to(dtype)
 
 
 # ---- float16's loss scale ----
-FLOOR = 2.0**-14  # float16's smallest normal number: under it not even a gradient of 1 is normal
+FLOOR = 2.0**-14  # float16's smallest normal number: 1 times a smaller factor is subnormal
 
 
 class LossScaler:
-    """Finds by trial a factor for the loss by which no gradient is inf and few are 0
+    """Finds by trial a factor for the loss with which no gradient is inf and few are 0
     (Micikevicius et al. 2018, section 3.2).
 
-    A step: (loss * factor).backward() for every micro-batch, with the loss in float32, since 16
-    bits would not hold it; sum over the ranks; unscale_() what the optimizer will read; clip; bad =
-    not isfinite(norm); update(bad), and a step unless bad: Scaled, below. A power of two changes a
-    float's exponent alone, so that unscaled gradients are what they would have been, but for those
-    that were saved.
+    A step: (loss * factor).backward() for every micro-batch, with the loss in float32, since it
+    would overflow 16 bits; sum over the ranks; unscale_() the gradients that the optimizer will
+    read; clip; bad = not isfinite(norm); update(bad), and a step unless bad: see Scaled, below. A
+    power of two changes only a float's exponent, so unscaled gradients are the same as without a
+    factor, except those that would have underflowed.
 
-    It begins at 65,536, too high for most models: each step skipped halves it, so the right one
-    is found within a few, whereas nobody would notice gradients lost under too low a factor. That
-    is also about the number of targets in a step, by which our losses are divided.
+    The factor begins at 65,536, too high for most models: each skipped step halves it, so the right
+    one is found in a few steps, whereas gradients lost under too low a factor would go unnoticed.
+    65,536 is also about the number of targets in a step, by which our losses are divided.
     """
 
     def __init__(self, factor=2.0**16, growth_interval=2000):
@@ -115,14 +115,14 @@ class LossScaler:
     def unscale_(self, gradients):  # exercise
         """Divide gradients, float32 tensors, by self.factor, in place.
 
-        Once a step, when they are complete; before they are clipped, since clip() compares their
-        norm with a limit that knows of no scale.
+        Once a step, when gradients are complete, and before they are clipped, since the limit in
+        clip() is for unscaled gradients.
         """
         for gradient in gradients:
             gradient.div_(self.factor)
 
     def update(self, overflowed):  # exercise
-        """Tell of a step: were its gradients not finite, so that it is skipped?
+        """Adjust the factor after a step. overflowed: its gradients were not finite; it is skipped.
 
         self.steps counts all steps. If it overflowed, self.factor halves, self.skipped is one more
         and self.good is 0. If not, self.good is one more and self.skipped is 0; and with the
@@ -140,9 +140,9 @@ class LossScaler:
             self.factor, self.good = self.factor * 2, 0
         if self.factor < FLOOR:
             raise ValueError(f"step {self.steps}: the gradients are not finite, whatever the loss "
-                             f"scale, for {self.skipped} steps in a row; down to {self.factor:.0e} "
-                             "it was tried. The model has diverged. Go on from a checkpoint before "
-                             "with a lower --lr, or try --dtype bfloat16, which needs no scale")
+                             f"scale, for {self.skipped} steps in a row (tried down to "
+                             f"{self.factor:.0e}). The model has diverged. Go on from an earlier "
+                             "checkpoint with a lower --lr, or try --dtype bfloat16, without scale")
 
     def state_dict(self):
         return {name: getattr(self, name) for name in ("factor", "good", "skipped", "steps")}
@@ -152,8 +152,8 @@ class LossScaler:
 
 
 class Scaled:
-    """An engine, as scale.py's are, with a LossScaler; what is not defined here is the engine's. A
-    step with gradients that are not finite is skipped, on all ranks, since they see the same norm.
+    """An engine of scale.py with a LossScaler; attributes not defined here are the engine's. A step
+    with gradients that are not finite is skipped, on all ranks, since all have the same norm.
     """
 
     skips = True

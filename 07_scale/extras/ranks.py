@@ -1,8 +1,8 @@
-"""Several processes that talk over gloo, for tests and figures: what torchrun does, in one call.
+"""Several processes that communicate over gloo, for tests and figures: like torchrun, in one call.
 
-A rank is a process's number, the world how many there are. They talk in collectives, which all
-must call, in the same order, or all wait for ever; gloo carries them between CPUs, NCCL between
-GPUs. With [1, 2] on rank 0 and [3, 4] on rank 1:
+A rank is a process's number, the world size the number of processes. They communicate by
+collectives, which all must call, in the same order, or all wait for ever; gloo carries them between
+CPUs, NCCL between GPUs. With [1, 2] on rank 0 and [3, 4] on rank 1:
 
     broadcast from 0     [1, 2]    [1, 2]
     all-reduce           [4, 6]    [4, 6]
@@ -33,8 +33,8 @@ def child(rank, world, work, folder, results):
 
 
 def on_ranks(work, world=2, patience=60):
-    """[work(0), work(1), ...], each in a process of its own, forked, in one group. Its asserts
-    count: AssertionError with the traceback of the first that failed. patience: seconds.
+    """[work(0), work(1), ...], each in a forked process of its own, in one group. AssertionError,
+    with the traceback, if a call fails. patience: seconds.
     """
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:

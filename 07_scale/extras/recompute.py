@@ -1,13 +1,13 @@
-"""Activation checkpointing by hand: keep a block's input, not what happens inside; run it again.
+"""Activation checkpointing by hand: keep only a block's input, and compute the rest again.
 
-The backward pass needs what every operation of the forward pass has seen, and for a GPT that soon
-takes more memory than all else. A block that is recomputed keeps the (B, T, C) it was given, and
-nothing of the dozens of tensors inside. When its gradient arrives, it runs again, this time with
-all that is needed, and the gradient goes through; then that is forgotten, too. A step costs one
-more forward pass of the blocks: four passes for three, as a backward pass is worth two (Chen et al.
-2016, section 4, with every block a segment). PyTorch's own stops before the last matrix product,
-whose result nobody needs, and pays two thirds of that.
-What runs again must do the same: dropout must drop the same numbers, autocast round the same way.
+The backward pass needs the inputs of every operation of the forward pass, and for a GPT these soon
+take more memory than all else. A recomputed block keeps its input, (B, T, C), and none of the
+dozens of tensors inside. When its gradient arrives, the block runs again, this time keeping all
+activations, and the gradient goes through; then they are freed. A step costs one more forward pass
+of the blocks: four passes instead of three, as a backward pass is worth two (Chen et al. 2016,
+section 4, with every block a segment). PyTorch's version stops before the last matrix product,
+whose result is not needed, and costs two thirds of that. The second run must be the same as the
+first: dropout must drop the same numbers, autocast round the same way.
 Left out: choosing what to keep inside a block, the random state of a Mac's GPU.
 
     python 07_scale/extras/recompute.py      # memory and time of a step, with and without
@@ -34,7 +34,7 @@ from gpt import GPT, GPTConfig
 HOW = ("none", "hand", "torch")
 
 
-# ---- what must be as it was ----
+# ---- the same numbers again ----
 def random_state(device):
     """The state of the random generators that a block on `device` may use: the processor's, and
     the GPU's if it is on one.
@@ -45,7 +45,7 @@ def random_state(device):
 
 @contextlib.contextmanager
 def restored(state, device):
-    """Random numbers come as after random_state(), and afterwards go on as if nothing had been."""
+    """A context with the random numbers of `state`; afterwards they continue as if it never was."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.set_rng_state(state[0])
         if state[1] is not None:
@@ -54,10 +54,10 @@ def restored(state, device):
 
 
 def same_autocast(device):
-    """A function that makes a context, in which autocast is as it is now.
+    """A function that makes a context in which autocast is as it is now.
 
-    But for its cache of rounded weights, which saves work where a weight is used twice. A block
-    uses each once, and the cache would hold all of them at once, 2 bytes a parameter.
+    Except for its cache of rounded weights, which saves work if a weight is used twice. A block
+    uses each once, and the cache would hold all weights at once, 2 bytes a parameter.
     """
     return functools.partial(torch.autocast, device.type, torch.get_autocast_dtype(device.type),
                              torch.is_autocast_enabled(device.type), cache_enabled=False)
@@ -65,24 +65,24 @@ def same_autocast(device):
 
 # ---- the idea ----
 class Recompute(torch.autograd.Function):
-    """block(x, *others) as one operation for autograd, of which x is kept, and no more.
+    """block(x, *others) as one operation for autograd, which keeps only x.
 
-    To autograd the block's parameters are inputs, like x: so it knows that a gradient is wanted
-    even if x needs none, and puts theirs into .grad itself, once, and then calls the hooks that
-    wait for it (scale.py). torch.utils.checkpoint did it otherwise at first: a backward pass inside
-    the backward pass wrote to .grad.
+    For autograd the block's parameters are inputs, like x: so it computes gradients even if x needs
+    none, adds theirs to .grad itself, once, and then calls the hooks that wait for them (scale.py).
+    At first torch.utils.checkpoint did this differently: a backward pass inside the backward pass
+    wrote to .grad.
     """
 
     @staticmethod
     def forward(ctx, block, others, x, *parameters):  # exercise
         """block(x, *others), computed without a graph (autograd calls this under no_grad).
 
-        block: a function; x: a tensor; others: a tuple of whatever else it takes, that gets no
+        block: a function; x: a tensor; others: a tuple of its other arguments, which get no
         gradients (angles, a mask, None); parameters: the tensors inside it that do.
-        Returns a tensor. What is set on ctx can be read in backward(): ctx.block, ctx.others, and
-        ctx.random = random_state(x.device), from before the block runs, and ctx.autocast =
+        Returns a tensor. Set on ctx, for backward(): ctx.block, ctx.others, ctx.random =
+        random_state(x.device), from before the block runs, and ctx.autocast =
         same_autocast(x.device), a function that makes the context in which to run it. x and the
-        parameters, as tensors that get gradients, go through ctx.save_for_backward().
+        parameters, which get gradients, go through ctx.save_for_backward().
         """
         ctx.save_for_backward(x, *parameters)
         ctx.block, ctx.others = block, others
@@ -93,14 +93,14 @@ class Recompute(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):  # exercise
-        """From the gradient of the result to those of forward()'s inputs, one for each: None for
-        block and others, and for those that need none (ctx.needs_input_grad, a bool for each).
+        """The gradients of forward()'s inputs, one for each, from the result's gradient: None for
+        block and others, and for inputs that need none (ctx.needs_input_grad, a bool for each).
 
-        Run the block again, under torch.enable_grad(), with the random numbers of the first time,
-        in restored(ctx.random, device), and its autocast, ctx.autocast(); on x.detach(), so that
-        this graph ends there, which requires a gradient if x's is needed. Of it and the parameters
-        torch.autograd.grad(result, those that need one, gradient, allow_unused=True) gives the
-        gradients.
+        Run the block again, under torch.enable_grad(), with the random numbers of the first run,
+        restored(ctx.random, device), and its autocast, ctx.autocast(), on x.detach(), so that this
+        graph ends there; the detached x requires a gradient if x needs one. The gradients of it and
+        the parameters are torch.autograd.grad(result, those that need one, gradient,
+        allow_unused=True).
         """
         x, *parameters = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]
@@ -114,10 +114,9 @@ class Recompute(torch.autograd.Function):
 
 # ---- the blocks of a GPT ----
 def by_hand(block, forward, x, angles, mask=None, cache=None):
-    """What a block's forward becomes. `forward` is what it was.
+    """The new forward() of a block. `forward` is its old one.
 
-    Where nothing is kept for a backward pass, there is nothing to save; and what a cache is given
-    twice, it holds twice.
+    Without gradients nothing is kept anyway; and with a cache, a second run would append twice.
     """
     if cache is not None or not torch.is_grad_enabled():
         return forward(x, angles, mask, cache)
@@ -125,19 +124,19 @@ def by_hand(block, forward, x, angles, mask=None, cache=None):
 
 
 def by_torch(block, forward, x, angles, mask=None, cache=None):
-    """The same with torch.utils.checkpoint, which notes what is saved, and makes it again."""
+    """by_hand() with torch.utils.checkpoint, which recomputes what autograd would have saved."""
     if cache is not None or not torch.is_grad_enabled():
         return forward(x, angles, mask, cache)
     return checkpoint(forward, x, angles, mask, cache, use_reentrant=False)
 
 
 def recompute_blocks(model, how):
-    """Let the blocks of a GPT be recomputed from now on, "hand" or "torch" says by which; or "none"
-    of them any longer.
+    """Recompute a GPT's blocks from now on, by_hand() or by_torch(), as `how` is "hand" or "torch";
+    with "none", no longer.
 
     Only the attribute `forward` of each block changes, which then hides its class's: weights,
-    names, hooks of the block and copy.deepcopy(model) stay as they are. Hooks of what is inside a
-    block are called twice in a step. ValueError if there is no such way.
+    names, hooks of the block and copy.deepcopy(model) work as before. Hooks of modules inside a
+    block are called twice in a step. ValueError if `how` is not in HOW.
     """
     if how not in HOW:
         raise ValueError(f"recompute is {how!r}, but must be one of {', '.join(HOW)}")
@@ -151,8 +150,8 @@ def recompute_blocks(model, how):
 
 # ---- what it saves, and what it costs ----
 def saved_bytes(work, model):
-    """What autograd keeps for the backward pass of what work() returns, the model's parameters
-    aside: bytes, each piece of memory once.
+    """Bytes that autograd keeps for the backward pass of work()'s result, without the model's
+    parameters, each piece of memory counted once.
     """
     own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
 
@@ -163,7 +162,7 @@ def saved_bytes(work, model):
         return tensor
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = work()
-    del result  # until here all that was kept is alive, so no address has come twice
+    del result  # until here all kept memory is alive, so that no address is reused
     return sum(kept.values())
 
 
@@ -177,10 +176,10 @@ def main(argv=None):
                        d_ff=4 * C)
     model, ids, seconds = GPT(config), torch.randint(512, (4, 256)), {how: [] for how in HOW}
     print(f"{config.n_layer} blocks; between two of them {4 * 256 * C * 4 / 1e6:.1f} MB")
-    for _ in range(args.repeats + 1):  # in turn, as the machine has moods; the first warms up
+    for _ in range(args.repeats + 1):  # in turn, as the machine's speed varies; a warm-up first
         for how in HOW:
             recompute_blocks(model, how)
-            start = time.process_time()  # of all threads; not what others on the machine took
+            start = time.process_time()  # of all threads, without other processes
             model.loss(ids, ids).mean().backward()
             seconds[how].append(time.process_time() - start)
     print(f"{'recomputed':12}{'kept, MB':>12}{'a step, s':>12}{'ratio':>8}")

@@ -1,9 +1,9 @@
-"""Does all of stage 7 work here? Every path trains a small model, and must reach what one process
-alone reaches: on all GPUs there are, or on two processes of the CPU.
+"""Does all of stage 7 work here? Every path trains a small model, and must reach the same bits per
+byte as a single process: on all GPUs there are, or on two processes of the CPU.
 
-A GPU can't be had in every test, so this is for yours: run it before a run that matters. In float32
-a path must agree to 1e-4 bits per byte; in 16 bits to a hundredth, and on GPUs, whose products are
-not those of float32 to the last bit, to a thousandth.
+Most tests run without a GPU, so run this on yours before a run that matters. In float32 a path must
+agree to 1e-4 bits per byte; in 16 bits to a hundredth; on GPUs, whose float32 products are not
+exact to the last bit, to a thousandth.
 Left out: more than one machine; speed (tests/bench.py scale).
 
     python 07_scale/extras/selftest.py
@@ -31,8 +31,8 @@ STAGE = Path(__file__).resolve().parents[1]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 STEPS = 12
 
-# name: (options of train.py; for each leg of the run those of scale.py, or None for a process that
-# is alone; whose result it must reach). All accumulate: a rank has four micro-batches.
+# name: (options of train.py; for each leg of the run those of scale.py, or None for a single
+# process; whose result it must reach). All accumulate: a rank has four micro-batches.
 ADAMW = ("--optimizer", "adamw")
 PATHS = {
     "alone": ((), [None], None),
@@ -55,7 +55,7 @@ PATHS = {
 
 
 def commands(folder, name, n_processes):
-    """The words that start each leg of a path. The schedule has no end, so that legs are parts."""
+    """Yield the command of each leg of a path. The schedule doesn't depend on a leg's last step."""
     train, legs, _ = PATHS[name]
     for i, engine in enumerate(legs, 1):
         start = ([str(STAGE.parent / "04_train" / "train.py")] if engine is None else
@@ -69,7 +69,7 @@ def commands(folder, name, n_processes):
 
 
 def attempt(words):
-    """Run a command: "" if all went well, else a line of the trouble."""
+    """Run a command. Returns "" if it succeeds, else a line of its error."""
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8")
     if not done.returncode:
         return ""

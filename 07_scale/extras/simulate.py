@@ -1,12 +1,12 @@
-"""Scaling beyond this machine: what a step takes on 1 to 1,024 GPUs, by simulation.
+"""Scaling beyond this machine: the time of a step on 1 to 1,024 GPUs, by simulation.
 
-A step is a list of tasks: pieces of the model to compute, forward and backward, and messages about
-them. Computing is one lane, the network another; each does its tasks in turn, and a task begins
-when its lane is free and what it needs is done. An engine is a way to write that list: which
-messages, about what, needed by whom. Efficiency is the time that computing alone would take,
-divided by the time of the step.
-Left out: all that assumptions() lists. What of it matters, --check tells: it measures computing and
-gloo on this machine, predicts a step of two ranks from them, and takes that step.
+A step is a list of tasks: computing pieces of the model, forward and backward, and messages with
+their gradients or weights. Computing is one lane, the network another; each does its tasks in turn,
+and a task begins when its lane is free and the tasks it needs are done. An engine determines the
+list: which messages there are, what they contain, and which tasks need them. Efficiency is the time
+of computing alone, divided by the time of the step.
+Left out: all that assumptions() lists. To test these, --check measures computing and gloo on this
+machine, predicts a step of two ranks from them, and makes that step.
 
     python 07_scale/extras/simulate.py
     python 07_scale/extras/simulate.py --preset small --cluster pcie
@@ -45,10 +45,10 @@ WORLDS = [2**i for i in range(11)]
 def ring_seconds(n_bytes, ranks, bandwidth, latency):  # exercise
     """Seconds of an all-reduce of n_bytes round a ring of ranks (Patarasuk & Yuan 2009).
 
-    The message is cut into as many parts as there are ranks. In every round each rank sends one
-    part to its neighbour, all at once: latency + the part's bytes / bandwidth. After ranks - 1
-    rounds each part is summed up, at one rank (a reduce-scatter); ranks - 1 more take the sums to
-    all (an all-gather). One rank alone takes no time.
+    The message is cut into as many parts as there are ranks. In every round all ranks send one part
+    each to their neighbours, in latency + the part's bytes / bandwidth. After ranks - 1 rounds the
+    sum of each part is complete on one rank (a reduce-scatter); ranks - 1 more rounds take the sums
+    to all (an all-gather). One rank alone takes no time.
     ring_seconds(1000, 4, 100, 1) is 21.0: 6 rounds of 1 + 250 / 100 seconds.
     """
     return 2 * (ranks - 1) * (latency + n_bytes / ranks / bandwidth)
@@ -56,9 +56,9 @@ def ring_seconds(n_bytes, ranks, bandwidth, latency):  # exercise
 
 def message_seconds(kind, n_bytes, world, cluster):
     """Seconds of an "all-reduce", or of its halves, "reduce-scatter" and "all-gather", of n_bytes
-    over `world` GPUs: a ring in every node, then rings across nodes, one for each GPU's part of
-    the message. Those share the node's network, so together they take what one ring of nodes
-    takes for it all. (Thakur et al. 2005 compare the ways.)
+    over `world` GPUs: a ring in every node, then rings across nodes, one for each GPU's part of the
+    message. The latter share the node's network, so together they take as long as one ring of nodes
+    for the whole message. (Thakur et al. 2005 compare such algorithms.)
     """
     inside = min(world, cluster.node)
     if world % inside:
@@ -74,8 +74,8 @@ Task = namedtuple("Task", "lane seconds needs")  # needs: places in the list of 
 
 
 def pieces(config, value_bytes=4):
-    """The model in the order of its forward pass: what stands before the blocks, each block, and
-    the head. A list of Pieces. Products count, as in flops_per_token().
+    """The model in the order of its forward pass: all before the blocks, each block, and the head.
+    A list of Pieces. Only matrix products count, as in flops_per_token().
     """
     with torch.device("meta"):
         model = make_model(config)
@@ -94,10 +94,10 @@ def pieces(config, value_bytes=4):
 def schedule(tasks):  # exercise
     """When each task runs: a list of (start, end) in seconds.
 
-    Each task has a lane, of which there may be any number, how many seconds it takes, and `needs`,
-    the places in the list of those tasks that must have ended. A lane does its tasks in the order
-    of the list, one at a time. So a task starts as soon as the one before it on its lane and all
-    that it needs have ended, the first ones at 0.
+    A task has a lane (there may be any number of lanes), its seconds, and `needs`, the indices of
+    the tasks that must have ended before. A lane does its tasks in the order of the list, one at a
+    time. So a task starts as soon as the one before it on its lane and all that it needs have
+    ended, the first ones at 0.
     schedule([Task("a", 3, ()), Task("b", 2, (0,)), Task("a", 4, ()), Task("b", 1, (2,))]) is
     [(0, 3), (3, 5), (3, 7), (7, 8)]
     """
@@ -110,14 +110,14 @@ def schedule(tasks):  # exercise
 
 
 def step_tasks(engine, model, window_seconds, message, micro_batches, network="network"):
-    """The tasks of one step on one GPU; all do the same at the same time.
+    """The tasks of one step on one GPU; all GPUs do the same at the same time.
 
-    model: Pieces; window_seconds(flops): how long that takes; message(kind, n_bytes): how long that
-    takes; micro_batches: how many windows each has; network: the lane of messages. Backward takes
-    twice as long as forward. What is sent is plan.py's TRAFFIC: a piece's gradients as soon as its
-    last backward pass is done, or that of every micro-batch; its weights at the end, or, with
-    fsdp2, when forward and backward come to it, the next while one is computed, so that never more
-    than two are there. naive sends what ddp does, but a message for each parameter, at the end.
+    model: Pieces; window_seconds(flops) and message(kind, n_bytes): the seconds of each;
+    micro_batches: how many windows each has; network: the lane of messages. Backward takes twice as
+    long as forward. What is sent is plan.py's TRAFFIC: a piece's gradients after its last backward
+    pass, or after that of every micro-batch; its weights at the end, or, with fsdp2, before forward
+    and backward reach it, while the piece before computes, so that never more than two are
+    gathered. naive sends what ddp does, but a message for each parameter, at the end.
     """
     once, often = TRAFFIC["ddp" if engine == "naive" else engine]
     kind = "all-reduce" if "all-reduce" in once else "reduce-scatter"
@@ -131,7 +131,7 @@ def step_tasks(engine, model, window_seconds, message, micro_batches, network="n
         return add(network, message(kind, n_bytes), *needs)
 
     def gather(visit):
-        """The task after which the weights for that visit are there. At the turn they still are."""
+        """[the task that gathers the weights for a visit]; [] at the turn, which still has them."""
         return [] if visit in (len(model), len(path)) else [
             send("all-gather", sum(model[path[visit]].tensors), *computed[-1:] or ended)]
 
@@ -157,13 +157,13 @@ def step_tasks(engine, model, window_seconds, message, micro_batches, network="n
 
 
 def step_seconds(*arguments, **how):
-    """How long the step takes whose tasks step_tasks() lists."""
+    """The seconds of the step whose tasks step_tasks() lists."""
     return max(end for _, end in schedule(step_tasks(*arguments, **how)))
 
 
 def efficiency(engine, model, windows, world, cluster, utilisation, micro_batch):
     """Time of computing alone / time of the step, if `windows` windows are dealt to `world` GPUs.
-    If they can't be dealt evenly, all wait for those with one more.
+    If they can't be dealt evenly, all GPUs wait for those with one more.
     """
     def window_seconds(flops):
         return flops / (cluster.gpu.tflops * 1e12 * utilisation)
@@ -180,8 +180,8 @@ def efficiency(engine, model, windows, world, cluster, utilisation, micro_batch)
 
 # ---- the curves ----
 def scaling(model, batch_size, cluster, utilisation, micro_batch):
-    """{"weak": {engine: [efficiency on 1, 2, 4 ... GPUs]}, "strong": {...}}: with a micro-batch for
-    each GPU, however many there are, and with a batch of batch_size windows dealt to them.
+    """{"weak": {engine: [efficiency on 1, 2, 4 ... GPUs]}, "strong": {...}}. weak: a micro-batch
+    for each GPU, however many there are; strong: batch_size windows dealt to them.
     """
     return {kind: {engine: [efficiency(engine, model, windows(world), world, cluster, utilisation,
                                        micro_batch) for world in WORLDS] for engine in ENGINES}
@@ -190,7 +190,7 @@ def scaling(model, batch_size, cluster, utilisation, micro_batch):
 
 
 def assumptions(cluster, utilisation, micro_batch):
-    """What is taken for granted, a line each."""
+    """The simulation's assumptions, a line each."""
     return [
         f"a GPU computes at {utilisation:.0%} of {cluster.gpu.tflops:,.0f} TFLOP/s, whatever the "
         "shape; backward takes twice as long as forward",
@@ -216,7 +216,7 @@ def print_scaling(curves):
 
 
 def draw_scaling(curves, marks, title, path):
-    """A line for each engine, weak scaling and strong; those that lie on each other are dashed.
+    """A line for each engine, weak scaling and strong; zero2's, which covers others, is dashed.
     marks: {"weak": {words: how many GPUs}, "strong": {...}}.
     """
     figure, panels = picture(11, 4.4, 2, sharey=True)
@@ -244,15 +244,15 @@ def draw_scaling(curves, marks, title, path):
     figure.savefig(path, dpi=120)
 
 
-# ---- against this machine ----
+# ---- a check on this machine ----
 LARGE = 16_000_000  # bytes
 CHECKED = GPTConfig(vocab_size=4096, seq_len=64, n_layer=4, n_head=4, n_kv_head=4, d_model=256,
                     d_ff=1024)
 
 
 def measure(shape, rounds):
-    """On each of two ranks: {what: median of seconds} of computing, messages and whole steps. They
-    take turns, so that what else the machine does slows all of them alike.
+    """On each of two ranks: {what: median of seconds} of computing, messages and whole steps. These
+    take turns, so that other work of the machine slows all of them alike.
     """
     model, large = GPT(shape), torch.zeros(LARGE // 4)
     ids = torch.zeros(1, shape.seq_len, dtype=torch.long)
@@ -287,8 +287,8 @@ def measure(shape, rounds):
 
 
 def predict(seconds, shape):
-    """What measure() found -> (bandwidth, latency, {engine: [seconds if messages take their own
-    way, seconds if the processors that compute must move them]}).
+    """Results of measure() -> (bandwidth, latency, {engine: [seconds if messages have a lane of
+    their own, seconds if the processors that compute must move them]}).
     """
     model = pieces(shape)
     computing, small, large = (seconds[k] - seconds["nothing"]
@@ -318,7 +318,7 @@ def check(shape=CHECKED, rounds=5):
         real = seconds[engine]
         print(f"{engine:8}{real:>10.3f} s"
               + "".join(f"{guess:>10.3f} s{guess / real - 1:>+9.0%}" for guess in guesses))
-    print("one lane: what computes must also move messages, as here, where no card does it")
+    print("one lane: the processors that compute also move the messages, as with gloo here")
 
 
 def main(argv=None):

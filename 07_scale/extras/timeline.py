@@ -1,12 +1,12 @@
 """A real timeline: when each block's backward pass runs on two ranks, and when gradients travel.
 
-What scale.py promises, made visible: sent naively, all gradients wait for the whole backward pass;
-in buckets, those of the last block travel while the blocks below it are still at work. Hooks note
-when the gradient reaches each piece of the model, and an all-reduce that is watched notes when each
-message sets out and when it is done; the picture shows the step of rank 0.
+It shows the overlap that scale.py promises: sent naively, all gradients wait for the whole backward
+pass; in buckets, those of the last block travel while earlier blocks still compute. Hooks record
+when the gradient reaches each piece of the model, and a wrapped all-reduce records when each
+message is sent and done; the picture shows the step of rank 0.
 Left out: what happens inside a block (04_train/extras/timing.py), other engines, GPUs, whose clocks
 are not Python's. Where the processors that compute must also move messages, as with gloo, a message
-slows what it overlaps with.
+slows the computation it overlaps.
 
     python 07_scale/extras/timeline.py
     torchrun --standalone --nproc-per-node 2 07_scale/extras/timeline.py
@@ -39,13 +39,13 @@ SHAPE = GPTConfig(vocab_size=2048, seq_len=64, n_layer=6, n_head=6, n_kv_head=6,
 BUCKET_BYTES = 4 << 20
 
 # Seconds after the backward pass began. pieces: [(name, start, end)]; messages: [(bytes, start,
-# end)] in the order in which they were sent; end: when all sums are where the optimizer looks.
+# end)] in the order in which they were sent; end: when all sums are in .grad.
 Timeline = namedtuple("Timeline", "pieces messages end")
 
 
 def watch_backward(model, seen):
-    """Have every backward pass append to `seen` (name of a piece, when its gradient arrived): the
-    blocks from the last to the first, then the embedding. The head's begins with the pass.
+    """Hooks by which every backward pass appends to `seen` (name of a piece, when its gradient
+    arrived): the blocks from last to first, then the embedding. The head starts with the pass.
     """
     def mark(name):
         def forward_hook(module, inputs, output):
@@ -59,8 +59,8 @@ def watch_backward(model, seen):
 
 @contextlib.contextmanager
 def watched_messages():
-    """While it lasts, every all-reduce is noted: yields a list of [bytes, when it was sent, when
-    it was done], the last of which is nan until it is.
+    """A context that records every all-reduce in a list of [bytes, when it was sent, when it was
+    done]; the last is nan until then.
     """
     messages, all_reduce = [], dist.all_reduce
 
@@ -71,7 +71,7 @@ def watched_messages():
         def done(_=None):
             row[2] = time.perf_counter()
         work = all_reduce(tensor, *arguments, **how)
-        if work is None:  # it waited
+        if work is None:  # it was synchronous
             done()
         else:
             work.get_future().then(done)  # called by gloo's thread
@@ -99,7 +99,7 @@ def record_step(model, ids, engine):
         computed = time.perf_counter()
         engine.finish() if bucketed else sum_gradients_naive(model.parameters())
         end = time.perf_counter()
-        dist.barrier()  # by then gloo has also called back for the last
+        dist.barrier()  # by then gloo has called done() for the last message, too
     for hook in hooks:
         hook.remove()
     names, times = zip(("head", start), *seen)
@@ -109,8 +109,8 @@ def record_step(model, ids, engine):
 
 
 def record(rank, shape=SHAPE, windows=1, bucket_bytes=BUCKET_BYTES, rounds=5):
-    """{"naive": Timeline, "bucketed": Timeline} of this rank: of `rounds` of each, in turn, the
-    quickest, in which other programs meddled least.
+    """{"naive": Timeline, "bucketed": Timeline} of this rank: the quickest of `rounds` each, which
+    take turns, as the one least disturbed by other programs.
     """
     model, ids = GPT(shape), torch.zeros(windows, shape.seq_len, dtype=torch.long)
     broadcast_weights(model)
@@ -124,8 +124,8 @@ def record(rank, shape=SHAPE, windows=1, bucket_bytes=BUCKET_BYTES, rounds=5):
 
 # ---- the picture ----
 def lanes(messages):
-    """For each message the number of the lane it is drawn in, so that none covers another: the
-    first lane that is free when it is sent. lanes([(1, 0, 5), (1, 2, 3), (1, 4, 9)]) is [0, 1, 1].
+    """The number of the lane in which each message is drawn, so that none overlap: the first lane
+    free when it is sent. lanes([(1, 0, 5), (1, 2, 3), (1, 4, 9)]) is [0, 1, 1].
     """
     ends, result = [], []
     for _, start, end in messages:
@@ -136,8 +136,8 @@ def lanes(messages):
 
 
 def draw(timelines, path):
-    """One axis of time. For each way of sending a bar for each piece of the backward pass, below it
-    one for each message, from when it set out to when its sum was there, and a line at the end.
+    """On one axis of time, for each way of sending: a bar for each piece of the backward pass,
+    below it one for each message, from sending to its sum, and a line at the end of the step.
     """
     figure, axes = picture(11, 4.2)
     words = {"naive": "naive: a message for each parameter, when all is computed",
