@@ -141,6 +141,8 @@ def test_next_source(shares):
         for count, share in zip(taken, shares):
             assert abs(count - share * k) < 1 - 1e-7, f"after {k} rows {taken} of {shares}"
     assert next_source([1, 0], [0.7, 0.3]) == 0 and next_source([2, 0], [0.7, 0.3]) == 1
+    assert next_source([0, 14, 10], [0.03, 0.56, 0.41]) == 2, (
+        "14 is the exact share of 25 rows, although 0.56 * 25 is 14.000000000000002")
 
 
 def test_batches_read():
