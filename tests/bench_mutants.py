@@ -45,7 +45,7 @@ OPPOSITE = {ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.
             ast.And: (ast.Or,), ast.Or: (ast.And,)}
 DIMS = {"dim", "axis"}
 SYMMETRIC = {"max", "maximum", "min", "minimum", "transpose"}
-PATIENCE = 5  # seconds of a processor for a test, and 20 times as many by the clock
+PATIENCE = 10  # seconds of a processor for a test, and 20 times as many by the clock
 MEMORY = 8 << 30  # bytes for a mutant
 
 

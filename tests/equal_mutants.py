@@ -4,6 +4,7 @@ bench_mutants.py prints changes as they are written here, and leaves these out.
 
 BYTES = "bytes are read like a list of their numbers, and merge() returns a list"
 PROGRESS = "only the line that shows progress is another, which the task does not ask for"
+ROUNDING = "any bound does that is above rounding errors and below a share"
 TRACK = "track(range(256, 256 + n_merges)"
 
 EQUAL = {  # {file: {(exercise, change): reason}}
@@ -17,6 +18,12 @@ EQUAL = {  # {file: {(exercise, change): reason}}
         ("split_special", "sorted(names, key=len, reverse=True) -> sorted(names, reverse=True)"):
             "of names that match at one place the shorter ones begin the longest, which sorts last",
         ("Tokenizer.encode", "list(piece.encode()) -> piece.encode()"): BYTES,
+    },
+    "batches.py": {
+        ("next_source", "taken[i] < share * (k + 1) - 1e-09 -> "
+                        "taken[i] <= share * (k + 1) - 1e-09"): ROUNDING,
+        ("next_source", "1e-09 -> 2e-09"): ROUNDING,
+        ("next_source", "1e-09 -> 5e-10"): ROUNDING,
     },
     "data.py": {
         ("is_validation", "int.from_bytes(digest[:8], 'big') < share * 2 ** 64 -> "

@@ -144,6 +144,8 @@ def test_next_source(shares):
                 f"after {k} rows {taken}: each must stay within one row of its share {shares}")
     assert next_source([1, 0], [0.7, 0.3]) == 0 and next_source([2, 0], [0.7, 0.3]) == 1, (
         "the source whose next row is due first: (taken + 1) / share is smallest")
+    assert next_source([0, 14, 10], [0.03, 0.56, 0.41]) == 2, (
+        "14 is the exact share of 25 rows, although 0.56 * 25 is 14.000000000000002")
 
 
 def test_batches_read():
