@@ -80,7 +80,7 @@ EQUAL |= {
                   "track(range(n), n, 'evaluating', unit=' batches')"): ITS_LINE,
         ("score", "track(range(n), 'evaluating', n, unit=' batches') -> "
                   "track(range(n), 'evaluating', n)"): ITS_LINE,
-        ("score", "1 -> 2 (3)"): "an id too many is cut off again by pad(), to which it is -1 too few",
+        ("score", "1 -> 2 (3)"): "an id too many is cut off again by pad(), which gets -1",
         ("score", "0 -> -1 (3)"): ANY_WINDOW,
         ("score", "0 -> 1 (4)"): ANY_WINDOW,
         ("score", "0 -> -1 (4)"): ANY_WINDOW,
