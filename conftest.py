@@ -60,11 +60,11 @@ def pytest_collection_modifyitems(items):
     """What is built on comes first: stages in turn, the spine before extras, files as they are
     read, else alphabetically.
     """
-    places = {f"test_{name}": i for i, name in enumerate(READING_ORDER)}
+    order = {f"test_{name}": i for i, name in enumerate(READING_ORDER)}
 
     def place(item):
         stage, *folders = item.path.relative_to(ROOT).parts[:-1]
-        return stage, folders, places.get(item.path.stem, -1)
+        return stage, folders, order.get(item.path.stem, -1)
     items.sort(key=place)
 
 

@@ -98,17 +98,17 @@ def train(words, n_merges):  # exercise
     and add their new pairs. A pair whose count has fallen to 0 must never be merged.
     """
     rows, weights = [list(word) for word in words], list(words.values())
-    counts, places = {}, defaultdict(set)  # places: {pair: the rows in which it has been seen}
+    counts, rows_with = {}, defaultdict(set)  # {pair: the rows in which it has been seen}
     merges, changed = [], range(len(rows))
     for new_id in track(range(256, 256 + n_merges), "merging", n_merges, unit=" pairs"):
         for i in changed:
             count_pairs(rows[i], counts, weights[i])
             for pair in zip(rows[i], rows[i][1:]):
-                places[pair].add(i)
+                rows_with[pair].add(i)
         best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
         if not counts.get(best):
             break
-        changed = places.pop(best)
+        changed = rows_with.pop(best)
         for i in changed:
             count_pairs(rows[i], counts, -weights[i])
             rows[i] = merge(rows[i], best, new_id)

@@ -156,9 +156,9 @@ def check(checkpoint, part):
         raise ValueError(f"{checkpoint} is damaged: {found}. {hint}")
 
 
-def refusal(error, said):
-    """ValueError(said) for an error of any kind, but the error itself if memory ran out."""
-    return error if str(users_mistake(error)).startswith("out of memory") else ValueError(said)
+def refusal(error, message):
+    """ValueError(message) for an error of any kind, but the error itself if memory ran out."""
+    return error if str(users_mistake(error)).startswith("out of memory") else ValueError(message)
 
 
 @torch.no_grad()

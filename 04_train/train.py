@@ -98,7 +98,7 @@ class Config(GPTConfig):
         return torch.compile(model.loss) if self.compile else model.loss
 
 
-def rung(depth):
+def depth_preset(depth):
     """Config's fields of gpt.py's recipe at a depth, the one dial that sets all others.
 
     Width is 64 a layer, in heads of 64 below depth 8, of 128 from there (depth is even then).
@@ -123,7 +123,7 @@ def rung(depth):
 
 LADDER = {"tiny": 3, "d4": 4, "d5": 5, "d6": 6, "d8": 8, "small": 12, "medium": 16,
           "461m": 20, "1b": 26}
-PRESETS = {name: rung(depth) for name, depth in LADDER.items()}
+PRESETS = {name: depth_preset(depth) for name, depth in LADDER.items()}
 PRESETS["tiny"] |= dict(steps=350, tokens_per_param=0.0, warmup=20)  # two minutes on two cores
 PRESETS["461m"] |= dict(vocab_size=53248)  # 461M besides embeddings, 20 tokens each: 9.2 billion
 PRESETS["1b"] |= dict(vocab_size=49152)  # a billion parameters in all
@@ -239,7 +239,7 @@ def train(config, folder, data):
     restore_state(start, optimizer=optimizer, loader=loader)
     step, seconds, stopped = start["step"], start["seconds"], 0
     beside = extra("beside") and extra("beside").Beside(
-        config, folder, data, loader, start, lambda: model, lambda: tensors(model))
+        config, folder, data, loader, start, model, lambda: tensors(model))
     with beside or contextlib.nullcontext(), StopSignal() as stop:
         while step < config.steps and not stopped:
             # 1. a step
@@ -312,7 +312,7 @@ def check(config):
 def opened(argv, world=1, check=check, memory=None):
     """A context with (config, folder, data) of the run that a command line means, locked; None if
     there is nothing to train. All errors that can be known come before a new run's folder is made.
-    memory(config, shape): {part: bytes} of each of `world` processes, if they share the work.
+    memory(config, model_config): {part: bytes} of each of `world` processes that share the work.
     """
     words, *meant = read_command_line(argv)
     folder, config = choose_run(words, *meant)

@@ -204,7 +204,7 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
 
 
 def train(config, folder, data, options, group):
-    """train.train() on all ranks. options: engine and recompute; group: for first()."""
+    """train.train() on all ranks. options: engine and recompute; group: for on_rank0()."""
     rank, world, device = dist.get_rank(), dist.get_world_size(), choose_device(config.device)
     sizes, ranks = token_bytes(data.tokenizer), (rank, world, total)
     if options.engine == "fsdp2":  # no process ever has more of the model than its share
@@ -228,7 +228,7 @@ def train(config, folder, data, options, group):
     restore_state(start, **parts)
     step, seconds, stopped = start["step"], start["seconds"], False
     beside = extra("beside") and extra("beside").Beside(
-        config, folder, data, loader, start, lambda: model, engine.tensors, rank)
+        config, folder, data, loader, start, model, engine.tensors, rank)
     with beside or contextlib.nullcontext(), StopSignal() as stop:
         while step < config.steps and not stopped:
             # 1. a step
@@ -249,7 +249,7 @@ def train(config, folder, data, options, group):
                 weights = engine.tensors()
                 for _ in weights if rank else ():  # all ranks take part in gathering each
                     pass
-                first(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
+                on_rank0(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
         stop.release()  # from here on nothing is lost
         if not (stopped := bool(total(torch.tensor(float(stop.asked))))):  # on any rank
             bits = evaluate(model, data.val, sizes, config, config.last_eval_tokens, *ranks)
@@ -262,7 +262,7 @@ def train(config, folder, data, options, group):
 
 
 def join():
-    """Join torchrun's group, or a group of one. Returns one with a longer timeout, for first()."""
+    """Join torchrun's group, or a group of one. Returns a more patient one, for on_rank0()."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     how = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     if "RANK" in os.environ:
@@ -278,7 +278,7 @@ def join():
     return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
 
-def first(group, work, *what):
+def on_rank0(group, work, *what):
     """Rank 0 calls work(*what), which may write files and take long; all ranks return its result.
     If it fails, all ranks end: rank 0 with the error, the others without a message.
     """
@@ -319,7 +319,7 @@ def main(argv=None):
             config, folder, data = held.enter_context(opened(rest, world, **how)) or sys.exit()
             print(f"engine     {options.engine} on {world} processes")
             return options, config, folder, [(share, part.folder) for share, part in data.parts]
-        options, config, folder, parts = first(group, open_run)
+        options, config, folder, parts = on_rank0(group, open_run)
         train(config, folder, reopen(parts, config.by_hand), options, group)
 
 

@@ -91,13 +91,13 @@ def test_every_element_is_in_one_section(optimizer, world):
         assert before == [p.tolist() for p in model.parameters()], "a weight has changed"
         for p in model.parameters():
             p.data.zero_()
-        for piece, p in sharded.pieces.items():
-            piece += 1  # seen in the model, since it is the same memory
+        for shard, p in sharded.shards.items():
+            shard += 1  # seen in the model, since it is the same memory
             if optimizer == "muon" and p in set(sharded.param_groups[0]["params"]):
-                assert piece.shape == p.shape, "a matrix was cut"
+                assert shard.shape == p.shape, "a matrix was cut"
         total = torch.cat([p.data.flatten() for p in model.parameters()])
         dist.all_reduce(total)
-        return set(total.tolist()), sum(piece.numel() for piece in sharded.pieces)
+        return set(total.tolist()), sum(shard.numel() for shard in sharded.shards)
     found, shares = zip(*on_ranks(work, world))
     assert all(values == {1.0} for values in found)
     assert max(shares) < 1.25 * sum(shares) / world, f"uneven: {shares}"
@@ -182,8 +182,8 @@ def test_step():
                 group["lr"], group["weight_decay"] = lr, 0.0
             for own in sharded.optimizer.param_groups:
                 own["weight_decay"] = 0.0
-            for piece in sharded.pieces:
-                piece.grad = torch.ones_like(piece)
+            for shard in sharded.shards:
+                shard.grad = torch.ones_like(shard)
             for bucket in sharded.buckets:
                 bucket.gather = partial(counted, bucket, started)
             sharded.step()
@@ -263,12 +263,12 @@ def test_clip(stage):
         n = sum(p.numel() for p in model.parameters())
         assert sharded.clip(math.inf) == pytest.approx(2 * math.sqrt(n)), (
             "the norm must be that of all sections together")
-        assert all((piece.grad == 2).all() for piece in sharded.pieces)
+        assert all((shard.grad == 2).all() for shard in sharded.shards)
         sharded.clip(math.sqrt(n))
-        for piece in sharded.pieces:
-            torch.testing.assert_close(piece.grad, torch.ones_like(piece))
+        for shard in sharded.shards:
+            torch.testing.assert_close(shard.grad, torch.ones_like(shard))
         if rank == 0:
-            next(iter(sharded.pieces)).grad.fill_(math.nan)
+            next(iter(sharded.shards)).grad.fill_(math.nan)
         assert math.isnan(sharded.clip(1.0)), "all ranks must know"
     on_ranks(work)
 
@@ -382,20 +382,20 @@ def test_gradients_that_are_left(stage):
             loss = sum((p * p).sum() for p in model.parameters())
             sharded.backward(loss, last)
             whole = sum(p.grad.numel() for p in model.parameters() if p.grad is not None)
-            own = sum(p.grad.numel() for p in sharded.pieces if p.grad is not None)
+            own = sum(p.grad.numel() for p in sharded.shards if p.grad is not None)
             if last or stage == 2:
                 assert whole == 0 and own == pytest.approx(n / 2, abs=99), (
                     f"of {n} gradients {own} are left as pieces, which should be half, and {whole} "
                     "as gradients of parameters, but should be 0: what was sent is gone")
-                storage = sum(p.grad.untyped_storage().nbytes() for p in sharded.pieces)
+                storage = sum(p.grad.untyped_storage().nbytes() for p in sharded.shards)
                 assert storage == 4 * own, "a view keeps the whole message in memory"
             else:
                 assert (whole, own) == (n, 0)
-        for piece in sharded.pieces:
-            torch.testing.assert_close(piece.grad, 12 * piece, msg=(  # 2 ranks, 3 times 2 p
+        for shard in sharded.shards:
+            torch.testing.assert_close(shard.grad, 12 * shard, msg=(  # 2 ranks, 3 times 2 p
                 "a piece's gradient must be the sum over ranks and over all micro-batches"))
         sharded.zero_grad()
-        assert all(piece.grad is None for piece in sharded.pieces)
+        assert all(shard.grad is None for shard in sharded.shards)
     on_ranks(work)
 
 

@@ -52,12 +52,12 @@ def deal_whole(sizes, world):  # exercise
     of the fullest section, at most 4/3 of the best there is (Graham 1969).
     deal_whole([3, 5, 4], 2) is ([11, 0, 7], 7): 5 to section 0, 4 to section 1, then 3 behind it.
     """
-    filled, places = [0] * world, [None] * len(sizes)
+    filled, positions = [0] * world, [None] * len(sizes)
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         section = filled.index(min(filled))
-        places[i] = section, filled[section]
+        positions[i] = section, filled[section]
         filled[section] += sizes[i]
-    return [section * max(filled) + before for section, before in places], max(filled)
+    return [section * max(filled) + before for section, before in positions], max(filled)
 
 
 def sum_sections(flat):  # exercise
@@ -95,7 +95,7 @@ class Bucket(list):
         self.weights = self.flat([p.detach() for p in self])
         for parameter, view in zip(self, self.views(self.weights)):
             parameter.data = view
-        self.pieces = dict(zip(self.own(self.weights), (p for p, _, _ in self.spans)))
+        self.shards = dict(zip(self.own(self.weights), (p for p, _, _ in self.spans)))
 
     def flat(self, tensors):
         """A new flat tensor with `tensors` in the places of the parameters, and zeros between."""
@@ -132,8 +132,8 @@ class SectionSum(BucketedSum):
     def receive(self, bucket, flat, work):
         """Add the sums of this rank's pieces to their .grad; drop the rest."""
         work.wait()
-        for piece, total in zip(bucket.pieces, bucket.own(flat)):
-            piece.grad = total.clone() if piece.grad is None else piece.grad.add_(total)
+        for shard, total in zip(bucket.shards, bucket.own(flat)):
+            shard.grad = total.clone() if shard.grad is None else shard.grad.add_(total)
 
 
 class Zero(DataParallel):
@@ -155,13 +155,13 @@ class Zero(DataParallel):
             if group["kind"] == "muon":  # few matrices can't be dealt out evenly
                 least = max(least, 2 * dist.get_world_size() * max(p.nbytes for p in params))
             buckets = [Bucket(b, group["kind"]) for b in make_buckets(params, least)]
-            groups.append(group | {"params": [piece for b in buckets for piece in b.pieces]})
+            groups.append(group | {"params": [shard for b in buckets for shard in b.shards]})
             self.buckets += buckets
         # A bucket is complete with the gradient of its parameter that is nearest to the input.
         order = {p: i for i, p in enumerate(model.parameters())}
         self.buckets.sort(key=lambda bucket: -order[bucket[-1]])
-        self.pieces = {piece: p for b in self.buckets for piece, p in b.pieces.items()}
-        parts = {piece: self.plain.parts[p] for piece, p in self.pieces.items()
+        self.shards = {shard: p for b in self.buckets for shard, p in b.shards.items()}
+        parts = {shard: self.plain.parts[p] for shard, p in self.shards.items()
                  if p in self.plain.parts}
         self.optimizer = Optimizer(groups, parts, self.plain.by_hand)
         self.sums = SectionSum(self.buckets)
@@ -171,7 +171,7 @@ class Zero(DataParallel):
         super().backward(loss, last or self.stage == 2)
 
     def gradients(self):
-        return [piece.grad for piece in self.pieces]
+        return [shard.grad for shard in self.shards]
 
     def step(self):  # exercise
         """self.optimizer moves this rank's pieces, at the rates of self.param_groups; self.steps
@@ -197,8 +197,8 @@ class Zero(DataParallel):
         whole = self.plain.state_dict()
         for bucket, name, numbers in self.averages():
             flat = torch.zeros_like(bucket.weights)
-            for piece, average in zip(bucket.pieces, bucket.own(flat)):
-                average.copy_(self.optimizer.state[piece][name])
+            for shard, average in zip(bucket.shards, bucket.own(flat)):
+                average.copy_(self.optimizer.state[shard][name])
             bucket.gather(flat).wait()
             for i, average in zip(numbers, bucket.views(flat) if dist.get_rank() == 0 else []):
                 state = whole["state"].setdefault(i, {})
@@ -214,7 +214,7 @@ class Zero(DataParallel):
         self.steps = max(steps, default=0.0)
         for bucket, name, numbers in self.averages():
             flat = bucket.flat([whole["state"][i][name] for i in numbers])
-            for piece, average in zip(bucket.pieces, bucket.own(flat)):
-                self.optimizer.state[piece][name] = average.clone()
+            for shard, average in zip(bucket.shards, bucket.own(flat)):
+                self.optimizer.state[shard][name] = average.clone()
                 if bucket.kind == "adamw":
-                    self.optimizer.state[piece]["step"] = average.new_tensor(self.steps)
+                    self.optimizer.state[shard]["step"] = average.new_tensor(self.steps)

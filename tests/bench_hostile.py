@@ -312,12 +312,12 @@ def examples(folder, kinds):
 
 def done(folder, jobs, good={}, processes=2):
     """Do jobs, (kind, number, rng), some at a time. Yield (kind, number, result(), printed())."""
-    running, places, jobs = {}, itertools.count(), iter(jobs)
+    running, names, jobs = {}, itertools.count(), iter(jobs)
     try:
         while True:
             while len(running) < processes and (job := next(jobs, None)):
                 kind, number, rng = job
-                one = Try(kind, folder / kind.make.__name__, folder / f"{next(places)}", rng)
+                one = Try(kind, folder / kind.make.__name__, folder / f"{next(names)}", rng)
                 running[one] = kind, number
             if not running:
                 return

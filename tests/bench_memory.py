@@ -28,13 +28,13 @@ from console import run
 import optim
 import scale
 import train
-from budget import size
+from budget import readable
 from costs import return_freed_memory
 from fsdp import sharded_model
 from machine import free_memory
 from plan import moments, parameters, peak
 from recompute import recompute_blocks
-from train import Config, rung
+from train import Config, depth_preset
 
 # depth of a rung, windows and tokens of a micro-batch; each step has two. The larger the model, the
 # fewer tokens: a step must end.
@@ -66,7 +66,7 @@ def ranks_of(job):
 
 def config_of(job):
     """The Config of a job: a rung of our ladder, with two micro-batches for each rank."""
-    fields = rung(job["depth"])
+    fields = depth_preset(job["depth"])
     return Config(**fields | dict(
         vocab_size=VOCABULARY.get(job["depth"], fields["vocab_size"]), seq_len=job["tokens"],
         optimizer=job["optimizer"], dtype=job["dtype"], micro_batch=job["windows"], device="cpu",
@@ -126,14 +126,14 @@ def measured(job):
                                   encoding="utf-8")
             for rank in range(ranks_of(job))]
         try:
-            said = [rank.communicate()[0] for rank in ranks]
+            expected = [rank.communicate()[0] for rank in ranks]
         finally:
             for rank in ranks:
                 rank.kill()
     if any(rank.returncode for rank in ranks):
         raise ValueError(f"a process of {job} failed with exit code "
                          f"{[rank.returncode for rank in ranks]}")
-    return max(int(text.splitlines()[-1]) for text in said)
+    return max(int(text.splitlines()[-1]) for text in expected)
 
 
 def planned(job):
@@ -157,11 +157,11 @@ def calibrate(jobs=None):
             continue
         config = config_of(job)
         n = parameters(config.gpt(config.vocab_size))
-        took, said = measured(job), planned(job)
+        took, expected = measured(job), planned(job)
         print(f"| {n / 1e6:.0f}M | {job['engine']} | {job['optimizer']} | {job['dtype']} | "
               f"{'yes' if job['recompute'] else 'no'} | {job['windows']} x {job['tokens']} | "
-              f"{size(said)} | {size(took)} | {took / said - 1:+.1%} |", flush=True)
-        rows.append((n, job, said, took))
+              f"{readable(expected)} | {readable(took)} | {took / expected - 1:+.1%} |", flush=True)
+        rows.append((n, job, expected, took))
     return rows
 
 

@@ -63,18 +63,18 @@ def interrupt(command, folder, log, seconds, rng):
     code, end = process.wait(timeout=60), time.monotonic() + 5
     while group_of(process) and time.monotonic() < end:
         time.sleep(0.01)
-    said = Path(log.name).read_text("utf-8", "replace")
+    printed = Path(log.name).read_text("utf-8", "replace")
     halves = [path for path in folder.rglob("*.tmp") if code in (130, 143)]
-    if "Traceback" in said or "Exception ignored" in said:
-        early = "console.py" not in said  # whose first lines see to Ctrl-C
-        return "while Python starts" if early else f"traceback: {said[-1500:]}"
+    if "Traceback" in printed or "Exception ignored" in printed:
+        early = "console.py" not in printed  # whose first lines see to Ctrl-C
+        return "while Python starts" if early else f"traceback: {printed[-1500:]}"
     if group_of(process):
         return "a process is left"
     if halves:
         return f"half-written: {halves[0]}"
     if code == 0:
         return "ended by itself"
-    return f"code {code}" if code in CODES[number] else f"wrong code {code}: {said[-1500:]}"
+    return f"code {code}" if code in CODES[number] else f"wrong code {code}: {printed[-1500:]}"
 
 
 def bench_stop(times, seed):

@@ -172,7 +172,7 @@ def test_no_command_takes_abbreviations(monkeypatch):
     monkeypatch.setattr(console.Parser, "parse_known_args", stop)
     monkeypatch.setattr("scale.join", lambda: None)
     monkeypatch.setattr("scale.dist", MagicMock(get_world_size=lambda: 1))
-    monkeypatch.setattr("scale.first", lambda group, work: work())
+    monkeypatch.setattr("scale.on_rank0", lambda group, work: work())
     named = set()
     for path in [*CODE, ROOT / "tests" / "bench.py"]:
         if "\ndef main(" in path.read_text(encoding="utf-8"):

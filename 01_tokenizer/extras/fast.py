@@ -24,7 +24,7 @@ from pieces import (PATTERNS, blocks, count_pieces, cut, each_text, is_cuttable,
                     uncut)
 
 # ---- training ----
-class Row:
+class Symbols:
     """All words in one row of symbols, a FENCE between them, and the places of every pair.
 
     A place is an index into the row; `left` and `right` link a symbol to its neighbours, because
@@ -133,7 +133,7 @@ def train_fast(words, n_merges):
     The time grows with the number of places merged, however long the words are.
     """
     def batches():
-        row, done = Row(words), 0
+        row, done = Symbols(words), 0
         while done < n_merges:
             pairs, numbers = row.most_frequent(n_merges - done)
             if not pairs:
@@ -273,7 +273,7 @@ class FastTokenizer(Tokenizer):
         if unknown := allowed - set(self.special):
             raise ValueError(f"not special tokens of this tokenizer: {sorted(unknown)}")
         ids = []
-        for part, i in self.parts(text, allowed):
+        for part, i in self.segments(text, allowed):
             if i is not None:
                 ids.append(array("I", [i]).tobytes())
             elif is_cuttable(self.pattern):
@@ -282,7 +282,7 @@ class FastTokenizer(Tokenizer):
                 ids += [self._pieces[piece] for piece in self.find_pieces(part)]
         return np.frombuffer(b"".join(ids), dtype=np.uint32)
 
-    def parts(self, text, allowed):
+    def segments(self, text, allowed):
         """`text` cut at the special tokens that are allowed: pairs (part, its id or None)."""
         parts = split_special(text, allowed)
         return [(part, self.special[part] if part in allowed else None) for part in parts]

@@ -145,10 +145,10 @@ class MappedTokenizer(FastTokenizer):
         return MappedTokenizer, (self.merges, self.pattern, self.special, self.ids, self.added,
                                  getattr(self, "begin", None), self.ends)
 
-    def parts(self, text, allowed):
-        """As FastTokenizer.parts(), cut also at the added tokens."""
+    def segments(self, text, allowed):
+        """As FastTokenizer.segments(), cut also at the added tokens."""
         if not self.added:
-            return super().parts(text, allowed)
+            return super().segments(text, allowed)
         parts = [(text, None)]
         for find, ids in zip(self.finders, self.added):
             ids = ids | {name: self.special[name] for name in allowed}

@@ -7,7 +7,7 @@ from array import array
 import pytest
 
 from bpe import Tokenizer, apply_merges, tokenizer_class, train_naive
-from fast import Chunks, FastTokenizer, Pieces, Row, apply_merges_fast, train_fast
+from fast import Chunks, FastTokenizer, Pieces, Symbols, apply_merges_fast, train_fast
 from pieces import PATTERNS, piece_finder
 
 TEXTS = ["the cat sat on the mat; the cat's hat isn't flat\n\n",
@@ -45,11 +45,11 @@ def test_counts_do_not_overflow():
 
 
 def test_a_batch_ends_where_pairs_touch():
-    row = Row({b"ab": 9, b"cd": 8, b"be": 7, b"fg": 6})
+    row = Symbols({b"ab": 9, b"cd": 8, b"be": 7, b"fg": 6})
     row.threshold = 1
     assert row.most_frequent(9)[0] == [(97, 98), (99, 100)], "(b, e) begins with what (a, b) ends"
     assert row.most_frequent(1)[0] == [(97, 98)]
-    row = Row({b"aa": 9, b"cd": 8})
+    row = Symbols({b"aa": 9, b"cd": 8})
     row.threshold = 1
     assert row.most_frequent(9)[0] == [(97, 97)], "(a, a) can make a frequent pair: (aa, aa)"
 

@@ -173,7 +173,7 @@ GITHUB = "https://raw.githubusercontent.com/"
 
 
 @dataclass(frozen=True)
-class Row:
+class Info:
     """A row of the table SOURCES. In files and hub, split is "train" or "val" if the set is split
     by its authors, else "".
     """
@@ -196,53 +196,53 @@ class Row:
 
 
 SOURCES = {
-    "python": Row("the standard library of the Python that runs this", "hash", "files",
+    "python": Info("the standard library of the Python that runs this", "hash", "files",
                   open=python),
-    "folder:PATH": Row("the UTF-8 texts of a folder, or one; include=GLOB, exclude=GLOB, links=1 "
+    "folder:PATH": Info("the UTF-8 texts of a folder, or one; include=GLOB, exclude=GLOB, links=1 "
                        "(follow links), strict=1 (leave nothing out)",
                        "hash or tail", "files", open=folder),
-    "jsonl:PATH": Row("JSON lines (.gz, .zst): messages, text, content, or field=NAME; links=1",
+    "jsonl:PATH": Info("JSON lines (.gz, .zst): messages, text, content, or field=NAME; links=1",
                       "hash", "lines", open=functools.partial(
                           rows, "jsonl", read_jsonl, (".jsonl", ".jsonl.gz", ".jsonl.zst"),
                           (".",))),
-    "parquet:PATH": Row("parquet files, with the same fields; but for names that begin with _",
+    "parquet:PATH": Info("parquet files, with the same fields; but for names that begin with _",
                         "hash", "rows", open=functools.partial(  # which are Spark's own
                             rows, "parquet", read_parquet, (".parquet",), (".", "_"))),
-    "shakespeare": Row("plays, 1.1 MB: small, and known to everyone", "tail", "none, it is one",
+    "shakespeare": Info("plays, 1.1 MB: small, and known to everyone", "tail", "none, it is one",
                        ((("", GITHUB + "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
                           "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")),)),
-    "wikitext-2": Row("720 good articles of Wikipedia, 12 MB", "official", "first headings",
+    "wikitext-2": Info("720 good articles of Wikipedia, 12 MB", "official", "first headings",
                       hub=(("train", "Salesforce/wikitext", "wikitext-2-raw-v1", "*/train-*"),
                            ("val", "Salesforce/wikitext", "wikitext-2-raw-v1", "*/validation-*")),
                       read=read_wikitext),
-    "wikitext-103": Row("28,595 of them, 540 MB", "official", "first headings",
+    "wikitext-103": Info("28,595 of them, 540 MB", "official", "first headings",
                         hub=(("train", "Salesforce/wikitext", "wikitext-103-raw-v1", "*/train-*"),
                              ("val", "Salesforce/wikitext", "wikitext-103-raw-v1",
                               "*/validation-*")), read=read_wikitext),
-    "fineweb-edu": Row("web pages that teach, 10 billion tokens", "hash", "rows", num_shards=1,
+    "fineweb-edu": Info("web pages that teach, 10 billion tokens", "hash", "rows", num_shards=1,
                        hub=(("", "HuggingFaceFW/fineweb-edu", "sample/10BT", "*.parquet"),),
                        share=0.002),
-    "c4": Row("web pages in English, cleaned by rules, 305 GB", "hash", "lines", num_shards=1,
+    "c4": Info("web pages in English, cleaned by rules, 305 GB", "hash", "lines", num_shards=1,
               hub=(("", "allenai/c4", "en", "*/c4-train.*"),), share=0.002),
-    "the-pile": Row("22 collections in one, without the books", "hash", "lines", num_shards=1,
+    "the-pile": Info("22 collections in one, without the books", "hash", "lines", num_shards=1,
                     hub=(("", "monology/pile-uncopyrighted", "train", "*.jsonl.zst"),),
                     share=0.002),
-    "the-stack": Row("Go files of public repositories, with their metadata", "hash", "files",
+    "the-stack": Info("Go files of public repositories, with their metadata", "hash", "files",
                      hub=(("", "bigcode/the-stack-dedup", "data/go", "*.parquet"),),
                      num_shards=1, share=0.01, gated=True),
-    "smoltalk": Row("a million conversations", "official", "conversations",
+    "smoltalk": Info("a million conversations", "official", "conversations",
                     hub=(("train", "HuggingFaceTB/smoltalk", "data/all", "*/train-*"),
                          ("val", "HuggingFaceTB/smoltalk", "data/all", "*/test-*"))),
-    "gsm8k": Row("8,792 maths problems for children, solved step by step", "official", "lines", (
+    "gsm8k": Info("8,792 maths problems for children, solved step by step", "official", "lines", (
         ("train", GITHUB + "openai/grade-school-math/master/grade_school_math/data/train.jsonl",
          "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465"),
         ("val", GITHUB + "openai/grade-school-math/master/grade_school_math/data/test.jsonl",
          "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14"))),
-    "humaneval-x": Row("164 problems in Go, with tests: to evaluate on", "hash", "lines", (
+    "humaneval-x": Info("164 problems in Go, with tests: to evaluate on", "hash", "lines", (
         ("", GITHUB + "THUDM/CodeGeeX/main/codegeex/benchmark/humaneval-x/go/data/"
          "humaneval_go.jsonl.gz",
          "09126ef64ac68f87296c5f3781186aedc5dec799b114d9df99d6de4a715a7830"),)),
-    "core": Row("22 tasks in context: to evaluate on", "hash", "items", (
+    "core": Info("22 tasks in context: to evaluate on", "hash", "items", (
         ("", "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip", None),),
         read=read_core),
 }

@@ -169,18 +169,18 @@ def connect(url, most, token=None, headers={}, timeout=30):
 
 def refusal(url, error, token):
     """The message for an HTTPError by which the server refuses a request."""
-    said = shown(f"{error.code} {error.reason}")  # which the server chose
+    reason = shown(f"{error.code} {error.reason}")  # which the server chose
     hub = re.match(r"(\w+://[^/]+)/(?:api/)?datasets/(.+?)/(?:resolve|revision|tree)/", error.url)
     if not hub or error.code not in (401, 403):
-        return f"{url} can't be had: the server answers {said}"
+        return f"{url} can't be had: the server answers {reason}"
     host, repo = map(shown, hub.groups())
-    return (f"{repo} is not open to everyone ({said}, {'with your' if token else 'without a'} "
+    return (f"{repo} is not open to everyone ({reason}, {'with your' if token else 'without a'} "
             f"token): accept its terms at {host}/datasets/{repo}, make a read token at "
             f"{host}/settings/tokens, and put it into the environment variable HF_TOKEN or the "
             "file ~/.cache/huggingface/token (a set that does not exist looks the same)")
 
 
-def insist(attempt, url, token, tries, wait, path=None, done=lambda: 0):
+def retry(attempt, url, token, tries, wait, path=None, done=lambda: 0):
     """Call attempt() until the network and the server don't fail, and return its result.
 
     The pauses are wait, 2 wait, 4 wait, ... seconds, or what the server asks for, up to a minute.
@@ -258,9 +258,9 @@ def span(response):
     """(start, total): where in the file a response begins, and the file's size; None if unsaid."""
     if response.status != 206:
         return 0, response.length
-    said = response.headers.get("Content-Range", "")
-    said = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d{1,18})", said)
-    return (int(said[1]), int(said[2])) if said else (None, None)
+    content_range = response.headers.get("Content-Range", "")
+    content_range = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d{1,18})", content_range)
+    return (int(content_range[1]), int(content_range[2])) if content_range else (None, None)
 
 
 def receive(url, part, size, sha256, token, timeout, label):
@@ -360,7 +360,7 @@ def fetch(url, path, sha256=None, size=None, token=None, tries=5, wait=0.5, time
 
 def fetch_part(url, path, sha256, size, token, tries, wait, timeout, label):
     part = part_of(path)
-    insist(lambda: receive(url, part, size, sha256, token, timeout, label or path.name),
+    retry(lambda: receive(url, part, size, sha256, token, timeout, label or path.name),
            url, token, tries, wait, path, lambda: size_of(part))
     try:
         check(part, size, sha256, url, "it has changed, or was damaged on its way; start again")

@@ -198,11 +198,11 @@ def signature(shingles, k=120):
 
 
 # ---- finding duplicates ----
-def caught(s, bands, rows):
+def chance(s, bands, rows):
     """The probability that two documents of resemblance s are compared at all.
 
     They are compared if all `rows` entries agree in at least one of `bands` bands; each entry
-    agrees with probability s: 1 - (1 - s^rows)^bands, an S-curve. caught(0.5, 2, 1) is 0.75.
+    agrees with probability s: 1 - (1 - s^rows)^bands, an S-curve. chance(0.5, 2, 1) is 0.75.
     """
     return 1 - (1 - s**rows)**bands
 

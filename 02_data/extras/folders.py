@@ -110,9 +110,9 @@ def told(name, top, objections):
     groups = {}
     for path, why in objections.items():
         groups.setdefault(why, []).append(str(path.relative_to(top)))
-    said = "; ".join(f"{len(names):,} {why} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+    summary = "; ".join(f"{len(names):,} {why} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
                      for why, names in groups.items())
-    return one_line(f"{name}: files left out: {said}", 600)
+    return one_line(f"{name}: files left out: {summary}", 600)
 
 
 def texts(files, left_out=()):

@@ -22,7 +22,7 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import holding, read_text, write_safely
-from download import BUSY, check, connect, fetch, insist, origin, part_of, shown, size_of
+from download import BUSY, check, connect, fetch, retry, origin, part_of, shown, size_of
 
 HUB = "https://huggingface.co"
 MOST_PAGES, MOST_LISTED = 50, 20_000_000  # limits of a listing: pages of 1,000 files, and bytes
@@ -62,7 +62,7 @@ def ask(url, token, most=MOST_LISTED):
                 raise ConnectionError("it broke off")
             return data, response.headers.get("Link", "")
 
-    data, link = insist(attempt, url, token, tries=5, wait=0.5)
+    data, link = retry(attempt, url, token, tries=5, wait=0.5)
     if len(data) > most:
         raise ValueError(f"more than {most:,} bytes, which no listing has")
     following = re.search(r'<([!-=?-~]*)>;\s*rel="next"', link)

@@ -42,7 +42,7 @@ class Joined(Ids):
     def __len__(self):
         return int(self.ends[-1])
 
-    def pieces(self, start, n):  # exercise
+    def spans(self, start, n):  # exercise
         """Where n ids from `start` on lie: [(Ids, start in it, how many), ...], no piece empty.
 
         self.parts: the Ids; self.ends: where in the whole each of them ends, an array. ValueError,
@@ -50,20 +50,20 @@ class Joined(Ids):
         """
         if start < 0 or start + n > len(self):
             raise ValueError(f"{n} ids from {start} on are not among {len(self)}")
-        pieces, i = [], np.searchsorted(self.ends, start, side="right")
+        spans, i = [], np.searchsorted(self.ends, start, side="right")
         offset = start - (self.ends[i - 1] if i else 0)
         while n > 0:
             k = min(n, len(self.parts[i]) - offset)
-            pieces.append((self.parts[i], offset, k))
+            spans.append((self.parts[i], offset, k))
             n, i, offset = n - k, i + 1, 0
-        return pieces
+        return spans
 
     def read(self, start, n):
-        found = [part.read(offset, k) for part, offset, k in self.pieces(start, n)]
+        found = [part.read(offset, k) for part, offset, k in self.spans(start, n)]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def labels(self, start, n):
-        found = [part.labels(offset, k) for part, offset, k in self.pieces(start, n)]
+        found = [part.labels(offset, k) for part, offset, k in self.spans(start, n)]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def __getitem__(self, span):

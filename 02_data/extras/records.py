@@ -47,7 +47,7 @@ OTHER_FORMS = {"turns", "question", "answer", "prompt", "canonical_solution", "t
                "choices", "context", "context_options", "continuation"}
 
 
-def mended(text):
+def as_utf8(text):
     """The text, with U+FFFD for half a surrogate pair, which JSON can hold and UTF-8 can't."""
     if not isinstance(text, str):
         raise TypeError(f"{str(text)[:40]} is not a text")
@@ -81,12 +81,12 @@ def with_calculator(answer):  # exercise
 
 def conversation(messages):
     """in_turns() of messages from a file. TypeError or LookupError if they are no messages."""
-    def said(content):
+    def checked(content):
         if isinstance(content, list):
-            return [{"type": part["type"], "text": mended(part["text"])} for part in content]
-        return mended(content)
+            return [{"type": part["type"], "text": as_utf8(part["text"])} for part in content]
+        return as_utf8(content)
 
-    return in_turns([{"role": m["role"], "content": said(m["content"])} for m in messages])
+    return in_turns([{"role": m["role"], "content": checked(m["content"])} for m in messages])
 
 
 def about(found):
@@ -118,7 +118,7 @@ def as_record(row, where, field=None):
         if not field and (found.get("messages") or "text" not in found and "messages" in found):
             return record | {"messages": conversation(found["messages"])}
         if "text" in found:
-            return record | {"text": mended(found["text"])}
+            return record | {"text": as_utf8(found["text"])}
         if not field and row.get("turns") is not None:
             return record | {"messages": conversation(
                 {"role": ("user", "assistant")[i % 2], "content": text}
@@ -126,14 +126,14 @@ def as_record(row, where, field=None):
         if not field and None not in (row.get("question"), row.get("answer")):
             return record | {"messages": conversation([
                 {"role": "user", "content": row["question"]},
-                {"role": "assistant", "content": with_calculator(mended(row["answer"]))}])}
+                {"role": "assistant", "content": with_calculator(as_utf8(row["answer"]))}])}
         if not field and row.get("canonical_solution") is not None:
             parts = [row["prompt"], row["canonical_solution"], row["test"]]
-            return record | {"text": "".join(map(mended, parts))}
+            return record | {"text": "".join(map(as_utf8, parts))}
         if not field and ("choices" in row or "continuation" in row):
             parts = [row.get("query"), *row.get("choices", ()), row.get("context"),
                      *row.get("context_options", ()), row.get("continuation")]
-            return record | {"text": "\n".join(mended(part) for part in parts if part)}
+            return record | {"text": "\n".join(as_utf8(part) for part in parts if part)}
     except (TypeError, LookupError, ValueError, RecursionError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{where} can't be read: {one_line(what)}") from None

@@ -13,7 +13,7 @@ import pytest
 import regex
 
 import duplicates
-from duplicates import (BASE, ExactDuplicates, NearDuplicates, Overlap, caught, distinct, jaccard,
+from duplicates import (BASE, ExactDuplicates, NearDuplicates, Overlap, chance, distinct, jaccard,
                         mix, ngrams, shingles, signature, signature_naive, words)
 
 VOCABULARY = [f"w{i}" for i in range(5000)]
@@ -195,13 +195,13 @@ def test_signature_estimates_as_well_as_the_naive_one():
 
 # ---- finding duplicates ----
 def test_caught():
-    assert caught(0.5, 2, 1) == 0.75 and caught(1, 20, 6) == 1 and caught(0, 20, 6) == 0, (
+    assert chance(0.5, 2, 1) == 0.75 and chance(1, 20, 6) == 1 and chance(0, 20, 6) == 0, (
         "a band matches if all its rows do, s^rows; caught is who matches in at least one band")
-    assert abs(caught(0.8, 20, 6) - 0.9977) < 1e-4 and abs(caught(0.3, 20, 6) - 0.0145) < 1e-4
+    assert abs(chance(0.8, 20, 6) - 0.9977) < 1e-4 and abs(chance(0.3, 20, 6) - 0.0145) < 1e-4
     rng = random.Random(4)
     agreed = sum(any(all(rng.random() < 0.7 for _ in range(4)) for _ in range(5))
                  for _ in range(20_000)) / 20_000
-    assert abs(caught(0.7, 5, 4) - agreed) < 0.015, "throwing dice says otherwise"
+    assert abs(chance(0.7, 5, 4) - agreed) < 0.015, "throwing dice says otherwise"
 
 
 def share_found(resemblance, pairs, seed):

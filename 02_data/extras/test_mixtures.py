@@ -33,23 +33,23 @@ def three():
 def test_pieces(explains):
     joined = three()
     a, b, c = joined.parts
-    assert joined.pieces(1, 3) == [(a, 1, 3)], "ids of one part are one piece"
+    assert joined.spans(1, 3) == [(a, 1, 3)], "ids of one part are one piece"
     with explains("a piece ends where its part ends, and the next one starts at 0 in its part"):
-        assert joined.pieces(4, 5) == [(a, 4, 1), (b, 0, 2), (c, 0, 2)], (
+        assert joined.spans(4, 5) == [(a, 4, 1), (b, 0, 2), (c, 0, 2)], (
             "after the first piece, a piece starts at 0 in its part")
-    assert joined.pieces(5, 2) == [(b, 0, 2)], "the id at the end of a part is not in that part"
-    assert joined.pieces(0, 12) == [(a, 0, 5), (b, 0, 2), (c, 0, 5)]
-    assert joined.pieces(3, 0) == joined.pieces(12, 0) == [], "no ids, no pieces"
+    assert joined.spans(5, 2) == [(b, 0, 2)], "the id at the end of a part is not in that part"
+    assert joined.spans(0, 12) == [(a, 0, 5), (b, 0, 2), (c, 0, 5)]
+    assert joined.spans(3, 0) == joined.spans(12, 0) == [], "no ids, no pieces"
     for start in range(12):
         for n in range(12 - start + 1):
-            pieces = joined.pieces(start, n)
-            found = [i for ids, offset, k in pieces for i in ids[offset:offset + k].tolist()]
+            spans = joined.spans(start, n)
+            found = [i for ids, offset, k in spans for i in ids[offset:offset + k].tolist()]
             assert found == list(range(start, start + n)), f"pieces({start}, {n}) are {found}"
-            assert all(0 < k <= len(ids) - offset for ids, offset, k in pieces), (
+            assert all(0 < k <= len(ids) - offset for ids, offset, k in spans), (
                 f"pieces({start}, {n}): a piece is empty, or longer than its part")
     for start, n in ((0, 13), (12, 1), (-1, 2)):
         with pytest.raises(ValueError, match="12"):
-            joined.pieces(start, n)
+            joined.spans(start, n)
 
 
 def test_joined_reads_like_one():

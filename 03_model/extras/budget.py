@@ -186,7 +186,7 @@ def training_memory(config, batch_size, optimizer="adamw", dtype="float32", reco
 
 
 # ---- output ----
-def size(n_bytes):
+def readable(n_bytes):
     """Bytes in readable units: 12.3 MB (of 10^6)."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:

@@ -16,7 +16,7 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 from console import Parser, add_options
 
 import budget
-from budget import count_parameters, family_of, flops_per_token, size, training_memory
+from budget import count_parameters, family_of, flops_per_token, readable, training_memory
 from family import MODELS, FamilyConfig, model_config
 from gpt import GPTConfig
 from heads import cache_bytes
@@ -68,12 +68,12 @@ def column(config, batch_size, peak):
         | {"all": f"{n:,}  100%"},
         f"training, float32, AdamW, {batch_size} windows at once":
         {"a window": f"{config.seq_len:,} tokens"}
-        | {name: size(n_bytes) if n_bytes else "" for name, n_bytes in memory.items()}
-        | {"all": size(sum(memory.values())), "evaluation": size(sum(evaluation.values())),
+        | {name: readable(n_bytes) if n_bytes else "" for name, n_bytes in memory.items()}
+        | {"all": readable(sum(memory.values())), "evaluation": readable(sum(evaluation.values())),
            "a token": f"{flops / 1e6:,.1f} MFLOP", "at best": f"{peak / flops:,.1f} tokens/s"},
         "KV cache, float32":
-        {"a token": size(cache_bytes(config)),
-         "a window": size(cache_bytes(config, config.seq_len))}}
+        {"a token": readable(cache_bytes(config)),
+         "a window": readable(cache_bytes(config, config.seq_len))}}
 
 
 def table(argv=None):

@@ -188,7 +188,7 @@ class FamilyGPT(GPT):
         self.family.check(config)
         learned = self.family.positions == "learned"
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
-        self.places = nn.Embedding(config.seq_len, config.d_model) if learned else None
+        self.position_embed = nn.Embedding(config.seq_len, config.d_model) if learned else None
         self.ngrams = NGrams(config) if self.family.ngrams else None
         self.embed_norm = Norm(config) if self.family.embed_norm else None
         self.blocks = nn.ModuleList(FamilyBlock(config, layer) for layer in range(config.n_layer))
@@ -221,7 +221,7 @@ class FamilyGPT(GPT):
                 if module.bias is not None:
                     module.bias.zero_()
         self.head.weight.normal_(std=std or (0.02 if tied else 0.001), generator=generator)
-        for table in ([] if tied else [self.embed]) + ([self.places] if self.places else []):
+        for table in filter(None, (None if tied else self.embed, self.position_embed)):
             table.weight.normal_(std=std or (0.02 if tied else 1.0), generator=generator)
         if self.ngrams:
             self.ngrams.tables.weight.zero_()
@@ -244,7 +244,7 @@ class FamilyGPT(GPT):
             angles = [a.unsqueeze(-3) for a in rope_angles(positions, self.config.head_dim,
                                                            family.rope_base)]
         else:
-            x = x + (self.places(positions) if self.places else
+            x = x + (self.position_embed(positions) if self.position_embed else
                      sinusoids(positions, self.config.d_model).to(x.dtype))
         x = self.embed_norm(x) if self.embed_norm else x
         for block in self.blocks:
@@ -278,7 +278,7 @@ FAMILIES = {
 }
 
 
-def shape(n_layer, d_model, n_head, n_kv_head=None, d_ff=None, **others):
+def dimensions(n_layer, d_model, n_head, n_kv_head=None, d_ff=None, **others):
     """GPTConfig's fields of a size: by default every head has its own keys, and d_ff is 4 C."""
     return dict(n_layer=n_layer, d_model=d_model, n_head=n_head, n_kv_head=n_kv_head or n_head,
                 d_ff=d_ff or 4 * d_model, **others)
@@ -289,19 +289,19 @@ GPT2 = FAMILIES["gpt2"] | dict(vocab_size=50257, seq_len=1024)
 LLAMA = FAMILIES["llama"] | dict(vocab_size=32000, seq_len=2048)
 
 MODELS = {
-    "scratch": FAMILIES["scratch"] | shape(4, 512, 8, d_ff=1024, vocab_size=4096, seq_len=256),
+    "scratch": FAMILIES["scratch"] | dimensions(4, 512, 8, d_ff=1024, vocab_size=4096, seq_len=256),
     # As released, with heads of 64; the paper's table 2 gives too few parameters.
-    "gpt2": GPT2 | shape(12, 768, 12),
-    "gpt2-medium": GPT2 | shape(24, 1024, 16),
-    "gpt2-large": GPT2 | shape(36, 1280, 20),
-    "gpt2-xl": GPT2 | shape(48, 1600, 25),
+    "gpt2": GPT2 | dimensions(12, 768, 12),
+    "gpt2-medium": GPT2 | dimensions(24, 1024, 16),
+    "gpt2-large": GPT2 | dimensions(36, 1280, 20),
+    "gpt2-xl": GPT2 | dimensions(48, 1600, 25),
     # Llama's recipe in other sizes: llama2.c's model of TinyStories (Karpathy 2023), SmolLM2
     # (Allal et al. 2025) and TinyLlama (Zhang et al. 2024).
-    "stories-15m": LLAMA | shape(6, 288, 6, d_ff=768, seq_len=256, tied=True),
-    "smollm2-135m": LLAMA | shape(30, 576, 9, 3, 1536, vocab_size=49152, seq_len=8192,
+    "stories-15m": LLAMA | dimensions(6, 288, 6, d_ff=768, seq_len=256, tied=True),
+    "smollm2-135m": LLAMA | dimensions(30, 576, 9, 3, 1536, vocab_size=49152, seq_len=8192,
                                   rope_base=100000.0, tied=True),
-    "tinyllama-1b": LLAMA | shape(22, 2048, 32, 4, 5632),
-    "llama-7b": LLAMA | shape(32, 4096, 32, d_ff=11008, norm_eps=1e-6),
+    "tinyllama-1b": LLAMA | dimensions(22, 2048, 32, 4, 5632),
+    "llama-7b": LLAMA | dimensions(32, 4096, 32, d_ff=11008, norm_eps=1e-6),
 }
 
 

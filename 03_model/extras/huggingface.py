@@ -62,7 +62,7 @@ ARCHITECTURES = {
          "add_cross_attention": False},
         "transformer.",
         {"embed": ("wte", ""),
-         "places": ("wpe", ""),
+         "position_embed": ("wpe", ""),
          "blocks.N.attention_norm": ("h.N.ln_1", ""),
          "blocks.N.attention.qkv": ("h.N.attn.c_attn", "transposed"),
          "blocks.N.attention.out": ("h.N.attn.c_proj", "transposed"),
@@ -115,7 +115,7 @@ def flat(config):
 
 def our_fields(settings):
     """The fields of flat(), from the settings of a config.json."""
-    kind, ours, said = settings.get("model_type"), {}, {}
+    kind, ours, known = settings.get("model_type"), {}, {}
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(f"model_type is {kind!r}; only {', '.join(ARCHITECTURES)} are known here")
     architecture = ARCHITECTURES[kind]
@@ -134,9 +134,9 @@ def our_fields(settings):
         if type(value) not in {float: (int, float)}.get(types[field], (types[field],)):
             raise ValueError(f"{name} is {value!r}, but must be of type {types[field].__name__}")
         if ours.setdefault(field, value) != value:
-            raise ValueError(f"{said[field]} is {ours[field]} and {name} is {value}, which is not "
+            raise ValueError(f"{known[field]} is {ours[field]} and {name} is {value}, which is not "
                              f"expressible here: {field} is one for both")
-        said[field] = name
+        known[field] = name
     size = settings.get("head_dim")
     if size and (type(size) is not int or size * ours["n_head"] != ours["d_model"]):
         raise ValueError(f"head_dim is {size!r}, which is not expressible here: "

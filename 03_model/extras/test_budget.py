@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import budget
 from budget import (activation_bytes, count_parameters, flops_per_token, muon_bytes, muon_groups,
-                    recomputed_bytes, size, training_memory)
+                    recomputed_bytes, readable, training_memory)
 from family import FAMILIES, MODELS, MODERN, Norm, family_of, model_config, n_parameters
 from gpt import GPTConfig, make_model
 
@@ -41,7 +41,7 @@ def ids_for(config, batch_size=2):
 
 def groups_of(model):
     """The parameters of a live model, sorted by what they are called."""
-    tables = {"embed": "embedding", "ngrams": "embedding", "places": "positions"}
+    tables = {"embed": "embedding", "ngrams": "embedding", "position_embed": "positions"}
     found = dict.fromkeys(("embedding", "positions", "attention", "mlp", "norms", "head"), 0)
     for name, parameter in model.named_parameters():
         module, *inner = name.split(".")
@@ -234,5 +234,5 @@ def test_training_memory_is_what_is_taken(name, dtype):
 
 
 def test_size():
-    assert [size(n) for n in (12, 1234, 5e6, 2.5e9, 7e12)] == ["12 B", "1.23 kB", "5 MB", "2.5 GB",
+    assert [*map(readable, (12, 1234, 5e6, 2.5e9, 7e12))] == ["12 B", "1.23 kB", "5 MB", "2.5 GB",
                                                                "7 TB"]

@@ -48,18 +48,18 @@ def sample(model, data, n_tokens=64):
 
 class Beside:
     """Of a run in `folder`. As context it closes its files. start: the "step" with which the run
-    begins or goes on, and the "seconds" before it. whole(): the model; tensors(): (name, tensor)
-    pairs. Each process has one, as a divided model computes only where all call it; rank 0 writes.
+    begins or goes on, and the "seconds" before it. tensors(): the (name, tensor) pairs of the
+    model. Each process has one, as a divided model computes only where all call it; rank 0 writes.
     """
 
-    def __init__(self, config, folder, data, loader, start, whole, tensors, rank=0):
+    def __init__(self, config, folder, data, loader, start, model, tensors, rank=0):
         self.config, self.folder, self.data, self.loader = config, folder, data, loader
-        self.whole, self.tensors, self.leads = whole, tensors, rank == 0
+        self.model, self.tensors, self.is_rank0 = model, tensors, rank == 0
         self.spikes, self.line, self.hint = Spikes(), Progress(patience=0), Hints()
         step, self.before = start["step"], start["seconds"]
         self.first_step = step
         self.look_ahead(step)
-        if not self.leads:
+        if not self.is_rank0:
             return
         self.log = self.hint(f"write {folder}/metrics.jsonl", self.open_log, step)
         self.hint("read the losses so far", self.remember)
@@ -89,28 +89,28 @@ class Beside:
         """After `step`, keep a copy of the weights if the next step's update will be measured."""
         self.earlier = {}
         if (step + 1) % self.config.eval_every == 0:
-            self.earlier = {name: sampled(p) for name, p in self.tensors() if self.leads}
+            self.earlier = {name: sampled(p) for name, p in self.tensors() if self.is_rank0}
 
     def after(self, step, seconds, loss, norm, groups, bits, batch):
         """Record a step. seconds: since the run began; groups: the optimizer's; bits: bits per byte
         of an evaluation after the step, or None.
         """
-        if self.leads and step == self.first_step + 1:
+        if self.is_rank0 and step == self.first_step + 1:
             print(*describe(groups, self.config.lr), sep="\n")
-        if self.leads:
+        if self.is_rank0:
             self.line.show(lambda: self.pace(step, seconds, loss))
             flag = {"spike": True} if self.spikes.seen(loss) else {}
             self.record(step, tokens=step * self.config.batch_size * self.config.seq_len,
                         loss=loss, grad_norm=norm, **flag, lr=groups[-1]["lr"],
                         seconds=round(seconds, 3))
-        if bits is not None and self.leads:
+        if bits is not None and self.is_rank0:
             self.record(step, val_bits_per_byte=bits)
         if step % self.config.eval_every == 0:
-            model, ratios = self.whole(), update_ratios(self.earlier, self.tensors())
+            model, ratios = self.model, update_ratios(self.earlier, self.tensors())
             ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
             scales = self.hint("measure activations", activation_scales, model, ids)
             wrote = self.hint("write a sample", sample, model, self.data)
-            if self.leads:
+            if self.is_rank0:
                 self.record(step, update_ratio=ratios, activation_scale=scales, sample=wrote)
                 self.redraw()
         self.look_ahead(step)
@@ -127,8 +127,8 @@ class Beside:
         """The run has ended, with `bits` bits per byte of the validation text: write the last
         records and the page, and print a sample and the baselines.
         """
-        wrote = self.hint("write a sample", sample, self.whole(), self.data, 200) or ""
-        if self.leads:
+        wrote = self.hint("write a sample", sample, self.model, self.data, 200) or ""
+        if self.is_rank0:
             others = self.hint("compute the baselines", baselines, self.data) or {}
             self.record(step, val_bits_per_byte=bits, baselines=others, sample=wrote)
             self.redraw()
@@ -157,5 +157,5 @@ class Beside:
 
     def __exit__(self, *error):
         self.line.__exit__(*error)
-        if self.leads and self.log:
+        if self.is_rank0 and self.log:
             self.log.__exit__(*error)

@@ -187,12 +187,12 @@ def draw_race(race, path):
         recipes.setdefault(r["name"], []).append(r)
     for (name, runs), colour in zip(recipes.items(), COLOURS * len(recipes)):
         times = [r["seconds_to_target"] for r in runs if r["seconds_to_target"] is not None]
-        said = f"{statistics.median(times):,.3g} s" if len(times) == len(runs) else (
+        text = f"{statistics.median(times):,.3g} s" if len(times) == len(runs) else (
             f"{len(times)} of {len(runs)} got there")
         for r in runs:
             seconds, _, losses = zip(*r["curve"])
             [line] = axes.plot(seconds, losses, color=colour, lw=1.2)
-        line.set_label(f"{name}: {said}")
+        line.set_label(f"{name}: {text}")
         axes.plot(times, [target] * len(times), "o", color=colour, ms=5)
     axes.axhline(target, color="0.6", lw=0.8, ls="--")
     losses = [loss for r in race["runs"] for _, _, loss in r["curve"]]

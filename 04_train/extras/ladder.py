@@ -196,11 +196,11 @@ def read_point(folder):
     if not ends:
         return None
     config, vocab_size = read_config(folder), Tokenizer.load(folder / "tokenizer.json").vocab_size
-    shape = config.gpt(vocab_size)
-    parameters = count_parameters(shape)
+    model_config = config.gpt(vocab_size)
+    parameters = count_parameters(model_config)
     d = ends[-1]["step"] * config.batch_size * config.seq_len
     return Point(sum(parameters.values()) - parameters["embedding"], d,
-                 ends[-1]["val_bits_per_byte"], d * flops_per_token(shape))
+                 ends[-1]["val_bits_per_byte"], d * flops_per_token(model_config))
 
 
 def same_text(folders):
@@ -275,11 +275,11 @@ def draw(points, law, ranges, path):
                   label=f"{rung}, {n / 1e6:,.3g}M")
     axes.plot(flops, predicted(*best_split(flops, law), law), color=INK, lw=1.2, ls="--",
               label="the best N")
-    said = ", ".join(f"{name} {a:.2g} to {b:.2g}" for name, (a, b) in ranges.items())
+    text = ", ".join(f"{name} {a:.2g} to {b:.2g}" for name, (a, b) in ranges.items())
     axes.set(xscale="log", xlim=(low, high), xlabel="6 N D, FLOPs",
              ylabel="validation bits per byte")
     axes.set_title(f"L = {law.E:.2f} + {law.A:.3g} / N$^{{{law.alpha:.2f}}}$ + "
-                   f"{law.B:.3g} / D$^{{{law.beta:.2f}}}$;  {len(points)} runs: {said}", loc="left",
+                   f"{law.B:.3g} / D$^{{{law.beta:.2f}}}$;  {len(points)} runs: {text}", loc="left",
                    fontsize=10)
     axes.grid(axis="y", color="0.92")
     axes.legend(loc="upper right", frameon=False)

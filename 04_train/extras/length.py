@@ -21,7 +21,7 @@ from console import choose_device
 
 import torch
 
-from budget import count_parameters, flops_per_token, muon_groups, size, training_memory
+from budget import count_parameters, flops_per_token, muon_groups, readable, training_memory
 from machine import free_memory, keep_freed_memory, matmul_peak
 from housekeeping import check_writable, duration
 
@@ -30,31 +30,31 @@ SHARE = 0.5  # of matmul_peak() that a step reaches: a guess; 0.4 (tiny), 0.7 we
 
 
 # ---- how long ----
-def outside_table(shape):
+def outside_table(model_config):
     """How many parameters a model has beside its embedding table, which is only looked up."""
-    parameters = count_parameters(shape)
+    parameters = count_parameters(model_config)
     return sum(parameters.values()) - parameters["embedding"]
 
 
-def planned_steps(config, shape):  # exercise
-    """How many steps a run takes. config: a Config; shape: the GPTConfig that config.gpt() gives.
+def planned_steps(config, model_config):  # exercise
+    """How many steps a run takes. config: a Config; model_config: its config.gpt().
 
     The first of these that is not 0:
     - config.steps
-    - config.flops: as many steps as cost that much. A token costs flops_per_token(shape), a step
-      has batch_size * seq_len of them.
+    - config.flops: as many steps as cost that much. A token costs flops_per_token(model_config), a
+      step has batch_size * seq_len of them.
     - config.tokens_per_param: until the model has seen this many tokens for each of
-      outside_table(shape) parameters. About 20 are the best use of FLOPs (Hoffmann et al. 2022,
-      table 3). A part of a step is rounded up to a whole one.
+      outside_table(model_config) parameters. About 20 are the best use of FLOPs (Hoffmann et al.
+      2022, table 3). A part of a step is rounded up to a whole one.
 
     461,373,440 parameters outside the table, at 20 : 1, take 17,600 steps of 524,288 tokens.
     """
     if config.steps:
         return config.steps
     if config.flops:
-        tokens = config.flops / flops_per_token(shape)
+        tokens = config.flops / flops_per_token(model_config)
     else:
-        tokens = config.tokens_per_param * outside_table(shape)
+        tokens = config.tokens_per_param * outside_table(model_config)
     return math.ceil(tokens / (config.batch_size * config.seq_len))
 
 
@@ -64,16 +64,17 @@ def windows_at_once(config, world=1):
     return min(config.micro_batch, -(-config.batch_size // world))
 
 
-def largest_tensor(config, shape, windows):
+def largest_tensor(config, model_config, windows):
     """Bytes of the largest tensor of a step: logits, the MLP's features, a matrix, or the matrices
     that Muon orthogonalises together.
     """
-    tokens, C = windows * shape.seq_len, shape.d_model
-    numbers = max(tokens, C) * max(shape.vocab_size, shape.d_ff)
-    return 4 * max([numbers, *(muon_groups(shape).values() if config.optimizer == "muon" else [])])
+    tokens, C = windows * model_config.seq_len, model_config.d_model
+    numbers = max(tokens, C) * max(model_config.vocab_size, model_config.d_ff)
+    groups = muon_groups(model_config).values() if config.optimizer == "muon" else []
+    return 4 * max([numbers, *groups])
 
 
-def holes(config, shape, windows):
+def holes(config, model_config, windows):
     """{"holes": bytes} on a CPU: freed memory in which the next block doesn't fit, which grows with
     the size of blocks; {} on other devices.
 
@@ -82,16 +83,16 @@ def holes(config, shape, windows):
     """
     if choose_device(config.device) != "cpu":
         return {}
-    return {"holes": HOLES * largest_tensor(config, shape, windows)}
+    return {"holes": HOLES * largest_tensor(config, model_config, windows)}
 
 
-def memory_needed(config, shape):
+def memory_needed(config, model_config):
     """{"weights": bytes, ...}: what a process that is alone takes for a step, by part: that of
     training_memory(), and holes. What ranks send each other is plan.py's. GPUs were not tried.
     """
     windows = windows_at_once(config)
-    return training_memory(shape, windows, config.optimizer, config.dtype) | (
-        holes(config, shape, windows))
+    return training_memory(model_config, windows, config.optimizer, config.dtype) | (
+        holes(config, model_config, windows))
 
 
 def available(device):
@@ -104,39 +105,41 @@ def available(device):
     return free // neighbours if free else free
 
 
-def refuse(config, shape, available, world=1, memory=None):
+def refuse(config, model_config, available, world=1, memory=None):
     """ValueError, which says what would fit, if a step needs more memory than the `available` bytes
     (None: unknown). memory: a function like memory_needed(), for processes that share the work.
     """
-    needed = sum((memory or memory_needed)(config, shape).values())
+    needed = sum((memory or memory_needed)(config, model_config).values())
     if available is not None and needed > available:
         from planned import what_would_fit
-        raise ValueError(f"the run needs {size(needed)} of memory, {size(available)} are free"
-                         + what_would_fit(config, shape, available, world, memory))
+        raise ValueError(f"the run needs {readable(needed)} of memory, {readable(available)} are "
+                         f"free{what_would_fit(config, model_config, available, world, memory)}")
 
 
 # ---- the plan ----
-def in_words(shape):
+def in_words(model_config):
     """A GPTConfig in a line: its sizes, and what its family has other than gpt.py's recipe."""
-    family = [f"{field.name} {getattr(shape.family, field.name)}" for field in
-              (dataclasses.fields(shape.family) if shape.family else ())
-              if getattr(shape.family, field.name) != field.default]
-    return (f"{shape.n_layer} layers of width {shape.d_model:,}, {shape.n_head} heads, "
-            f"{shape.n_kv_head} of keys and values, MLP {shape.d_ff:,} wide, {shape.vocab_size:,} "
-            f"ids, window {shape.seq_len:,}" + "".join(f", {choice}" for choice in family))
+    family = [f"{field.name} {getattr(model_config.family, field.name)}" for field in
+              (dataclasses.fields(model_config.family) if model_config.family else ())
+              if getattr(model_config.family, field.name) != field.default]
+    return ("{n_layer} layers of width {d_model:,}, {n_head} heads, {n_kv_head} of keys and "
+            "values, MLP {d_ff:,} wide, {vocab_size:,} ids, window {seq_len:,}".format(
+                **vars(model_config))
+            + "".join(f", {choice}" for choice in family))
 
 
-def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=None):
+def plan(config, model_config, available=None, world=1, n_train_tokens=None, memory=None):
     """Yield lines on a run to come: parameters, tokens, FLOPs, time, memory of a process.
 
     available: bytes that a process may take; n_train_tokens: how many there are; memory: as in
     refuse(). Unknown numbers are left out; the time is a guess, and the line says so.
     """
-    steps, n, outside = planned_steps(config, shape), count_parameters(shape), outside_table(shape)
-    step_tokens, flops = config.batch_size * config.seq_len, flops_per_token(shape)
+    steps, n = planned_steps(config, model_config), count_parameters(model_config)
+    outside = outside_table(model_config)
+    step_tokens, flops = config.batch_size * config.seq_len, flops_per_token(model_config)
     tokens, peak = steps * step_tokens, world * matmul_peak(choose_device(config.device),
                                                             getattr(torch, config.dtype))
-    yield f"model      {in_words(shape)}"
+    yield f"model      {in_words(model_config)}"
     yield "           " + ", ".join(f"{name} {k:,}" for name, k in n.items() if k) + " parameters"
     yield (f"plan       {sum(n.values()):,} parameters, {outside:,} of them outside the embedding "
            "table")
@@ -146,10 +149,11 @@ def plan(config, shape, available=None, world=1, n_train_tokens=None, memory=Non
     yield (f"           {flops / 1e6:,.1f} MFLOP a token, {flops * tokens:.3g} FLOP in all: "
            f"{duration(tokens * flops / (SHARE * peak))} if a step reaches {SHARE:.0%} of "
            f"{peak / 1e9:,.0f} GFLOP/s, which is a guess")
-    needed = (memory or memory_needed)(config, shape)
-    free = f" of {size(available)} that are free" if available is not None else ""
-    yield f"memory     about {size(sum(needed.values()))}{' a process' if world > 1 else ''}{free}:"
-    yield "           " + ", ".join(f"{part} {size(k)}" for part, k in needed.items() if k)
+    needed = (memory or memory_needed)(config, model_config)
+    free = f" of {readable(available)} that are free" if available is not None else ""
+    each = " a process" if world > 1 else ""
+    yield f"memory     about {readable(sum(needed.values()))}{each}{free}:"
+    yield "           " + ", ".join(f"{part} {readable(k)}" for part, k in needed.items() if k)
 
 
 def answered(words, folder, config, world=1, memory=None):
@@ -177,13 +181,13 @@ def announce(config, data, world=1, memory=None, keep=True):
     """Print the plan of a run, once it is clear that it fits. Returns its config, with the length
     as a number of steps, and on a GPU, unless `keep`, with the largest micro-batch that fits.
     """
-    shape, free = config.gpt(data.tokenizer.vocab_size), available(config.device)
-    config = dataclasses.replace(config, steps=planned_steps(config, shape), flops=0.0,
+    model_config, free = config.gpt(data.tokenizer.vocab_size), available(config.device)
+    config = dataclasses.replace(config, steps=planned_steps(config, model_config), flops=0.0,
                                  tokens_per_param=0.0)
     if not keep and choose_device(config.device) == "cuda":
         from planned import with_largest_micro_batch
-        config = with_largest_micro_batch(config, shape, free, world, memory)
-    refuse(config, shape, free, world, memory)
+        config = with_largest_micro_batch(config, model_config, free, world, memory)
+    refuse(config, model_config, free, world, memory)
     keep_freed_memory()
-    print(*plan(config, shape, free, world, len(data.train), memory), sep="\n")
+    print(*plan(config, model_config, free, world, len(data.train), memory), sep="\n")
     return config

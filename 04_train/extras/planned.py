@@ -14,12 +14,12 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 
 import console  # noqa: F401, first: it makes the others be found
 
-from budget import size
+from budget import readable
 from costs import evaluation_memory
 from length import available, memory_needed, plan, refuse, windows_at_once
 
 
-def what_would_fit(config, shape, available, world=1, memory=None):
+def what_would_fit(config, model_config, available, world=1, memory=None):
     """The end of length.refuse()'s message, from the same arguments: the largest micro-batch that
     fits, or, if none does, other changes that would.
 
@@ -27,14 +27,14 @@ def what_would_fit(config, shape, available, world=1, memory=None):
     """
     def needs(**changes):
         changed = dataclasses.replace(config, **changes)
-        changed_shape = changed.gpt(shape.vocab_size)
-        return sum((memory or memory_needed)(changed, changed_shape).values())
+        changed_model = changed.gpt(model_config.vocab_size)
+        return sum((memory or memory_needed)(changed, changed_model).values())
 
     windows, share = windows_at_once(config, world), -(-config.batch_size // world)
     for n in range(windows - 1, 0, -1):
         if (n & (n - 1) == 0 or share % n == 0) and (less := needs(micro_batch=n)) <= available:
-            return (f": --micro-batch {n} (accumulated over {-(-share // n)}) needs {size(less)} "
-                    "and gives the same gradients")
+            return (f": --micro-batch {n} (accumulated over {-(-share // n)}) needs "
+                    f"{readable(less)} and gives the same gradients")
     levers = [{"seq_len": config.seq_len >> i} for i in range(1, config.seq_len.bit_length())]
     levers += [{"optimizer": "adamw" if config.optimizer == "muon" else "muon"},
                {"dtype": "float32" if config.dtype == "bfloat16" else "bfloat16"}]
@@ -42,12 +42,12 @@ def what_would_fit(config, shape, available, world=1, memory=None):
     for lever in levers:
         [(name, value)] = lever.items()
         if name not in helps and (less := needs(micro_batch=1, **lever)) <= available:
-            helps[name] = f"--{name.replace('_', '-')} {value} then needs {size(less)}"
-    return (f", and --micro-batch 1 still needs {size(needs(micro_batch=1))}: "
+            helps[name] = f"--{name.replace('_', '-')} {value} then needs {readable(less)}"
+    return (f", and --micro-batch 1 still needs {readable(needs(micro_batch=1))}: "
             + ("; ".join(helps.values()) or "a smaller --preset is what it takes"))
 
 
-def with_largest_micro_batch(config, shape, available, world=1, memory=None):
+def with_largest_micro_batch(config, model_config, available, world=1, memory=None):
     """The config with the largest micro-batch, a power of two, that fits into nine tenths of the
     `available` bytes: what a step needs was never measured on a GPU. If nobody knows how many there
     are, or not even one window fits, its own. The other arguments are refuse()'s.
@@ -57,7 +57,7 @@ def with_largest_micro_batch(config, shape, available, world=1, memory=None):
     share = -(-config.batch_size // world)
     for exponent in range(share.bit_length() - 1, -1, -1):
         larger = dataclasses.replace(config, micro_batch=2**exponent)
-        if sum((memory or memory_needed)(larger, shape).values()) <= 0.9 * available:
+        if sum((memory or memory_needed)(larger, model_config).values()) <= 0.9 * available:
             return larger
     return config
 
@@ -66,13 +66,13 @@ def show_plan(config, world=1, memory=None):
     """Print the plan of a run whose data are not there yet, what an evaluation's tensors take, and
     whether the run would fit here.
     """
-    shape, free = config.gpt(config.vocab_size), available(config.device)
-    print(*plan(config, shape, free, world, None, memory), sep="\n")
-    needed = memory(config, shape, evaluating=True) if memory else evaluation_memory(
-        shape, windows_at_once(config), config.optimizer, config.dtype)
-    print(f"evaluation about {size(sum(needed.values()))} of memory, between steps:\n           "
-          + ", ".join(f"{part} {size(k)}" for part, k in needed.items() if k))
+    model_config, free = config.gpt(config.vocab_size), available(config.device)
+    print(*plan(config, model_config, free, world, None, memory), sep="\n")
+    needed = memory(config, model_config, evaluating=True) if memory else evaluation_memory(
+        model_config, windows_at_once(config), config.optimizer, config.dtype)
+    print(f"evaluation about {readable(sum(needed.values()))} of memory, between steps:\n{'':11}"
+          + ", ".join(f"{part} {readable(k)}" for part, k in needed.items() if k))
     try:
-        refuse(config, shape, free, world, memory)
+        refuse(config, model_config, free, world, memory)
     except ValueError as error:
         print(f"here       it would be refused: {error}")

@@ -21,7 +21,7 @@ from console import Parser, option, run
 
 import torch
 
-from family import FAMILIES, MODERN, MODELS, FamilyConfig, shape
+from family import FAMILIES, MODERN, MODELS, FamilyConfig, dimensions
 from gpt import make_model
 from losses import smoothed_loss
 from train import PRESETS, Config
@@ -61,8 +61,8 @@ class FullConfig(FamilyConfig, Config):
 # ---- the presets ----
 # Every model of family.py can be trained. For these presets, choose steps and batch yourself; the
 # learning rate falls with the width, about as over GPT-3's sizes (Brown et al. 2020, table 2.1).
-ALL = PRESETS | {name: {"lr": round(0.5 / shape["d_model"], 5)} | shape
-                 for name, shape in MODELS.items()}
+ALL = PRESETS | {name: {"lr": round(0.5 / fields["d_model"], 5)} | fields
+                 for name, fields in MODELS.items()}
 
 # Characters of Shakespeare. classic: nanoGPT's recipe for a laptop (train_shakespeare_char.py and
 # its README), 0.8 million parameters in 4 layers. speedrun: ours for the same loss. Tables of
@@ -70,10 +70,10 @@ ALL = PRESETS | {name: {"lr": round(0.5 / shape["d_model"], 5)} | shape
 # one layer, 0.13 million, does the rest, with Muon, in 90 steps. What each part is worth:
 # tests/bench.py train --ablations.
 BYTES = dict(data=("shakespeare",), vocab_size=265, seq_len=64, eval_tokens=20_000)
-ALL["classic"] = FAMILIES["gpt2"] | shape(4, 128, 4) | BYTES | dict(
+ALL["classic"] = FAMILIES["gpt2"] | dimensions(4, 128, 4) | BYTES | dict(
     bias=False, init_std=0.02, lr=1e-3, beta2=0.99, schedule="cosine", min_lr_share=0.1, warmup=100,
     batch_size=12, micro_batch=12, steps=2000, eval_every=250, save_every=1000)
-ALL["speedrun"] = shape(1, 128, 4, d_ff=256) | BYTES | dict(
+ALL["speedrun"] = dimensions(1, 128, 4, d_ff=256) | BYTES | dict(
     ngrams=5, optimizer="muon", lr=0.03, muon_lr=0.02, warmup=5, cooldown=0.7, weight_decay=0.0,
     batch_size=16, micro_batch=16, steps=90, eval_every=45, save_every=90)
 

@@ -78,8 +78,8 @@ def numbers(values):
 
 def evenly(items, most):
     """At most `most` of a list's items, the first and the last one among them."""
-    places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
-    return [items[i] for i in places]
+    indices = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[i] for i in indices]
 
 
 # ---- panels: each draws its curve of [(colour, metrics)], one run or several ----

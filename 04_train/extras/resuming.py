@@ -35,8 +35,8 @@ def started_as(folder, name):
     is not enough, since copies and renamed folders keep it.
     """
     file = folder / ".name"
-    said = os.fsdecode(file.read_bytes()) if file.is_file() else name
-    return said == name and bool(re.fullmatch(re.escape(name) + r"(-\d+)?", folder.name))
+    recorded = os.fsdecode(file.read_bytes()) if file.is_file() else name
+    return recorded == name and bool(re.fullmatch(re.escape(name) + r"(-\d+)?", folder.name))
 
 
 def find_run(runs_dir, name, last=False):
@@ -88,9 +88,9 @@ def finished(folder, config):
     checkpoint = newest_checkpoint(folder)
     if not checkpoint:
         return False
-    shape = config.gpt(Tokenizer.load(folder / "tokenizer.json").vocab_size)
-    check_size(shape, checkpoint)  # before a plan: a damaged config may ask for any size
-    steps = planned_steps(config, shape)
+    model_config = config.gpt(Tokenizer.load(folder / "tokenizer.json").vocab_size)
+    check_size(model_config, checkpoint)  # before a plan: a damaged config may ask for any size
+    steps = planned_steps(config, model_config)
     if step_of(checkpoint) > steps:
         raise ValueError(f"{checkpoint} is beyond the {steps} steps asked for")
     try:

@@ -74,6 +74,6 @@ def begin(model, folder):
     """
     ours = dict(tensors(model))
     for name, tensor in our_tensors(*open_folder(folder)):
-        rows = slice(model.config.seq_len if name == "places.weight" else None)
+        rows = slice(model.config.seq_len if name == "position_embed.weight" else None)
         ours.pop(name).copy_(tensor[rows])
     assert not ours, f"{folder} has no {', '.join(ours)}"

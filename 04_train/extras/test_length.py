@@ -134,7 +134,7 @@ def test_refuse():
     refuse(SMALL, shape, needs(SMALL))
     refuse(SMALL, shape, None)
     assert refused(SMALL, needs(SMALL) - 1).startswith(
-        f"the run needs {length.size(needs(SMALL))} of memory")
+        f"the run needs {length.readable(needs(SMALL))} of memory")
 
 
 # ---- the plan ----
@@ -144,7 +144,7 @@ def test_plan():
     for part in ("529,530,880 parameters, 461,373,440 of them outside the embedding table",
                  "17,600 steps of 524,288 tokens: 9,227,468,800 tokens, 0.92 epochs, 20.00 a par",
                  "3,397.4 MFLOP a token, 3.13e+19 FLOP in all: ",
-                 f"about {length.size(needs(BIG))} of 20 GB that are free:",
+                 f"about {length.readable(needs(BIG))} of 20 GB that are free:",
                  "weights 2.12 GB, gradients 2.12 GB, optimizer 4.24 GB, activations"):
         assert part in lines, lines
     assert "copies" not in lines, "what takes nothing is not named"

@@ -22,7 +22,7 @@ def test_refuse_names_the_largest_micro_batch_that_fits():
     for n in (16, 8, 1):
         said = refused(SMALL, needs(SMALL, micro_batch=n) + 1)
         assert f"--micro-batch {n} (accumulated over {32 // n}) needs" in said
-        assert f"needs {length.size(needs(SMALL))} of memory, " in said and "same grad" in said
+        assert f"needs {length.readable(needs(SMALL))} of memory, " in said and "same grad" in said
         refuse(dataclasses.replace(SMALL, micro_batch=n), shape, needs(SMALL, micro_batch=n) + 1)
     odd = dataclasses.replace(SMALL, batch_size=18, micro_batch=18)
     assert "--micro-batch 9 (accumulated over 2)" in refused(odd, needs(odd, micro_batch=9))
@@ -65,7 +65,7 @@ def test_refuse_names_what_else_would_fit():
     half = needs(long, micro_batch=1, seq_len=512)
     said = refused(long, half)
     assert "--micro-batch 1 still needs" in said and "\n" not in said
-    assert f"--seq-len 512 then needs {length.size(half)}" in said
+    assert f"--seq-len 512 then needs {length.readable(half)}" in said
     assert "--optimizer" not in said, "it would not be enough"
     low = needs(long, micro_batch=1, dtype="bfloat16")
     assert half < low and "--dtype bfloat16 then needs" in refused(long, low)
@@ -87,7 +87,8 @@ def test_a_plan_is_printed(monkeypatch, capsys):
     show_plan(dataclasses.replace(SMALL, steps=0, tokens_per_param=20.0))
     out = capsys.readouterr().out
     needed = evaluation_memory(SMALL.gpt(2000), 32)
-    assert "20.0" in out and f"evaluation about {length.size(sum(needed.values()))} of mem" in out
+    most = length.readable(sum(needed.values()))
+    assert "20.0" in out and f"evaluation about {most} of memory" in out
     show_plan(SMALL, 2, lambda config, shape, evaluating=False: {"x": 3 if evaluating else 7})
     assert "evaluation about 3 B of memory, between steps:\n           x 3 B" in (
         capsys.readouterr().out)

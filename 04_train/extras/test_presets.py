@@ -10,7 +10,7 @@ from gpt import GPTConfig
 from presets import ALL, FullConfig, main
 from resuming import MAY_CHANGE
 from runs import as_json
-from train import LADDER, PRESETS, Config, rung
+from train import LADDER, PRESETS, Config, depth_preset
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -26,14 +26,16 @@ def test_presets_can_be_built(name):
 
 def test_ladder():
     """One dial, from minutes on a laptop to a billion parameters."""
-    shapes = {depth: Config(**rung(depth)).gpt(rung(depth)["vocab_size"]) for depth in (3, 8, 12)}
+    presets = {depth: depth_preset(depth) for depth in (3, 8, 12)}
+    shapes = {depth: Config(**p).gpt(p["vocab_size"]) for depth, p in presets.items()}
     assert [(s.d_model, s.n_head, s.d_ff, s.vocab_size, s.seq_len) for s in shapes.values()] == [
         (192, 3, 768, 2048, 128), (512, 4, 2048, 32768, 1024), (768, 6, 3072, 32768, 1024)]
     sizes = [n_parameters(Config(**PRESETS[name]).gpt(PRESETS[name]["vocab_size"]))
              for name in LADDER]
     assert sizes == [2_113_536, 5_242_880, 11_386_880, 23_199_744, 58_720_256, 135_266_304,
                      268_435_456, 529_530_880, 1_027_473_408]
-    assert rung(12)["batch_size"] * 1024 == 2**17 and rung(26)["batch_size"] * 1024 == 2**19
+    assert depth_preset(12)["batch_size"] * 1024 == 2**17
+    assert depth_preset(26)["batch_size"] * 1024 == 2**19
 
 
 def test_what_may_change_are_fields_that_are_not_of_the_model():

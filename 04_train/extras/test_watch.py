@@ -106,7 +106,7 @@ def test_group_of(family):
     choices = family_of(model.config)
     expected |= {"head"} if not choices.tied else set()
     expected |= {"norms"} if choices.gains else set()
-    expected |= {"places"} if choices.positions == "learned" else set()
+    expected |= {"position_embed"} if choices.positions == "learned" else set()
     assert found == expected
     assert group_of("blocks.11.mlp.down.bias") == "blocks.11.mlp"
     assert group_of("blocks.0.attention_norm.weight") == group_of("norm.bias") == "norms"
@@ -114,17 +114,17 @@ def test_group_of(family):
 
 def test_update_ratios(explains):
     model = nn.Module()
-    model.embed, model.head, model.places = nn.Module(), nn.Module(), nn.Module()
+    model.embed, model.head, model.position_embed = nn.Module(), nn.Module(), nn.Module()
     model.embed.a = nn.Parameter(torch.tensor([3.0]))
     model.embed.b = nn.Parameter(torch.tensor([4.0, 0.0]))
     model.head.a = nn.Parameter(torch.tensor([[1.0, -1.0]]))
     model.head.b = nn.Parameter(torch.tensor([-1.0, 1.0, 2.0]))
-    model.places.a = nn.Parameter(torch.zeros(2))
+    model.position_embed.a = nn.Parameter(torch.zeros(2))
     before = snapshot(model.named_parameters())
     with torch.no_grad():
         model.embed.b[1] = 0.5
         model.head.a.copy_(torch.tensor([[2.0, -2.0]]))
-        model.places.a += 1
+        model.position_embed.a += 1
     with explains("a group that was all zeros is left out, not divided by"):
         found = update_ratios(before, model.named_parameters())
     assert found["embed"] == pytest.approx(0.1), "0.5 / 5: all tensors of a group together"

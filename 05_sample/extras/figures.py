@@ -209,10 +209,10 @@ def draw_choices(logits, labels, prompt, path):
         hidden = bars[made[ids] > plain[ids] + 0.005]  # where blue hides what the model says
         axes.hlines(plain[ids[hidden]], hidden - 0.4, hidden + 0.4, color="white", linewidth=1)
         kept = made > 0
-        said = (f"{kept.sum():,} ids, which had {plain[kept].sum():.1%}" if not kept.all() else
+        text = (f"{kept.sum():,} ids, which had {plain[kept].sum():.1%}" if not kept.all() else
                 f"all {n_ids:,} ids; the {len(ids)} shown have {made[ids].sum():.1%}")
         axes.set_title(name, loc="left", fontsize=11)
-        axes.set_title(said, loc="right", fontsize=9.5, color=INK)
+        axes.set_title(text, loc="right", fontsize=9.5, color=INK)
         axes.set_xticks(bars, [labels[i] for i in ids], rotation=90, **NAMES)
         axes.set(xlim=(-0.8, len(ids) - 0.2))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")

@@ -44,9 +44,9 @@ def guess(ids, n_guesses, longest=3):  # exercise
         same = np.ones(N - n, bool)  # does a copy of the last n begin at 0, 1, ... N - n - 1?
         for i in range(n):
             same &= ids[i:N - n + i] == ids[N - n + i]
-        places = np.flatnonzero(same)
-        if len(places):
-            start = places[-1] + n
+        matches = np.flatnonzero(same)
+        if len(matches):
+            start = matches[-1] + n
             return ids[start:start + n_guesses].tolist()
     return []
 

@@ -30,7 +30,7 @@ from console import Parser, add_options, choose_device, option, run
 import torch
 
 from budget import (activation_bytes, count_parameters, flops_per_token, muon_groups,
-                    recomputed_bytes, size, training_memory)
+                    recomputed_bytes, readable, training_memory)
 from costs import evaluation_memory
 from curves import COLOURS, INK, picture
 from family import family_of
@@ -83,8 +83,8 @@ TOKENIZED, SERVED = 6e5, 1.5e7
 
 
 # ---- memory of a rank ----
-def parameters(shape):
-    return sum(count_parameters(shape).values())
+def parameters(model_config):
+    return sum(count_parameters(model_config).values())
 
 
 def rank_states(n, matrices, engine, world, low=False):  # exercise
@@ -106,7 +106,7 @@ def rank_states(n, matrices, engine, world, low=False):  # exercise
             for name, k in states.items()}
 
 
-def buffers(shape, engine, world, muon, width):
+def buffers(model_config, engine, world, muon, width):
     """Bytes that a rank needs to send and receive: (during the backward pass, at its end).
 
     scale.py puts a bucket's gradients into a message, part of which they then are. The embedding's
@@ -116,31 +116,32 @@ def buffers(shape, engine, world, muon, width):
     embedding table, three times: its weights, its gradients, and these as a message; and the next
     block is on its way. A tied table, and what stands beside it, stay whole meanwhile.
     """
-    n, table = parameters(shape), shape.d_model * shape.vocab_size
+    n, table = parameters(model_config), model_config.d_model * model_config.vocab_size
     if engine == "fsdp2":
-        counts = count_parameters(shape)
-        block = (counts["attention"] + counts["mlp"]) // shape.n_layer
-        tied = family_of(shape).tied
-        outside = n - shape.n_layer * block if tied else max(counts["embedding"], counts["head"])
+        counts = count_parameters(model_config)
+        block = (counts["attention"] + counts["mlp"]) // model_config.n_layer
+        tied = family_of(model_config).tied
+        outside = (n - model_config.n_layer * block if tied
+                   else max(counts["embedding"], counts["head"]))
         return (width * max(3 * outside + block, 4 * block + tied * outside),) * 2
     if engine == "zero2":
-        matrices = muon * 2 * world * width * shape.d_model * shape.d_ff
+        matrices = muon * 2 * world * width * model_config.d_model * model_config.d_ff
         return (max(3 * BUCKET_BYTES, 3 * matrices, 2 * width * table),) * 2
     return {"plain": (0, 0), "torch-ddp": (width * n,) * 2}.get(
         engine, (BUCKET_BYTES, 2 * width * table))
 
 
-def muon_work(shape, ranks):
+def muon_work(model_config, ranks):
     """budget.muon_bytes() of one of the `ranks` to which matrices are dealt: it has its share of
     the look-ahead gradients, which may include all matrices of one shape.
     """
-    groups = muon_groups(shape)
+    groups = muon_groups(model_config)
     share = -(-groups.total() // ranks)
     mine = {size: min(k, share) for size, k in groups.items()}
     return 4 * (share + max(3 * k + 2 * k * min(size) // max(size) for size, k in mine.items()))
 
 
-def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, low=False):
+def moments(config, model_config, engine="plain", world=1, windows=1, recompute=False, low=False):
     """{moment: {item: bytes}}: what a rank holds at the fullest moments of a step, and while it
     evaluates between steps.
 
@@ -148,26 +149,27 @@ def moments(config, shape, engine="plain", world=1, windows=1, recompute=False, 
     weights with float32 masters, see rank_states().
     """
     dtype = "bfloat16" if low else config.dtype
-    matrices = muon_groups(shape).total() if config.optimizer == "muon" else 0
-    states = rank_states(parameters(shape), matrices, engine, world, low)
+    matrices = muon_groups(model_config).total() if config.optimizer == "muon" else 0
+    states = rank_states(parameters(model_config), matrices, engine, world, low)
     rounded = low or engine == "fsdp2"  # which gathers blocks in 16 bits
-    copies = {"copies": 0 if rounded else training_memory(shape, windows, dtype=dtype)["copies"]}
-    sending, sent = buffers(shape, engine, world, matrices > 0, 2 if low else 4)
+    copies = {"copies": 0 if rounded else training_memory(
+        model_config, windows, dtype=dtype)["copies"]}
+    sending, sent = buffers(model_config, engine, world, matrices > 0, 2 if low else 4)
     ranks = world if "optimizer" in DIVIDED[engine] else 1
     own = {"gradients": states["gradients"] // ranks} if engine == "zero1" else {}  # when summed
 
-    logits = 4 * windows * shape.seq_len * shape.vocab_size
-    kept = (1 + (family_of(shape).softcap > 0)) * logits
-    stream = activation_bytes(shape, windows, dtype, recompute) - kept
-    found = {"backward begins": states | copies | {"activations": stream, "buffers": sending,
+    logits = 4 * windows * model_config.seq_len * model_config.vocab_size
+    kept = (1 + (family_of(model_config).softcap > 0)) * logits
+    block_inputs = activation_bytes(model_config, windows, dtype, recompute) - kept
+    found = {"backward begins": states | copies | {"activations": block_inputs, "buffers": sending,
                                                    "logits": kept + 2 * logits},
              "backward ends": states | copies | {"buffers": sent},
-             "optimizer": states | own | {"muon": muon_work(shape, ranks) if matrices else 0,
+             "optimizer": states | own | {"muon": muon_work(model_config, ranks) if matrices else 0,
                                           "buffers": sent if engine == "torch-ddp" else 0}}
     if recompute:
-        again = stream + recomputed_bytes(shape, windows, dtype)
+        again = block_inputs + recomputed_bytes(model_config, windows, dtype)
         found["a block again"] = states | copies | {"activations": again, "buffers": sending}
-    reads = evaluation_memory(shape, windows, dtype=dtype)
+    reads = evaluation_memory(model_config, windows, dtype=dtype)
     found["evaluation"] = states | copies | {
         "gradients": 0, "activations": reads["activations"] + reads["workspace"],
         "buffers": sent if engine in ("torch-ddp", "fsdp2") else 0}
@@ -223,7 +225,7 @@ class Job(Config):
         return ["plain"] if self.gpus == 1 else [name for name in DIVIDED if name != "plain"]
 
     @property
-    def shape(self):
+    def model_config(self):
         return self.gpt(self.vocab_size)
 
     @property
@@ -308,13 +310,14 @@ def disk_bytes(job, steps):
 
 
 def memory_of_a_rank(engine, recompute, world):
-    """A function of (config, shape) that gives {part: bytes}, what a rank of `world` takes at most
-    in a step on this machine, holes included; or in an evaluation: for length.announce().
+    """A function of (config, model_config) that gives {part: bytes}, what a rank of `world` takes at
+    most in a step on this machine, holes included, or in an evaluation. For length.announce().
     """
-    def memory(config, shape, evaluating=False):
+    def memory(config, model_config, evaluating=False):
         windows, name = windows_at_once(config, world), engine if world > 1 else "plain"
-        found = moments(config, shape, name, world, windows, recompute != "none")
-        return found["evaluation"] if evaluating else fullest(found) | holes(config, shape, windows)
+        found = moments(config, model_config, name, world, windows, recompute != "none")
+        return (found["evaluation"] if evaluating
+                else fullest(found) | holes(config, model_config, windows))
     return memory
 
 
@@ -351,19 +354,19 @@ def cost(job, seconds, steps):
             + (f", {hours * job.price:,.0f} dollars" if job.price else ""))
 
 
-def report(job, chosen, offers, steps, said):
+def report(job, chosen, offers, steps, origin):
     """Yield lines: the run; memory by offer; time, money and disks of the chosen one; other GPUs.
-    said: the `why` of run_length().
+    origin: the `why` of run_length().
     """
-    gpu, shape, tokens = GPUS[job.gpu], job.shape, steps * job.step_tokens
-    evaluation = moments(usable(job, job.engine), shape, job.engine, job.gpus,
+    gpu, model_config, tokens = GPUS[job.gpu], job.shape, steps * job.step_tokens
+    evaluation = moments(usable(job, job.engine), model_config, job.engine, job.gpus,
                          max(1, chosen.windows), False, job.masters)["evaluation"]
-    outside, flops = outside_table(shape), flops_per_token(shape)
-    yield (f"{parameters(shape):,} parameters, {outside:,} of them outside the embedding table; "
-           f"{flops / 1e6:,.0f} MFLOP a token; {job.step_tokens:,} tokens a step\n{job.optimizer}, "
-           f"{job.dtype}, windows of {shape.seq_len}, on {job.gpus} x {job.gpu}: {gpu.tflops:g} "
-           f"TFLOP/s, {gpu.gigabytes:g} GB each")
-    yield (f"{steps:,} steps, {tokens / 1e9:,.3g}B tokens, {tokens * flops:.3g} FLOP: {said}\n"
+    outside, flops = outside_table(model_config), flops_per_token(model_config)
+    yield (f"{parameters(model_config):,} parameters, {outside:,} of them outside the embedding "
+           f"table; {flops / 1e6:,.0f} MFLOP a token; {job.step_tokens:,} tokens a step\n"
+           f"{job.optimizer}, {job.dtype}, windows of {model_config.seq_len}, on {job.gpus} x "
+           f"{job.gpu}: {gpu.tflops:g} TFLOP/s, {gpu.gigabytes:g} GB each")
+    yield (f"{steps:,} steps, {tokens / 1e9:,.3g}B tokens, {tokens * flops:.3g} FLOP: {origin}\n"
            f"{tokens / outside:.3g} tokens for each parameter outside the table, where 20 are the "
            "best use of FLOPs (Hoffmann et al. 2022)")
 
@@ -376,7 +379,7 @@ def report(job, chosen, offers, steps, said):
                + "".join(f"{n_bytes / 1e9:>12.2f}" if n_bytes else f"{'-':>12}" for n_bytes in row)
                + ("" if o.windows else "  (of 1 window)"))
 
-    memory = f"{size(sum(chosen.items.values()))} of {gpu.gigabytes:g} GB"
+    memory = f"{readable(sum(chosen.items.values()))} of {gpu.gigabytes:g} GB"
     if not chosen.windows:
         yield f"\nNo: with {chosen.name} one window needs {memory}. " + (
             "The rows above say what fits." if any(o.windows for o in offers)
@@ -386,12 +389,12 @@ def report(job, chosen, offers, steps, said):
            f"{accumulation(job, job.gpus, chosen.windows)} of them a step on each GPU, {memory}.\n"
            f"{cost(job, chosen.seconds, steps)}, if steps reach {job.utilisation:.0%} of the data "
            "sheet: an assumption.\n"
-           f"An evaluation between steps takes {size(sum(evaluation.values()))}.")
+           f"An evaluation between steps takes {readable(sum(evaluation.values()))}.")
     data, checkpoint = disk_bytes(job, steps)
     rate = job.step_tokens / chosen.seconds
-    yield (f"Disks: {size(data)} of prepared data, if every token is seen once; the newest "
-           f"{job.keep} checkpoints and the best one,\n{size((job.keep + 1) * checkpoint)}, and "
-           f"{size(checkpoint)} more while one is written.")
+    yield (f"Disks: {readable(data)} of prepared data, if every token is seen once; the newest "
+           f"{job.keep} checkpoints and the best one,\n{readable((job.keep + 1) * checkpoint)}, "
+           f"and {readable(checkpoint)} more while one is written.")
     yield (f"CPU cores: {rate:,.0f} tokens/s keep {rate / TOKENIZED:.3g} busy if text is tokenized "
            f"meanwhile, {rate / SERVED:.3g} if data is prepared.\n")
     yield f"{job.gpus} GPUs, {chosen.name}: windows in the largest micro-batch, time, money"

@@ -73,8 +73,8 @@ def attempt(words):
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8")
     if not done.returncode:
         return ""
-    said = [line for line in done.stderr.splitlines() if "error:" in line.lower()]
-    return (said or done.stderr.splitlines() or ["it ended without a word"])[0].strip()
+    errors = [line for line in done.stderr.splitlines() if "error:" in line.lower()]
+    return (errors or done.stderr.splitlines() or ["it ended without a word"])[0].strip()
 
 
 def selftest(names=tuple(PATHS)):

@@ -69,13 +69,13 @@ def message_seconds(kind, n_bytes, world, cluster):
 
 
 # ---- tasks ----
-Piece = namedtuple("Piece", "flops tensors")  # forward, of one window; bytes of each parameter
+Layer = namedtuple("Piece", "flops tensors")  # forward, of one window; bytes of each parameter
 Task = namedtuple("Task", "lane seconds needs")  # needs: places in the list of tasks, all before
 
 
-def pieces(config, value_bytes=4):
+def layers(config, value_bytes=4):
     """The model in the order of its forward pass: all before the blocks, each block, and the head.
-    A list of Pieces. Only matrix products count, as in flops_per_token().
+    A list of Layers. Only matrix products count, as in flops_per_token().
     """
     with torch.device("meta"):
         model = make_model(config)
@@ -88,7 +88,7 @@ def pieces(config, value_bytes=4):
         flops[i] += in_block and parameter.dim() == 2 and 2 * T * parameter.numel()
     flops[1:-1] = [n + 4 * C * T * T for n in flops[1:-1]]  # and attention's two products
     flops[-1] = 2 * T * C * config.vocab_size
-    return list(map(Piece, flops, tensors))
+    return list(map(Layer, flops, tensors))
 
 
 def schedule(tasks):  # exercise
@@ -148,11 +148,11 @@ def step_tasks(engine, model, window_seconds, message, micro_batches, network="n
             computed.append(add("compute", seconds * (1 + backward), *needs))
             if backward and engine != "naive" and (last or kind in often):
                 send(kind, sum(model[i].tensors), computed[-1])
-    for piece in model[::-1] if engine == "naive" else []:
-        for n_bytes in piece.tensors:
+    for layer in model[::-1] if engine == "naive" else []:
+        for n_bytes in layer.tensors:
             send(kind, n_bytes, computed[-1])
-    for piece in model if "all-gather" in once else []:
-        send("all-gather", sum(piece.tensors), len(tasks) - 1)
+    for layer in model if "all-gather" in once else []:
+        send("all-gather", sum(layer.tensors), len(tasks) - 1)
     return tasks
 
 
@@ -174,7 +174,7 @@ def efficiency(engine, model, windows, world, cluster, utilisation, micro_batch)
     mine = -(-windows // world)
     full, rest = divmod(mine, micro_batch)
     sizes = [micro_batch] * full + [rest] * (rest > 0)
-    alone = 3 * sum(window_seconds(piece.flops) for piece in model) * windows / world
+    alone = 3 * sum(window_seconds(layer.flops) for layer in model) * windows / world
     return alone / step_seconds(engine, model, window_seconds, message, sizes)
 
 
@@ -220,7 +220,7 @@ def draw_scaling(curves, marks, title, path):
     marks: {"weak": {words: how many GPUs}, "strong": {...}}.
     """
     figure, panels = picture(11, 4.4, 2, sharey=True)
-    said = {"weak": "more GPUs, more windows", "strong": "more GPUs, the same batch"}
+    titles = {"weak": "more GPUs, more windows", "strong": "more GPUs, the same batch"}
     for axes, (kind, lines) in zip(panels, curves.items()):
         for engine, colour in zip(ENGINES, [INK, *COLOURS]):
             axes.plot(WORLDS, lines[engine], color=colour, lw=1.8, label=engine,
@@ -235,7 +235,7 @@ def draw_scaling(curves, marks, title, path):
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
         axes.grid(axis="y", color="0.92")
-        axes.set_title(said[kind], loc="left", fontsize=11)
+        axes.set_title(titles[kind], loc="left", fontsize=11)
     panels[0].legend(loc="center left", frameon=False)
     panels[0].set_ylabel("time computing / time of a step")
     panels[1].spines["left"].set_visible(False)
@@ -290,11 +290,11 @@ def predict(seconds, shape):
     """Results of measure() -> (bandwidth, latency, {engine: [seconds if messages have a lane of
     their own, seconds if the processors that compute must move them]}).
     """
-    model = pieces(shape)
+    model = layers(shape)
     computing, small, large = (seconds[k] - seconds["nothing"]
                                for k in ("computing", "small", "large"))
     latency, bandwidth = small / 2, LARGE / (large - small)  # of a ring of two: two rounds
-    rate = 3 * sum(piece.flops for piece in model) / computing
+    rate = 3 * sum(layer.flops for layer in model) / computing
 
     def message(kind, n_bytes):
         return ring_seconds(n_bytes, 2, bandwidth, latency)
@@ -309,7 +309,7 @@ def check(shape=CHECKED, rounds=5):
     """Print predicted and measured steps of two ranks on this machine."""
     seconds = on_ranks(lambda rank: measure(shape, rounds))[0]
     bandwidth, latency, predicted = predict(seconds, shape)
-    n = sum(sum(piece.tensors) for piece in pieces(shape)) / 4
+    n = sum(sum(layer.tensors) for layer in layers(shape)) / 4
     print(f"two ranks here, {n / 1e6:.1f} million parameters, {shape.seq_len} tokens each: "
           f"{seconds['computing']:.3f} s of computing,\nmessages at {bandwidth / 1e9:.2f} GB/s "
           f"after {latency * 1e6:.0f} us")
@@ -343,7 +343,7 @@ def main(argv=None):
     if not Path(args.out).is_dir():
         raise ValueError(f"there is no folder {args.out} to draw into")
     config, cluster = Config(**PRESETS[args.preset]), CLUSTERS[args.cluster]
-    curves = scaling(pieces(config), config.batch_size, cluster, args.utilisation, args.micro_batch)
+    curves = scaling(layers(config), config.batch_size, cluster, args.utilisation, args.micro_batch)
     print(f"{args.preset} on {cluster.words}; it is assumed that")
     print(*(f"- {line}" for line in assumptions(cluster, args.utilisation, args.micro_batch)),
           sep="\n")

@@ -10,12 +10,12 @@ from family import n_parameters
 from gpt import GPTConfig
 from plan import CLUSTERS, TRAFFIC, VOLUME
 from presets import ALL as PRESETS, FullConfig as Config
-from simulate import (CHECKED, ENGINES, Piece, Task, assumptions, check, draw_scaling, efficiency,
-                      main, message_seconds, pieces, predict, ring_seconds, scaling, schedule,
+from simulate import (CHECKED, ENGINES, Layer, Task, assumptions, check, draw_scaling, efficiency,
+                      main, message_seconds, layers, predict, ring_seconds, scaling, schedule,
                       step_seconds, step_tasks)
 
 A100 = CLUSTERS["a100"]
-SMALL = [Piece(0, [60]), Piece(10, [30, 10]), Piece(10, [30, 10]), Piece(5, [60])]
+SMALL = [Layer(0, [60]), Layer(10, [30, 10]), Layer(10, [30, 10]), Layer(5, [60])]
 
 
 def test_ring_seconds():
@@ -50,11 +50,11 @@ def test_message_seconds():
 def test_pieces(name):
     """Nothing is forgotten, nothing counts twice."""
     config = Config(**PRESETS[name]).gpt(PRESETS[name].get("vocab_size"))
-    found = pieces(config)
+    found = layers(config)
     assert len(found) == config.n_layer + 2 and found[0].flops == 0
-    assert sum(n for piece in found for n in piece.tensors) == 4 * n_parameters(config)
-    assert 3 * sum(piece.flops for piece in found) == flops_per_token(config) * config.seq_len
-    assert len({piece for piece in [(p.flops, *p.tensors) for p in found[1:-1]]}) == 1, "blocks"
+    assert sum(n for layer in found for n in layer.tensors) == 4 * n_parameters(config)
+    assert 3 * sum(layer.flops for layer in found) == flops_per_token(config) * config.seq_len
+    assert len({layer for layer in [(p.flops, *p.tensors) for p in found[1:-1]]}) == 1, "blocks"
 
 
 def test_schedule():
@@ -165,7 +165,7 @@ def test_never_more_than_two_pieces_are_gathered():
 
 
 def test_efficiency():
-    model = pieces(Config(**PRESETS["small"]).gpt(32768))
+    model = layers(Config(**PRESETS["small"]).gpt(32768))
     free = A100._replace(bus=1e30, network=1e30, latency=0.0)
     for engine in ENGINES:
         def of(windows, world, cluster=A100):
@@ -215,7 +215,7 @@ def test_command_line(tmp_path, capsys, fails):
 
 def test_draw_scaling(tmp_path):
     """Two clusters, two pictures."""
-    model, found = pieces(Config(**PRESETS["nano"]).gpt(512)), []
+    model, found = layers(Config(**PRESETS["nano"]).gpt(512)), []
     for cluster in CLUSTERS.values():
         curves = scaling(model, 8, cluster, 0.4, 1)
         assert set(curves) == {"weak", "strong"} and set(curves["weak"]) == set(ENGINES)

@@ -55,16 +55,17 @@ def test_record():
         return record(rank, SMALL, bucket_bytes=20_000, rounds=2), n_buckets
     n_bytes = 4 * sum(p.numel() for p in GPT(SMALL).parameters())
     for found, n_buckets in on_ranks(work):
-        for name, (pieces, messages, end) in found.items():
-            assert [p[0] for p in pieces] == ["head", "block 3", "block 2", "block 1", "embedding"]
-            assert all(a[2] == b[1] for a, b in zip(pieces, pieces[1:])), "no gap between pieces"
+        for name, (intervals, messages, end) in found.items():
+            assert [p[0] for p in intervals] == [
+                "head", "block 3", "block 2", "block 1", "embedding"]
+            assert all(a[2] == b[1] for a, b in zip(intervals, intervals[1:])), "no gap between"
             assert sum(m[0] for m in messages) == n_bytes, "each gradient once"
-            assert pieces[0][1] == 0 and end >= max(m[2] for m in messages) - 1e-3
-        computed = found["naive"].pieces[-1][2]
+            assert intervals[0][1] == 0 and end >= max(m[2] for m in messages) - 1e-3
+        computed = found["naive"].intervals[-1][2]
         assert all(m[1] >= computed for m in found["naive"].messages)
-        pieces, messages, _ = found["bucketed"]
+        intervals, messages, _ = found["bucketed"]
         assert len(messages) == n_buckets > 2
-        assert messages[0][1] < pieces[-1][1], "the first is on its way before the last piece"
+        assert messages[0][1] < intervals[-1][1], "the first is on its way before the last piece"
 
 
 def test_lanes():

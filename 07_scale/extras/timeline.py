@@ -103,9 +103,9 @@ def record_step(model, ids, engine):
     for hook in hooks:
         hook.remove()
     names, times = zip(("head", start), *seen)
-    pieces = [(name, a - start, b - start) for name, a, b in
+    intervals = [(name, a - start, b - start) for name, a, b in
               zip(names, times, [*times[1:], computed])]
-    return Timeline(pieces, [(n, a - start, b - start) for n, a, b in messages], end - start)
+    return Timeline(intervals, [(n, a - start, b - start) for n, a, b in messages], end - start)
 
 
 def record(rank, shape=SHAPE, windows=1, bucket_bytes=BUCKET_BYTES, rounds=5):
@@ -145,13 +145,13 @@ def draw(timelines, path):
     longest = max(timeline.end for timeline in timelines.values())
     ticks = []
     for top, (name, timeline) in zip((0, 3.4), timelines.items()):
-        y, pieces, messages = top + 0.9, timeline.pieces, timeline.messages
+        y, intervals, messages = top + 0.9, timeline.intervals, timeline.messages
         label(axes, 0, top, words[name], INK, fontsize=11)
-        for piece, start, end in pieces:
+        for piece, start, end in intervals:
             axes.barh(y, end - start, 0.8, start, color=BLUE, ec="white", lw=1)
-            said = piece if end - start > longest / 16 else piece.split()[-1]
+            text = piece if end - start > longest / 16 else piece.split()[-1]
             if end - start > longest / 16 or "block" in piece and end - start > longest / 60:
-                label(axes, (start + end) / 2, y, said, "white", ha="center", fontsize=9)
+                label(axes, (start + end) / 2, y, text, "white", ha="center", fontsize=9)
         rows = lanes(messages)
         thick = 0.8 / (max(rows, default=0) + 1)
         for (n_bytes, start, end), lane in zip(messages, rows):
@@ -181,14 +181,14 @@ def main(argv=None):
     if "RANK" in os.environ:  # torchrun has started us
         torch.set_num_threads(1)
         dist.init_process_group("gloo")
-        timelines, leads = record(dist.get_rank()), dist.get_rank() == 0
+        timelines, is_rank0 = record(dist.get_rank()), dist.get_rank() == 0
         dist.destroy_process_group()
-        if not leads:
+        if not is_rank0:
             return
     else:
         timelines = on_ranks(record)[0]
     for name, timeline in timelines.items():
-        computed = timeline.pieces[-1][-1]
+        computed = timeline.intervals[-1][-1]
         print(f"{name:9} backward {1e3 * computed:6.1f} ms, step {1e3 * timeline.end:6.1f} ms, "
               f"{len(timeline.messages)} messages")
     draw(timelines, out / "timeline.png")
