@@ -28,7 +28,7 @@ def run(tmp_path, monkeypatch):
     def start(rank=0, step=0):
         loader = Batches(data, config.batch_size, config.seq_len)
         begins = {"step": step, "seconds": 0.5 * step}
-        return Beside(config, tmp_path, data, loader, begins, lambda: model,
+        return Beside(config, tmp_path, data, loader, begins, model,
                       lambda: tensors(model), rank), model, loader, config
     return start
 

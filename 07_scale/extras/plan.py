@@ -310,8 +310,8 @@ def disk_bytes(job, steps):
 
 
 def memory_of_a_rank(engine, recompute, world):
-    """A function of (config, model_config) that gives {part: bytes}, what a rank of `world` takes at
-    most in a step on this machine, holes included, or in an evaluation. For length.announce().
+    """A function of (config, model_config) that gives {part: bytes}, what a rank of `world` takes
+    at most in a step on this machine, holes included, or in an evaluation. For length.announce().
     """
     def memory(config, model_config, evaluating=False):
         windows, name = windows_at_once(config, world), engine if world > 1 else "plain"
