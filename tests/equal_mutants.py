@@ -36,6 +36,11 @@ EQUAL = {  # {file: {(exercise, change): reason}}
         ("byte_letters", "256 -> 257 (2)"): "256, which would come last of the others, is no byte",
         ("byte_letters", "256 -> 255 (2)"): "255 is printable, and none of the others",
     },
+    "ngrams.py": {
+        ("hash_ngrams", "0 -> -1"): "any id gives its type",
+        ("hash_ngrams", "0 -> -1 (2)"): "any id gives its type",
+        ("hash_ngrams", "0 -> 1 (3)"): "what is added behind the last place is cut off again",
+    },
     "losses.py": {("smoothed_loss", "-1 -> 1 (3)"): "of two dimensions, 1 and -1 are the same"},
     "gpt.py": {
         ("attention_weights", "-2 -> 2"): "of four dimensions, 2 and -2 are the same",
