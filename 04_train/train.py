@@ -163,7 +163,7 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     if not math.isfinite(mean + norm):
         where = extra("nonfinite") and extra("nonfinite").first_bad(model, inputs, targets, config)
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
-                         f"{where}. Stopped before it is saved; perhaps --lr is too high")
+                         f"{where or 'unknown'}. Stopped before it is saved; is --lr too high?")
     for group in optimizer.param_groups:
         group["lr"] = group["scale"] * learning_rate(step, config)
     optimizer.step()

@@ -195,7 +195,7 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
         where = extra("nonfinite") and extra("nonfinite").first_bad(
             engine.model, inputs, targets, config)
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
-                         f"{where}. Stopped before it is saved; perhaps --lr is too high")
+                         f"{where or 'unknown'}. Stopped before it is saved; is --lr too high?")
     for group in engine.param_groups:
         group["lr"] = group["scale"] * learning_rate(step, config)
     engine.step()

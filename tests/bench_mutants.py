@@ -239,6 +239,14 @@ class Mutating:
             os._exit(status)
 
 
+def left_over(todo):
+    """[(file, change)] that equal_mutants.py names of these files, and that are no longer made."""
+    made = {(path.name, (title, change)) for path, title, change, *_ in todo}
+    files = {path.name for path, *_ in todo}
+    return [(file, change) for file in files for change in EQUAL.get(file, ())
+            if (file, change) not in made]
+
+
 def bench_mutants(folders, share=1, only=""):
     """Prints, for each folder, how many of its mutants were caught, and those that were not. Takes
     every `share`-th, of the exercises whose "file.py:name" holds `only`. Returns the share of the
@@ -258,6 +266,8 @@ def bench_mutants(folders, share=1, only=""):
             equal = [mutant for mutant in todo if mutant[1:3] in EQUAL.get(mutant[0].name, ())]
             plugin = Mutating([mutant for mutant in todo if mutant not in equal], progress,
                               sys.stdout)
+            for file, change in left_over(todo) if share == 1 and not only else ():
+                print(f"equal_mutants.py, {file}: no such change: {change}")
             with contextlib.redirect_stdout(io.StringIO()):
                 code = pytest.main([*tests, "-s", "-p", "no:cacheprovider", "-m", "not slow"],
                                    plugins=[plugin])

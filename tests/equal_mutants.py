@@ -69,14 +69,14 @@ EQUAL |= {
             "it is the same for a square matrix, whichever side is taken for the short one",
     },
     "train.py": {
-        ("train_step", "torch.from_numpy(rows).to(device) -> torch.from_numpy(rows)"): ON_A_CPU,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, inputs, "
+                       "targets, config) -> extra('nonfinite').first_bad(model, inputs, "
+                       "targets, config)"): COPIED,
         ("train_step", "int((batch[1] >= 0).sum()) -> (batch[1] >= 0).sum()"):
             "a tensor can be divided by a number of NumPy's, too",
         ("train_step", "nats.detach() -> nats"): FREED,
         ("train_step", "mean + norm -> mean - norm"):
             "it is finite if both are, and else inf or nan, as the sum is",
-        ("train_step", "seek.first_bad(model, inputs, targets, config) if seek else 'unknown' -> "
-                       "seek.first_bad(model, inputs, targets, config)"): COPIED,
         ("score", "range(n) if rank else track(range(n), 'evaluating', n, unit=' batches') -> "
                   "range(n)"): ITS_LINE,
         ("score", "range(n) if rank else track(range(n), 'evaluating', n, unit=' batches') -> "
@@ -154,17 +154,11 @@ EQUAL |= {
             "NumPy's float64 is one of Python's floats",
     },
     "scale.py": {
-        ("train_step", "torch.from_numpy(rows).to(device) -> torch.from_numpy(rows)"): ON_A_CPU,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, inputs, "
+                       "targets, config) -> extra('nonfinite').first_bad(engine.model, inputs, "
+                       "targets, config)"): COPIED,
         ("train_step", "nats.detach() -> nats"): FREED,
         ("train_step", "1.0 -> 0.5"): "without a target the sum is 0, whatever it is divided by",
-        ("train_step", "float(total((targets >= 0).sum().double())) -> "
-                       "total((targets >= 0).sum().double())"):
-            "a tensor with one number divides as the number does",
-        ("train_step", "(targets >= 0).sum().double() -> (targets >= 0).sum()"):
-            "whole numbers are added up exactly, too",
         ("train_step", "float(mean) -> mean"): "tensor() takes what has one number for a number",
-        ("train_step", "seek.first_bad(engine.whole(), inputs, targets, config) if seek else "
-                       "'unknown' -> seek.first_bad(engine.whole(), inputs, targets, config)"):
-            COPIED,
     },
 }
