@@ -39,8 +39,8 @@ PATTERNS = {
             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
 
-# Ids that a text gives only if the caller allows it. With these, <|bos|> opens each document (GPT-2
-# has <|endoftext|>); the others are for chats and tools, so that any model can learn them later.
+# A text gives these ids only if the caller allows it. <|bos|> opens each document (where GPT-2 has
+# <|endoftext|>); the others mark turns of a chat and tool calls, for any model to learn later.
 SPECIAL_TOKENS = ("<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>",
                   "<|assistant_end|>", "<|python_start|>", "<|python_end|>",
                   "<|output_start|>", "<|output_end|>")

@@ -173,16 +173,16 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
 
 @torch.no_grad()
 def score(model, ids, spans=None, batch_size=8, dtype="float32", rank=0, world=1):  # exercise
-    """What ids cost the model, given those before them in a window: (N - 1,) nats, float64, of ids
-    1, 2, ... N - 1; 0 where no window scores them.
+    """The model's loss on each id, given those before it in a window: (N - 1,) nats, float64, of
+    ids 1, 2, ... N - 1; 0 where no window scores an id.
 
-    ids: (N,), an array or Ids: only slices of it are read. spans: [(start, skip), ...], a window
-    each, which reads T = seq_len ids from `start` on and predicts the id after each; the first
-    `skip` predictions are left out. A window that sticks out over the end is filled up with any id.
-    By default windows lie side by side: (0, 0), (T, 0) ..., the last with something to predict.
+    ids: (N,), an array or Ids: only slices of it are read. spans: [(start, skip), ...], one for
+    each window, which reads T = seq_len ids from `start` on and predicts the id after each; the
+    first `skip` predictions are left out. A window beyond the end of the text is padded with any
+    id. By default windows lie side by side: (0, 0), (T, 0) ..., the last with something to predict.
     model.loss() gets `batch_size` of them at once, under autocast to `dtype` as in train_step().
-    Process `rank` of `world` does spans rank, rank + world ...: results add up. All must call the
-    model equally often, since it may be divided over them: one with too few takes the first again.
+    Process `rank` of `world` scores spans rank, rank + world ...: results add up. A model may be
+    divided over processes, which must call it equally often: one with too few repeats the first.
     """
     T, device, dtype = model.config.seq_len, model.embed.weight.device, getattr(torch, dtype)
     nats = np.zeros(len(ids) - 1)
@@ -217,9 +217,9 @@ def evaluate(model, ids, sizes, config, max_tokens=None, rank=0, world=1, total=
     return bits
 
 
-# Extras that are used where they are there; a copy of the spine alone trains without them: beside
-# (rows and pictures of the run, by metrics, watch, report and page), length (the plan, and whether
-# it fits). They call budget and machine. console.py calls housekeeping; bpe fast and its pieces.
+# Optional extras, without which a copy of the spine alone trains, too: beside (metrics and pictures
+# of the run, by metrics, watch, report and page) and length (the plan, and whether it fits), which
+# use budget and machine. console.py uses housekeeping; bpe.py uses fast and its pieces.
 # When asked for: compiling, starting (--init), timing (--profile), presets, nonfinite (of a NaN).
 def extra(name):
     """A module of extras/, or None where that was not copied."""

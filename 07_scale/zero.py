@@ -36,20 +36,20 @@ from scale import BUCKET_BYTES, BucketedSum, DataParallel, broadcast_weights, ma
 
 
 def cut_anywhere(sizes, world):  # exercise
-    """Lay tensors of so many elements one after the other and cut that into `world` sections of one
-    length, the shortest that is enough; what is too much stays empty, at the end.
+    """Lay tensors of these sizes (numbers of elements) one after the other, and cut the row into
+    `world` sections of equal length, the shortest possible; any excess stays empty, at the end.
     Returns (starts, length): where each tensor begins, and the length of a section. Section r goes
-    from r * length to (r + 1) * length, through tensors if need be.
+    from r * length to (r + 1) * length; a border may lie inside a tensor.
     cut_anywhere([3, 4, 2], 2) is ([0, 3, 7], 5): the second tensor lies in both sections.
     """
     return list(itertools.accumulate(sizes, initial=0))[:-1], -(-sum(sizes) // world)
 
 
 def deal_whole(sizes, world):  # exercise
-    """The same for tensors that must not be cut: each lies in one section, whose end may be empty.
-    They are dealt out one by one, the largest first (of equal ones the earlier), each to the
-    section that has least so far (of equal ones the lower), behind what it has. The length is that
-    of the fullest section, at most 4/3 of the best there is (Graham 1969).
+    """Like cut_anywhere(), but no tensor is cut: each lies in one section, whose end may be empty.
+    Tensors are dealt out one by one, the largest first (of equal ones the earlier), each to the
+    end of the section that has least so far (of equal ones the lower). The length is that of the
+    fullest section, at most 4/3 of the shortest possible (Graham 1969).
     deal_whole([3, 5, 4], 2) is ([11, 0, 7], 7): 5 to section 0, 4 to section 1, then 3 behind it.
     """
     filled, positions = [0] * world, [None] * len(sizes)
