@@ -70,7 +70,7 @@ def test_rms_norm():
         "compute in float32 also what is given in bfloat16, and round once, at the end"
 
 
-def test_rope_angles():
+def test_rope_angles(explains):
     cos, sin = rope_angles(torch.tensor([0, 1, 5]), 4, base=100.0)
     angles = torch.tensor([[0.0, 0.0], [1.0, 0.1], [5.0, 0.5]])  # 100^0 and 100^(-2/4)
     same(cos, angles.cos(), "pair i turns by position * base^(-2i/D); cosines come first")
@@ -80,8 +80,8 @@ def test_rope_angles():
     rows = rope_angles(torch.tensor([[0, 1, 5], [2, 3, 4]]), 4, base=100.0)
     assert rows[0].shape == (2, 3, 2), "positions (B, T) must give (B, T, D/2)"
     same(rows[1][0], angles.sin(), "each row of positions has its own angles")
-    assert rope_angles(torch.tensor([1], device="meta"), 4)[0].device.type == "meta", \
-        "cosines and sines are on the device of the positions"
+    with explains(where := "cosines and sines are on the device of the positions"):
+        assert rope_angles(torch.tensor([1], device="meta"), 4)[0].device.type == "meta", where
 
 
 def test_rotate():
@@ -109,7 +109,7 @@ def test_rotated_products_are_relative():
     assert not torch.allclose(dot(3, 1), dot(3, 2)), "the distance must make a difference"
 
 
-def test_causal_mask():
+def test_causal_mask(explains):
     assert causal_mask(torch.tensor([1, 2]), 3).tolist() == [
         [True, True, False], [True, True, True]], \
         "a query looks at its own position and those before it, at no later one"
@@ -117,8 +117,8 @@ def test_causal_mask():
     rows = causal_mask(torch.tensor([[0, 1], [2, 3]]), 3)
     assert rows.tolist() == [[[True, False, False], [True, True, False]], [[True] * 3] * 2], \
         "each row of positions has a mask of its own: (B, T) -> (B, T, S)"
-    assert causal_mask(torch.tensor([1], device="meta"), 3).device.type == "meta", \
-        "the mask is on the device of the positions"
+    with explains(where := "the mask is on the device of the positions"):
+        assert causal_mask(torch.tensor([1], device="meta"), 3).device.type == "meta", where
 
 
 def test_attention_weights():
@@ -152,7 +152,7 @@ every_shape = pytest.mark.parametrize("T, S", [(5, 5), (3, 7), (1, 6), (1, 1)])
 
 @every_shape
 @pytest.mark.parametrize("H, G", HEADS)
-def test_attention(H, G, T, S):
+def test_attention(H, G, T, S, explains):
     q, k, v = randn(2, H, T, 8, seed=1), randn(2, G, S, 8, seed=2), randn(2, G, S, 8, seed=3)
     causal = torch.ones(T, S, dtype=torch.bool).tril(S - T)
     same(attention(q, k, v), attention_by_loops(q, k, v, causal),
@@ -160,8 +160,8 @@ def test_attention(H, G, T, S):
     mask = torch.arange(S) % 2 == 0  # every second key
     same(attention(q, k, v, mask.expand(T, S)), attention_by_loops(q, k, v, mask.expand(T, S)),
          "each query takes values by its weights, where the mask lets it look")
-    assert attention(*(t.to("meta") for t in (q, k, v))).device.type == "meta", \
-        "the mask is made on the device of q"
+    with explains(where := "the mask is made on the device of q"):
+        assert attention(*(t.to("meta") for t in (q, k, v))).device.type == "meta", where
 
 
 @every_shape

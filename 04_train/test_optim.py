@@ -121,7 +121,8 @@ def test_clip_of_a_part():
     assert type(norm) is float, "a float is returned, not a tensor"
     given = []
     clip([torch.tensor([3e19])], 1.0, lambda square: given.append(square) or square)
-    assert given[0].dtype == torch.float64 and given[0].isfinite(), "squares are in float64"
+    assert given[0].dtype == torch.float64 and given[0].isfinite(), (
+        "the squares are added up in float64, which holds them")
 
 
 def test_adamw_by_hand():

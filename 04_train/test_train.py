@@ -210,26 +210,29 @@ def test_score(n, world):
         calls.append(0)
 
         def count(inputs, targets):
-            calls[-1] += 1
+            calls[-1] += len(inputs)
             assert len(inputs) <= 2, "that many windows at a time"
             return loss(inputs, targets)
         model.loss = count
         found = found + score(model, ids, batch_size=2, rank=rank, world=world)
     assert found == pytest.approx(np.array(expected), rel=1e-5), (
         "every id but the first is scored once, and by one process")
-    least = math.ceil(math.ceil((n - 1) / 16 / world) / 2)
-    assert calls == [least] * world, "a model that is divided over processes needs all of them"
+    least = math.ceil((n - 1) / 16 / world)
+    assert calls == [least] * world, (
+        "a model that is divided over processes needs as many windows from each")
 
 
-def test_score_of_spans():
+def test_score_of_spans(explains):
     """Some windows only, of which the first predictions may be left out."""
     model, ids = random_model().eval(), random_ids(60).numpy()
-    found = score(model, ids, [(0, 0), (8, 8), (40, 3)])
+    with explains("what a window predicts belongs at start + skip and behind, to the text's end"):
+        found = score(model, ids, [(0, 0), (8, 8), (40, 3)])
     window = torch.from_numpy(ids[8:25])[None]
     expected = model.loss(window[:, :-1], window[:, 1:])[0].detach().numpy()
     assert found[16:24] == pytest.approx(expected[8:], rel=1e-5), (
         "what a window predicts after its first `skip` ids belongs at start + skip and behind")
-    assert (found[24:43] == 0).all() and (found[43:56] > 0).all() and (found[56:] == 0).all()
+    assert (found[24:43] == 0).all() and (found[43:56] > 0).all() and (found[56:] == 0).all(), (
+        "an id that no window scores must have 0, and no other id")
 
 
 def test_evaluate_spoiled_weights():

@@ -182,15 +182,15 @@ def score(model, ids, spans=None, batch_size=8, dtype="float32", rank=0, world=1
     id. By default windows lie side by side: (0, 0), (T, 0) ..., the last with something to predict.
     model.loss() gets `batch_size` of them at once, under autocast to `dtype` as in train_step().
     Process `rank` of `world` scores spans rank, rank + world ...: results add up. A model may be
-    divided over processes, which must call it equally often: one with too few repeats the first.
+    divided over processes, and gets as many windows from each: one with too few repeats the first.
     """
     T, device, dtype = model.config.seq_len, model.embed.weight.device, getattr(torch, dtype)
     nats = np.zeros(len(ids) - 1)
     spans = spans or [(start, 0) for start in range(0, len(nats), T)]
-    mine = spans[rank::world]
-    n = -(-len(spans[::world]) // batch_size)  # batches of rank 0, which has the most spans
+    mine, most = spans[rank::world], len(spans[::world])  # rank 0 has the most
+    mine, n = mine + [(spans[0][0], T)] * (most - len(mine)), -(-most // batch_size)
     for i in range(n) if rank else track(range(n), "evaluating", n, unit=" batches"):
-        batch = mine[i * batch_size:(i + 1) * batch_size] or [(spans[0][0], T)]
+        batch = mine[i * batch_size:(i + 1) * batch_size]
         rows = [torch.tensor(np.asarray(ids[start:start + T + 1], np.int64)) for start, _ in batch]
         rows = torch.stack([F.pad(row, (0, T + 1 - len(row))) for row in rows]).to(device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

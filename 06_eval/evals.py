@@ -122,7 +122,7 @@ def main(argv=None):
         ids, labels = (read(0, len(data.val)) for read in (data.val.read, data.val.labels))
         bars = baselines(data)
     spans = windows(len(ids), config.seq_len, options.stride or config.seq_len)
-    nats = score(model, ids, spans, min(config.micro_batch, config.batch_size), config.dtype)
+    nats = score(model, ids, spans, min(config.micro_batch, config.batch_size, 8), config.dtype)
     targets = labels[1:]
     what = options.file or f"the validation set of {', '.join(config.data)}"
     is_text = (targets >= 0) & (sizes[targets] > 0)

@@ -78,7 +78,8 @@ def test_sum_sections_on_a_gpu(monkeypatch):
         flat = (torch.arange(6.0) * 10**rank).as_subclass(OnGPU)
         sum_sections(flat).wait()
         return flat.chunk(3)[rank].tolist()
-    assert sum(on_ranks(work, 3), []) == [111.0 * i for i in range(6)]
+    assert sum(on_ranks(work, 3), []) == [111.0 * i for i in range(6)], (
+        "after the wait each rank's section of `flat` must hold the sum over all ranks")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -26,7 +26,7 @@ import console  # noqa: F401, first: it makes the others be found
 
 import scale
 from bench_memory import calibrate
-from family import shape
+from family import dimensions
 from metrics import read_metrics
 from optim import make_optimizer
 from ranks import on_ranks
@@ -34,7 +34,7 @@ from scale import DataParallel, make_engine, train_step
 from train import PRESETS, Config
 
 SHAPES = {"tiny, 8 x 128 a rank": PRESETS["tiny"] | dict(batch_size=16, micro_batch=8),
-          "6 x 384, 4 x 256 a rank": shape(6, 384, 6, vocab_size=4096, seq_len=256)
+          "6 x 384, 4 x 256 a rank": dimensions(6, 384, 6, vocab_size=4096, seq_len=256)
           | dict(batch_size=8, micro_batch=4)}
 
 

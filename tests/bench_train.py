@@ -20,7 +20,7 @@ if "console" not in sys.modules:  # which is found first, and puts all folders o
 import console  # noqa: F401, first: it makes the others be found
 
 import train
-from family import FAMILIES, shape
+from family import FAMILIES, dimensions
 from metrics import read_metrics
 from presets import ALL as PRESETS
 
@@ -42,7 +42,7 @@ INGREDIENTS = {
 }
 
 # Six layers of a GPT-2 that a laptop can train, by nanoGPT's recipe; and by that of our ladder.
-LARGER = shape(6, 384, 6, vocab_size=4096, seq_len=256) | dict(batch_size=8, micro_batch=8)
+LARGER = dimensions(6, 384, 6, vocab_size=4096, seq_len=256) | dict(batch_size=8, micro_batch=8)
 RECIPES = {
     "classic": {key: value for key, value in PRESETS["classic"].items() if key != "data"} | LARGER,
     "speedrun": LARGER | dict(optimizer="muon", lr=0.0085, muon_lr=0.02, cooldown=0.7, warmup=5),

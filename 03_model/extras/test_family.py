@@ -291,9 +291,9 @@ def test_a_family_says_all_that_sets_it_apart():
 
 
 def test_shape():
-    assert shape(3, 64, 4) == {"n_layer": 3, "d_model": 64, "n_head": 4, "n_kv_head": 4,
+    assert dimensions(3, 64, 4) == {"n_layer": 3, "d_model": 64, "n_head": 4, "n_kv_head": 4,
                                "d_ff": 256}
-    assert shape(3, 64, 4, 2, 100, seq_len=8) == {"n_layer": 3, "d_model": 64, "n_head": 4,
+    assert dimensions(3, 64, 4, 2, 100, seq_len=8) == {"n_layer": 3, "d_model": 64, "n_head": 4,
                                                   "n_kv_head": 2, "d_ff": 100, "seq_len": 8}
 
 

@@ -19,9 +19,10 @@ import torch
 from budget import count_parameters
 from data import baselines, document_start
 from gpt import generate, random_pick
+from housekeeping import Progress, duration
+from machine import keep_freed_memory
 from metrics import Hints, Log, environment, read_metrics, table
 from page import page
-from housekeeping import Progress, duration
 from report import draw
 from runs import as_json
 from watch import Spikes, activation_scales, sampled, update_ratios
@@ -58,6 +59,7 @@ class Beside:
         self.spikes, self.line, self.hint = Spikes(), Progress(patience=0), Hints()
         step, self.before = start["step"], start["seconds"]
         self.first_step = step
+        keep_freed_memory()  # in each process: steps wait for the slowest
         self.look_ahead(step)
         if not self.is_rank0:
             return

@@ -41,4 +41,6 @@ def compile_blocks(model):
 
     for block in model.blocks:
         block.forward = MethodType(forward, block)
-    model.hidden = MethodType(torch.compiler.disable(type(model).hidden), model)
+    own = vars(model).get("hidden")  # which fsdp.shard() has made
+    model.hidden = torch.compiler.disable(own) if own else MethodType(
+        torch.compiler.disable(type(model).hidden), model)

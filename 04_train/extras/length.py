@@ -22,7 +22,7 @@ from console import choose_device
 import torch
 
 from budget import count_parameters, flops_per_token, muon_groups, readable, training_memory
-from machine import free_memory, keep_freed_memory, matmul_peak
+from machine import free_memory, matmul_peak
 from housekeeping import check_writable, duration
 
 HOLES = 7  # times the largest tensor; see holes()
@@ -77,7 +77,6 @@ def largest_tensor(config, model_config, windows):
 def holes(config, model_config, windows):
     """{"holes": bytes} on a CPU: freed memory in which the next block doesn't fit, which grows with
     the size of blocks; {} on other devices.
-
     HOLES was measured on processes of 0.1 to 3 GB after keep_freed_memory() (glibc 2.36): the sum
     with training_memory() was right to 15%, for Muon on wide matrices 18% too much.
     """
@@ -122,10 +121,9 @@ def in_words(model_config):
     family = [f"{field.name} {getattr(model_config.family, field.name)}" for field in
               (dataclasses.fields(model_config.family) if model_config.family else ())
               if getattr(model_config.family, field.name) != field.default]
-    return ("{n_layer} layers of width {d_model:,}, {n_head} heads, {n_kv_head} of keys and "
-            "values, MLP {d_ff:,} wide, {vocab_size:,} ids, window {seq_len:,}".format(
-                **vars(model_config))
-            + "".join(f", {choice}" for choice in family))
+    sizes = ("{n_layer} layers of width {d_model:,}, {n_head} heads, {n_kv_head} of keys and "
+             "values, MLP {d_ff:,} wide, {vocab_size:,} ids, window {seq_len:,}")
+    return ", ".join([sizes.format(**vars(model_config)), *family])
 
 
 def plan(config, model_config, available=None, world=1, n_train_tokens=None, memory=None):
@@ -141,8 +139,7 @@ def plan(config, model_config, available=None, world=1, n_train_tokens=None, mem
                                                             getattr(torch, config.dtype))
     yield f"model      {in_words(model_config)}"
     yield "           " + ", ".join(f"{name} {k:,}" for name, k in n.items() if k) + " parameters"
-    yield (f"plan       {sum(n.values()):,} parameters, {outside:,} of them outside the embedding "
-           "table")
+    yield f"plan       {sum(n.values()):,} parameters, {outside:,} of them outside the embedding table"
     epochs = f", {tokens / n_train_tokens:.2f} epochs" if n_train_tokens else ""
     yield (f"           {steps:,} steps of {step_tokens:,} tokens: {tokens:,} tokens{epochs}, "
            f"{tokens / outside:.2f} a parameter outside the table")
@@ -188,6 +185,5 @@ def announce(config, data, world=1, memory=None, keep=True):
         from planned import with_largest_micro_batch
         config = with_largest_micro_batch(config, model_config, free, world, memory)
     refuse(config, model_config, free, world, memory)
-    keep_freed_memory()
     print(*plan(config, model_config, free, world, len(data.train), memory), sep="\n")
     return config

@@ -48,16 +48,17 @@ def what_would_fit(config, model_config, available, world=1, memory=None):
 
 
 def with_largest_micro_batch(config, model_config, available, world=1, memory=None):
-    """The config with the largest micro-batch, a power of two, that fits into nine tenths of the
-    `available` bytes: what a step needs was never measured on a GPU. If nobody knows how many there
-    are, or not even one window fits, its own. The other arguments are refuse()'s.
+    """The config with the largest micro-batch, a power of two or a divisor of a rank's windows, that
+    fits into nine tenths of the `available` bytes: what a step needs was never measured on a GPU.
+    If nobody knows how many there are, or not even one window fits, its own. The other arguments
+    are refuse()'s.
     """
     if available is None:
         return config
     share = -(-config.batch_size // world)
-    for exponent in range(share.bit_length() - 1, -1, -1):
-        larger = dataclasses.replace(config, micro_batch=2**exponent)
-        if sum((memory or memory_needed)(larger, model_config).values()) <= 0.9 * available:
+    for n in range(share, 0, -1):
+        larger = dataclasses.replace(config, micro_batch=n)
+        if (share % n == 0 or n & (n - 1) == 0) and sum((memory or memory_needed)(larger, model_config).values()) <= 0.9 * available:
             return larger
     return config
 

@@ -179,9 +179,10 @@ def test_a_sample_waits_for_the_device_once(host_reads, monkeypatch):
     """When all its ids are chosen."""
     monkeypatch.setattr(beside, "document_start", lambda tokenizer: [1])
     model, read = GPT(GPTConfig(vocab_size=61, seq_len=16, n_head=2, d_model=16, d_ff=32)), []
-    tokenizer = SimpleNamespace(decode=lambda ids: read.append(ids) or "text")
+    tokenizer = SimpleNamespace(decode=lambda ids: read.append(ids) or "text",
+                                encode=lambda text: [])
     with host_reads() as reads:
-        assert beside.sample(model, tokenizer, 20) == "text"
+        assert beside.sample(model, SimpleNamespace(tokenizer=tokenizer, index={}), 20) == "text"
     assert reads.n == 1 and len(read[0]) == 20 and all(type(i) is int for i in read[0])
     picks = generate(model, [[1]], 20, random_pick(0.8, seed=0))
     assert read[0] == [int(i) for i in picks], "the same numbers each time"

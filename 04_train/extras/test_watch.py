@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from family import FAMILIES, family_of, model_config, shape
+from family import FAMILIES, dimensions, family_of, model_config
 from gpt import make_model
 from nonfinite import first_bad
 from optim import make_optimizer
@@ -21,7 +21,7 @@ NOTHING = "nothing here: done again, all that this process does is finite"
 
 
 def random_model(family="modern", std=0.2, **others):
-    small = shape(2, 32, 2, 1, 64, vocab_size=61, seq_len=16)
+    small = dimensions(2, 32, 2, 1, 64, vocab_size=61, seq_len=16)
     model = make_model(model_config(**FAMILIES[family] | small | others))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -98,6 +98,9 @@ def shard(model, config, device):
     plain = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     rounded = MixedPrecisionPolicy(dtype if low else None, torch.float32, cast_forward_inputs=False)
     tied = family_of(model.config).tied
+    for block in model.blocks:  # gains of norms, which autocast doesn't round
+        if norms := [m for m in block.children() if [*m.parameters(recurse=False)]]:
+            fully_shard(norms, mesh=mesh, mp_policy=plain)
     for module in [*model.blocks, *([] if tied else [model.head])]:
         fully_shard(module, mesh=mesh, mp_policy=rounded)
     for module in [*([] if tied else [model.embed]), model]:  # a table is read in float32
@@ -143,7 +146,10 @@ def sharded_run(folder, config, data, device):
 # ---- its engine ----
 def full(tensor):
     """A tensor of which each rank has a share, whole, on each; any other as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if getattr(tensor, "is_cuda", False):  # else a rank runs ahead of rank 0, which writes
+        torch.cuda.current_stream().synchronize()
+    return tensor
 
 
 class DividedOptimizer(Optimizer):
@@ -158,7 +164,7 @@ class DividedOptimizer(Optimizer):
         with the last of them. OSError if the disk is full.
         """
         found, is_rank0, spans = super().state_dict(), dist.get_rank() == 0, []
-        with tempfile.TemporaryFile(dir=self.folder) as file:
+        with tempfile.TemporaryFile(dir=self.folder if is_rank0 else None) as file:
             for i, state in found["state"].items():
                 for name, value in state.items():
                     value = full(value)
@@ -167,7 +173,7 @@ class DividedOptimizer(Optimizer):
                         value.cpu().numpy().tofile(file)
             found["state"] = {i: {} for i in found["state"] if is_rank0}
             file.flush()
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if spans else None
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_WRITE) if spans else None
         for i, name, dtype, shape, start in spans:
             found["state"][i][name] = torch.frombuffer(
                 mapped, dtype=dtype, count=shape.numel(), offset=start).view(shape)

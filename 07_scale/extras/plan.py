@@ -262,10 +262,11 @@ def step_seconds(job, gpu, engine, windows, recompute):
     Recomputing is a forward pass more: 4/3 of the arithmetic. All that is sent counts as float32,
     though fsdp2 gathers blocks in the run's dtype. Muon's own arithmetic is left out.
     """
-    flops = flops_per_token(job.shape) * job.step_tokens * (4 / 3 if recompute else 1) / job.gpus
+    flops = flops_per_token(job.model_config) * job.step_tokens / job.gpus
+    flops *= 4 / 3 if recompute else 1
     once, often = (sum(VOLUME[kind] for kind in kinds) for kinds in TRAFFIC[engine])
     messages = once + often * accumulation(job, job.gpus, windows)  # each as long as the model
-    sent = messages * 4 * parameters(job.shape) * (job.gpus - 1) / job.gpus
+    sent = messages * 4 * parameters(job.model_config) * (job.gpus - 1) / job.gpus
     return max(flops / (job.utilisation * gpu.tflops * 1e12), sent / (gpu.link * 1e9))
 
 
@@ -279,7 +280,7 @@ def offer(job, gpu, engine, recompute):
     config = usable(job, engine)
 
     def found(windows):
-        return moments(config, job.shape, engine, job.gpus, windows, recompute, job.masters)
+        return moments(config, job.model_config, engine, job.gpus, windows, recompute, job.masters)
 
     windows = largest_micro_batch(lambda k: peak(found(k)), gpu.gigabytes * 1e9,
                                   accumulation(job, job.gpus, 1))
@@ -291,7 +292,7 @@ def run_length(job, seconds):
     """(steps, why): the steps, of `seconds` each, that the budget buys, or the planned ones."""
     if not job.budget:
         way = next(way for way in WAYS if getattr(job, way))
-        return planned_steps(job, job.shape), f"{way} {getattr(job, way):g}"
+        return planned_steps(job, job.model_config), f"{way} {getattr(job, way):g}"
     step = seconds * job.gpus / 3600 * job.price
     if job.budget < step:
         raise ValueError(f"--budget {job.budget:g} buys no step: one costs {step:.3g} dollars")
@@ -303,8 +304,8 @@ def disk_bytes(job, steps):
     if the vocabulary allows it; weights and optimizer state are whole, whatever is divided.
     """
     muon = usable(job, job.engine).optimizer == "muon"
-    matrices = muon_groups(job.shape).total() if muon else 0
-    states = rank_states(parameters(job.shape), matrices, "plain", 1, job.masters)
+    matrices = muon_groups(job.model_config).total() if muon else 0
+    states = rank_states(parameters(job.model_config), matrices, "plain", 1, job.masters)
     width = 2 if job.vocab_size <= 1 << 16 else 4  # as in data.py
     return steps * job.step_tokens * width, states["weights"] + states["optimizer"]
 
@@ -358,13 +359,13 @@ def report(job, chosen, offers, steps, origin):
     """Yield lines: the run; memory by offer; time, money and disks of the chosen one; other GPUs.
     origin: the `why` of run_length().
     """
-    gpu, model_config, tokens = GPUS[job.gpu], job.shape, steps * job.step_tokens
+    gpu, model_config, tokens = GPUS[job.gpu], job.model_config, steps * job.step_tokens
     evaluation = moments(usable(job, job.engine), model_config, job.engine, job.gpus,
                          max(1, chosen.windows), False, job.masters)["evaluation"]
     outside, flops = outside_table(model_config), flops_per_token(model_config)
     yield (f"{parameters(model_config):,} parameters, {outside:,} of them outside the embedding "
            f"table; {flops / 1e6:,.0f} MFLOP a token; {job.step_tokens:,} tokens a step\n"
-           f"{job.optimizer}, {job.dtype}, windows of {model_config.seq_len}, on {job.gpus} x "
+           f"{usable(job, job.engine).optimizer}, {job.dtype}, windows of {model_config.seq_len}, on {job.gpus} x "
            f"{job.gpu}: {gpu.tflops:g} TFLOP/s, {gpu.gigabytes:g} GB each")
     yield (f"{steps:,} steps, {tokens / 1e9:,.3g}B tokens, {tokens * flops:.3g} FLOP: {origin}\n"
            f"{tokens / outside:.3g} tokens for each parameter outside the table, where 20 are the "
@@ -441,7 +442,8 @@ def main(argv=None):
     print(*report(job, chosen, offers, *run_length(job, chosen.seconds)), sep="\n")
     windows = max(1, chosen.windows)
     bars = {engine + ", recompute" * again: fullest(moments(
-                usable(job, engine), job.shape, engine, job.gpus, windows, again, job.masters))
+                usable(job, engine), job.model_config, engine, job.gpus, windows, again,
+                job.masters))
             for engine in dict.fromkeys(["plain", *job.engines()]) for again in (False, True)}
     draw(bars, GPUS[job.gpu].gigabytes, f"where the memory goes: {preset}, {job.optimizer}, "
          f"{job.dtype}, {windows} x {job.seq_len} tokens at once, {job.gpus} x {job.gpu}", job.out)

@@ -252,7 +252,7 @@ def test_disk_bytes_of_a_real_checkpoint(tmp_path, optimizer):
     """What the trainer saves, with a few kilobytes of names and counts."""
     job = Job(vocab_size=512, seq_len=16, n_layer=2, n_head=2, n_kv_head=2, d_model=128, d_ff=512,
               optimizer=optimizer)
-    model = GPT(job.shape)
+    model = GPT(job.model_config)
     stepper = make_optimizer(model, job)
     ids = torch.zeros(1, 16, dtype=torch.long)
     model.loss(ids, ids).mean().backward()

@@ -38,9 +38,9 @@ SHAPE = GPTConfig(vocab_size=2048, seq_len=64, n_layer=6, n_head=6, n_kv_head=6,
                   d_ff=1536)
 BUCKET_BYTES = 4 << 20
 
-# Seconds after the backward pass began. pieces: [(name, start, end)]; messages: [(bytes, start,
+# Seconds after the backward pass began. intervals: [(name, start, end)]; messages: [(bytes, start,
 # end)] in the order in which they were sent; end: when all sums are in .grad.
-Timeline = namedtuple("Timeline", "pieces messages end")
+Timeline = namedtuple("Timeline", "intervals messages end")
 
 
 def watch_backward(model, seen):
