@@ -139,7 +139,7 @@ def plan(config, model_config, available=None, world=1, n_train_tokens=None, mem
                                                             getattr(torch, config.dtype))
     yield f"model      {in_words(model_config)}"
     yield "           " + ", ".join(f"{name} {k:,}" for name, k in n.items() if k) + " parameters"
-    yield f"plan       {sum(n.values()):,} parameters, {outside:,} of them outside the embedding table"
+    yield f"plan       {sum(n.values()):,} parameters, {outside:,} outside the embedding table"
     epochs = f", {tokens / n_train_tokens:.2f} epochs" if n_train_tokens else ""
     yield (f"           {steps:,} steps of {step_tokens:,} tokens: {tokens:,} tokens{epochs}, "
            f"{tokens / outside:.2f} a parameter outside the table")

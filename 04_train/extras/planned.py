@@ -48,8 +48,8 @@ def what_would_fit(config, model_config, available, world=1, memory=None):
 
 
 def with_largest_micro_batch(config, model_config, available, world=1, memory=None):
-    """The config with the largest micro-batch, a power of two or a divisor of a rank's windows, that
-    fits into nine tenths of the `available` bytes: what a step needs was never measured on a GPU.
+    """The config with the largest micro-batch, a power of two or a divisor of a rank's windows,
+    that fits into nine tenths of the `available` bytes: what a step needs was never measured on a GPU.
     If nobody knows how many there are, or not even one window fits, its own. The other arguments
     are refuse()'s.
     """
@@ -58,7 +58,8 @@ def with_largest_micro_batch(config, model_config, available, world=1, memory=No
     share = -(-config.batch_size // world)
     for n in range(share, 0, -1):
         larger = dataclasses.replace(config, micro_batch=n)
-        if (share % n == 0 or n & (n - 1) == 0) and sum((memory or memory_needed)(larger, model_config).values()) <= 0.9 * available:
+        needed = sum((memory or memory_needed)(larger, model_config).values())
+        if needed <= 0.9 * available and (share % n == 0 or n & (n - 1) == 0):
             return larger
     return config
 

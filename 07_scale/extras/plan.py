@@ -365,8 +365,8 @@ def report(job, chosen, offers, steps, origin):
     outside, flops = outside_table(model_config), flops_per_token(model_config)
     yield (f"{parameters(model_config):,} parameters, {outside:,} of them outside the embedding "
            f"table; {flops / 1e6:,.0f} MFLOP a token; {job.step_tokens:,} tokens a step\n"
-           f"{usable(job, job.engine).optimizer}, {job.dtype}, windows of {model_config.seq_len}, on {job.gpus} x "
-           f"{job.gpu}: {gpu.tflops:g} TFLOP/s, {gpu.gigabytes:g} GB each")
+           f"{usable(job, job.engine).optimizer}, {job.dtype}, windows of {model_config.seq_len}, "
+           f"on {job.gpus} x {job.gpu}: {gpu.tflops:g} TFLOP/s, {gpu.gigabytes:g} GB each")
     yield (f"{steps:,} steps, {tokens / 1e9:,.3g}B tokens, {tokens * flops:.3g} FLOP: {origin}\n"
            f"{tokens / outside:.3g} tokens for each parameter outside the table, where 20 are the "
            "best use of FLOPs (Hoffmann et al. 2022)")

@@ -153,7 +153,7 @@ def test_an_evaluation_is_never_the_fullest_moment(engine, recompute):
     """It has the activations of one block, few logits, and no gradients."""
     for name, preset in PRESETS.items():
         config = Job(**preset)
-        found = moments(config, config.shape, engine, 2, 1, recompute)
+        found = moments(config, config.model_config, engine, 2, 1, recompute)
         evaluation = found.pop("evaluation")
         assert evaluation["gradients"] == 0 < evaluation["activations"]
         assert sum(evaluation.values()) <= peak(found), name
@@ -165,7 +165,7 @@ def test_an_evaluation_is_never_the_fullest_moment(engine, recompute):
     """It has the activations of one block, few logits, and no gradients."""
     for name, preset in PRESETS.items():
         config = Job(**preset)
-        found = moments(config, config.shape, engine, 2, 1, recompute)
+        found = moments(config, config.model_config, engine, 2, 1, recompute)
         evaluation = found.pop("evaluation")
         assert evaluation["gradients"] == 0 < evaluation["activations"]
         assert sum(evaluation.values()) <= peak(found), name
