@@ -39,7 +39,7 @@ PATTERNS = {
             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
 
-# A text gives these ids only if the caller allows it. <|bos|> opens each document (where GPT-2 has
+# Names that become ids only if the caller allows it. <|bos|> opens each document (GPT-2 has
 # <|endoftext|>); the others mark turns of a chat and tool calls, for any model to learn later.
 SPECIAL_TOKENS = ("<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>",
                   "<|assistant_end|>", "<|python_start|>", "<|python_end|>",
@@ -99,7 +99,7 @@ def train(words, n_merges):  # exercise
     """
     rows, weights = [list(word) for word in words], list(words.values())
     counts, rows_with = {}, defaultdict(set)  # {pair: the rows in which it has been seen}
-    merges, changed = [], range(len(rows))
+    merges, changed = [], range(len(rows))  # changed: rows to be counted; at first all of them
     for new_id in track(range(256, 256 + n_merges), "merging", n_merges, unit=" pairs"):
         for i in changed:
             count_pairs(rows[i], counts, weights[i])
@@ -187,7 +187,7 @@ class Tokenizer:
         return cls(train(words, vocab_size - least), pattern, special_tokens)
 
     def encode(self, text, allowed_special=()):  # exercise
-        """The ids of `text`, a list of ints. ValueError for a name that is no special token.
+        """The ids of `text`, a list of ints. ValueError, naming it, for a name of no special token.
 
         A special token written in the text is plain text, unless its name is in `allowed_special`
         ("all" allows every one): what a user types must never open a turn. So cut the text with
@@ -214,7 +214,7 @@ class Tokenizer:
 
         self.vocab holds the bytes of each id. An id without bytes, because its entry is b"" or
         beyond the end of the vocabulary (models pad theirs to a round number), gives U+FFFD, in
-        UTF-8. ValueError for a negative id (beware: Python counts those from the end of a list).
+        UTF-8. ValueError, naming it, for a negative id (Python would count from the list's end).
         """
         vocab, tokens = self.vocab, []
         for i in ids:
@@ -238,7 +238,7 @@ class Tokenizer:
 
     def save(self, path):
         """Write tokenizer.json: kind, pattern, special tokens, merges, hash, Unicode's version."""
-        unicode = housekeeping and housekeeping.unicode_version()
+        unicode = housekeeping and housekeeping.unicode_version()  # None where extras/ is missing
         write_safely(path, json.dumps({"hash": self.hash, "unicode": unicode, **self.content()}))
 
     @classmethod

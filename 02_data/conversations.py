@@ -40,8 +40,8 @@ def end_ids(tokenizer):
 def in_turns(messages):  # exercise
     """The messages of a conversation as user, assistant, user, ...: a new list of dicts. A leading
     message whose role is "system" is merged into the first user message: its content, a blank line,
-    the user's content; all strings. `messages` stays as it is. ValueError for a conversation
-    "without messages", or whose turns are not user, assistant, user, ...: the message names the
+    the user's content; all strings. `messages` stays as it is. ValueError that says "without
+    messages" if there are none; if the turns are not user, assistant, user ..., one that names the
     turn, counted from 1 after merging, its role and the role expected.
     """
     messages = list(messages)
@@ -68,7 +68,7 @@ def render(messages, tokenizer):  # exercise
     the tool's answer, between <|output_start|> and <|output_end|>. The assistant's text and tool
     calls have mask 1, start and end included; the output, which it only reads, has mask 0. Text
     goes through tokenizer.encode(text), so that it never becomes a special token, whatever it looks
-    like. Special tokens' ids are in tokenizer.special, {name: id}. ValueError for another type.
+    like. Their ids are in tokenizer.special, {name: id}. ValueError "type 'x'" for another type.
     """
     ids, mask, special = [], [], tokenizer.special
 
@@ -85,10 +85,10 @@ def render(messages, tokenizer):  # exercise
             kind = part["type"]
             if kind not in ("text", "python", "output"):
                 raise ValueError(f"part of type {kind!r} in a message: not text, python or output")
-            words = tokenizer.encode(part["text"])
+            inner = tokenizer.encode(part["text"])
             if kind != "text":
-                words = [special[f"<|{kind}_start|>"], *words, special[f"<|{kind}_end|>"]]
-            say(words, own and kind != "output")
+                inner = [special[f"<|{kind}_start|>"], *inner, special[f"<|{kind}_end|>"]]
+            say(inner, own and kind != "output")
         say([special[f"<|{role}_end|>"]], own)
     return ids, mask
 

@@ -108,7 +108,7 @@ def slug(name):
 
 
 def document_start(tokenizer):
-    """The id, or ids, that open every document in training. ValueError if there is none."""
+    """The ids that open a document; begin, ends: a MappedTokenizer's. ValueError if none."""
     named = [tokenizer.special[name] for name in DOCUMENT_NAMES if name in tokenizer.special]
     if ids := getattr(tokenizer, "begin", []) or (named + getattr(tokenizer, "ends", []))[:1]:
         return [*ids]
@@ -185,7 +185,7 @@ class Ids:
 
 class Dataset:
     """A folder of prepared data: index, tokenizer, the splits train and val, as Ids. hash: changes
-    with any id. parts: [(1.0, self)], like a Mixture's. check: compare checksums, or ValueError.
+    with any id. parts: [(1.0, self)], like a Mixture's. check: ValueError if a checksum differs.
     """
 
     def __init__(self, folder, by_hand=False, check=True):
@@ -221,7 +221,7 @@ class Dataset:
 class Batches:
     """Endless batches (inputs, targets), numpy (b, T) int64, of windows from random places. Target
     t is the id after input t, or -1 where there is nothing to learn. A batch is the same for any
-    number of processes: rank r reads rows r, r + world ... So a run can resume with any `world`.
+    number of processes, `world`: number `rank`, 0 ... world - 1, reads rows rank, rank + world ...
     """
 
     def __init__(self, data, batch_size, seq_len, seed=0, rank=0, world=1):
@@ -330,7 +330,7 @@ def prepare(names, vocab_size=None, data_dir="data", tokenizer=None, by_hand=Fal
     folder = Path(data_dir) / f"{slug(name)}-{key[:8]}"
     if not (earlier := (folder / "index.json").exists()):
         with holding(folder, "is being prepared", wait=True):
-            if not (folder / "index.json").exists():
+            if not (folder / "index.json").exists():  # else another process has just made it
                 texts = (text for split, text in documents(name, files) if split == "train")
                 tokenizer = tokenizer or tokenizer_class(by_hand).train(texts, vocab_size)
                 write_folder(name, files, tokenizer, folder)

@@ -62,7 +62,7 @@ def rms_norm(x, eps=1e-6):  # exercise
 
 def rope_angles(positions, head_dim, base=10000.0):  # exercise
     """cos and sin of RoPE's angles, each (..., T, D/2) in float32, for positions, (..., T) ints (Su
-    et al. 2021, section 3.2.2). The angle of pair i is position * base^(-2i/D).
+    et al. 2021, section 3.2.2), on their device. Pair i of D channels: position * base^(-2i/D).
     """
     inv_freq = base ** (-torch.arange(0, head_dim, 2, device=positions.device) / head_dim)
     angles = positions[..., None] * inv_freq
@@ -80,7 +80,7 @@ def rotate(x, cos, sin):  # exercise
 
 
 def causal_mask(positions, n_keys):  # exercise
-    """(..., T, S): True where key s, of 0 ... S - 1, is not after query t, at positions[..., t]."""
+    """(..., T, S), on their device: True where key s, 0 ... S - 1, is at most positions[..., t]."""
     return torch.arange(n_keys, device=positions.device) <= positions[..., None]
 
 
@@ -121,7 +121,7 @@ def attention_fused(q, k, v, mask=None):
 
 
 class Attention(nn.Module):
-    """Positions communicate: each query gathers values from its own position and earlier ones."""
+    """Each position takes values from itself and those before, most where a key fits its query."""
 
     def __init__(self, config, layer):
         super().__init__()
@@ -162,7 +162,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each adding what it finds to the residual stream."""
+    """Attention, then the MLP, each adding what it finds to x: hence the "residual stream"."""
 
     def __init__(self, config, layer):
         super().__init__()
@@ -176,7 +176,7 @@ class Block(nn.Module):
 
 
 class KVCache:
-    """The keys and values of `length` positions in every row; a lower `length` drops the last."""
+    """Keys and values of `length` positions, computed only once; lowering `length` drops some."""
 
     def __init__(self, config, batch_size, size=None, dtype=torch.float32, device=None):
         self.size, self.length = size or config.seq_len, 0
@@ -216,9 +216,9 @@ class GPT(nn.Module):
 
     def hidden(self, ids, cache=None, positions=None, mask=None):  # exercise
         """ids, (B, T) -> what the head reads, (B, T, C): self.embed, norm, blocks, and norm again.
-        Blocks take rope_angles() of positions (by default the cache's, or 0 ... T - 1) as (..., 1,
-        T, D/2), and the mask, or cache.mask(T) where a cache has that method. After the last block
-        cache.length grows by T. ValueError if ids don't fit seq_len or cache.size.
+        Blocks take rope_angles() of positions (else cache.positions(T), or 0 ... T - 1 on the ids'
+        device) as (..., 1, T, D/2), and the mask, or cache.mask(T) if a cache has that. At the end
+        cache.length grows by T. ValueError "3 + 2 positions don't fit into 4": seq_len, cache.size.
         """
         T = ids.shape[1]
         start, room = (cache.length, cache.size) if cache is not None else (0, self.config.seq_len)
@@ -244,8 +244,8 @@ class GPT(nn.Module):
         return self.logits(self.hidden(ids, cache, positions, mask))
 
     def loss(self, ids, targets, positions=None, mask=None):  # exercise
-        """-log p(target), the id that should follow, in nats, (B, T) float32; 0 if it is negative.
-        positions, mask: as in hidden(). Without gradients, logits of 512 positions at a time.
+        """-log p of each target, the next id, in nats, (B, T) float32; 0 for a negative target.
+        B may be 0. positions, mask: as in hidden(). Without gradients, logits of 512 at a time.
         """
         x = self.hidden(ids, None, positions, mask).flatten(0, 1)  # (B T, C)
         flat, n = targets.flatten().clamp(min=-1), len(x) if torch.is_grad_enabled() else 512

@@ -76,7 +76,7 @@ def adamw_by_hand(p, gradient, m, v, t, lr, betas, eps, decay):  # exercise
     with betas (b1, b2). As they begin at 0, they are too small at first, so m / (1 - b1^t) and
     v / (1 - b2^t) replace them when p changes by -lr * (m / (sqrt(v) + eps) + decay * p). The decay
     is not added to the gradient, where it would be divided by sqrt(v).
-    p = 1, gradient = 0.3, t = 1, lr = 0.1 and decay = 0.5 give 1 - 0.1 * (1 + 0.5) = 0.85.
+    p = 1, gradient = 0.3, m = v = 0, t = 1, lr = 0.1, decay = 0.5: 1 - 0.1 * (1 + 0.5) = 0.85.
     """
     b1, b2 = betas
     m = b1 * m + (1 - b1) * gradient
@@ -133,8 +133,8 @@ def orthogonalize_parts(matrices, parts):
 
 
 class Optimizer(torch.optim.Optimizer):
-    """Groups of two kinds in one state_dict: dicts of "params", "kind", "lr", "scale" and
-    "weight_decay"; "adamw" also of "betas" and "eps", "muon" of "momentum". parts: {matrix: how
+    """Groups of two kinds in one state_dict: dicts of "params", "kind", "lr", "scale" (lr over the
+    schedule's), "weight_decay"; "adamw": "betas", "eps"; "muon": "momentum". parts: {matrix: how
     many rows each of its parts has}, for those that stack several matrices, such as Q, K and V.
     """
 
@@ -158,10 +158,10 @@ class Optimizer(torch.optim.Optimizer):
             (self.muon if group["kind"] == "muon" else self.adamw)(params, group)
 
     def muon(self, params, group):  # exercise
-        """Muon (Jordan et al. 2024), of all params in place. For each p, nesterov() with p.grad,
-        self.state[p]["average"], zeros at first, and group["momentum"]; of all that these return
-        orthogonalize_parts(), where the parts of p are self.parts.get(p, [len(p)]); then with the
-        group's "lr" and "weight_decay", p becomes p * (1 - lr * weight_decay) - lr * direction.
+        """Muon (Jordan et al. 2024). For each p, nesterov() with p.grad, group["momentum"], and
+        self.state[p]["average"], made in the first step, of zeros. orthogonalize_parts() makes of
+        all results, in place, directions; p's parts are self.parts.get(p, [len(p)]). With group's
+        "lr" and "weight_decay", in place, p becomes p * (1 - lr * weight_decay) - lr * direction.
         """
         for p in [p for p in params if not self.state[p]]:  # in the first step
             self.state[p]["average"] = torch.zeros_like(p)

@@ -45,10 +45,10 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):  # exercise
     """Write a new checkpoints/step-NNNNNN/; delete all others but the newest `keep` and the best.
     weights: (name, tensor) pairs, as tensors(model) gives them; they may be made one by one.
     state: a dict of plain values and tensors. val: validation bits per byte, None if not evaluated.
-    The files above, with file_hash() of "weights/a.npy" and all others in checksums.json, are made
-    in a new .checkpoint.*.tmp of `folder`, which is renamed after to_disk(), also of metrics.jsonl.
-    One to be deleted is renamed to a .tmp first; it stays if there is damage() to its val.json.
-    OSError if it can't be written, ValueError if a weight is not finite; no .tmp is left then.
+    The files above (checksums.json: file_hash() of "weights/a.npy" and all others) are made in a
+    new .checkpoint.*.tmp of `folder`; to_disk() all and metrics.jsonl; rename; to_disk() folders.
+    One to be deleted is renamed to a .tmp first, but stays if its val.json has damage(). No .tmp is
+    left. ValueError if a weight is not finite; if writing fails (in torch: RuntimeError), OSError.
     """
     target = folder / "checkpoints" / f"step-{step:06}"
     aside = folder / f".checkpoint.{os.urandom(4).hex()}.tmp"  # no other process has this name
@@ -324,8 +324,8 @@ def choose_run(words, given, preset, kind):
 
 
 def restore_weights(folder, config, data, model):  # exercise
-    """Fill the model from the newest checkpoint and return its load_state(); ValueError if "data"
-    in that is not data.hash. Without one, {"step": 0, "seconds": 0.0}, after begin() of an init.
+    """load_state() of the newest checkpoint; ValueError, naming both, if "data" isn't data.hash;
+    else load_weights(). If none: {"step": 0, "seconds": 0.0}, for an init after starting.begin().
     """
     if checkpoint := newest_checkpoint(folder):
         state = load_state(checkpoint)

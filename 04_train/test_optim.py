@@ -254,7 +254,7 @@ def test_muon():
                 "each matrix has its own average, zeros at first, which goes on by nesterov()"))
             parts = [orthogonalize(ahead * part) for part in p.grad.split(rows)]
             torch.testing.assert_close(p.detach(), 0.95 * old - 0.1 * torch.cat(parts), msg=(
-                "a matrix shrinks by lr * weight_decay of itself and moves by -lr times what "
+                "p, in place, shrinks by lr * weight_decay of itself and moves by -lr times what "
                 "orthogonalize_parts() makes of what nesterov() returned"))
 
 

@@ -289,7 +289,7 @@ def test_restore_weights(tmp_path, monkeypatch):
     assert runs.restore_weights(run_folder, Config(init="a"), data, model) == new, "it is a new run"
     assert begun == [(model, "a")], "a new run with an init begins with starting.begin()"
     save_checkpoint(run_folder, 5, tensors(linear(5)), whole_state(5) | {"data": "abc"})
-    with pytest.raises(ValueError, match="'abc', not def"):
+    with pytest.raises(ValueError, match="abc.*def"):
         runs.restore_weights(run_folder, Config(), Mock(hash="def"), model)
         pytest.fail("a run must not go on with other data than those it began with")
     assert (model.weight == 0).all(), "the data are compared before the weights are filled in"

@@ -143,7 +143,7 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
        the *whole* batch, at least 1, so that every token weighs the same. The forward pass runs
        under torch.autocast(device.type, dtype), which is off if dtype is float32.
     2. optim.clip() the .grad of all parameters that have one to config.grad_clip.
-    3. If loss or norm is not finite: ValueError, before the weights are touched.
+    3. If either is not finite, end here: ValueError "step {step + 1}: loss ..., gradient norm ...".
     4. Each of optimizer.param_groups gets "lr": its "scale" times learning_rate(step, config).
        Then optimizer.step(), and optimizer.zero_grad().
     """
@@ -217,10 +217,10 @@ def evaluate(model, ids, sizes, config, max_tokens=None, rank=0, world=1, total=
     return bits
 
 
-# Optional extras, without which a copy of the spine alone trains, too: beside (metrics and pictures
-# of the run, by metrics, watch, report and page) and length (the plan, and whether it fits), which
-# use budget and machine. console.py uses housekeeping; bpe.py uses fast and its pieces.
-# When asked for: compiling, starting (--init), timing (--profile), presets, nonfinite (of a NaN).
+# Extras, by name; a copy of the spine alone trains without them. Always used: beside.py (rows and
+# pictures of a run, by metrics, watch, report, page) and length.py (the plan, and whether it fits),
+# which call budget and machine; console.py calls housekeeping; bpe.py fast and pieces. When asked
+# for: compiling, starting (--init), timing (--profile), presets, nonfinite (of a NaN).
 def extra(name):
     """A module of extras/, or None where that was not copied."""
     return importlib.import_module(name) if importlib.util.find_spec(name) else None
@@ -240,7 +240,7 @@ def train(config, folder, data):
     step, seconds, stopped = start["step"], start["seconds"], 0
     beside = extra("beside") and extra("beside").Beside(
         config, folder, data, loader, start, model, lambda: tensors(model))
-    with beside or contextlib.nullcontext(), StopSignal() as stop:
+    with beside or contextlib.nullcontext(), StopSignal() as stop:  # Ctrl-C sets stop.asked
         while step < config.steps and not stopped:
             # 1. a step
             began, batch = time.perf_counter(), next(loader)

@@ -166,9 +166,9 @@ class TextStream:
         return self.decoder.decode(self.tokenizer.decode_bytes(ids), final)
 
     def add(self, i, logprob):  # exercise
-        """Append another id and its logprob; return the new text to show(). One of self.end_ids is
-        the end("stop"). Else the id's text, push(), joins self.pending, of which all is shown but
-        what is held_back(), or all before the first stop string in it, with self.finish = "stop".
+        """Append another id and its logprob; return the new text, by show(). At one of end_ids:
+        end("stop"). Else push([i]) joins self.pending. With a stop string in that, self.finish is
+        "stop", and what is before the first one is shown; else all but what is held_back().
         """
         self.ids.append(i)
         self.logprobs.append(logprob)

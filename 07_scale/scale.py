@@ -99,7 +99,7 @@ class BucketedSum:
 
     def send(self, bucket):  # exercise
         """Start to sum a bucket's gradients by dist.all_reduce(flat, async_op=True): one flat copy,
-        whose parts are .grad from now on. The wait() of what it returns joins self.on_their_way.
+        whose parts are .grad from now on. Append its result's wait, uncalled, to self.on_their_way.
         """
         flat = torch.cat([p.grad.flatten() for p in bucket])
         for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket])):
@@ -116,7 +116,7 @@ class BucketedSum:
 
 
 class DataParallel:
-    """Every rank holds everything. Subclasses in zero.py and extras/fsdp.py divide some of it.
+    """An engine that holds everything on every rank. Those of zero.py, extras/fsdp.py divide some.
     loss(inputs, targets): (b, T) nats. All ranks call all methods in the same order. Other
     attributes are the optimizer's: param_groups, step, zero_grad, state_dict, load_state_dict.
     """

@@ -76,7 +76,7 @@ def sum_sections(flat):  # exercise
 
 class Bucket(list):
     """Parameters of a kind, "adamw" or "muon", whose weights lie in one flat tensor, of which each
-    rank has a section. `pieces`: {part of a parameter in this rank's section: the parameter}. A
+    rank has a section. `shards`: {piece, a part of a parameter in this section: the parameter}. A
     piece has its parameter's shape if it is the whole parameter, else it is flat.
     """
 
@@ -174,8 +174,8 @@ class Zero(DataParallel):
         return [shard.grad for shard in self.shards]
 
     def step(self):  # exercise
-        """self.optimizer moves this rank's pieces, at the rates of self.param_groups; self.steps
-        grows by 1. Each bucket then gather()s its weights: all start before any is waited for.
+        """Each group of self.optimizer gets the "lr" of its twin in self.param_groups; it steps;
+        self.steps grows by 1. Then gather() each bucket's weights: start all, then wait() for each.
         """
         for own, group in zip(self.optimizer.param_groups, self.param_groups):
             own["lr"] = group["lr"]

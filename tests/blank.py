@@ -42,7 +42,7 @@ def exercises(source):
               and lines[node.lineno - 1].rstrip().endswith("# exercise")]
     for node in marked:
         node.title = owners.get(node, "") + node.name
-    return marked
+    return sorted(marked, key=lambda node: node.lineno)
 
 
 def blank(source):
