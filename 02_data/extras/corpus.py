@@ -296,6 +296,8 @@ def open_source(base, options, data_dir="data"):
     row = SOURCES.get(f"{kind}:PATH" if colon else base)
     if row is None:
         hint = "; the number in NAME:0.3 is a share, and comes last" if colon else ""
+        if os.path.exists(base):
+            hint = f"; did you mean {'folder' if os.path.isdir(base) else 'jsonl'}:{base}?"
         raise ValueError(f"there is no source {base!r}; there are {', '.join(SOURCES)}{hint}")
     if colon and not path:
         raise ValueError(f"{base} needs a path behind it")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from family import (ACTIVATIONS, FAMILIES, MODELS, MODERN, FamilyBlock, FamilyConfig,
-                    FamilyGPT, FamilyMLP, Norm, family_of, main, model_config, n_parameters,
-                    sinusoids, word)
+                    FamilyGPT, FamilyMLP, Norm, dimensions, family_of, main, model_config,
+                    n_parameters, sinusoids, word)
 from gpt import GPT, GPTConfig, KVCache, generate, make_model, rms_norm, rope_angles, causal_mask
 from ragged import RowsCache
 

@@ -49,7 +49,7 @@ def what_would_fit(config, model_config, available, world=1, memory=None):
 
 def with_largest_micro_batch(config, model_config, available, world=1, memory=None):
     """The config with the largest micro-batch, a power of two or a divisor of a rank's windows,
-    that fits into nine tenths of the `available` bytes: what a step needs was never measured on a GPU.
+    that fits into nine tenths of the `available` bytes, as no step was ever measured on a GPU.
     If nobody knows how many there are, or not even one window fits, its own. The other arguments
     are refuse()'s.
     """

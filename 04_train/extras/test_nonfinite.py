@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from nonfinite import first_bad, how_bad
+from optim import make_optimizer
 from test_watch import NOTHING, every_family, hooks, random_ids, random_model
-from train import Config
+from train import Config, train_step
 
 
 def test_how_bad():
@@ -116,6 +117,13 @@ def test_first_bad_computes_as_the_step_did():
     found = bad(model, dtype="float16")
     assert found.startswith("what comes out of blocks.1.attention.qkv: 0 nan and ")
     assert bad(model, dtype="bfloat16") == NOTHING
+
+
+def test_a_step_that_is_not_finite_says_where_that_began():
+    model, ids = random_model(), random_ids(2, 16).numpy()
+    model.blocks[1].mlp.up.weight.data[3, 4] = math.inf
+    with pytest.raises(ValueError, match="^step 8: loss nan.*blocks.1.mlp.up.weight: 0 nan and 1"):
+        train_step(model, make_optimizer(model, Config()), (ids, ids), 7, Config())
 
 
 def test_first_bad_leaves_gradients_alone():

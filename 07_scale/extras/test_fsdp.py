@@ -1,6 +1,8 @@
 """Tests of fsdp.py: what a rank holds, and what it computes with it. Whole runs: test_scale.py."""
 
 import contextlib
+import dataclasses
+import functools
 import math
 from types import SimpleNamespace
 
@@ -81,11 +83,12 @@ def test_gradients_are_divided_after_every_micro_batch():
     on_ranks(work)
 
 
-def test_bfloat16_is_that_of_autocast():
-    """Blocks are gathered in bfloat16, the residual stream and sums stay in float32; also where
-    nobody else says so, in a sample.
+@pytest.mark.parametrize("name", ["gpt2", "nanochat"])
+def test_bfloat16_is_that_of_autocast(name):
+    """Matrices of blocks are gathered in bfloat16; gains of norms, the residual stream and sums
+    stay in float32; also where nobody else says so, in a sample.
     """
-    config = Config(**SMALL, dtype="bfloat16", device="cpu")
+    config = FullConfig(**SMALL | FAMILIES.get(name, {}), dtype="bfloat16", device="cpu")
 
     def work(rank):
         sharded, plain = engine_of(config), engine_of(config, "ddp")
@@ -105,17 +108,37 @@ def test_bfloat16_is_that_of_autocast():
 
 # ---- what looks at the model ----
 def test_evaluation_on_shares():
-    """Of one window for two ranks, and of three: the second rank calls the model as often."""
+    """Of one window for two ranks, and of three, of which the head takes a part at a time: the
+    second rank calls the model, and the head, as often.
+    """
     def work(rank):
-        config = Config(**SMALL, device="cpu")
-        model, plain = engine_of(config).model, config.make_model(61)
-        for n in (10, 40):
+        for T, n in ((16, 10), (16, 40), (600, 1300)):
+            config = Config(**SMALL | {"seq_len": T}, device="cpu")
+            model, plain = engine_of(config).model, config.make_model(61)
             ids = np.random.default_rng(0).integers(0, 61, n)
             found = total(score(model, ids, rank=rank, world=2))
             np.testing.assert_allclose(found, score(plain, ids), rtol=1e-6)
             own = [module for module in model.modules() if hasattr(module, "reshard")]
             assert own and all(hasattr(p, "to_local") for m in own if m is not model
                                for p in m.parameters()), "nothing stays whole"
+    on_ranks(work)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama", "nanochat"])
+def test_compiled_blocks_of_shares(name, monkeypatch):
+    """They compute the same, are still gathered one by one, and write samples."""
+    def work(rank):
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+        config = FullConfig(**SMALL | FAMILIES.get(name, {}), device="cpu")
+        engines = engine_of(config), engine_of(dataclasses.replace(config, compile=True))
+        for step in range(2):
+            plain, ours = (train_step(engine, windows(rank), step, config) for engine in engines)
+            assert ours == pytest.approx(plain, rel=1e-6)
+        model = engines[1].model
+        assert all(hasattr(p, "to_local") for block in model.blocks for p in block.parameters())
+        texts = [torch.stack([*generate(e.model, [[1, 2]], 9)]).tolist() for e in engines]
+        assert texts[0] == texts[1]
     on_ranks(work)
 
 
