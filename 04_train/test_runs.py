@@ -159,7 +159,7 @@ def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
     def full(*args):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\n...")
     monkeypatch.setattr(runs.torch, "save", full)
-    with pytest.raises(OSError, match="the earlier ones are whole"):
+    with pytest.raises(OSError, match="what was saved before is whole"):
         save_checkpoint(tmp_path, 2, tensors(linear(2)), {})
     assert kept(tmp_path) == [1]
 
@@ -169,7 +169,7 @@ def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
         except OSError:
             raise RuntimeError("unexpected pos 704 vs 598")
     monkeypatch.setattr(runs.torch, "save", full_for_python)
-    with pytest.raises(OSError, match="earlier ones are whole: .*No space left on device"):
+    with pytest.raises(OSError, match="saved before is whole: .*No space left on device"):
         save_checkpoint(tmp_path, 2, tensors(linear(2)), {})
     assert kept(tmp_path) == [1]
 

@@ -64,6 +64,7 @@ def test_folders_that_hold_no_text(tmp_path, fails):
     (tmp_path / "latin1").write_bytes(b"\x7fELF\0\0")
     assert "latin1 is a binary file" in fails(main, f"folder:{tmp_path / 'latin1'}")
     assert "there is no source 'wikipedia'" in fails(main, "wikipedia")
+    assert f"did you mean folder:{tmp_path}?" in fails(main, str(tmp_path))
 
 
 def test_globs(tmp_path, fails):
