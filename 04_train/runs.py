@@ -70,7 +70,7 @@ def save_checkpoint(folder, step, weights, state, keep=2, val=None):  # exercise
         to_disk(target.parent, folder)  # the new name, before the older checkpoints go
     except (OSError, RuntimeError) as error:  # torch's message is unclear, its context is not
         reason = str(error.__context__ or error).splitlines()[0]
-        raise OSError(f"could not write {target}; what was saved before is whole: {reason}") from None
+        raise OSError(f"could not write {target}; all saved before is whole: {reason}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     stay = {*all_checkpoints(folder)[-keep:], best_checkpoint(folder)}

@@ -159,7 +159,7 @@ def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
     def full(*args):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\n...")
     monkeypatch.setattr(runs.torch, "save", full)
-    with pytest.raises(OSError, match="what was saved before is whole"):
+    with pytest.raises(OSError, match="all saved before is whole"):
         save_checkpoint(tmp_path, 2, tensors(linear(2)), {})
     assert kept(tmp_path) == [1]
 
@@ -177,7 +177,7 @@ def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
 def test_a_file_in_the_way(tmp_path):
     """As a user without the right to write there would see it."""
     (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(OSError, match="could not write .*step-000001, "):
+    with pytest.raises(OSError, match="could not write .*step-000001; "):
         save_checkpoint(tmp_path, 1, tensors(linear(1)), {})
     with pytest.raises(OSError, match="File exists: .*checkpoints"):
         runs.start_run(tmp_path / "checkpoints", "a")
