@@ -122,18 +122,17 @@ def measured(job):
         ranks = [subprocess.Popen(
             [sys.executable, __file__,
              json.dumps(job | {"rank": rank, "store": f"{folder}/store"})],
-            stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                                  encoding="utf-8")
+            stdout=subprocess.PIPE, encoding="utf-8", env=os.environ | {"OMP_NUM_THREADS": "1"})
             for rank in range(ranks_of(job))]
         try:
-            expected = [rank.communicate()[0] for rank in ranks]
+            printed = [rank.communicate()[0] for rank in ranks]
         finally:
             for rank in ranks:
                 rank.kill()
     if any(rank.returncode for rank in ranks):
         raise ValueError(f"a process of {job} failed with exit code "
                          f"{[rank.returncode for rank in ranks]}")
-    return max(int(text.splitlines()[-1]) for text in expected)
+    return max(int(text.splitlines()[-1]) for text in printed)
 
 
 def planned(job):

@@ -152,7 +152,7 @@ def named_extras():
     text = (ROOT / "04_train" / "train.py").read_text(encoding="utf-8")
     before = text.partition("\ndef extra(")[0].rstrip().splitlines()
     comment = "\n".join(reversed([*takewhile(lambda line: line.startswith("#"), before[::-1])]))
-    always, when_asked, _ = comment.partition("When asked for")
+    always, when_asked, _ = comment.replace("\n# ", " ").partition("When asked for")
     assert when_asked, f"not the comment that was expected: {comment}"
     return EXTRAS & set(re.findall(r"\w+", always))
 

@@ -23,7 +23,8 @@ def slowly(ids, place, n, n_rows):
 
 
 def test_hash_ngrams():
-    assert hash_ngrams(torch.tensor([[0]]), 2, 100).tolist() == [[[1]]], "a single id"
+    assert hash_ngrams(torch.tensor([[0]]), 2, 100).tolist() == [[[1]]], (
+        "positions before the first count 0, also before a single id")
     assert hash_ngrams(torch.tensor([[0, 4]]), 2, 100).tolist() == [[[1], [66]]], (
         "an n-gram ends at its place: it holds the ids before it, and 0 before the first place")
     ids = torch.randint(50_000, (3, 20), generator=torch.Generator().manual_seed(0))

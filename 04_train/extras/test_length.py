@@ -141,7 +141,7 @@ def test_refuse():
 def test_plan():
     lines = "\n".join(plan(dataclasses.replace(BIG, steps=0, tokens_per_param=20.0),
                            BIG.gpt(53248), available=20e9, n_train_tokens=10**10))
-    for part in ("529,530,880 parameters, 461,373,440 of them outside the embedding table",
+    for part in ("529,530,880 parameters, 461,373,440 outside the embedding table",
                  "17,600 steps of 524,288 tokens: 9,227,468,800 tokens, 0.92 epochs, 20.00 a par",
                  "3,397.4 MFLOP a token, 3.13e+19 FLOP in all: ",
                  f"about {length.readable(needs(BIG))} of 20 GB that are free:",
