@@ -18,7 +18,7 @@ more options (commands.py), tokenizers from elsewhere (formats.py). Next: 02_dat
 import os
 import sys
 
-if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, escaped, housekeeping, read_text, run, track, write_safely

@@ -14,7 +14,7 @@ Reads a source of 02_data; writes data/ and runs/NAME/ (see runs.py). Next: 05_s
 import os
 import sys
 
-if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import (Parser, StopSignal, add_options, by_hand, choose_device, holding, option, run,

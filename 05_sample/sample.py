@@ -16,7 +16,7 @@ a step (lookup.py), fewer bits (quant.py), pictures (figures.py). Next: 06_eval/
 import os
 import sys
 
-if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, add_options, by_hand, check_options, choose_device, option, run, track

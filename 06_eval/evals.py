@@ -15,7 +15,7 @@ the run's folder. Next: 07_scale/scale.py.
 import os
 import sys
 
-if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, add_options, escaped, option, read_text, run

@@ -20,7 +20,7 @@ import torch._dynamo  # noqa: F401, which every optimizer asks for
 import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401, before there is a group, as in scale.py
 
-if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import run

@@ -28,7 +28,7 @@ from pathlib import Path
 import pytest
 from _pytest.runner import runtestprotocol
 
-if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import ROOT

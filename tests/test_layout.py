@@ -20,7 +20,7 @@ CODE = [path for path in FILES if not path.name.startswith("test_")]
 STAGE = {path.stem: path.relative_to(ROOT).parts[0] for path in FILES}
 CORE = {"torch", "numpy", "regex", "pytest", "matplotlib"}
 HEADER = """
-if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 """
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sample", "evals",

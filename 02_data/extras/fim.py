@@ -14,10 +14,10 @@ import hashlib
 import os
 import sys
 
-if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-import console  # noqa: F401, first: it makes the others be found
+import console  # noqa: F401, first, so that the others are found
 
 import numpy as np
 

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-if "console" not in sys.modules:  # which is found first, and puts all folders on the path
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser
@@ -61,8 +61,8 @@ def listing(runs_dir):
                 yield f"{folder.name:20} can't be read: {error}"
                 continue
             yield (f"{folder.name:20} step {step_of(checkpoint)} of {config.steps}, "
-                   f"{val_of(checkpoint):.3f} bits per byte, {', '.join(config.data)}, "
-                   f"{config.n_layer} layers of width {config.d_model}")
+                   f"{val_of(checkpoint):.3f} bits per byte of {config.eval_tokens:,} tokens, "
+                   f"{', '.join(config.data)}, {config.n_layer} layers of width {config.d_model}")
 
 
 def command(argv=None):

@@ -41,6 +41,7 @@ def test_listing(tmp_path, capsys):
     (tmp_path / "runs" / "two" / "config.json").write_text("{}")
     main(["--runs-dir", str(tmp_path / "runs")])
     one, two = capsys.readouterr().out.splitlines()
-    assert one == ("one                  step 5 of 350, 2.000 bits per byte, python, 1 layers of "
+    assert one == ("one                  step 5 of 350, 2.000 bits per byte of 10,000 "
+                   "tokens, python, 1 layers of "
                    "width 16")
     assert two.startswith("two                  can't be read: ")
