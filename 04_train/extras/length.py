@@ -161,7 +161,7 @@ def answered(words, folder, config, world=1, memory=None):
     """
     if words.plan:
         from planned import show_plan
-        show_plan(config, world, memory)
+        show_plan(config, world, memory, folder or hasattr(words, "micro_batch"))
     elif words.profile:
         from timing import show_profile
         show_profile(config)

@@ -12,7 +12,7 @@ import sys
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-import console  # noqa: F401, first, so that the others are found
+from console import choose_device
 
 from budget import readable
 from costs import evaluation_memory
@@ -64,11 +64,13 @@ def with_largest_micro_batch(config, model_config, available, world=1, memory=No
     return config
 
 
-def show_plan(config, world=1, memory=None):
+def show_plan(config, world=1, memory=None, keep=True):
     """Print the plan of a run whose data are not there yet, what an evaluation's tensors take, and
-    whether the run would fit here.
+    whether the run would fit here. keep: as in length.announce().
     """
     model_config, free = config.gpt(config.vocab_size), available(config.device)
+    if not keep and choose_device(config.device) == "cuda":
+        config = with_largest_micro_batch(config, model_config, free, world, memory)
     print(*plan(config, model_config, free, world, None, memory), sep="\n")
     needed = memory(config, model_config, evaluating=True) if memory else evaluation_memory(
         model_config, windows_at_once(config), config.optimizer, config.dtype)

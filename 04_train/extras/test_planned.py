@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import length
+import planned
 from costs import evaluation_memory
 from data import Ids
 from length import announce, refuse, windows_at_once
@@ -51,6 +52,12 @@ def test_on_a_gpu_the_largest_micro_batch_is_chosen(monkeypatch, capsys):
             if n > 1 or others < 1:
                 assert announce(on_gpu, Data, keep=False).micro_batch == expected
     assert announce(on_gpu, Data).micro_batch == 4, "it was asked for"
+    monkeypatch.setattr(planned, "choose_device", lambda name: name)
+    for keep, n in ((True, 4), (False, 16)):
+        capsys.readouterr()
+        show_plan(dataclasses.replace(on_gpu, vocab_size=2000), keep=keep)
+        most = length.readable(needs(on_gpu, micro_batch=n))
+        assert f"memory     about {most} of " in capsys.readouterr().out, "--plan shows that run"
     assert announce(dataclasses.replace(config, device="cpu"), Data, keep=False).micro_batch == 4
     free["bytes"] = None
     assert announce(on_gpu, Data, keep=False).micro_batch == 4, "nobody knows"
