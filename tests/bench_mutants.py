@@ -188,8 +188,15 @@ class Mutating:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session):
         running, free = {}, os.cpu_count() or 1
+        found, self.failing = os.pipe()
         self.start(session)
-        session.testsfailed = os.wait()[1]
+        ended_badly = os.wait()[1]
+        os.close(self.failing)
+        with open(found, encoding="utf-8") as file:  # some measure what a fork has otherwise
+            for item in [session.items[int(line)] for line in file]:
+                print(f"left out, as it fails without any change: {item.nodeid}", file=self.out)
+                session.items.remove(item)
+        session.testsfailed = ended_badly or not session.items
         if session.testsfailed:
             return True
         for n, mutant in enumerate([*self.todo, *[None] * free]):
@@ -209,7 +216,8 @@ class Mutating:
 
     def start(self, session, path=None, title="", change="", line=0, code=None):
         """The id of a process that runs the tests, those named like the exercise first, until one
-        fails, does not end, or takes all memory; then it does not end with 0.
+        fails, does not end, or takes all memory; then it does not end with 0. Without a mutant it
+        runs all, and writes into a pipe which of them fail.
         """
         function = code and function_of(path, title)
         if pid := os.fork():
@@ -232,7 +240,9 @@ class Mutating:
                 signal.alarm(20 * PATIENCE)
                 if any(report.failed for report in
                        runtestprotocol(item, log=False, nextitem=after)):
-                    break
+                    if code:
+                        break
+                    os.write(self.failing, f"{session.items.index(item)}\n".encode())
             else:
                 status = 0
         finally:

@@ -31,6 +31,10 @@ EQUAL = {  # {file: {(exercise, change): reason}}
             "no text is known whose hash begins with exactly that number",
         ("bits_per_byte", "0 -> -1 (2)"): "the size that is found for a masked target is not used",
     },
+    "duplicates.py": {
+        ("jaccard", "np.intersect1d(a, b, assume_unique=True) -> "
+                    "np.intersect1d(b, a, assume_unique=True)"): "what both have is the same",
+    },
     "formats.py": {
         ("byte_letters", "256 -> 257"): "256, which would be printable, is no byte",
         ("byte_letters", "256 -> 257 (2)"): "256, which would come last of the others, is no byte",
