@@ -42,7 +42,7 @@ def sample(model, data, n_tokens=64):
     """A document, of Python a function, as the model writes it with the same random numbers."""
     tokenizer, prompt = data.tokenizer, "def main(" * (data.index.get("source") == "python")
     start = document_start(tokenizer) + tokenizer.encode(prompt)
-    pick = random_pick(0.8, 0, model.embed.weight.device)  # fewer waits for each id
+    pick = random_pick(0.8, 0, model.embed.weight.device)  # there: no id is waited for
     ids = [*generate(model, [start], n_tokens, pick)]
     return prompt + tokenizer.decode(torch.cat(ids).tolist())
 
