@@ -47,6 +47,7 @@ EQUAL = {  # {file: {(exercise, change): reason}}
     },
     "losses.py": {("smoothed_loss", "-1 -> 1 (3)"): "of two dimensions, 1 and -1 are the same"},
     "gpt.py": {
+        ("GPT.loss", "512 -> 511"): "the losses are the same, however many positions at a time",
         ("attention_weights", "-2 -> 2"): "of four dimensions, 2 and -2 are the same",
         ("generate", "0 -> -1"): "where the first prompt is looked at, all are equally long",
     },
