@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,6 +253,24 @@ def test_buckets_on_gpus(monkeypatch):
     spec.loader.exec_module(module)
     assert module.BUCKET_BYTES == 25 << 20 and scale.BUCKET_BYTES == 4 << 20
     assert module.make_buckets.__defaults__ == (25 << 20,)
+
+
+def test_train_step_copies_batches_from_pinned_memory(monkeypatch):
+    """Where the device is a GPU, and without waiting."""
+    class OnGPU(Exception):
+        pass
+
+    def tensor(rows, pin_memory=False):
+        class Copy:
+            def to(self, device, non_blocking=False):
+                raise OnGPU(pin_memory, device.type, non_blocking)
+        return Copy()
+    weight, batch = SimpleNamespace(device=torch.device("cuda")), windows(2)
+    model = SimpleNamespace(embed=SimpleNamespace(weight=weight))
+    monkeypatch.setattr(torch, "tensor", tensor)
+    with pytest.raises(OnGPU) as found:
+        train_step(SimpleNamespace(model=model), batch, 0, Config())
+    assert found.value.args == (True, "cuda", True)
 
 
 def test_train_step_with_no_target_and_with_one():

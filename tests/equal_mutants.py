@@ -191,6 +191,11 @@ EQUAL |= {
             "NumPy's float64 is one of Python's floats",
     },
     "scale.py": {
+        ("train_step", "float(total((batch[1] >= 0).sum(dtype=float))) -> "
+                       "total((batch[1] >= 0).sum(dtype=float))"):
+            "a tensor with one number divides as the number does",
+        ("train_step", "(batch[1] >= 0).sum(dtype=float) -> (batch[1] >= 0).sum()"):
+            "whole numbers are added up exactly, too",
         ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, inputs, "
                        "targets, config) -> extra('nonfinite').first_bad(engine.model, inputs, "
                        "targets, config)"): COPIED,
