@@ -386,7 +386,7 @@ def test_gradients_that_are_left(stage):
             own = sum(p.grad.numel() for p in sharded.shards if p.grad is not None)
             if last or stage == 2:
                 assert whole == 0 and own == pytest.approx(n / 2, abs=99), (
-                    f"of {n} gradients {own} are left as pieces, which should be half, and {whole} "
+                    f"of {n} gradients {own} are left as shards, which should be half, and {whole} "
                     "as gradients of parameters, but should be 0: what was sent is gone")
                 storage = sum(p.grad.untyped_storage().nbytes() for p in sharded.shards)
                 assert storage == 4 * own, "a view keeps the whole message in memory"

@@ -76,8 +76,8 @@ def sum_sections(flat):  # exercise
 
 class Bucket(list):
     """Parameters of a kind, "adamw" or "muon", whose weights lie in one flat tensor, of which each
-    rank has a section. `shards`: {piece, a part of a parameter in this section: the parameter}. A
-    piece has its parameter's shape if it is the whole parameter, else it is flat.
+    rank has a section. `shards`: {shard, a part of a parameter in this section: the parameter}. A
+    shard has its parameter's shape if it is the whole parameter, else it is flat.
     """
 
     def __init__(self, parameters, kind):
@@ -87,7 +87,7 @@ class Bucket(list):
         lay_out = deal_whole if kind == "muon" else cut_anywhere
         self.starts, self.length = lay_out([p.numel() for p in self], self.world)
         self.section = slice(rank * self.length, (rank + 1) * self.length)
-        self.spans = []  # (parameter, where its piece begins and ends)
+        self.spans = []  # (parameter, where its shard begins and ends)
         for p, start in zip(self, self.starts):
             begin, end = max(start, self.section.start), min(start + p.numel(), self.section.stop)
             if begin < end:
@@ -108,7 +108,7 @@ class Bucket(list):
         return [flat[start:start + p.numel()].view_as(p) for p, start in zip(self, self.starts)]
 
     def own(self, flat):
-        """Views of a flat tensor, one for each piece."""
+        """Views of a flat tensor, one for each shard."""
         return [flat[begin:end].view_as(p) if end - begin == p.numel() else flat[begin:end]
                 for p, begin, end in self.spans]
 
@@ -118,7 +118,7 @@ class Bucket(list):
 
 
 class SectionSum(BucketedSum):
-    """Sums each Bucket's gradients over the ranks; a rank keeps only the sums of its pieces."""
+    """Sums each Bucket's gradients over the ranks; a rank keeps only the sums of its shards."""
 
     def send(self, bucket):
         """Copy a bucket's gradients into one tensor, free them, and start its sum."""
@@ -130,7 +130,7 @@ class SectionSum(BucketedSum):
         self.on_their_way.append(partial(self.receive, bucket, flat, sum_sections(flat)))
 
     def receive(self, bucket, flat, work):
-        """Add the sums of this rank's pieces to their .grad; drop the rest."""
+        """Add the sums of this rank's shards to their .grad; drop the rest."""
         work.wait()
         for shard, total in zip(bucket.shards, bucket.own(flat)):
             shard.grad = total.clone() if shard.grad is None else shard.grad.add_(total)
@@ -139,7 +139,7 @@ class SectionSum(BucketedSum):
 class Zero(DataParallel):
     """Every rank has a share of the optimizer's state, and at stage 2 of the gradients. self.plain,
     the optimizer of a single process, defines the groups; self.optimizer updates this rank's
-    pieces. After a step's last backward() only the pieces have .grad, summed over the ranks.
+    shards. After a step's last backward() only the shards have .grad, summed over the ranks.
     """
 
     divided = True

@@ -135,7 +135,7 @@ def test_shingles():
 def test_jaccard():
     def of(a, b):
         return jaccard(np.array(a, np.uint64), np.array(b, np.uint64))
-    assert of([1, 2, 3], [2, 3, 4]) == 0.5 and of([1, 2], [1, 2]) == 1, (
+    assert of([1, 2, 3], [2, 3, 4]) == 0.5 and of([1], [1]) == of([1, 2], [1, 2]) == 1, (
         "what both have, divided by what at least one has, where what both have counts once")
     assert of([1], [2]) == 0 and of([1, 2, 3, 4], [4]) == 0.25, (
         "what both have, divided by what at least one has")

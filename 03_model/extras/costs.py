@@ -98,7 +98,7 @@ def table(argv=None):
     for title, rows in columns[0].items():
         print(title)
         for row in rows:
-            texts = [said[title][row] for said in columns]
+            texts = [cells[title][row] for cells in columns]
             if any(texts):
                 print(f"  {row:11}" + "".join(f"{text:>22}" for text in texts).rstrip())
     print(f"at best: if all were as quick here as a large matrix product, {peak / 1e9:.0f} GFLOP/s")

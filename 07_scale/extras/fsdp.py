@@ -181,7 +181,7 @@ class DividedOptimizer(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict):
-        """Each rank takes its share of what state_dict() or a plain Optimizer has said."""
+        """Each rank takes its share of what state_dict() or a plain Optimizer's returned."""
         parameters = [p for group in self.param_groups for p in group["params"]]
         with implicit_replication():
             for i, state in state_dict["state"].items():

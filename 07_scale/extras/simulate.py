@@ -112,9 +112,9 @@ def schedule(tasks):  # exercise
 def step_tasks(engine, model, window_seconds, message, micro_batches, network="network"):
     """The tasks of one step on one GPU; all GPUs do the same at the same time.
 
-    model: Pieces; window_seconds(flops) and message(kind, n_bytes): the seconds of each;
+    model: Layers; window_seconds(flops) and message(kind, n_bytes): the seconds of each;
     micro_batches: how many windows each has; network: the lane of messages. Backward takes twice as
-    long as forward. What is sent is plan.py's TRAFFIC: a piece's gradients after its last backward
+    long as forward. What is sent is plan.py's TRAFFIC: a layer's gradients after its last backward
     pass, or after that of every micro-batch; its weights at the end, or, with fsdp2, before forward
     and backward reach it, while the piece before computes, so that never more than two are
     gathered. naive sends what ddp does, but a message for each parameter, at the end.

@@ -159,18 +159,6 @@ def test_an_evaluation_is_never_the_fullest_moment(engine, recompute):
         assert sum(evaluation.values()) <= peak(found), name
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-@several
-def test_an_evaluation_is_never_the_fullest_moment(engine, recompute):
-    """It has the activations of one block, few logits, and no gradients."""
-    for name, preset in PRESETS.items():
-        config = Job(**preset)
-        found = moments(config, config.model_config, engine, 2, 1, recompute)
-        evaluation = found.pop("evaluation")
-        assert evaluation["gradients"] == 0 < evaluation["activations"]
-        assert sum(evaluation.values()) <= peak(found), name
-
-
 def test_what_takes_less_takes_less():
     needs = [total(RUN, engine, 2, 4) for engine in ("torch-ddp", "zero1", "zero2", "fsdp2")]
     assert needs == sorted(needs, reverse=True)
