@@ -1,15 +1,20 @@
-"""How good is it? Bits per byte and perplexity of a run, on its validation set or on any text.
+"""How good is it? Bits per byte of a run on any text, and tasks with right and wrong answers.
 
 Compressors are measured in bits per byte, too: a model that gives the next id a probability of p
 could code it in -log2 p bits. So the table compares the model with compression programs, which know
 no language. Perplexity, the older measure, is per token, so it can only be compared between models
-with the same tokenizer. Left out: tasks with right and wrong answers.
+with the same tokenizer.
+
+A task is a list of items. The model answers none in words: of several continuations the one with
+the lowest loss counts as its choice. The format and rules are those of CORE, 22 tasks in context
+(Li et al. 2024, DataComp-LM, section 3.5), as nanochat computes it.
 
     python 06_eval/evals.py
     python 06_eval/evals.py --file README.md --stride 32
+    python 06_eval/evals.py --task FILE.jsonl --item 3   # an item, its choices and their losses
 
 Reads the newest run in runs/, or --run, and the data it was trained on; writes context.png into
-the run's folder. Next: 07_scale/scale.py.
+the run's folder. Left to extras/core.py: many items at once, all tasks. Next: 07_scale/scale.py.
 """
 
 import os
@@ -18,17 +23,22 @@ import sys
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import Parser, add_options, escaped, option, read_text, run
+from console import Parser, add_options, escaped, option, read_text, run, track
+import json
+import random
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
-from data import baselines, bits_per_byte, document_start, token_bytes
+from data import baselines, bits_per_byte, document_start, encode, token_bytes
 from runs import run_data
 from sample import RunOptions
 from train import score
 
 
+# ---- bits per byte ----
 def windows(n_tokens, seq_len, stride):  # exercise
     """Windows that score every token of a text but the first exactly once: [(start, skip), ...].
 
@@ -95,34 +105,196 @@ def draw_positions(losses, path):
     print(f"{path} shows what context is worth")
 
 
+# ---- tasks ----
+KINDS = {"multiple_choice": {"query": str, "choices": list, "gold": int},
+         "schema": {"context_options": list, "continuation": str, "gold": int},
+         "language_modeling": {"context": str, "continuation": str}}
+
+
+def kind_of(item):
+    """The kind of task to which an item belongs, by its fields. ValueError if it is of none."""
+    fields = item if isinstance(item, dict) else {}
+    for kind, needed in KINDS.items():
+        if all(type(fields.get(name)) is of for name, of in needed.items()):
+            options = fields.get("choices", fields.get("context_options", [""]))
+            if {*map(type, options)} == {str} and 0 <= fields.get("gold", 0) < len(options):
+                return kind
+    raise ValueError("is no item of a task: it needs "
+                     + "; or ".join(", ".join(needed) for needed in KINDS.values()))
+
+
+def read_items(text, where):
+    """(kind, items) of a JSON lines file's text. The items are shuffled, always alike. ValueError,
+    which begins with `where`, if there is none, or if they are damaged or of several kinds.
+    """
+    items, kinds = [], set()
+    for n, line in enumerate(text.split("\n"), 1):
+        try:
+            if line.strip():
+                items.append(json.loads(line))
+                kinds.add(kind_of(items[-1]))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where}, line {n} {error}") from None
+    if len(kinds) != 1:
+        raise ValueError(f"{where} holds {' and '.join(sorted(kinds)) or 'no item'}")
+    random.Random(1337).shuffle(items)
+    return kinds.pop(), items
+
+
+def shots(items, i, k):  # exercise
+    """The k solved items that stand before item i: a sample by random.Random(1234 + i) of a list of
+    all other items, in their order. ValueError unless there are more than k items.
+    """
+    if k >= len(items):
+        raise ValueError(f"{k} examples beside the item itself can't be drawn from {len(items)}")
+    return random.Random(1234 + i).sample(items[:i] + items[i + 1:], k)
+
+
+def alternatives(kind, item, shots, delimiter=" "):  # exercise
+    """The texts that are compared: of each choice, that of the item behind that of all `shots`.
+
+    A multiple choice is its query, the delimiter, a choice. A schema is a context option, the
+    delimiter, the continuation. Of language modelling there are two texts: context.strip(), the
+    delimiter, the continuation; and, before it in the list, the same without the continuation, all
+    of it stripped. A shot is solved with its "gold" choice or option, and ends in a blank line.
+    [{"query": "1 + 1 =", "choices": ["2", "3"], "gold": 0}] as shots before {"query": "2 + 1 =",
+    "choices": ["2", "3"], "gold": 1}: ["1 + 1 = 2\n\n2 + 1 = 2", "1 + 1 = 2\n\n2 + 1 = 3"]
+    """
+    def solved(item):
+        if kind == "multiple_choice":
+            return [item["query"] + delimiter + choice for choice in item["choices"]]
+        if kind == "schema":
+            return [option + delimiter + item["continuation"] for option in item["context_options"]]
+        return [item["context"].strip() + delimiter + item["continuation"]]
+    before = "".join(solved(shot)[shot.get("gold", 0)] + "\n\n" for shot in shots)
+    texts = [before + text for text in solved(item)]
+    if kind == "language_modeling":
+        return [(before + item["context"].strip() + delimiter).strip(), *texts]
+    return texts
+
+
+def common_prefix(rows):  # exercise
+    """How many ids all rows, lists of ids, begin with. [[1, 2, 3], [1, 2, 4, 3]]: 2"""
+    same = [len({*column}) == 1 for column in zip(*rows)]
+    return (same + [False]).index(False)
+
+
+def common_suffix(rows):  # exercise
+    """How many ids all rows, lists of ids, end with. [[1, 2, 3], [1, 2, 4, 3]]: 1"""
+    return common_prefix([row[::-1] for row in rows])
+
+
+def spans(kind, texts, tokenizer, seq_len):  # exercise
+    """What is scored of alternatives(): [(row, start), ...], the ids of a row from `start` on.
+
+    A row is data.encode() of a text, which begins with <|bos|>. Scored is what a choice adds: in a
+    schema the common_suffix() of all rows; else what is behind their common_prefix(), for language
+    modelling of the last row alone. (The ids of a choice can't be counted by themselves: the space
+    before it may be part of its first id.) Of a row of more than seq_len ids the last seq_len are
+    kept, and `start` moves along. At least one id is scored, but never a row's first, before which
+    there is nothing. With one id for each letter, "ab" and "acb" as choices have the rows
+    [bos, a, b] and [bos, a, c, b], both with start 2; with seq_len 3 the second is ([a, c, b], 1).
+    """
+    rows = [encode(text, tokenizer) for text in texts]
+    if kind == "schema":
+        starts = [len(row) - common_suffix(rows) for row in rows]
+    else:
+        starts = [common_prefix(rows)] * len(rows)
+    if kind == "language_modeling":
+        rows, starts = rows[-1:], starts[-1:]
+    cuts = [max(0, len(row) - seq_len) for row in rows]
+    return [(row[cut:], max(1, min(start, len(row) - 1) - cut))
+            for row, start, cut in zip(rows, starts, cuts)]
+
+
+@torch.inference_mode()
+def span_losses(model, row, start):  # exercise
+    """(nats, hits), (len(row) - start,) each: the loss of row[start], row[start + 1] ..., given all
+    ids before it, and whether it is the likeliest of all ids. One pass of model.hidden() over the
+    row, without its last id, on the device of model.embed.weight; model.logits() of the span only.
+    """
+    ids = torch.tensor([row], device=model.embed.weight.device)
+    targets = ids[0, start:]
+    logits = model.logits(model.hidden(ids[:, :-1])[0, start - 1:])  # (len(row) - start, V)
+    return F.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1) == targets
+
+
+def is_right(kind, item, losses):  # exercise
+    """Whether the model has solved an item. losses: (nats, hits), as from span_losses(), for each
+    of spans(). In language modelling all ids must be hits; else the row with the lowest mean loss,
+    not the lowest sum, of which short choices would profit, must be that of the "gold" choice.
+    """
+    if kind == "language_modeling":
+        return bool(losses[0][1].all())
+    means = [float(nats.mean()) for nats, _ in losses]
+    return means.index(min(means)) == item["gold"]
+
+
+def centred(accuracy, baseline):  # exercise
+    """An accuracy, 0 ... 1, on a scale on which guessing has 0 and solving all 1: (a - b) / (1 - b)
+    for a baseline of b, given in percent as CORE has it. centred(0.625, 25) == 0.5
+    """
+    return (accuracy - baseline / 100) / (1 - baseline / 100)
+
+
+def show_item(kind, item, rows, losses, tokenizer):
+    """Print an item: its text, and of each alternative the mean loss and that of each id scored."""
+    print(escaped(tokenizer.decode(rows[0][0][:rows[0][1]])))
+    for n, ((row, start), (nats, hits)) in enumerate(zip(rows, losses)):
+        said = "right" if n == item.get("gold", 0) else ""
+        ids = [f"{escaped(tokenizer.decode([i]))!r} {loss:.2f}{'*' * bool(hit)}"
+               for i, loss, hit in zip(row[start:], nats.tolist(), hits.tolist())]
+        print(f"{said:5} {nats.mean():6.3f} nats an id: {', '.join(ids)}")
+    print(f"(* the likeliest of all ids) {'solved' if is_right(kind, item, losses) else 'missed'}")
+
+
+def score_task(options, model, tokenizer, kind, items):
+    """Print item options.item of a task, in the order of shots(), and the accuracy over all."""
+    delimiter, right, shown = options.delimiter.replace("\\n", "\n"), [], None
+    for i, item in enumerate(track(items, "scoring", len(items), unit=" items")):
+        texts = alternatives(kind, item, shots(items, i, options.shots), delimiter)
+        rows = spans(kind, texts, tokenizer, model.config.seq_len)
+        losses = [span_losses(model, row, start) for row, start in rows]
+        right.append(is_right(kind, item, losses))
+        if i == options.item:
+            shown = item, rows, losses
+    show_item(kind, *shown, tokenizer)
+    n_choices = [len(item.get("choices") or item.get("context_options") or []) for item in items]
+    guessing = 100 * np.mean([1 / n if n else 0 for n in n_choices])
+    print(escaped(f"{options.task}: {kind}, {options.shots} shots; {sum(right)} of {len(items)} "
+                  f"solved, {np.mean(right):.1%}, where guessing solves {guessing:.1f}%: centred "
+                  f"accuracy {centred(np.mean(right), guessing):.3f}"))
+
+
+# ---- the command ----
 @dataclass
 class Options(RunOptions):
+    weights: str = option("", "a Hugging Face folder, read instead of a run")
     file: str = option("", "a UTF-8 text to evaluate on; without one, the run's validation set")
     stride: int = option(0, "tokens between windows: fewer give each a longer past; 0: seq_len",
                          least=0)
+    task: str = option("", "instead of a text, a task: a file of items, as CORE's are")
+    item: int = option(0, "the item of the task that is shown", least=0)
+    shots: int = option(0, "solved items before each item of the task", least=0)
+    delimiter: str = option(" ", "what stands before each answer; \\n is a line end")
 
 
-def main(argv=None):
-    parser = Parser(description=__doc__.splitlines()[0])
-    add_options(parser, Options)
-    options = Options(**vars(parser.parse_args(argv)))
-    text = read_text(options.file) if options.file else None  # first: the rest takes a while
-    if text == "":
-        raise ValueError(f"{options.file} is empty")
-    folder, model, tokenizer, config, step = options.load()
-    if options.stride > config.seq_len:
-        raise ValueError(f"stride is {options.stride}, but must be at most {config.seq_len}")
-    data = run_data(folder, config.by_hand)
+def score_text(options, text, folder, model, tokenizer, config, step):
+    """Print bits per byte and perplexity of a text, or of a run's validation set if it is None."""
+    data = None if options.weights else run_data(folder, config.by_hand)
     bos, sizes = document_start(tokenizer), token_bytes(tokenizer)
     if text:
         labels = ids = np.array(bos + tokenizer.encode(text))
         from writing import Compressors
-        bars = baselines(data, ids, Compressors(text.encode()).sizes())
+        compressed = Compressors(text.encode()).sizes()
+        bars = baselines(data, ids, compressed) if data else {
+            f"{name} -9": 8 * n / len(text.encode()) for name, n in compressed.items()}
     else:
         ids, labels = (read(0, len(data.val)) for read in (data.val.read, data.val.labels))
         bars = baselines(data)
     spans = windows(len(ids), config.seq_len, options.stride or config.seq_len)
-    nats = score(model, ids, spans, min(config.micro_batch, config.batch_size, 8), config.dtype)
+    at_once = min(config.micro_batch, config.batch_size, 8) if data else 1
+    nats = score(model, ids, spans, at_once, config.dtype if data else "float32")
     targets = labels[1:]
     what = options.file or f"the validation set of {', '.join(config.data)}"
     is_text = (targets >= 0) & (sizes[targets] > 0)
@@ -141,6 +313,29 @@ def main(argv=None):
     if not text and not options.stride and len(nats) >= config.seq_len:
         Hints()("draw what context is worth", draw_positions, by_position(nats, config.seq_len),
                 folder / "context.png")
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    add_options(parser, Options)
+    options = Options(**vars(parser.parse_args(argv)))
+    text = read_text(options.file) if options.file else None  # first: the rest takes a while
+    if text == "":
+        raise ValueError(f"{options.file} is empty")
+    task = read_items(read_text(options.task), options.task) if options.task else None
+    if task:
+        shots(task[1], 0, options.shots)  # ValueError if there are too few items
+        if options.item >= len(task[1]):
+            raise ValueError(f"item is {options.item}, but the last is {len(task[1]) - 1}")
+    elif options.weights and text is None:
+        raise ValueError("a model from elsewhere has no validation set: give --file or --task")
+    folder, model, tokenizer, config, step = options.load()
+    if options.stride > config.seq_len:
+        raise ValueError(f"stride is {options.stride}, but must be at most {config.seq_len}")
+    if task:
+        score_task(options, model, tokenizer, *task)
+    else:
+        score_text(options, text, folder, model, tokenizer, config, step)
 
 
 if __name__ == "__main__":

@@ -294,3 +294,20 @@ class Overlap:
         grams = ngrams(text, self.n)
         found = np.flatnonzero(self.grams[np.searchsorted(self.grams, grams)] == grams)
         return " ".join(words(text)[found[0]:][:self.n]) if len(found) else None
+
+
+def overlap(texts, documents, n=13):
+    """Which evaluation texts share n words in a row with training documents: a list of booleans.
+
+    The same n-grams as in Overlap, looked at from the other side: there documents are dropped, here
+    a score is judged. A text of fewer than n words counts if a document has no other words.
+    documents: texts, read once.
+    """
+    evaluated = Overlap(texts, n)
+    seen = np.zeros(len(evaluated.grams), bool)
+    for document in documents:
+        grams = ngrams(document, n)
+        at = np.searchsorted(evaluated.grams, grams)
+        seen[at[evaluated.grams[at] == grams]] = True
+    found = evaluated.grams[seen]
+    return [bool(np.isin(ngrams(text, n), found).any()) for text in texts]

@@ -250,12 +250,14 @@ def read_parquet(path, field=None):
             yield as_record(row, f"{path}, row {number},", field)
 
 
-def library(name, purpose):
-    """Import a library that only some formats need. ValueError with the pip command if missing."""
+def library(name, purpose, package=""):
+    """Import a library that only some formats need. ValueError with the pip command if missing.
+    package: its name for pip, if that is not the library's own.
+    """
     try:
         return importlib.import_module(name)
     except ImportError:
-        package = name.split(".")[0]
+        package = package or name.split(".")[0]
         raise ValueError(f"{purpose} needs {package}: pip install {package}") from None
 
 

@@ -1,0 +1,113 @@
+"""Do decisions depend on how they are computed? On the batch, the cache, the float type, the program?
+
+Sums of floats depend on their order, so losses of the same text differ in their last bits between
+ways to compute them. That must change no decision: whether an item is solved. Here the same items
+are scored in several ways, and each is compared with the first. Where lm-evaluation-harness and
+transformers are installed, and the model is a Hugging Face folder, the harness scores the same ids;
+the rule of which ids are scored, and of means, is evals.py's.
+
+    python 06_eval/extras/core.py --bundle DIR --weights FOLDER --certify
+
+With --json FILE every way's losses are kept there, after each task, and not computed again.
+Reads what core.py reads. Next: harness.py.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
+
+from console import read_text, write_safely
+
+import torch
+
+from core import identity, prepare
+from evals import is_right
+from records import library
+from scoring import score_items
+
+HARNESS = "lm-evaluation-harness, transformers"
+WAYS = {"batch 1, no cache": ("float32", 1, False), "batch 32, cache": ("float32", 32, True),
+        "batch 1, cache": ("float32", 1, True), "batch 32, no cache": ("float32", 32, False),
+        "bfloat16, batch 1, no cache": ("bfloat16", 1, False),
+        "bfloat16, batch 32, cache": ("bfloat16", 32, True), HARNESS: None}
+
+
+def harness(folder, device):
+    """A function that scores items as scoring.score_items() does, by the harness's own model of
+    transformers. ValueError if it is not installed.
+    """
+    library("lm_eval", "this comparison", "lm-eval")
+    model = library("lm_eval.models.huggingface", "this comparison", "lm-eval").HFLM(
+        pretrained=str(folder), device=device, dtype="float32", batch_size=8)
+
+    def score(items):
+        requests = [(("", ""), row[:start], row[start:]) for rows in items for row, start in rows]
+        found = iter(model._loglikelihood_tokens(requests))
+        answers = []
+        for rows in items:
+            each = [(next(found), len(row) - start) for row, start in rows]
+            answers.append([(torch.tensor([-float(total) / n]), torch.tensor([bool(greedy)]))
+                            for (total, greedy), n in each])
+        return answers
+    return score
+
+
+def margin(task, means):
+    """How far the mean losses of the two best alternatives are apart; None if there is but one."""
+    best = sorted(means)[:2]
+    return best[1] - best[0] if task.kind != "language_modeling" else None
+
+
+def certify(options, tasks, model, tokenizer):
+    """Score all items in all WAYS; print for each how many decisions differ from the first's."""
+    path = Path(options.json) if options.json else None
+    key = identity(model, tokenizer, options)
+    kept = json.loads(read_text(path)) if path and path.exists() else {}
+    theirs = None
+    if options.weights:
+        try:
+            theirs = harness(options.weights, model.embed.weight.device.type)
+        except ValueError as error:
+            print(f"left out: {HARNESS} ({error})")
+    ways = {way: how for way, how in WAYS.items() if how or theirs}
+    found = {way: {} for way in ways}
+    for task in tasks:  # a task in all ways, so that what is there early can be compared
+        items, _ = prepare(task, tokenizer, model.config.seq_len, options.items)
+        for way, how in ways.items():
+            name = f"{way}: {task.label}, {task.hash}, {key}"
+            if name not in kept:
+                losses = score_items(model, items, how[1], how[0], how[2],
+                                     f"{task.label}, {way}") if how else theirs(items)
+                kept[name] = [[is_right(task.kind, task.items[i], each),
+                               *(float(nats.mean()) for nats, _ in each)]
+                              for i, each in enumerate(losses)]
+                if path:
+                    write_safely(path, json.dumps(kept))
+            found[way][task.label] = kept[name]
+    for line in table(tasks, found):
+        print(line)
+
+
+def table(tasks, found):
+    """Lines that compare each way with the first: decisions that differ, by task and in all, and
+    the largest difference of a mean loss; then the smallest margin of a choice.
+    """
+    first, *others = found
+    n = sum(map(len, found[first].values()))
+    yield f"\n{n:,} decisions; others than by {first}:"
+    yield f"{'':37} {'in all':>7} {'largest difference of a mean loss':>34}"
+    for way in others:
+        pairs = [(task.label, a, b) for task in tasks
+                 for a, b in zip(found[first][task.label], found[way][task.label])]
+        flips = [label for label, a, b in pairs if a[0] != b[0]]
+        gap = max(abs(x - y) for _, a, b in pairs for x, y in zip(a[1:], b[1:]))
+        where = ", ".join(f"{flips.count(label)} of {label}" for label in dict.fromkeys(flips))
+        yield f"{way:37} {len(flips):7} {gap:34.2g}  {where}"
+    margins = [margin(task, each[1:]) for task in tasks for each in found[first][task.label]]
+    margins = sorted(m for m in margins if m)  # equal choices have none
+    if margins:
+        yield f"the smallest margin between the two best of several choices: {margins[0]:.2g} nats"

@@ -1,0 +1,299 @@
+"""Tasks in context, as of CORE: what a model can do, beside guessing, and how sure that is.
+
+CORE is the mean of the centred accuracy over 22 tasks (Li et al. 2024, DataComp-LM, section 3.5).
+Two ways to compute it carry the name; this is nanochat's, by which GPT-2 XL has 0.2565. Another one
+puts one line end between examples, draws them otherwise, and splits texts into ids piece by piece.
+A score alone misleads. So beside each stand what guessing solves, what one answer to all questions
+solves, how many texts were cut to fit the window, and how many items share 13 words in a row with
+the training text; with --shuffled also what is solved when each question is that of another item.
+
+    python 06_eval/extras/core.py --bundle DIR --run tiny
+    python 06_eval/extras/core.py --bundle core --weights FOLDER --json FILE   # downloads CORE
+    python 06_eval/extras/core.py --bundle DIR --run tiny --against FILE       # another's --json
+    python 06_eval/extras/core.py --bundle DIR --run tiny --every-checkpoint
+    python 06_eval/extras/core.py --bundle DIR --weights FOLDER --certify
+
+Reads a bundle and a run, or a Hugging Face folder. Writes core.png into the run's folder, or beside
+--json FILE, which gets all decisions, after each task: what it holds is not computed again.
+Next: growth.py.
+"""
+
+import hashlib
+import json
+import math
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
+
+from console import Parser, add_options, escaped, option, read_text, run, write_safely
+
+import numpy as np
+
+from bundle import CORE, find_bundle, read_bundle
+from data import hash_of
+from duplicates import overlap
+from evals import centred, is_right
+from metrics import Hints
+from runs import run_data, tensors
+from sample import RunOptions
+from scoring import score_items
+
+CERTAIN = 1.96  # standard errors on either side of a mean: 95% of a normal distribution
+
+
+# ---- how sure ----
+def interval(n_right, n):  # exercise
+    """Wilson's 95% interval (1927) of an accuracy: (low, high), where n_right of n were right.
+
+    With p = n_right / n and z = CERTAIN, the middle is (p + z^2 / 2n) / (1 + z^2 / n), and on each
+    side stand z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2). It stays between 0 and 1, and
+    has a width where none or all were right: interval(0, 10) is (0, 0.278).
+    """
+    p, z = n_right / n, CERTAIN
+    middle = p + z * z / (2 * n)
+    side = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    return max(0.0, (middle - side) / (1 + z * z / n)), min(1.0, (middle + side) / (1 + z * z / n))
+
+
+def paired_bootstrap(ours, others, draws=10_000, seed=0):  # exercise
+    """How much more is right in `ours` than in `others`: (difference, low, high) of the means.
+
+    ours, others: (N,) booleans for the same items, in the same order. low and high are the 2.5 and
+    the 97.5 percentile over `draws` samples of N items, with replacement (Efron and Tibshirani
+    1993, section 13.3). A pair stays together, as both models find the same items hard: that
+    makes the interval narrower than one from two separate accuracies.
+    """
+    gains = np.asarray(ours, float) - np.asarray(others, float)
+    # Gains are -1, 0 or 1, so a sample is known by how often it has each.
+    counts = [np.count_nonzero(gains == gain) for gain in (-1, 0, 1)]
+    drawn = np.random.default_rng(seed).multinomial(len(gains), np.divide(counts, len(gains)),
+                                                    draws)
+    low, high = np.percentile((drawn[:, 2] - drawn[:, 0]) / len(gains), [2.5, 97.5])
+    return float(gains.mean()), float(low), float(high)
+
+
+def mean_centred(results):
+    """(the mean of the tasks' centred accuracies, half the width of its 95% interval)."""
+    variance = [row["accuracy"] * (1 - row["accuracy"]) / len(row["correct"])
+                / (1 - row["baseline"] / 100) ** 2 for row in results.values()]
+    return (float(np.mean([row["centred"] for row in results.values()])),
+            CERTAIN * math.sqrt(sum(variance)) / len(results))
+
+
+# ---- one task ----
+def majority(task):
+    """The accuracy of giving one answer always: the text, or the place, that is most often right.
+    """
+    texts = Counter(task.answers()).most_common(1)[0][1]
+    places = Counter(item["gold"] for item in task.items if "gold" in item).values()
+    return max(texts, *places, 0) / len(task.items)
+
+
+def prepare(task, tokenizer, seq_len, most=0):
+    """(evals.spans() of each item, how many are cropped) of a task, or of its first `most` items.
+    """
+    n = min(most or len(task.items), len(task.items))
+    found = [task.spans(i, tokenizer, seq_len) for i in range(n)]
+    return [rows for rows, _ in found], sum(cropped for _, cropped in found)
+
+
+def right_answer(task, i, losses):
+    """The mean loss of the right alternative of an item."""
+    return float(losses[task.items[i].get("gold", 0)][0].mean())
+
+
+def decisions(task, losses):
+    """For each item whether it was solved."""
+    return [is_right(task.kind, task.items[i], each) for i, each in enumerate(losses)]
+
+
+def score(model, task, tokenizer, options):
+    """The row of --json for a task: a decision for each item, and what is known about it."""
+    items, cropped = prepare(task, tokenizer, model.config.seq_len, options.items)
+    found = score_items(model, items, options.batch_size, options.dtype, label=task.label)
+    correct = decisions(task, found)
+    row = {"correct": correct, "accuracy": float(np.mean(correct)),
+           "interval": interval(sum(correct), len(correct)), "cropped": cropped,
+           "centred": centred(float(np.mean(correct)), task.baseline), "baseline": task.baseline,
+           "majority": majority(task), "hash": task.hash, "kind": task.kind,
+           "shots": task.n_shots, "batch_size": options.batch_size,
+           "loss": float(np.mean([right_answer(task, i, each) for i, each in enumerate(found)]))}
+    if options.shuffled:
+        swapped, _ = prepare(task.swapped(), tokenizer, model.config.seq_len, options.items)
+        found = score_items(model, swapped, options.batch_size, options.dtype,
+                            label=f"{task.label}, shuffled")
+        row["shuffled"] = float(np.mean(decisions(task, found)))
+    return row
+
+
+# ---- training text ----
+def training_texts(data, tokenizer, n=1 << 20, both=1000):
+    """The training text of a run, n ids at a time, each part with the last ids of the one before.
+    """
+    for start in range(0, len(data.train), n):
+        begin = max(0, start - both)
+        ids = data.train.read(begin, min(start + n, len(data.train)) - begin)
+        yield tokenizer.decode_bytes(ids.tolist()).decode("utf-8", errors="replace")
+
+
+# ---- the report ----
+def heading(results, options):
+    """What the mean is called, and the mean: CORE only if it is of all its 22 tasks."""
+    mean, side = mean_centred(results)
+    part = f" of at most {options.items or options.max_per_task} items a task" * bool(
+        options.items or options.max_per_task)
+    if {*results} >= {*CORE}:
+        results = {label: results[label] for label in CORE}
+        mean, side = mean_centred(results)
+        return f"CORE{part}: {mean:.4f} +- {side:.4f}"
+    return (f"partial, {len(results)} tasks{part}, {len({*results} & {*CORE})} of them of CORE's "
+            f"22: mean centred accuracy {mean:.4f} +- {side:.4f}. This is not CORE.")
+
+
+def report(results, others=None):
+    """Lines of a table of results, {label: row}; with others, those of a second model, the
+    difference and its 95% interval.
+    """
+    shuffled = any("shuffled" in row for row in results.values())
+    yield (f"{'':31} shots  items  accuracy  95% interval  centred  guess  one answer  cropped  "
+           f"in training" + "  shuffled" * shuffled)
+    for label, row in results.items():
+        low, high = row["interval"]
+        seen = row.get("seen")
+        yield (f"{label:31} {row['shots']:5} {len(row['correct']):6} {row['accuracy']:9.1%}  "
+               f"{low:5.1%} {high:6.1%} {row['centred']:8.3f} {row['baseline'] / 100:6.1%} "
+               f"{row['majority']:11.1%} {row['cropped']:8} "
+               f"{'unknown' if seen is None else f'{seen:.1%}':>12}"
+               + (f" {row['shuffled']:9.1%}" if "shuffled" in row else ""))
+    if others:
+        yield f"\n{'more right than the other':31} difference  95% interval (paired bootstrap)"
+        for label, row in results.items():
+            if others.get(label, {}).get("hash") != row["hash"] or len(row["correct"]) != len(
+                    others[label]["correct"]):
+                yield f"{label:31} the other was scored on other items, or not at all"
+                continue
+            gain, low, high = paired_bootstrap(row["correct"], others[label]["correct"])
+            yield f"{label:31} {gain:+10.1%}  {low:+6.1%} {high:+6.1%}" + "  *" * (low * high > 0)
+
+
+def draw(results, path, title):
+    """A picture of the table: accuracies with their intervals, beside guessing and one answer."""
+    from matplotlib.figure import Figure
+
+    rows = [*results.items()][::-1]
+    figure = Figure(figsize=(7, 1.2 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    y, share = np.arange(len(rows)), np.array([row["accuracy"] for _, row in rows])
+    bounds = np.array([row["interval"] for _, row in rows]).T
+    axes.barh(y, share, color="C0", alpha=0.35, height=0.6)
+    axes.errorbar(share, y, xerr=abs(bounds - share), fmt="none", ecolor="C0", label="95% interval")
+    for marker, colour, label, values in (
+            ("|", "k", "guessing", [row["baseline"] / 100 for _, row in rows]),
+            ("x", "C3", "one answer to all", [row["majority"] for _, row in rows]),
+            ("d", "C1", "questions shuffled", [row.get("shuffled", np.nan) for _, row in rows])):
+        if not np.isnan(values).all():
+            axes.plot(values, y, marker, color=colour, label=label, ms=8 if marker == "|" else 5)
+    axes.set(yticks=y, yticklabels=[label for label, _ in rows], xlim=(0, 1),
+             xlabel="share of items solved", title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+# ---- the command ----
+@dataclass
+class Options(RunOptions):
+    weights: str = option("", "a Hugging Face folder, read instead of a run")
+    bundle: str = option("core", "a folder or .zip file of tasks; core: the public one, downloaded")
+    tasks: tuple = option((), "only these")
+    max_per_task: int = option(0, "only so many of a task's items, examples too; 0: all", least=0)
+    items: int = option(0, "score only the first so many of these; 0: all", least=0)
+    batch_size: int = option(8, "items at once", least=1)
+    dtype: str = option("float32", "of matrix products", ("float32", "bfloat16"))
+    shuffled: bool = option(False, "also with the questions of other items")
+    json: str = option("", "a file for all decisions")
+    against: str = option("", "another model's --json file, to compare with")
+    every_checkpoint: bool = option(False, "of all weights that a run has kept, as a picture")
+    certify: bool = option(False, "which decisions depend on batch size, cache and dtype?")
+    data_dir: str = option("data", "where downloads are kept")
+
+
+def identity(model, tokenizer, options):
+    """A hash of what decisions depend on: the weights, the tokenizer, the options."""
+    weights = hashlib.sha256()
+    for name, tensor in tensors(model):
+        weights.update(f"{name}{tuple(tensor.shape)}{tensor.double().sum().item()!r}"
+                       f"{tensor.flatten()[:8].tolist()}".encode())
+    return hash_of(weights.hexdigest(), tokenizer.hash, options.dtype, options.items)[:16]
+
+
+def read_results(path):
+    """The content of a --json file. ValueError if it is none."""
+    try:
+        content = json.loads(read_text(path))
+        if all(isinstance(row["correct"], list) for row in content["tasks"].values()):
+            return content
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    raise ValueError(f"{path} holds no results of this command")
+
+
+def score_all(model, tokenizer, tasks, options, texts=None):
+    """{label: row} for all tasks; with --json, read from there or written there, one by one. texts:
+    a function that gives the training text in parts, if that is known.
+    """
+    path, key = options.json and Path(options.json), identity(model, tokenizer, options)
+    known = read_results(path)["tasks"] if path and path.exists() else {}
+    results = {}
+    for task in tasks:
+        row = known.get(task.label, {})
+        if (row.get("hash"), row.get("of")) != (task.hash, key) or (
+                options.shuffled and "shuffled" not in row):
+            row = score(model, task, tokenizer, options) | {"of": key}
+        results[task.label] = row
+        if path:
+            content = {"what": options.weights or options.run, "tasks": known | results}
+            write_safely(path, json.dumps(content, indent=1))
+    if texts:
+        full = [[task.in_full(i) for i in range(len(results[task.label]["correct"]))]
+                for task in tasks]
+        seen = iter(overlap([text for each in full for text in each], texts()))
+        for task, each in zip(tasks, full):
+            results[task.label]["seen"] = float(np.mean([next(seen) for _ in each]))
+    return results
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    add_options(parser, Options)
+    options = Options(**vars(parser.parse_args(argv)))
+    others = read_results(options.against)["tasks"] if options.against else None
+    path = find_bundle(options.bundle, options.data_dir)
+    tasks = read_bundle(path, options.tasks, options.max_per_task)  # what is quick to find is first
+    if options.every_checkpoint:
+        from growth import grow
+        return grow(options, tasks)
+    folder, model, tokenizer, config, step = options.load()
+    if options.certify:
+        from certify import certify
+        return certify(options, tasks, model, tokenizer)
+    data = None if options.weights else run_data(folder, config.by_hand)
+    results = score_all(model, tokenizer, tasks, options,
+                        data and (lambda: training_texts(data, tokenizer)))
+    what = f"{folder}, step {step}" if step is not None else f"{folder}"
+    print(escaped(f"{what}, {options.dtype}, a window of {model.config.seq_len:,} ids"))
+    print("\n".join(report(results, others)))
+    print(heading(results, options))
+    picture = (Path(folder) / "core.png" if step is not None else
+               Path(options.json).with_suffix(".png") if options.json else None)
+    if picture:
+        Hints()(f"draw {picture}", draw, results, picture, heading(results, options)[:90])
+
+
+if __name__ == "__main__":
+    run(main)
