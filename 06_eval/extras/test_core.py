@@ -1,0 +1,194 @@
+"""Tests of core.py: a table that doesn't mislead, and results that are kept."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import core
+import train
+from bundle import CORE, read_bundle
+from core import (Options, heading, interval, main, majority, mean_centred, paired_bootstrap,
+                  report, score)
+from duplicates import ngrams
+from evals import is_right, span_losses
+from test_bundle import make_bundle
+
+pytest.importorskip("yaml", reason="an oracle of tests/requirements.txt")
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A folder with a bundle and a run, whose text has one of the bundle's items in full."""
+    base = tmp_path_factory.mktemp("core")
+    make_bundle(base / "bundle")
+    path = base / "bundle" / "eval_data" / "cats.jsonl"
+    [first, *others] = path.read_text().splitlines()
+    long = json.loads(first) | {"continuation": " ".join(f"word{i}" for i in range(15))}
+    path.write_text("\n".join([json.dumps(long), *others]))
+    for i in range(3):
+        whole = "\n".join(f"{text} {long['continuation']}" for text in long["context_options"])
+        (base / f"{i}.txt").write_text(whole + "".join(f"{i} spam {j} eggs\n" for j in range(400)))
+    train.main(["--preset", "nano", "--data", f"folder:{base},include=*.txt", "--vocab-size", "300",
+                "--steps", "20", "--device", "cpu", "--data-dir", str(base / "data"),
+                "--seq-len", "96", "--runs-dir", str(base / "runs")])
+    return base
+
+
+def options(course, *more):
+    return ["--runs-dir", str(course / "runs"), "--bundle", str(course / "bundle"), "--device",
+            "cpu", *map(str, more)]
+
+
+# ---- how sure ----
+def test_interval():
+    assert interval(0, 10) == pytest.approx((0, 0.2775), abs=1e-3), "it has a width at 0, too"
+    assert interval(10, 10) == pytest.approx((0.7225, 1), abs=1e-3), "and at 1"
+    assert interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-3), "Wilson's, not Wald's"
+    low, high = interval(400, 1000)
+    assert (low + high) / 2 == pytest.approx(0.4, abs=1e-3), "of many items it is around p"
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.24 / 1000), rel=0.01), (
+        "of many items it has the width of the normal one")
+    assert interval(1, 1)[1] == 1 and interval(0, 1)[0] == 0, "it never leaves 0 ... 1"
+
+
+def test_paired_bootstrap():
+    rng, seed = np.random.default_rng(4), 4
+    hard = rng.random(400)  # both models find the same items hard
+    ours, others = rng.random(400) > hard - 0.05, rng.random(400) > hard
+    gain, low, high = paired_bootstrap(ours, others)
+    assert gain == pytest.approx(ours.mean() - others.mean()), "the difference of the means"
+    picked = rng.integers(0, 400, (4000, 400))
+    means = (ours[picked].astype(float) - others[picked]).mean(axis=1)
+    assert (low, high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.01), (
+        f"pairs are drawn with replacement, seed {seed}")
+    assert paired_bootstrap(ours, others) == (gain, low, high), "the same seed, the same numbers"
+    assert paired_bootstrap([True] * 9, [True] * 9) == (0, 0, 0), "equal decisions differ by 0"
+    assert paired_bootstrap([True] * 9, [False] * 9) == (1, 1, 1), "ours minus the others"
+
+
+def row(accuracy, n=100, baseline=0.0, **more):
+    right = round(accuracy * n)
+    return {"correct": [True] * right + [False] * (n - right), "accuracy": accuracy, "shots": 0,
+            "interval": interval(right, n), "baseline": baseline, "cropped": 0, "majority": 0.5,
+            "centred": (accuracy - baseline / 100) / (1 - baseline / 100), "hash": "h"} | more
+
+
+def test_mean_centred():
+    mean, side = mean_centred({"a": row(0.75, baseline=50), "b": row(0.3)})
+    assert mean == pytest.approx((0.5 + 0.3) / 2)
+    errors = [math.sqrt(0.75 * 0.25 / 100) / 0.5, math.sqrt(0.3 * 0.7 / 100)]
+    assert side == pytest.approx(1.96 * math.hypot(*errors) / 2)
+
+
+def test_only_22_tasks_are_core():
+    options = Options(run="x", bundle="b")
+    whole = {label: row(0.5) for label in CORE}
+    assert heading(whole, options).startswith("CORE: 0.5000 +- ")
+    assert heading(whole | {"other": row(0.0)}, options).startswith("CORE: 0.5000"), (
+        "a bundle may hold other tasks, which are no part of CORE")
+    assert heading(whole, Options(run="x", bundle="b", items=50)).startswith(
+        "CORE of at most 50 items a task: ")
+    part = dict([*whole.items()][1:])
+    assert heading(part, options).startswith("partial, 21 tasks, 21 of them of CORE's 22: mean")
+    assert heading(part, options).endswith("This is not CORE.")
+
+
+def test_report():
+    ours = {"a": row(0.9, seen=0.125), "b": row(0.2, hash="other"), "c": row(0.5)}
+    lines = "\n".join(report(ours, {"a": row(0.5), "b": row(0.3)}))
+    assert "12.5%" in lines and lines.count("unknown") == 2
+    assert "    +40.0%" in lines and lines.count("  *") == 1, "a * where 0 is outside"
+    assert lines.count("scored on other items, or not at all") == 2
+    assert "shuffled" not in lines and "shuffled" in "\n".join(report({"a": row(1, shuffled=0.5)}))
+
+
+# ---- a task ----
+def test_majority(course):
+    sums, cats, count = read_bundle(course / "bundle")
+    assert majority(sums) == 1, "the first choice is always right"
+    assert majority(cats) == 0.5, "either place is right in half of the items"
+    assert majority(count) == 1 / 7, "every answer comes once"
+
+
+def test_score(course):
+    """Decisions are those of evals.py, one item at a time, in the order of the shuffled items."""
+    choices = Options(runs_dir=str(course / "runs"), device="cpu", shuffled=True)
+    _, model, tokenizer, config, _ = choices.load()
+    for task in read_bundle(course / "bundle"):
+        found = score(model, task, tokenizer, choices)
+        for name, each in (("correct", task), ("shuffled", task.swapped())):
+            expected, losses = [], []
+            for i, item in enumerate(task.items):
+                rows, _ = each.spans(i, tokenizer, config.seq_len)
+                scored = [span_losses(model, row, start) for row, start in rows]
+                expected.append(is_right(task.kind, item, scored))
+                losses.append(float(scored[item.get("gold", 0)][0].mean()))
+            if name == "correct":
+                assert found["correct"] == expected
+                assert found["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
+            else:
+                assert found["shuffled"] == np.mean(expected)
+        assert found["accuracy"] == np.mean(found["correct"])
+        few = score(model, task, tokenizer, Options(runs_dir="x", items=2))
+        assert few["correct"] == found["correct"][:2], "the first two; examples from all items"
+
+
+# ---- the command ----
+def test_command(course, capsys, tmp_path, monkeypatch, fails):
+    path = tmp_path / "scores.json"
+    main(options(course, "--json", path, "--shuffled"))
+    out, content = capsys.readouterr().out, json.loads(path.read_text())
+    for word in ("sums", "cats", "count", "guess", "one answer", "cropped", "shuffled",
+                 "partial, 3 tasks, 0 of them of CORE's 22"):
+        assert word in out
+    assert [*content["tasks"]] == ["sums", "cats", "count"]
+    sums, cats, count = content["tasks"].values()
+    assert len(sums["correct"]) == 9 and {*map(type, sums["correct"])} == {bool}
+    assert sums["centred"] == pytest.approx((sums["accuracy"] - 0.5) / 0.5)
+    assert sums["cropped"] > 0, "the window is short"
+    assert (course / "runs" / "nano" / "core.png").read_bytes().startswith(b"\x89PNG")
+    [line] = [line for line in out.splitlines() if line.startswith("cats")]
+    assert "25.0%" in line.split()[-2], "one of the four items stands in the training text"
+
+    monkeypatch.setattr(core, "score", lambda *how: pytest.fail("computed again"))
+    main(options(course, "--json", path, "--shuffled"))
+    assert capsys.readouterr().out == out, "what the file holds is read from there"
+    main(options(course, "--json", path, "--tasks", "cats", "--against", path))
+    assert "+0.0%" in capsys.readouterr().out
+    assert [*json.loads(path.read_text())["tasks"]] == ["sums", "cats", "count"], "all are kept"
+
+    assert "sums: 3 examples beside the item itself" in fails(main, *options(
+        course, "--max-per-task", 3))
+    assert "has no task 'x'" in fails(main, *options(course, "--tasks", "x"))
+    path.write_text('{"tasks": {"a": []}}')
+    assert "holds no results of this command" in fails(main, *options(course, "--against", path))
+    assert "holds no results of this command" in fails(main, *options(course, "--json", path))
+
+
+def test_other_weights_are_scored_again(course, tmp_path, capsys, monkeypatch):
+    path, scored = tmp_path / "scores.json", []
+    monkeypatch.setattr(core, "score", lambda model, task, *how: scored.append(task.label) or row(
+        0.5, 2, hash=task.hash))
+    main(options(course, "--json", path))
+    main(options(course, "--json", path))
+    assert scored == ["sums", "cats", "count"]
+    main(options(course, "--json", path, "--items", 2))
+    assert len(scored) == 6, "fewer items"
+    monkeypatch.setattr("sample.load_run", lambda *how, load=__import__("runs").load_run:
+                        (other := load(*how))[0].head.weight.data.mul_(1.5) is None or other)
+    main(options(course, "--json", path, "--items", 2))
+    assert len(scored) == 9, "other weights"
+    main(options(course, "--json", path, "--items", 2, "--max-per-task", 6))
+    assert len(scored) == 11, "other items; cats has only four"
+
+
+def test_training_texts(course):
+    """All of the training text, whatever the size of its parts: no run of 13 words is lost."""
+    _, model, tokenizer, config, _ = Options(runs_dir=str(course / "runs")).load()
+    data = core.run_data(course / "runs" / "nano")
+    whole = tokenizer.decode_bytes(data.train.read(0, len(data.train)).tolist()).decode()
+    parts = [*core.training_texts(data, tokenizer, 500, 100)]
+    assert len(parts) > 5
+    assert {*ngrams(whole, 13).tolist()} <= {g for part in parts for g in ngrams(part, 13).tolist()}
