@@ -23,7 +23,7 @@ from housekeeping import Progress, duration
 from machine import keep_freed_memory
 from metrics import Hints, Log, environment, read_metrics, table
 from page import page
-from report import draw
+from report import column, draw
 from runs import as_json
 from watch import Spikes, activation_scales, sampled, update_ratios
 
@@ -77,9 +77,8 @@ class Beside:
 
     def remember(self):
         """Read the losses recorded before, with which new losses are compared to find spikes."""
-        for row in read_metrics(self.folder / "metrics.jsonl"):
-            if row.get("loss") is not None:
-                self.spikes.seen(row["loss"])
+        for loss in column(read_metrics(self.folder / "metrics.jsonl"), "loss")[0].tolist():
+            self.spikes.seen(loss)
 
     def record(self, step, **values):
         """A row of the log, if there is one."""

@@ -1,4 +1,4 @@
-"""Tests of snapshots.py: what a run keeps, and that it is the same run. With ranks: test_fsdp.py."""
+"""Tests of snapshots.py: what a run keeps, and that it stays the same; ranks: test_fsdp.py."""
 
 import contextlib
 import json

@@ -395,11 +395,11 @@ def report(job, chosen, offers, steps, origin):
            "sheet: an assumption.\n"
            f"An evaluation between steps takes {readable(sum(evaluation.values()))}.")
     data, checkpoint, snapshot = disk_bytes(job, steps)
-    more = f", {job.snapshots} snapshots, {readable(job.snapshots * snapshot)}" * (job.snapshots > 0)
+    kept = f", {job.snapshots} snapshots, {readable(job.snapshots * snapshot)}"
     rate = job.step_tokens / chosen.seconds
     yield (f"Disks: {readable(data)} of prepared data, if every token is seen once; the newest "
            f"{job.keep} checkpoints and the best one,\n{readable((job.keep + 1) * checkpoint)}"
-           f"{more}, and {readable(checkpoint)} more while one is written.")
+           f"{kept * (job.snapshots > 0)}, and {readable(checkpoint)} more while one is written.")
     yield (f"CPU cores: {rate:,.0f} tokens/s keep {rate / TOKENIZED:.3g} busy if text is tokenized "
            f"meanwhile, {rate / SERVED:.3g} if data is prepared.\n")
     yield f"{job.gpus} GPUs, {chosen.name}: windows in the largest micro-batch, time, money"
