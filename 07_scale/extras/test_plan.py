@@ -222,7 +222,8 @@ def test_run_length():
 
 def test_disk_bytes():
     """AdamW: 4 + 8 bytes a parameter; Muon 4 less for the blocks'; divided states are put together;
-    fsdp2 has no Muon. Of a snapshot 4, as it has no optimizer state. An id takes 2 bytes as long as 65,536 are enough.
+    fsdp2 has no Muon. A snapshot, without optimizer state: 4. An id takes 2 bytes as long as 65,536
+    are enough.
     """
     inside = 26 * 12 * 1664**2
     for changes, expected in ((dict(optimizer="adamw"), 12 * N), ({}, 12 * N - 4 * inside),
