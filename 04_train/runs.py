@@ -1,6 +1,6 @@
 """A run that can't be lost: its folder, and checkpoints that are whole or not there.
 
-    runs/tiny/config.json  tokenizer.json  metrics.jsonl  loss.png  .name
+    runs/tiny/config.json  tokenizer.json  metrics.jsonl  loss.png  .name  snapshots/
     runs/tiny/checkpoints/step-000300/weights/head.weight.npy ...   one file for each tensor
                                       state.pt         optimizer, loop, loader, random numbers
                                       val.json         its validation bits per byte
@@ -94,9 +94,9 @@ def step_of(checkpoint):
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def all_checkpoints(folder):
-    """The folders of a run's checkpoints, in the order of their steps."""
-    found = (Path(folder) / "checkpoints").glob("step-*")
+def all_checkpoints(*folders):
+    """The checkpoints in the folder of a run, or in several, in the order of their steps."""
+    found = [p for folder in folders for p in (Path(folder) / "checkpoints").glob("step-*")]
     return sorted((p for p in found if p.name[5:].isdecimal()), key=step_of)
 
 
@@ -125,7 +125,7 @@ def best_checkpoint(folder):
 def find_checkpoint(folder, which):
     """The checkpoint "newest", "best" or of a step, "300". ValueError if it isn't there."""
     found = {"newest": newest_checkpoint(folder), "best": best_checkpoint(folder)}
-    found |= {str(step_of(p)): p for p in all_checkpoints(folder)}
+    found |= {str(step_of(p)): p for p in all_checkpoints(Path(folder) / "snapshots", folder)}
     if not found.get(which):
         there = ", ".join(name for name in found if found[name]) or "none"
         raise ValueError(f"{folder} has no checkpoint {which!r}; it has: {there}")
@@ -152,7 +152,7 @@ def check(checkpoint, part):
         for other in all_checkpoints(checkpoint.parents[1]):
             if step_of(other) < step_of(checkpoint) and not damage(other):
                 hint = (f"{other.name}, before it, is whole: --checkpoint {step_of(other)} reads "
-                        f"that, and once {checkpoint.name} is deleted, --resume goes on from there")
+                        "that, and once damaged ones are deleted, --resume takes the newest left")
         raise ValueError(f"{checkpoint} is damaged: {found}. {hint}")
 
 

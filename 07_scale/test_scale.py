@@ -25,6 +25,7 @@ from ranks import on_ranks
 from runs import newest_checkpoint
 from scale import (BucketedSum, DataParallel, broadcast_weights, main, make_buckets,
                    sum_gradients_naive, total, train_step)
+from snapshots import weights_of
 from train import Config
 
 # ---- sums of gradients: two processes each, forked, that talk over gloo ----
@@ -522,8 +523,11 @@ def test_engines_train_what_one_process_trains(alone, ranks, optimizer, engine, 
 
 @pytest.mark.slow
 def test_one_checkpoint_for_all_engines(alone, ranks, capsys):
-    """Begun by one process, gone on with by two, whose ranks divide all; sample.py reads it."""
+    """Begun by one process, gone on with by two, whose ranks divide all; sample.py reads it. Both
+    keep snapshots.
+    """
     words, whole = alone("adamw")
+    words = [*words, "--snapshots", "3"]
     train.main([*words, "--name", "begun", "--steps", "4", "--save-every", "4"])
     for rank in ranks(lambda: main(["--engine", "fsdp2", *words, "--name", "begun", "--steps",
                                       "8", "--resume"])):
@@ -531,6 +535,11 @@ def test_one_checkpoint_for_all_engines(alone, ranks, capsys):
     one, two = (metrics(folder)[-1] for folder in (whole, whole.with_name("begun")))
     assert two["val_bits_per_byte"] == pytest.approx(one["val_bits_per_byte"], abs=1e-5)
     assert two["sample"], "all ranks have written it together"
+    kept, newest = weights_of(folder := whole.with_name("begun")), newest_checkpoint(folder)
+    assert [*kept] == [1, 2, 4, 8] and kept[8] != newest
+    files, others = ([file.read_bytes() for file in sorted((path / "weights").iterdir())]
+                     for path in (kept[8], newest))
+    assert files == others, "a snapshot has the weights of the checkpoint of its step"
     capsys.readouterr()
     sample.main(["--run", "begun", "--runs-dir", str(whole.parent), "--tokens", "5",
                  "--prompt", "7 spam", "--temperature", "0"])

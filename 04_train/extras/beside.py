@@ -23,7 +23,7 @@ from housekeeping import Progress, duration
 from machine import keep_freed_memory
 from metrics import Hints, Log, environment, read_metrics, table
 from page import page
-from report import draw
+from report import column, draw
 from runs import as_json
 from watch import Spikes, activation_scales, sampled, update_ratios
 
@@ -57,15 +57,14 @@ class Beside:
         self.config, self.folder, self.data, self.loader = config, folder, data, loader
         self.model, self.tensors, self.is_rank0 = model, tensors, rank == 0
         self.spikes, self.line, self.hint = Spikes(), Progress(patience=0), Hints()
-        step, self.before = start["step"], start["seconds"]
-        self.first_step = step
+        self.first_step, self.before = start["step"], start["seconds"]
         keep_freed_memory()  # in each process: steps wait for the slowest
-        self.look_ahead(step)
+        self.look_ahead(self.first_step)
         if not self.is_rank0:
             return
-        self.log = self.hint(f"write {folder}/metrics.jsonl", self.open_log, step)
+        self.log = self.hint(f"write {folder}/metrics.jsonl", self.open_log, self.first_step)
         self.hint("read the losses so far", self.remember)
-        self.record(step, environment=self.hint(
+        self.record(self.first_step, environment=self.hint(
             "tell the environment", environment, choose_device(config.device)), parameters=sum(
             count_parameters(config.gpt(data.tokenizer.vocab_size)).values()))
         self.say_what_is_cut_off()
@@ -78,9 +77,8 @@ class Beside:
 
     def remember(self):
         """Read the losses recorded before, with which new losses are compared to find spikes."""
-        for row in read_metrics(self.folder / "metrics.jsonl"):
-            if row.get("loss") is not None:
-                self.spikes.seen(row["loss"])
+        for loss in column(read_metrics(self.folder / "metrics.jsonl"), "loss")[0].tolist():
+            self.spikes.seen(loss)
 
     def record(self, step, **values):
         """A row of the log, if there is one."""
@@ -115,6 +113,10 @@ class Beside:
             if self.is_rank0:
                 self.record(step, update_ratio=ratios, activation_scale=scales, sample=wrote)
                 self.redraw()
+        if getattr(self.config, "snapshots", 0):  # a FullConfig has them
+            from snapshots import save_snapshot
+            self.hint(f"save a snapshot in {self.folder}", save_snapshot, self.config, self.folder,
+                      step, self.tensors, bits, self.is_rank0)
         self.look_ahead(step)
 
     def pace(self, step, seconds, loss):

@@ -7,7 +7,7 @@ the other, down to the embedding. All blocks are the same code, which is compile
 
     python 04_train/train.py --preset tiny --compile
 
-Reads and writes nothing: Config.objective() calls it. Next: curves.py.
+Reads and writes nothing: Config.objective() calls it. Next: snapshots.py.
 """
 
 import functools

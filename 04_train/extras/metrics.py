@@ -64,7 +64,7 @@ def table(rows):
 
 def forget_unbegun(folder):
     """Delete the folder of a run that has ended before it recorded or saved anything."""
-    if not any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints")):
+    if not any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints", "snapshots")):
         shutil.rmtree(folder, ignore_errors=True)
 
 

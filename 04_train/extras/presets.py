@@ -37,6 +37,8 @@ class FullConfig(FamilyConfig, Config):
                            least=0)
     init_std: float = option(0.0, "std of new matrices and tables; 0: by their size", least=0)
     wandb: bool = option(False, "send metrics to Weights & Biases, too")
+    snapshots: int = option(0, "steps whose weights are kept, evenly spaced in log(tokens)",
+                            least=0)
 
     def __post_init__(self):
         family = FamilyConfig(**{field.name: getattr(self, field.name)

@@ -26,7 +26,7 @@ from runs import WAYS, check_size, newest_checkpoint, newest_run, read_config, s
 
 # What may change when a run goes on: how long it is, what it reports and keeps, and where it runs.
 MAY_CHANGE = {*WAYS, "micro_batch", "eval_every", "last_eval_tokens", "save_every", "keep",
-              "device", "compile", "data_dir", "wandb", "by_hand"}
+              "device", "compile", "data_dir", "wandb", "snapshots", "by_hand"}
 
 
 def started_as(folder, name):
@@ -56,6 +56,9 @@ def check_changes(folder, given):
     them is not in MAY_CHANGE and differs.
     """
     old = read_config(folder)
+    if given.keys() - vars(old).keys():  # options of a FullConfig, which the run was begun without
+        from presets import FullConfig
+        old = FullConfig(**vars(old))
     new = dataclasses.replace(old, **given)
     for key in given.keys() - MAY_CHANGE:
         if getattr(new, key) != getattr(old, key):

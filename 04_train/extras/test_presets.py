@@ -57,7 +57,8 @@ def test_main(capsys):
                                          ("momentum", float("nan")), ("optimizer", "adam"),
                                          ("schedule", "inverse_sqrt"), ("flops", float("inf")),
                                          ("flops", float("nan")), ("tokens_per_param", -1.0),
-                                         ("beta2", 1.0), ("label_smoothing", -0.1), ("keep", 0)])
+                                         ("beta2", 1.0), ("label_smoothing", -0.1), ("keep", 0),
+                                         ("snapshots", -1)])
 def test_configs_that_cannot_be(name, value):
     with pytest.raises(ValueError, match=f"^{name} is"):
         FullConfig(**{name: value})

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from presets import FullConfig
 from resuming import check_changes, find_run, finished, resumed, started_as
 from runs import as_json, choose_run, save_checkpoint, start_run, tensors
 from train import Config
@@ -115,6 +116,14 @@ def test_what_may_change(tmp_path):
     assert choose_run(words, {"flops": 1e9}, {}, Config)[1] == Config(**SMALL, steps=0, flops=1e9)
     with pytest.raises(ValueError, match="a was started with lr 0.006, not 0.1; that is another"):
         check_changes(tmp_path / "a", {"lr": 0.1})
+
+
+def test_an_option_that_the_run_was_begun_without(tmp_path):
+    """One that only a FullConfig has."""
+    folder = begun(tmp_path / "a", steps=5)
+    assert check_changes(folder, {"snapshots": 3}) == FullConfig(**SMALL, steps=5, snapshots=3)
+    with pytest.raises(ValueError, match="a was started with label_smoothing 0.0, not 0.1"):
+        check_changes(folder, {"label_smoothing": 0.1, "wandb": True})
 
 
 def test_a_finished_run_says_so(tmp_path, capsys):

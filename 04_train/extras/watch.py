@@ -8,6 +8,7 @@ nonfinite.py.
 """
 
 import contextlib
+import functools
 import math
 
 import torch
@@ -109,15 +110,12 @@ def listening(model, hear):
         yield module.register_forward_hook(
             lambda module, inputs, output: tell(f"what comes out of {name}", output))
 
-    def listen_back(name, weight):
-        yield weight.register_hook(
-            lambda gradient: hear(f"the gradient of the weight {name}", gradient))
-
     handles = []
     for name, module in model.named_modules():
         handles += listen(name or "the model", module)
     for name, weight in model.named_parameters():
-        handles += listen_back(name, weight)
+        what = f"the gradient of the weight {name}"
+        handles.append(weight.register_hook(functools.partial(hear, what)))
     try:
         yield
     finally:

@@ -200,6 +200,7 @@ class Job(Config):
     masters: bool = option(False, "bfloat16 weights and gradients, float32 masters in the "
                            "optimizer")
     utilisation: float = option(0.4, "share of the data sheet that steps reach: a guess")
+    snapshots: int = option(0, "weights kept, as by train.py --snapshots", least=0)
     price: float = option(0.0, "dollars a GPU-hour")
     budget: float = option(0.0, "instead of steps: spend so many dollars")
     out: str = option("memory.png", "the picture")
@@ -300,14 +301,16 @@ def run_length(job, seconds):
 
 
 def disk_bytes(job, steps):
-    """(bytes of prepared data if every token is seen once, bytes of a checkpoint): ids are uint16
-    if the vocabulary allows it; weights and optimizer state are whole, whatever is divided.
+    """(bytes of prepared data if every token is seen once, of a checkpoint, of a snapshot): ids are
+    uint16 if the vocabulary allows it; weights and optimizer state, which a snapshot lacks, are
+    whole, whatever is divided.
     """
     muon = usable(job, job.engine).optimizer == "muon"
     matrices = muon_groups(job.model_config).total() if muon else 0
     states = rank_states(parameters(job.model_config), matrices, "plain", 1, job.masters)
     width = 2 if job.vocab_size <= 1 << 16 else 4  # as in data.py
-    return steps * job.step_tokens * width, states["weights"] + states["optimizer"]
+    weights = states["weights"]
+    return steps * job.step_tokens * width, weights + states["optimizer"], weights
 
 
 def memory_of_a_rank(engine, recompute, world):
@@ -391,11 +394,12 @@ def report(job, chosen, offers, steps, origin):
            f"{cost(job, chosen.seconds, steps)}, if steps reach {job.utilisation:.0%} of the data "
            "sheet: an assumption.\n"
            f"An evaluation between steps takes {readable(sum(evaluation.values()))}.")
-    data, checkpoint = disk_bytes(job, steps)
+    data, checkpoint, snapshot = disk_bytes(job, steps)
+    kept = f", {job.snapshots} snapshots, {readable(job.snapshots * snapshot)}"
     rate = job.step_tokens / chosen.seconds
     yield (f"Disks: {readable(data)} of prepared data, if every token is seen once; the newest "
-           f"{job.keep} checkpoints and the best one,\n{readable((job.keep + 1) * checkpoint)}, "
-           f"and {readable(checkpoint)} more while one is written.")
+           f"{job.keep} checkpoints and the best one,\n{readable((job.keep + 1) * checkpoint)}"
+           f"{kept * (job.snapshots > 0)}, and {readable(checkpoint)} more while one is written.")
     yield (f"CPU cores: {rate:,.0f} tokens/s keep {rate / TOKENIZED:.3g} busy if text is tokenized "
            f"meanwhile, {rate / SERVED:.3g} if data is prepared.\n")
     yield f"{job.gpus} GPUs, {chosen.name}: windows in the largest micro-batch, time, money"

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+import snapshots
 from family import FAMILIES
 from fsdp import DividedOptimizer, full, sharded_model, sharded_run
 from gpt import GPT, GPTConfig, generate
@@ -23,6 +24,7 @@ from presets import FullConfig
 from ranks import on_ranks
 from runs import newest_checkpoint, restore_state, restore_weights, save_checkpoint
 from scale import make_engine, total, train_step
+from snapshots import save_snapshot, weights_of
 from train import Config, score
 from watch import activation_scales
 
@@ -222,6 +224,34 @@ def test_a_checkpoint_is_for_every_engine(tmp_path):
     for i, state in states[1].items():
         for name, value in state.items():
             torch.testing.assert_close(states[0][i][name], value)
+
+
+def test_snapshots_of_shares(tmp_path):
+    """Whole tensors, as those of ddp, which all ranks gather together; if rank 0 can't write one,
+    the ranks train on together.
+    """
+    def work(rank):
+        config = FullConfig(**SMALL, steps=2, snapshots=2, device="cpu")
+        engines = [engine_of(config, name) for name in ("fsdp2", "ddp")]
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            def full(folder, step, weights, *rest):
+                next(weights)
+                raise OSError("No space left on device")
+            monkeypatch.setattr(snapshots, "save_checkpoint", full)
+            with contextlib.nullcontext() if rank else pytest.raises(OSError, match="No space"):
+                save_snapshot(config, tmp_path, 1, engines[0].tensors, None, rank == 0)
+        for engine in engines:
+            train_step(engine, windows(rank), 1, config)
+        save_snapshot(config, tmp_path, 2, engines[0].tensors, None, rank == 0)
+        shares, whole = (dict(engine.tensors()) for engine in engines)
+        if rank == 0:
+            [path] = weights_of(tmp_path).values()
+            files = {file.stem: np.load(file) for file in (path / "weights").iterdir()}
+            assert files.keys() == whole.keys()
+            for name, file in files.items():
+                assert np.array_equal(file, shares[name]), name
+                np.testing.assert_allclose(file, whole[name], atol=1e-5, err_msg=name)
+    on_ranks(work)
 
 
 def test_divided_optimizer():

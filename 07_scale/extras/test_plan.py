@@ -222,14 +222,15 @@ def test_run_length():
 
 def test_disk_bytes():
     """AdamW: 4 + 8 bytes a parameter; Muon 4 less for the blocks'; divided states are put together;
-    fsdp2 has no Muon. An id takes 2 bytes as long as 65,536 are enough.
+    fsdp2 has no Muon. A snapshot, without optimizer state: 4. An id takes 2 bytes as long as 65,536
+    are enough.
     """
     inside = 26 * 12 * 1664**2
     for changes, expected in ((dict(optimizer="adamw"), 12 * N), ({}, 12 * N - 4 * inside),
                               (dict(engine="fsdp2"), 12 * N), (dict(engine="zero2", gpus=8),
                                                                12 * N - 4 * inside)):
         job = dataclasses.replace(JOB, **changes)
-        assert disk_bytes(job, 10) == (10 * 524288 * 2, expected), changes
+        assert disk_bytes(job, 10) == (10 * 524288 * 2, expected, 4 * N), changes
     for vocab_size, width in ((1 << 16, 2), ((1 << 16) + 1, 4)):
         job = dataclasses.replace(JOB, vocab_size=vocab_size)
         assert disk_bytes(job, 10)[0] == 10 * 524288 * width
@@ -246,8 +247,10 @@ def test_disk_bytes_of_a_real_checkpoint(tmp_path, optimizer):
     model.loss(ids, ids).mean().backward()
     stepper.step()
     save_checkpoint(tmp_path, 1, tensors(model), {"optimizer": stepper.state_dict()})
-    found = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
-    assert found == pytest.approx(disk_bytes(job, 1)[1], rel=0.02)
+    save_checkpoint(tmp_path / "snapshots", 1, tensors(model), {})
+    found = [sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+             for folder in (tmp_path / "checkpoints", tmp_path / "snapshots")]
+    assert found == pytest.approx(disk_bytes(job, 1)[1:], rel=0.02)
 
 
 # ---- the command ----
@@ -277,8 +280,9 @@ def test_command(said):
 
 
 def test_command_takes_the_length_that_was_asked_for(said):
-    text = said("--preset tiny --gpus 1 --flops 1e15")
+    text = said("--preset tiny --gpus 1 --flops 1e15 --snapshots 12")
     assert "FLOP: flops 1e+15\n" in text and "Yes, with plain" in text
+    assert ", 12 snapshots, 101 MB, and " in text
 
 
 def test_command_spends_its_budget(said):
