@@ -20,11 +20,11 @@ from pathlib import Path
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import read_text, write_safely
+from console import write_safely
 
 import torch
 
-from core import identity, prepare
+from core import identity, prepare, read_kept
 from evals import is_right
 from records import library
 from scoring import score_items
@@ -63,11 +63,12 @@ def margin(task, means):
 
 
 def certify(options, tasks, model, tokenizer):
-    """Score all items in all WAYS; print for each how many decisions differ from the first's."""
+    """Score all items in all WAYS; print for each how many decisions differ from the first's.
+    ValueError if any differ in float32: then scores depend on how they are computed.
+    """
     path = Path(options.json) if options.json else None
     key = identity(model, tokenizer, options)
-    kept = json.loads(read_text(path)) if path and path.exists() else {}
-    theirs = None
+    kept, theirs = read_kept(path) if path else {}, None
     if options.weights:
         try:
             theirs = harness(options.weights, model.embed.weight.device.type)
@@ -75,7 +76,7 @@ def certify(options, tasks, model, tokenizer):
             print(f"left out: {HARNESS} ({error})")
     ways = {way: how for way, how in WAYS.items() if how or theirs}
     found = {way: {} for way in ways}
-    for task in tasks:  # a task in all ways, so that what is there early can be compared
+    for task in tasks:  # each in all ways, so that a run that is stopped has compared some
         items, _ = prepare(task, tokenizer, model.config.seq_len, options.items)
         for way, how in ways.items():
             name = f"{way}: {task.label}, {task.hash}, {key}"
@@ -88,8 +89,17 @@ def certify(options, tasks, model, tokenizer):
                 if path:
                     write_safely(path, json.dumps(kept))
             found[way][task.label] = kept[name]
-    for line in table(tasks, found):
-        print(line)
+    print(*table(tasks, found), sep="\n")
+    wrong = sum(len(flips(tasks, found, way)) for way in ways if "bfloat16" not in way)
+    if wrong:
+        raise ValueError(f"{wrong} decisions in float32 depend on how they are computed")
+
+
+def flips(tasks, found, way):
+    """The label of each item whose decision, by `way`, differs from that by the first way."""
+    first = next(iter(found))
+    return [task.label for task in tasks
+            for a, b in zip(found[first][task.label], found[way][task.label]) if a[0] != b[0]]
 
 
 def table(tasks, found):
@@ -98,15 +108,14 @@ def table(tasks, found):
     """
     first, *others = found
     n = sum(map(len, found[first].values()))
-    yield f"\n{n:,} decisions; others than by {first}:"
-    yield f"{'':37} {'in all':>7} {'largest difference of a mean loss':>34}"
+    yield f"\n{n:,} decisions of {len(tasks)} tasks. Other than by {first}:"
+    yield f"{'':37} {'decisions':>9} {'largest difference of a mean loss':>34}"
     for way in others:
-        pairs = [(task.label, a, b) for task in tasks
-                 for a, b in zip(found[first][task.label], found[way][task.label])]
-        flips = [label for label, a, b in pairs if a[0] != b[0]]
-        gap = max(abs(x - y) for _, a, b in pairs for x, y in zip(a[1:], b[1:]))
-        where = ", ".join(f"{flips.count(label)} of {label}" for label in dict.fromkeys(flips))
-        yield f"{way:37} {len(flips):7} {gap:34.2g}  {where}"
+        gap = max(abs(x - y) for task in tasks for a, b in zip(
+            found[first][task.label], found[way][task.label]) for x, y in zip(a[1:], b[1:]))
+        labels = flips(tasks, found, way)
+        where = ", ".join(f"{labels.count(label)} of {label}" for label in dict.fromkeys(labels))
+        yield f"{way:37} {len(labels):9} {gap:34.2g}  {where}".rstrip()
     margins = [margin(task, each[1:]) for task in tasks for each in found[first][task.label]]
     margins = sorted(m for m in margins if m)  # equal choices have none
     if margins:

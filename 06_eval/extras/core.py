@@ -232,15 +232,29 @@ def identity(model, tokenizer, options):
     return hash_of(weights.hexdigest(), tokenizer.hash, options.dtype, options.items)[:16]
 
 
-def read_results(path):
-    """The content of a --json file. ValueError if it is none."""
+def read_kept(path):
+    """The JSON object in a file that this command has written; {} if there is none yet. ValueError
+    if the file holds anything else.
+    """
     try:
-        content = json.loads(read_text(path))
-        if all(isinstance(row["correct"], list) for row in content["tasks"].values()):
+        content = json.loads(read_text(path)) if Path(path).exists() else {}
+        if isinstance(content, dict):
             return content
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except RecursionError:
         pass
+    except ValueError as error:
+        raise ValueError(f"{path} holds no results of this command ({error})") from None
     raise ValueError(f"{path} holds no results of this command")
+
+
+def read_results(path):
+    """{label: row} of a --json file; {} if there is none yet. ValueError if it is no such file."""
+    tasks = read_kept(path).get("tasks", {})
+    if not isinstance(tasks, dict) or not all(
+            isinstance(row, dict) and isinstance(row.get("correct"), list)
+            for row in tasks.values()):
+        raise ValueError(f"{path} holds no results of this command")
+    return tasks
 
 
 def score_all(model, tokenizer, tasks, options, texts=None):
@@ -248,7 +262,7 @@ def score_all(model, tokenizer, tasks, options, texts=None):
     a function that gives the training text in parts, if that is known.
     """
     path, key = options.json and Path(options.json), identity(model, tokenizer, options)
-    known = read_results(path)["tasks"] if path and path.exists() else {}
+    known = read_results(path) if path else {}
     results = {}
     for task in tasks:
         row = known.get(task.label, {})
@@ -272,7 +286,9 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
-    others = read_results(options.against)["tasks"] if options.against else None
+    others = read_results(options.against) if options.against else None
+    if others == {}:
+        raise ValueError(f"there is no {options.against} with results to compare with")
     path = find_bundle(options.bundle, options.data_dir)
     tasks = read_bundle(path, options.tasks, options.max_per_task)  # what is quick to find is first
     if options.every_checkpoint:

@@ -18,11 +18,11 @@ import sys
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import escaped, read_text, write_safely
+from console import escaped, write_safely
 
 import numpy as np
 
-from core import decisions, identity, mean_centred, prepare, right_answer
+from core import decisions, identity, mean_centred, prepare, read_kept, right_answer
 from evals import centred
 from metrics import Hints
 from runs import load_weights
@@ -32,11 +32,10 @@ from snapshots import weights_of
 
 def grow(options, tasks):
     """Score all weights that the run options.run has kept, and draw the scores."""
-    folder, model, tokenizer, config, _ = options.load()
     if options.weights:
         raise ValueError("--every-checkpoint is for a run: a Hugging Face folder has one model")
-    path = folder / "growth.json"
-    known = json.loads(read_text(path)) if path.exists() else {}
+    folder, model, tokenizer, config, _ = options.load()
+    known = read_kept(path := folder / "growth.json")
     prepared = {task.label: prepare(task, tokenizer, model.config.seq_len, options.items)[0]
                 for task in tasks}
     points, checkpoints = {}, weights_of(folder)

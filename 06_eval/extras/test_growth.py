@@ -1,0 +1,77 @@
+"""Tests of growth.py: every kept checkpoint is scored once, and drawn over the tokens seen."""
+
+import json
+
+import pytest
+
+import growth
+import train
+from bundle import read_bundle
+from core import Options, main, prepare, decisions
+from runs import load_run
+from scoring import score_items
+from test_bundle import make_bundle
+
+pytest.importorskip("yaml", reason="an oracle of tests/requirements.txt")
+
+
+@pytest.fixture
+def course(tmp_path):
+    make_bundle(tmp_path / "bundle")
+    (tmp_path / "text").write_text("".join(f"{i} + 1 = {i + 1}\n" for i in range(900)))
+    train.main(["--preset", "nano", "--data", f"folder:{tmp_path / 'text'}", "--vocab-size", "280",
+                "--steps", "12", "--snapshots", "4", "--save-every", "10", "--device", "cpu",
+                "--data-dir", str(tmp_path / "data"), "--runs-dir", str(tmp_path / "runs")])
+    return tmp_path
+
+
+def test_growth(course, capsys, monkeypatch, fails):
+    arguments = ["--runs-dir", str(course / "runs"), "--bundle", str(course / "bundle"), "--device",
+                 "cpu", "--every-checkpoint"]
+    drawn = []
+    monkeypatch.setattr(growth, "draw_growth", lambda *how, draw=growth.draw_growth:
+                        drawn.append(how) or draw(*how))
+    main(arguments)
+    out = capsys.readouterr().out
+    points, tokens, path, title = drawn[-1]
+    assert [*points] == [1, 2, 5, 10, 12], "four snapshots, and a checkpoint besides"
+    assert tokens[5] == 5 * 8 * 64 and title == "nano"
+    assert out.count("mean centred accuracy") == 5 and "shows 5 checkpoints" in out
+    assert path.read_bytes().startswith(b"\x89PNG")
+    for task in read_bundle(course / "bundle"):
+        model, tokenizer, config, _ = load_run(course / "runs" / "nano", which="5")
+        items, _ = prepare(task, tokenizer, config.seq_len)
+        assert points[5][task.label]["correct"] == decisions(task, score_items(model, items))
+    losses = [points[step]["sums"]["loss"] for step in points]
+    assert losses[-1] < losses[0], "what is learned shows in the loss"
+
+    monkeypatch.setattr(growth, "score_items", lambda *how, **more: pytest.fail("scored again"))
+    main(arguments)
+    assert drawn[-1] == drawn[-2] and capsys.readouterr().out == out, "kept in growth.json"
+    path = course / "runs" / "nano" / "growth.json"
+    path.write_text("[1]")
+    assert "holds no results of this command" in fails(main, *arguments)
+
+
+def test_it_is_for_runs(tmp_path, fails):
+    make_bundle(tmp_path / "bundle")
+    with pytest.raises(ValueError, match="is for a run"):
+        growth.grow(Options(weights="x"), [])
+    assert "is for a run" in fails(main, "--bundle", tmp_path / "bundle", "--weights", "x",
+                                   "--every-checkpoint")
+
+
+def test_a_kill_loses_one_task(course, monkeypatch):
+    """What was scored before is in the file after each task."""
+    calls = []
+
+    def fail(*how, score=growth.score_items, **more):
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        calls.append(how)
+        return score(*how, **more)
+    monkeypatch.setattr(growth, "score_items", fail)
+    with pytest.raises(KeyboardInterrupt):
+        main(["--runs-dir", str(course / "runs"), "--bundle", str(course / "bundle"), "--device",
+              "cpu", "--every-checkpoint"])
+    assert len(json.loads((course / "runs" / "nano" / "growth.json").read_text())) == 4
