@@ -332,6 +332,11 @@ def main():
     command.add_argument("--runs", type=int, default=9, help="rounds (default: 9)")
     command.add_argument("--weights", help="a Hugging Face folder of a model for the guesses")
     command.add_argument("--files", nargs="*", default=[], help="the texts it continues")
+    command = commands.add_parser("eval", help="tasks in context, beside lm-evaluation-harness")
+    command.add_argument("--weights", required=True, help="a Hugging Face folder")
+    command.add_argument("--bundle", required=True, help="of tasks, as for 06_eval/extras/core.py")
+    command.add_argument("--items", type=int, default=20, help="of each task (default: 20; 0: all)")
+    command.add_argument("--runs", type=int, default=3, help="rounds (default: 3)")
     command = commands.add_parser("crash", help="a run ended, damaged, disturbed; and resumed")
     command.add_argument("--kills", type=int, default=100, help="how often (default: 100)")
     command.add_argument("--flips", type=int, default=0, help="of bits in its files (default: 0)")
@@ -378,6 +383,9 @@ def main():
     elif args.command == "sample":
         import bench_model
         bench_model.bench_sample(args.runs, args.weights, args.files)
+    elif args.command == "eval":
+        import bench_eval
+        bench_eval.bench_eval(args.weights, args.bundle, args.items, args.runs)
     elif args.command == "crash":
         import bench_crash
         bench_crash.bench_crash(args.kills, args.flips, args.races, args.seed)

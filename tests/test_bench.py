@@ -113,6 +113,22 @@ def test_lookup(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_eval(tmp_path, capsys):
+    """Both score the same ids; what differs is told."""
+    for name in ("lm_eval", "yaml", "safetensors"):
+        pytest.importorskip(name, reason="an oracle of tests/requirements.txt")
+    import bench_eval
+    from test_bundle import make_bundle
+    tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, seq_len=300))
+    torch.nn.init.normal_(model.head.weight)
+    export(model, tokenizer, tmp_path / "a")
+    bench_eval.bench_eval(str(tmp_path / "a"), make_bundle(tmp_path / "b"), 4, 1)
+    rows = re.findall(r"\n\| (\w+) \| (\d+) \|(?: [\d.]+ \|){3} 0 \|", capsys.readouterr().out)
+    assert rows == [("sums", "4"), ("cats", "4"), ("count", "4"), ("all", "12")]
+
+
+@pytest.mark.slow
 def test_crash(bench, monkeypatch):
     for owner, name in ((beside.Beside, "redraw"), (beside, "page"), (beside, "sample")):
         monkeypatch.setattr(owner, name, lambda *what: "")  # thirty times a run

@@ -746,6 +746,24 @@ MISTAKES = {
          "(accuracy - baseline / 100) / (1 - baseline / 100)", "(accuracy - baseline / 100)",
          "test_centred"),
     ],
+    "06_eval/extras/scoring.py": [
+        ("padding attended to", "torch.arange(n_shared, device=shared.device) < "
+         "shared[:, None, None]", "torch.arange(n_shared, device=shared.device) < n_shared "
+         "+ 0 * shared[:, None, None]", "test_branch_mask"),
+        ("choices that see each other", "own = same & causal_mask",
+         "own = (branches > 0)[:, :, None] & causal_mask", "test_branch_mask"),
+        ("ids that see what follows them", "own = same & causal_mask(torch.arange(T, "
+         "device=shared.device), T)", "own = same", "test_branch_mask"),
+    ],
+    "06_eval/extras/core.py": [
+        ("the interval of a normal distribution, which has no width at 0",
+         "(z / (2 * n)) ** 2)", "0)", "test_interval"),
+        ("a middle that is not moved", "middle = p + z * z / (2 * n)", "middle = p",
+         "test_interval"),
+        ("an interval of 90%", "[2.5, 97.5])", "[5, 95])", "test_paired_bootstrap"),
+        ("the others minus ours", "np.asarray(ours, float) - np.asarray(others, float)",
+         "np.asarray(others, float) - np.asarray(ours, float)", "test_paired_bootstrap"),
+    ],
     "07_scale/scale.py": [
         ("each rank's loss divided by its own targets",
          "total((batch[1] >= 0).sum(dtype=float))", "(batch[1] >= 0).sum()", "test_train_step"),

@@ -1,4 +1,4 @@
-"""Do decisions depend on how they are computed? On the batch, the cache, the float type, the program?
+"""Does any decision depend on how it is computed: batch size, cache, float type, program?
 
 Sums of floats depend on their order, so losses of the same text differ in their last bits between
 ways to compute them. That must change no decision: whether an item is solved. Here the same items
