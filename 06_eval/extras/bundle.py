@@ -13,6 +13,7 @@ Reads a bundle, or downloads the public one to data/downloads/core/. Next: core.
 import csv
 import io
 import os
+import re
 import sys
 import zipfile
 from dataclasses import dataclass, replace
@@ -148,6 +149,8 @@ def read_bundle(path, labels=(), most=0):
         found = [(str(row["label"]), row["icl_task_type"], PurePosixPath(row["dataset_uri"]),
                   int(row["num_fewshot"][0]), str(row.get("continuation_delimiter", " ")))
                  for row in rows]
+        if odd := [label for label, *_ in found if not re.fullmatch(r"[\w.-]+", label)]:
+            raise ValueError(f"{odd[0]!r} is no label")
     except (TypeError, LookupError, AttributeError, ValueError, RecursionError,
             yaml.YAMLError) as error:
         reason = " ".join(escaped(str(error)).split())

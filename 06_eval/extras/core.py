@@ -213,7 +213,8 @@ class Options(RunOptions):
     tasks: tuple = option((), "only these")
     max_per_task: int = option(0, "only so many of a task's items, examples too; 0: all", least=0)
     items: int = option(0, "score only the first so many of these; 0: all", least=0)
-    batch_size: int = option(8, "items at once", least=1)
+    batch_size: int = option(0, "items at once; 0: 8, or a run's micro-batch if that is less",
+                             least=0)
     dtype: str = option("float32", "of matrix products", ("float32", "bfloat16"))
     shuffled: bool = option(False, "also with the questions of other items")
     json: str = option("", "a file for all decisions")
@@ -221,6 +222,12 @@ class Options(RunOptions):
     every_checkpoint: bool = option(False, "of all weights that a run has kept, as a picture")
     certify: bool = option(False, "which decisions depend on batch size, cache and dtype?")
     data_dir: str = option("data", "where downloads are kept")
+
+    def load(self):
+        """As RunOptions.load(); a batch size that is not given becomes one that fits."""
+        loaded = super().load()
+        self.batch_size = self.batch_size or min(8, getattr(loaded[3], "micro_batch", 8))
+        return loaded
 
 
 def identity(model, tokenizer, options):

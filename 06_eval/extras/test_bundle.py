@@ -128,6 +128,7 @@ def test_answers(folder):
      "could not determine a constructor"),
     ("core.yaml", "maths/sums.jsonl", "../../secret.jsonl", "outside the bundle"),
     ("core.yaml", "maths/sums.jsonl", "/etc/passwd", "outside the bundle"),
+    ("core.yaml", "label: cats", "label: 'a $b'", "'a $b' is no label"),
     ("core.yaml", "[3]", "[many]", "can't be read: invalid literal"),
     ("core.yaml", "[3]", "[9]", "sums: 9 examples beside the item itself"),
     ("core.yaml", "type: schema", "type: language_modeling", "is of the kind language_modeling, i"),

@@ -131,8 +131,22 @@ def test_score(course):
             else:
                 assert found["shuffled"] == np.mean(expected)
         assert found["accuracy"] == np.mean(found["correct"])
-        few = score(model, task, tokenizer, Options(runs_dir="x", items=2))
+        few = score(model, task, tokenizer, Options(runs_dir="x", items=2, batch_size=1))
         assert few["correct"] == found["correct"][:2], "the first two; examples from all items"
+
+
+def test_no_more_at_once_than_in_training(course):
+    choices = Options(runs_dir=str(course / "runs"))
+    choices.load()
+    assert choices.batch_size == 8, "nano has a micro-batch of 8"
+    path = course / "runs" / "nano" / "config.json"
+    before = path.read_text()
+    path.write_text(before.replace('"micro_batch": 8', '"micro_batch": 2'))
+    for given, used in ((0, 2), (32, 32)):
+        choices = Options(runs_dir=str(course / "runs"), batch_size=given)
+        choices.load()
+        assert choices.batch_size == used
+    path.write_text(before)
 
 
 # ---- the command ----
