@@ -17,7 +17,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 import console  # noqa: F401, first, so that the others are found
 
 from bundle import read_bundle
-from certify import harness
+from certify import by_harness
 from core import Options, decisions, prepare
 from scoring import score_items
 
@@ -25,7 +25,7 @@ from scoring import score_items
 def bench_eval(weights, bundle, items, runs):
     """Print a table: of each task how many items both score in a second, and whether they agree."""
     _, model, tokenizer, _, _ = Options(weights=weights, device="cpu").load()
-    theirs = harness(weights, "cpu")
+    theirs = by_harness(weights, "cpu")
     ways = {"ours": lambda rows: score_items(model, rows), "theirs": theirs}
     print(f"{weights}, float32, {items or 'all'} items a task, median of {runs}\n\n"
           "| task | items | ours, items/s | lm-evaluation-harness, items/s | times | decisions that "

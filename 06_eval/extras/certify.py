@@ -36,7 +36,7 @@ WAYS = {"batch 1, no cache": ("float32", 1, False), "batch 32, cache": ("float32
         "bfloat16, batch 32, cache": ("bfloat16", 32, True), HARNESS: None}
 
 
-def harness(folder, device):
+def by_harness(folder, device):
     """A function that scores items as scoring.score_items() does, by the harness's own model of
     transformers. ValueError if it is not installed.
     """
@@ -71,7 +71,7 @@ def certify(options, tasks, model, tokenizer):
     kept, theirs = read_kept(path) if path else {}, None
     if options.weights:
         try:
-            theirs = harness(options.weights, model.embed.weight.device.type)
+            theirs = by_harness(options.weights, model.embed.weight.device.type)
         except ValueError as error:
             print(f"left out: {HARNESS} ({error})")
     ways = {way: how for way, how in WAYS.items() if how or theirs}
