@@ -236,7 +236,8 @@ def identity(model, tokenizer, options):
     for name, tensor in tensors(model):
         weights.update(f"{name}{tuple(tensor.shape)}{tensor.double().sum().item()!r}"
                        f"{tensor.flatten()[:8].tolist()}".encode())
-    return hash_of(weights.hexdigest(), tokenizer.hash, options.dtype, options.items)[:16]
+    return hash_of(weights.hexdigest(), repr(model.config), tokenizer.hash, options.dtype,
+                   options.items)[:16]
 
 
 def read_kept(path):
@@ -269,23 +270,26 @@ def score_all(model, tokenizer, tasks, options, texts=None):
     a function that gives the training text in parts, if that is known.
     """
     path, key = options.json and Path(options.json), identity(model, tokenizer, options)
-    known = read_results(path) if path else {}
-    results = {}
+    known, results = read_results(path) if path else {}, {}
+
+    def keep():
+        if path:
+            content = {"what": options.weights or options.run, "tasks": known | results}
+            write_safely(path, json.dumps(content, indent=1))
     for task in tasks:
         row = known.get(task.label, {})
         if (row.get("hash"), row.get("of")) != (task.hash, key) or (
                 options.shuffled and "shuffled" not in row):
             row = score(model, task, tokenizer, options) | {"of": key}
         results[task.label] = row
-        if path:
-            content = {"what": options.weights or options.run, "tasks": known | results}
-            write_safely(path, json.dumps(content, indent=1))
+        keep()
     if texts:
         full = [[task.in_full(i) for i in range(len(results[task.label]["correct"]))]
                 for task in tasks]
         seen = iter(overlap([text for each in full for text in each], texts()))
         for task, each in zip(tasks, full):
             results[task.label]["seen"] = float(np.mean([next(seen) for _ in each]))
+        keep()
     return results
 
 
