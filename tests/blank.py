@@ -27,8 +27,9 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "costs", "heads", "huggingface", "shards", "weights", "presets", "length",
                  "planned", "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite",
                  "report", "page", "compare", "timing", "starting", "compiling", "curves",
-                 "ladder", "good_go", "export", "lookup", "quant", "figures", "ranks", "precision",
-                 "recompute", "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
+                 "ladder", "good_go", "export", "lookup", "quant", "figures", "harness", "ranks",
+                 "precision", "recompute", "plan", "simulate", "timeline", "fsdp", "selftest",
+                 "launch"]
 
 
 def exercises(source):
