@@ -66,6 +66,11 @@ def test_pair(ours, tokenizer):
     assert ours.pair("", "<|bos|>eggs") == ([bos], encode("eggs")), "and not twice"
     assert ours.pair("<|bos|>spam", " and")[0] == [bos, *encode("spam")], "nor before a context"
     assert ours.pair("a<|user_end|>", "b")[0][-1] == tokenizer.special["<|user_end|>"]
+    gpt2 = Harness(ours.model, Tokenizer([], special_tokens=["<|endoftext|>"]))
+    [end] = gpt2.prefix
+    assert gpt2.pair("a", "b") == ([97], [98]), "nothing begins its texts"
+    assert gpt2.pair("", "b") == gpt2.pair("", "<|endoftext|>b") == ([end], [98])
+    assert gpt2.pair(" ", "b") == ([end], [32, 98]), "something must stand before a continuation"
 
 
 def test_windows(ours, tokenizer):
@@ -96,6 +101,7 @@ def test_score(ours, model):
             steps = list(generate(model, [context], len(continuation)))
             if len(context) + len(continuation) <= 33:
                 continuation[:] = [int(i) for i in steps]
+        pairs.append((pairs[2][0], pairs[2][1][:-1] + [299]))  # greedy but for its last id
         expected = []
         for context, continuation in pairs:
             whole = torch.tensor([context + continuation])[:, -33:]
@@ -156,13 +162,15 @@ def test_texts_are_those_of_generate(ours, model, tokenizer, monkeypatch):
     assert again != twice, "a task that asks for several texts wants different ones"
     with pytest.raises(ValueError, match="texts of 32 ids, but the model has a window of 32"):
         ours.generate_until(requests(("spam", {"max_gen_toks": 32})))
-    special = tokenizer.special
-    script = iter([special["<|user_end|>"], *tokenizer.encode("ab"), special["<|bos|>"], 7])
+    special, read = tokenizer.special, []
+    script = iter([[special["<|user_end|>"], 97], [97, special["<|bos|>"]], [98, 99],
+                   [special["<|bos|>"], 99], [7, 7]])
     monkeypatch.setattr(harness, "generate", lambda model, prompts, n, pick: (
-        torch.tensor([i]) for i in script))
-    assert ours.generate_until(requests(("spam", {"max_gen_toks": 20}))) == ["ab"], (
+        read.extend(prompts), (torch.tensor(ids) for ids in script))[1])
+    assert ours.generate_until(requests(*[(LONG, {"max_gen_toks": 20})] * 2)) == ["ab", "a"], (
         "special tokens are not part of a text, and an end token ends it")
-    assert next(script) == 7, "nothing is written that nobody asked for"
+    assert next(script) == [7, 7], "nothing is written that nobody asked for"
+    assert read == [ours.encode(LONG)[-12:]] * 2, "the end of a context, as far as there is room"
 
 
 # ---- lm-evaluation-harness itself ----
@@ -211,6 +219,8 @@ def tasks(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # it starts pip
     items, folder = tmp_path / "items.jsonl", tmp_path / "tasks"
+    # No two texts have a whole window of ids in common that they cut differently: of those, lm-eval
+    # 0.4.13 adds up the log-probabilities at wrong positions.
     items.write_text("".join(json.dumps({
         "question": question, "choices": CHOICES, "gold": i % 4,
         "text": question + "".join(f"{i} {j} {WORDS}" for j in range(i)), "answer": "spam"}) + "\n"
@@ -229,16 +239,15 @@ def tasks(tmp_path, monkeypatch):
 def test_numbers_are_those_of_the_exported_folder(model, tokenizer, tasks, tmp_path):
     for needed in ("safetensors", "transformers", "accelerate"):
         pytest.importorskip(needed, reason=ORACLE)
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
+    evaluator, manage, hugging_face = map(pytest.importorskip, (
+        "lm_eval.evaluator", "lm_eval.tasks", "lm_eval.models.huggingface"))
     export(model, tokenizer, tmp_path / "out")
     imported = read_model(tmp_path / "out"), open_tokenizer(tmp_path / "out")
     theirs, *found = (
-        simple_evaluate(lm, tasks=list(TASKS), bootstrap_iters=100, log_samples=True,
-                        task_manager=TaskManager(include_path=tasks, include_defaults=False))
-        for lm in (HFLM(str(tmp_path / "out"), device="cpu", batch_size=3),
+        evaluator.simple_evaluate(
+            lm, tasks=list(TASKS), bootstrap_iters=100, log_samples=True,
+            task_manager=manage.TaskManager(include_path=tasks, include_defaults=False))
+        for lm in (hugging_face.HFLM(str(tmp_path / "out"), device="cpu", batch_size=3),
                    adapter(model, tokenizer, 3), adapter(*imported, 1)))
     for ours in found:
         assert ours["results"].keys() == theirs["results"].keys() == TASKS.keys()
@@ -268,13 +277,16 @@ def test_rows_of():
 
 
 def test_command_line(model, tokenizer, tasks, tmp_path, capsys, fails, monkeypatch):
-    import lm_eval.tasks
-
-    class Few(lm_eval.tasks.TaskManager):
+    class Few(pytest.importorskip("lm_eval.tasks").TaskManager):
         """One that does not read the thousands of tasks of lm-eval itself."""
 
         def __init__(self, include_path=None, include_defaults=True):
             super().__init__(include_path=include_path, include_defaults=False)
+
+        def load(self, names):
+            loads.append(names)
+            return super().load(names)
+    loads = []
     monkeypatch.setattr("lm_eval.tasks.TaskManager", Few)
     shape = model.config
     config = Config(n_layer=2, n_head=2, n_kv_head=1, d_model=32, d_ff=64, seq_len=shape.seq_len)
@@ -288,6 +300,7 @@ def test_command_line(model, tokenizer, tasks, tmp_path, capsys, fails, monkeypa
     lines = capsys.readouterr().out.splitlines()
     start = lines.index(f"{folder}, step 5, cpu, 5 items of each task")
     table = [line.split() for line in lines[start + 1:]]
+    assert loads == [["answers", "choices"]], "tasks are loaded once"
     assert table[0] == ["task", "metric", "value", "standard", "error"]
     right = Harness(model, tokenizer).loglikelihood(requests(*[
         (question, f" {choice}") for question in QUESTIONS[:5] for choice in CHOICES]))
