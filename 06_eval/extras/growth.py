@@ -1,8 +1,8 @@
 """How a run's abilities grew while it trained: every kept checkpoint, scored on tasks.
 
-`train.py --snapshots N` keeps the weights of N steps. Accuracies of a small model stay near guessing
-for long; its loss on the right answers shows earlier what it learns. So both are drawn over the
-tokens seen.
+`train.py --snapshots N` keeps the weights of N steps. The accuracies of a small model stay near
+guessing for long; its loss on the right answers shows earlier what it learns. So both are drawn
+over the tokens seen.
 
     python 04_train/train.py --preset tiny --snapshots 12
     python 06_eval/extras/core.py --bundle DIR --run tiny --every-checkpoint
