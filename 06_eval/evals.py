@@ -88,23 +88,6 @@ def standard_error(bits, sizes, documents):  # exercise
     return float(np.sqrt(D / (D - 1) * np.sum((B - r * S) ** 2)) / S.sum())
 
 
-def draw_positions(losses, path):
-    """A picture of by_position(): the loss falls as the past grows longer."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axes = figure.subplots()
-    seen = np.arange(1, len(losses) + 1)
-    axes.plot(seen, losses, ".", color="0.8")
-    octaves = [(seen >= 2**i) & (seen < 2**(i + 1)) for i in range(int(np.log2(len(losses))) + 1)]
-    axes.plot([seen[o].mean() for o in octaves], [losses[o].mean() for o in octaves], "o-")
-    axes.set(xscale="log", xlabel="ids that the model sees", ylabel="nats per token",
-             title="what context is worth")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-    print(f"{path} shows what context is worth")
-
-
 # ---- tasks ----
 KINDS = {"multiple_choice": {"query": str, "choices": list, "gold": int},
          "schema": {"context_options": list, "continuation": str, "gold": int},
@@ -116,16 +99,21 @@ def kind_of(item):
     fields = item if isinstance(item, dict) else {}
     for kind, needed in KINDS.items():
         if all(type(fields.get(name)) is of for name, of in needed.items()):
-            options = fields.get("choices", fields.get("context_options", [""]))
-            if {*map(type, options)} == {str} and 0 <= fields.get("gold", 0) < len(options):
+            [options] = [fields[name] for name in needed if needed[name] is list] or [[""]]
+            if {*map(type, options)} == {str} and 0 <= gold_of(kind, fields) < len(options):
                 return kind
-    raise ValueError("is no item of a task: it needs "
-                     + "; or ".join(", ".join(needed) for needed in KINDS.values()))
+    needed = "; or ".join(", ".join(fields) for fields in KINDS.values())
+    raise ValueError(f"is no item of a task: it needs {needed}; gold counts the choices from 0")
+
+
+def gold_of(kind, item):
+    """The number of the right one among an item's choices."""
+    return 0 if kind == "language_modeling" else item["gold"]
 
 
 def read_items(text, where):
-    """(kind, items) of a JSON lines file's text. The items are shuffled, always alike. ValueError,
-    which begins with `where`, if there is none, or if they are damaged or of several kinds.
+    """(kind, items) of a JSON lines file's text. Items are shuffled, into the same order every
+    time. ValueError, which begins with `where`, if one is damaged, or if they are of several kinds.
     """
     items, kinds = [], set()
     for n, line in enumerate(text.split("\n"), 1):
@@ -143,31 +131,35 @@ def read_items(text, where):
 
 def shots(items, i, k):  # exercise
     """The k solved items that stand before item i: a sample by random.Random(1234 + i) of a list of
-    all other items, in their order. ValueError unless there are more than k items.
+    all other items, in their order. ValueError "3 examples beside the item itself can't be drawn
+    from 3" unless there are more than k items.
     """
     if k >= len(items):
         raise ValueError(f"{k} examples beside the item itself can't be drawn from {len(items)}")
     return random.Random(1234 + i).sample(items[:i] + items[i + 1:], k)
 
 
-def alternatives(kind, item, shots, delimiter=" "):  # exercise
-    """The texts that are compared: of each choice, that of the item behind that of all `shots`.
+def alternatives(kind, item, examples, delimiter=" "):  # exercise
+    """The texts that are compared, one for each choice: solved examples, then the item with that
+    choice. kind, item: as in KINDS; examples: items, such as those of shots().
 
-    A multiple choice is its query, the delimiter, a choice. A schema is a context option, the
-    delimiter, the continuation. Of language modelling there are two texts: context.strip(), the
-    delimiter, the continuation; and, before it in the list, the same without the continuation, all
-    of it stripped. A shot is solved with its "gold" choice or option, and ends in a blank line.
+    An item with a choice is, for multiple choice, the query, the delimiter, a choice; for a schema,
+    a context option, the delimiter, the continuation; for language modelling, context.strip(), the
+    delimiter, the continuation. An example has the choice of gold_of(), and a blank line behind it.
+    For language modelling there are two texts: first the prompt, without the item's continuation,
+    from which all spaces at both ends are stripped; then the text with it, of which none are.
     [{"query": "1 + 1 =", "choices": ["2", "3"], "gold": 0}] as shots before {"query": "2 + 1 =",
     "choices": ["2", "3"], "gold": 1}: ["1 + 1 = 2\n\n2 + 1 = 2", "1 + 1 = 2\n\n2 + 1 = 3"]
     """
-    def solved(item):
+    def with_choices(item):
         if kind == "multiple_choice":
             return [item["query"] + delimiter + choice for choice in item["choices"]]
         if kind == "schema":
             return [option + delimiter + item["continuation"] for option in item["context_options"]]
         return [item["context"].strip() + delimiter + item["continuation"]]
-    before = "".join(solved(shot)[shot.get("gold", 0)] + "\n\n" for shot in shots)
-    texts = [before + text for text in solved(item)]
+    solved = [with_choices(example)[gold_of(kind, example)] + "\n\n" for example in examples]
+    before = "".join(solved)
+    texts = [before + text for text in with_choices(item)]
     if kind == "language_modeling":
         return [(before + item["context"].strip() + delimiter).strip(), *texts]
     return texts
@@ -185,15 +177,17 @@ def common_suffix(rows):  # exercise
 
 
 def spans(kind, texts, tokenizer, seq_len):  # exercise
-    """What is scored of alternatives(): [(row, start), ...], the ids of a row from `start` on.
+    """Which ids are scored: for each of alternatives() its ids and a place, (row, start), in a
+    list. The ids row[start:] are scored.
 
-    A row is data.encode() of a text, which begins with <|bos|>. Scored is what a choice adds: in a
-    schema the common_suffix() of all rows; else what is behind their common_prefix(), for language
-    modelling of the last row alone. (The ids of a choice can't be counted by themselves: the space
-    before it may be part of its first id.) Of a row of more than seq_len ids the last seq_len are
-    kept, and `start` moves along. At least one id is scored, but never a row's first, before which
-    there is nothing. With one id for each letter, "ab" and "acb" as choices have the rows
-    [bos, a, b] and [bos, a, c, b], both with start 2; with seq_len 3 the second is ([a, c, b], 1).
+    A row is data.encode() of a text, which begins with <|bos|>. What a choice adds is scored: in a
+    schema the common_suffix() of all rows; else what is behind their common_prefix(). Of language
+    modelling the list has the last row alone. (It would be wrong to count the ids of a choice by
+    itself: its first one may hold the space before it.) Of a row of more than seq_len ids the last
+    seq_len are kept, and `start` moves along. At least the last id is scored, and never the first,
+    before which there is nothing. With one id for each letter, the choices "ab" and "acb" have the
+    rows [bos, a, b] and [bos, a, c, b], both with start 2; with seq_len 3 the second is
+    ([a, c, b], 1).
     """
     rows = [encode(text, tokenizer) for text in texts]
     if kind == "schema":
@@ -211,7 +205,8 @@ def spans(kind, texts, tokenizer, seq_len):  # exercise
 def span_losses(model, row, start):  # exercise
     """(nats, hits), (len(row) - start,) each: the loss of row[start], row[start + 1] ..., given all
     ids before it, and whether it is the likeliest of all ids. One pass of model.hidden() over the
-    row, without its last id, on the device of model.embed.weight; model.logits() of the span only.
+    row, on the device of model.embed.weight, without the last id, which predicts nothing that is
+    scored; then model.logits() of those positions alone that predict the span.
     """
     ids = torch.tensor([row], device=model.embed.weight.device)
     targets = ids[0, start:]
@@ -221,8 +216,9 @@ def span_losses(model, row, start):  # exercise
 
 def is_right(kind, item, losses):  # exercise
     """Whether the model has solved an item. losses: (nats, hits), as from span_losses(), for each
-    of spans(). In language modelling all ids must be hits; else the row with the lowest mean loss,
-    not the lowest sum, of which short choices would profit, must be that of the "gold" choice.
+    of spans(). In language modelling all ids must be hits. Else the row with the lowest mean loss
+    is chosen (the lowest sum would favour short choices), of equal ones the first, and must be that
+    of the "gold" choice.
     """
     if kind == "language_modeling":
         return bool(losses[0][1].all())
@@ -231,25 +227,33 @@ def is_right(kind, item, losses):  # exercise
 
 
 def centred(accuracy, baseline):  # exercise
-    """An accuracy, 0 ... 1, on a scale on which guessing has 0 and solving all 1: (a - b) / (1 - b)
-    for a baseline of b, given in percent as CORE has it. centred(0.625, 25) == 0.5
+    """An accuracy, 0 ... 1, rescaled so that guessing gets 0 and a perfect model 1: (a - b) /
+    (1 - b), where b is the baseline / 100: it comes in percent. centred(0.625, 25) == 0.5
     """
     return (accuracy - baseline / 100) / (1 - baseline / 100)
 
 
 def show_item(kind, item, rows, losses, tokenizer):
-    """Print an item: its text, and of each alternative the mean loss and that of each id scored."""
-    print(escaped(tokenizer.decode(rows[0][0][:rows[0][1]])))
+    """Print an item: the text that all alternatives share, then of each what differs before the
+    span, and the loss of each id of the span, behind their mean.
+    """
+    shared = min(common_prefix([row for row, _ in rows]), rows[0][1])
+    cropped = "" if rows[0][0][:1] == document_start(tokenizer)[:1] else "(cropped) ..."
+    print(escaped(cropped + tokenizer.decode(rows[0][0][:shared])))
+    means = [float(nats.mean()) for nats, _ in losses]
     for n, ((row, start), (nats, hits)) in enumerate(zip(rows, losses)):
-        said = "right" if n == item.get("gold", 0) else ""
+        marks = ["chosen"] * (len(rows) > 1 and n == means.index(min(means)))
+        marks += ["gold"] * (n == gold_of(kind, item))
         ids = [f"{escaped(tokenizer.decode([i]))!r} {loss:.2f}{'*' * bool(hit)}"
                for i, loss, hit in zip(row[start:], nats.tolist(), hits.tolist())]
-        print(f"{said:5} {nats.mean():6.3f} nats an id: {', '.join(ids)}")
-    print(f"(* the likeliest of all ids) {'solved' if is_right(kind, item, losses) else 'missed'}")
+        print(f"{' '.join(marks):11} {means[n]:7.3f} nats an id:",
+              escaped(tokenizer.decode(row[shared:start])), ", ".join(ids))
+    print("solved" if is_right(kind, item, losses) else "missed", "(* the likeliest of all ids;",
+          "all must be)" if len(rows) == 1 else "the lowest mean is chosen)")
 
 
 def score_task(options, model, tokenizer, kind, items):
-    """Print item options.item of a task, in the order of shots(), and the accuracy over all."""
+    """Print item number options.item of the shuffled list, and the accuracy over all items."""
     delimiter, right, shown = options.delimiter.replace("\\n", "\n"), [], None
     for i, item in enumerate(track(items, "scoring", len(items), unit=" items")):
         texts = alternatives(kind, item, shots(items, i, options.shots), delimiter)
@@ -259,11 +263,12 @@ def score_task(options, model, tokenizer, kind, items):
         if i == options.item:
             shown = item, rows, losses
     show_item(kind, *shown, tokenizer)
-    n_choices = [len(item.get("choices") or item.get("context_options") or []) for item in items]
-    guessing = 100 * np.mean([1 / n if n else 0 for n in n_choices])
+    choices = {"multiple_choice": "choices", "schema": "context_options"}.get(kind)
+    guessing = 100 * np.mean([1 / len(item[choices]) if choices else 0 for item in items])
+    error = np.std(right) / np.sqrt(len(right))
     print(escaped(f"{options.task}: {kind}, {options.shots} shots; {sum(right)} of {len(items)} "
-                  f"solved, {np.mean(right):.1%}, where guessing solves {guessing:.1f}%: centred "
-                  f"accuracy {centred(np.mean(right), guessing):.3f}"))
+                  f"solved, {np.mean(right):.1%} +- {error:.1%} (standard error), guessing "
+                  f"{guessing:.1f}%; centred accuracy {centred(np.mean(right), guessing):.3f}"))
 
 
 # ---- the command ----
@@ -274,7 +279,7 @@ class Options(RunOptions):
     stride: int = option(0, "tokens between windows: fewer give each a longer past; 0: seq_len",
                          least=0)
     task: str = option("", "instead of a text, a task: a file of items, as CORE's are")
-    item: int = option(0, "the item of the task that is shown", least=0)
+    item: int = option(0, "number of the item that is shown, after they are shuffled", least=0)
     shots: int = option(0, "solved items before each item of the task", least=0)
     delimiter: str = option(" ", "what stands before each answer; \\n is a line end")
 
@@ -292,9 +297,9 @@ def score_text(options, text, folder, model, tokenizer, config, step):
     else:
         ids, labels = (read(0, len(data.val)) for read in (data.val.read, data.val.labels))
         bars = baselines(data)
-    spans = windows(len(ids), config.seq_len, options.stride or config.seq_len)
+    starts = windows(len(ids), config.seq_len, options.stride or config.seq_len)
     at_once = min(config.micro_batch, config.batch_size, 8) if data else 1
-    nats = score(model, ids, spans, at_once, config.dtype if data else "float32")
+    nats = score(model, ids, starts, at_once, config.dtype if data else "float32")
     targets = labels[1:]
     what = options.file or f"the validation set of {', '.join(config.data)}"
     is_text = (targets >= 0) & (sizes[targets] > 0)
@@ -311,6 +316,7 @@ def score_text(options, text, folder, model, tokenizer, config, step):
     from metrics import Hints, table
     print(table(bars | {"this model": bits}))
     if not text and not options.stride and len(nats) >= config.seq_len:
+        from charts import draw_positions
         Hints()("draw what context is worth", draw_positions, by_position(nats, config.seq_len),
                 folder / "context.png")
 
@@ -323,6 +329,8 @@ def main(argv=None):
     if text == "":
         raise ValueError(f"{options.file} is empty")
     task = read_items(read_text(options.task), options.task) if options.task else None
+    if task and options.file:
+        raise ValueError(f"--file {options.file} and --task {options.task}: give one of them")
     if task:
         shots(task[1], 0, options.shots)  # ValueError if there are too few items
         if options.item >= len(task[1]):

@@ -119,7 +119,8 @@ def test_command_line(run, tmp_path, capsys, fails):
 
 # ---- tasks ----
 CHOICE = [{"query": f"{i} + 1 =", "choices": [f"{i + 1}", f"{i + 2}", "0"], "gold": i % 2}
-          for i in range(12)]
+          for i in range(11)]
+CHOICE.append(CHOICE[3])  # an equal one, which is another item
 SCHEMA = [{"context_options": ["The cat sat, as the cat", "The cat sat, as the mat"],
            "continuation": "was tired.", "gold": 0},
           {"context_options": ["It fell, as the ice", "It fell, as the ax"],
@@ -134,12 +135,14 @@ def lines(items):
 
 def test_read_items():
     kind, items = read_items(lines(CHOICE) + "\n", "FILE")
-    assert kind == "multiple_choice" and sorted(items, key=CHOICE.index) == CHOICE
+    assert kind == "multiple_choice"
     expected = CHOICE.copy()
     random.Random(1337).shuffle(expected)
     assert items == expected, "items are shuffled by random.Random(1337)"
     assert read_items(lines(SCHEMA), "FILE")[0] == "schema"
     assert read_items(lines(LANGUAGE), "FILE")[0] == "language_modeling"
+    odd = [LANGUAGE[0] | {"gold": "b", "choices": 5, "context_options": [1]}]
+    assert read_items(lines(odd), "FILE") == ("language_modeling", odd), "other fields are ignored"
     for text, message in (("", "FILE holds no item"), ("{", "FILE, line 1 "),
                           ("\n[1]", "FILE, line 2 is no item"), ("[" * 10**5, "FILE, line 1 "),
                           (lines([CHOICE[0] | {"gold": 3}]), "line 1 is no item of a task"),
@@ -148,6 +151,10 @@ def test_read_items():
                           (lines([CHOICE[0] | {"choices": []}]), "line 1 is no item of a task"),
                           (lines([CHOICE[0] | {"choices": ["a", 1]}]), "line 1 is no item"),
                           (lines([{"context": "a"}]), "needs query, choices, gold; or context_opt"),
+                          (lines([CHOICE[0] | {"choices": 5}]), "line 1 is no item of a task"),
+                          (lines([CHOICE[0] | {"gold": "0"}]), "line 1 is no item of a task"),
+                          (lines([CHOICE[0] | {"gold": 0.0}]), "line 1 is no item of a task"),
+                          (lines([SCHEMA[0] | {"context_options": ["a"], "gold": 1}]), "line 1 is"),
                           (lines([CHOICE[0], LANGUAGE[0]]),
                            "FILE holds language_modeling and multiple_choice")):
         with pytest.raises(ValueError) as error:
@@ -159,15 +166,18 @@ def test_shots():
     for i in range(12):
         before = CHOICE.copy()
         found = shots(CHOICE, i, 5)
-        assert CHOICE[i] not in found, "an item must not stand among its own solved examples"
+        assert i in (3, 11) or CHOICE[i] not in found, (
+            "an item must not stand among its own solved examples")
         others = [j for j in range(12) if j != i]
         expected = [CHOICE[j] for j in random.Random(1234 + i).sample(others, 5)]
         assert found == expected, "the sample must be that of random.Random(1234 + i)"
         assert CHOICE == before, "the list of items must stay as it is"
     assert shots(CHOICE, 3, 0) == [], "without shots there are none"
     assert len(shots(CHOICE, 3, 11)) == 11, "all others can be drawn"
-    with pytest.raises(ValueError, match="12 examples beside the item itself can't be drawn"):
+    with pytest.raises(ValueError) as error:
         shots(CHOICE, 3, 12)
+    assert str(error.value) == "12 examples beside the item itself can't be drawn from 12", (
+        f"the message is to be that of the docstring, not {error.value}")
 
 
 def test_alternatives():
@@ -225,6 +235,10 @@ def test_spans():
     assert found == [(ids("a is"), 2), (ids("an is"), 3)], "its place differs from row to row"
     found = spans("language_modeling", ["ab", "ab c"], LETTERS, 100)
     assert found == [(ids("ab c"), 3)], "of language modelling, the continuation in the last text"
+    merging = Tokenizer([(97, 98)])  # "ab" has one id, so that of "a" comes in the prompt alone
+    found = spans("language_modeling", ["xa", "xab c"], merging, 100)
+    assert found == [([BOS + 1, *b"x", 256, *b" c"], 2)], (
+        "an id that holds the end of the prompt and the beginning of the continuation is scored")
 
 
 def test_spans_in_a_small_window():
@@ -251,12 +265,17 @@ def model():
     return model.eval()
 
 
-def test_span_losses(model, explains):
+def test_span_losses(model, explains, monkeypatch):
     row = torch.randint(0, 300, (20,), generator=torch.Generator().manual_seed(3)).tolist()
     with torch.no_grad():
         for i in range(4, 20):  # the likeliest ids of a text are hits, some of them
             row[i] = int(model(torch.tensor([row[:i]]))[0, -1].argmax()) if i % 2 else row[i]
         logits = model(torch.tensor([row]))[0]
+    read, scored = [], []
+    monkeypatch.setattr(model, "hidden", lambda ids, *more, hidden=model.hidden:
+                        read.append(ids.shape) or hidden(ids, *more))
+    monkeypatch.setattr(model, "logits", lambda x, logits=model.logits:
+                        scored.append(x.numel() // 32) or logits(x))
     for start in (1, 5, 19):
         with explains("one pass over the row, without its last id, gives all losses"):
             nats, hits = span_losses(model, row, start)
@@ -266,6 +285,8 @@ def test_span_losses(model, explains):
             "the loss of an id comes from the logits of the position before it")
         assert hits.tolist() == (logits.argmax(-1)[start - 1:-1] == torch.tensor(
             row[start:])).tolist(), "a hit is an id that is the likeliest of all"
+        assert read.pop() == (1, 19) and not read, "one pass over the row without its last id"
+        assert scored.pop() == 20 - start and not scored, "logits of the span alone"
     assert not nats.requires_grad, "nothing is to be learned here"
 
 
@@ -280,8 +301,12 @@ def test_is_right():
         "the lowest loss is chosen, not the highest")
     assert is_right("language_modeling", {}, scored(([9.0, 1.0], [True, True]))), (
         "whatever the loss, if all ids are the likeliest")
-    assert not is_right("language_modeling", {}, scored(([0.1, 0.1], [True, False]))), (
-        "every id must be the likeliest, not the first alone")
+    for hits in ([True, False], [False, True]):
+        assert not is_right("language_modeling", {}, scored(([0.1, 0.1], hits))), (
+            "every id must be the likeliest, not the first or the last alone")
+    equal = scored(([1.0, 1.0], [False, True]), ([1.0], [False]))
+    assert is_right("schema", {"gold": 0}, equal) and not is_right("schema", {"gold": 1}, equal), (
+        "of equal means the first row's is chosen")
     assert isinstance(is_right("language_modeling", {}, scored(([0.1], [True]))), bool), (
         "a Python bool, which JSON can hold")
 
@@ -303,7 +328,8 @@ def test_task(run, tmp_path, capsys, fails):
     out = capsys.readouterr().out
     kind, items = read_items(lines(CHOICE), "")
     assert f"{items[2]['query']}\n" in out.replace("\\n", "\n"), "the item, with the delimiter"
-    assert out.count("nats an id: ") == 3 and out.count("\nright ") == 1
+    assert out.count("nats an id: ") == 3 and out.count("gold ") == 1
+    assert out.count("\nchosen ") == 1 and "the lowest mean is chosen" in out
     folder, trained, tokenizer, config, step = RunOptions(runs_dir=str(run)).load()
     right = []
     for i, item in enumerate(items):
@@ -318,9 +344,23 @@ def test_task(run, tmp_path, capsys, fails):
         f"centred accuracy {centred(np.mean(right), guessing):.3f}" in out)
     path.write_text(lines(LANGUAGE))
     main(["--runs-dir", str(run), "--task", str(path)])
-    assert "of 2 solved" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "of 2 solved" in out and "all must be" in out and "chosen" not in out
+    path.write_text(lines(SCHEMA))
+    main(["--runs-dir", str(run), "--task", str(path)])
+    rows = [line.split("nats an id: ")[1].split("'")[0].strip()
+            for line in capsys.readouterr().out.splitlines() if "nats an id" in line]
+    options = read_items(lines(SCHEMA), "")[1][0]["context_options"]
+    assert rows[0] != rows[1] and all(row in option for row, option in zip(rows, options)), (
+        f"of each context what differs must be shown: {rows}")
+    assert "(cropped)" not in out
+    path.write_text(lines(CHOICE))
+    main(["--runs-dir", str(run), "--task", str(path), "--shots", "11"])
+    assert "(cropped) ..." in capsys.readouterr().out, "the window is 64 ids long"
+    path.write_text(lines(LANGUAGE))
 
     nowhere = ["--runs-dir", tmp_path / "nowhere", "--task", path]  # found before a model is read
+    assert "give one of them" in fails(main, *nowhere, "--file", path)
     assert "item is 2, but the last is 1" in fails(main, *nowhere, "--item", 2)
     assert "2 examples beside the item" in fails(main, *nowhere, "--shots", 2)
     path.write_text("{}")

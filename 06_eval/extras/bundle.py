@@ -39,7 +39,8 @@ CORE = ("hellaswag_zeroshot hellaswag arc_easy arc_challenge copa commonsense_qa
 @dataclass(frozen=True)
 class Task:
     """Items of one kind. baseline: what guessing solves, in percent; delimiter: as in
-    evals.alternatives(); solved: the items of which n_shots are drawn, if not the same ones.
+    evals.alternatives(); shots_from: the items from which shots are drawn, if not these (those of
+    swapped() are altered, their shots are not).
     """
 
     label: str
@@ -48,7 +49,7 @@ class Task:
     n_shots: int = 0
     delimiter: str = " "
     baseline: float = 0.0
-    solved: list = None
+    shots_from: list = None
 
     @property
     def hash(self):
@@ -57,13 +58,13 @@ class Task:
 
     def texts(self, i):
         """evals.alternatives() of item i, behind its shots."""
-        before = shots(self.solved or self.items, i, self.n_shots)
+        before = shots(self.shots_from or self.items, i, self.n_shots)
         return alternatives(self.kind, self.items[i], before, self.delimiter)
 
     def in_full(self, i):
         """The text of item i with its right answer, and no shots."""
         texts = alternatives(self.kind, self.items[i], [], self.delimiter)
-        return texts[self.items[i].get("gold", -1)]
+        return texts[-1 if self.kind == "language_modeling" else self.items[i]["gold"]]
 
     def spans(self, i, tokenizer, seq_len):
         """(evals.spans() of item i, whether a text was too long for the window and is cropped)."""
@@ -97,7 +98,7 @@ class Task:
                 "language_modeling": "context"}[self.kind]
         stems = [item[stem] for item in self.items]
         items = [item | {stem: other} for item, other in zip(self.items, stems[1:] + stems[:1])]
-        return replace(self, items=items, solved=self.items)
+        return replace(self, items=items, shots_from=self.items)
 
 
 def open_bundle(path):

@@ -108,7 +108,8 @@ def table(tasks, found):
     """
     first, *others = found
     n = sum(map(len, found[first].values()))
-    yield f"\n{n:,} decisions of {len(tasks)} tasks. Other than by {first}:"
+    yield (f"\n{n:,} decisions of {len(tasks)} tasks. How many differ from those by {first!r} (in "
+           "float32 none may):")
     yield f"{'':37} {'decisions':>9} {'largest difference of a mean loss':>34}"
     for way in others:
         gap = max(abs(x - y) for task in tasks for a, b in zip(

@@ -15,7 +15,7 @@ the training text; with --shuffled also what is solved when each question is tha
 
 Reads a bundle and a run, or a Hugging Face folder. Writes core.png into the run's folder, or beside
 --json FILE, which gets all decisions, after each task: what it holds is not computed again.
-Next: growth.py.
+Next: charts.py.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ import numpy as np
 from bundle import CORE, find_bundle, read_bundle
 from data import hash_of
 from duplicates import overlap
-from evals import centred, is_right
+from evals import centred, gold_of, is_right
 from metrics import Hints
 from runs import run_data, tensors
 from sample import RunOptions
@@ -51,8 +51,8 @@ def interval(n_right, n):  # exercise
     """Wilson's 95% interval (1927) of an accuracy: (low, high), where n_right of n were right.
 
     With p = n_right / n and z = CERTAIN, the middle is (p + z^2 / 2n) / (1 + z^2 / n), and on each
-    side stand z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2). It stays between 0 and 1, and
-    has a width where none or all were right: interval(0, 10) is (0, 0.278).
+    side stand z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2); what rounding puts outside of
+    0 ... 1 is cut off. It has a width where none or all were right: interval(0, 10) is (0, 0.278).
     """
     p, z = n_right / n, CERTAIN
     middle = p + z * z / (2 * n)
@@ -65,8 +65,8 @@ def paired_bootstrap(ours, others, draws=10_000, seed=0):  # exercise
 
     ours, others: (N,) booleans for the same items, in the same order. low and high are the 2.5 and
     the 97.5 percentile over `draws` samples of N items, with replacement (Efron and Tibshirani
-    1993, section 13.3). A pair stays together, as both models find the same items hard: that
-    makes the interval narrower than one from two separate accuracies.
+    1993, section 13.3), by np.random.default_rng(seed). Both models find the same items hard, so
+    both decisions on an item are drawn together; apart, they would give a wider interval.
     """
     gains = np.asarray(ours, float) - np.asarray(others, float)
     # Gains are -1, 0 or 1, so a sample is known by how often it has each.
@@ -79,19 +79,20 @@ def paired_bootstrap(ours, others, draws=10_000, seed=0):  # exercise
 
 def mean_centred(results):
     """(the mean of the tasks' centred accuracies, half the width of its 95% interval)."""
-    variance = [row["accuracy"] * (1 - row["accuracy"]) / len(row["correct"])
-                / (1 - row["baseline"] / 100) ** 2 for row in results.values()]
+    halves = [(row["interval"][1] - row["interval"][0]) / 2 / (1 - row["baseline"] / 100)
+              for row in results.values()]
     return (float(np.mean([row["centred"] for row in results.values()])),
-            CERTAIN * math.sqrt(sum(variance)) / len(results))
+            math.hypot(*halves) / len(results))
 
 
 # ---- one task ----
-def majority(task):
-    """The accuracy of giving one answer always: the text, or the place, that is most often right.
+def majority(task, n):
+    """The accuracy over the first n items of giving one answer always: the text, or the place among
+    the choices, that is right most often.
     """
-    texts = Counter(task.answers()).most_common(1)[0][1]
-    places = Counter(item["gold"] for item in task.items if "gold" in item).values()
-    return max(texts, *places, 0) / len(task.items)
+    texts = Counter(task.answers()[:n]).values()
+    places = Counter(gold_of(task.kind, item) for item in task.items[:n]).values()
+    return max(*texts, *(places if task.kind != "language_modeling" else ())) / n
 
 
 def prepare(task, tokenizer, seq_len, most=0):
@@ -104,7 +105,7 @@ def prepare(task, tokenizer, seq_len, most=0):
 
 def right_answer(task, i, losses):
     """The mean loss of the right alternative of an item."""
-    return float(losses[task.items[i].get("gold", 0)][0].mean())
+    return float(losses[gold_of(task.kind, task.items[i])][0].mean())
 
 
 def decisions(task, losses):
@@ -120,7 +121,7 @@ def score(model, task, tokenizer, options):
     row = {"correct": correct, "accuracy": float(np.mean(correct)),
            "interval": interval(sum(correct), len(correct)), "cropped": cropped,
            "centred": centred(float(np.mean(correct)), task.baseline), "baseline": task.baseline,
-           "majority": majority(task), "hash": task.hash, "kind": task.kind,
+           "majority": majority(task, len(correct)), "hash": task.hash, "kind": task.kind,
            "shots": task.n_shots, "batch_size": options.batch_size,
            "loss": float(np.mean([right_answer(task, i, each) for i, each in enumerate(found)]))}
     if options.shuffled:
@@ -150,9 +151,10 @@ def heading(results, options):
     if {*results} >= {*CORE}:
         results = {label: results[label] for label in CORE}
         mean, side = mean_centred(results)
-        return f"CORE{part}: {mean:.4f} +- {side:.4f}"
-    return (f"partial, {len(results)} tasks{part}, {len({*results} & {*CORE})} of them of CORE's "
-            f"22: mean centred accuracy {mean:.4f} +- {side:.4f}. This is not CORE.")
+        return f"CORE{part}: {mean:.4f} +- {side:.4f} (95%)"
+    tasks = f"{len(results)} task{'s' * (len(results) > 1)}"
+    return (f"partial, {tasks}{part}, {len({*results} & {*CORE})} of CORE's 22: mean centred "
+            f"accuracy {mean:.4f} +- {side:.4f} (95%). This is not CORE.")
 
 
 def report(results, others=None):
@@ -170,6 +172,10 @@ def report(results, others=None):
                f"{row['majority']:11.1%} {row['cropped']:8} "
                f"{'unknown' if seen is None else f'{seen:.1%}':>12}"
                + (f" {row['shuffled']:9.1%}" if "shuffled" in row else ""))
+    yield ("guess: solved by guessing; one answer: by always giving the same; cropped: items too "
+           "long for the window;\nin training: share of the items that have 13 words in a row in "
+           "common with the training text"
+           + "; shuffled: with the\nquestion of another item" * shuffled)
     if others:
         yield f"\n{'more right than the other':31} difference  95% interval (paired bootstrap)"
         for label, row in results.items():
@@ -179,30 +185,6 @@ def report(results, others=None):
                 continue
             gain, low, high = paired_bootstrap(row["correct"], others[label]["correct"])
             yield f"{label:31} {gain:+10.1%}  {low:+6.1%} {high:+6.1%}" + "  *" * (low * high > 0)
-
-
-def draw(results, path, title):
-    """A picture of the table: accuracies with their intervals, beside guessing and one answer."""
-    from matplotlib.figure import Figure
-
-    rows = [*results.items()][::-1]
-    figure = Figure(figsize=(7, 1.2 + 0.3 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    y, share = np.arange(len(rows)), np.array([row["accuracy"] for _, row in rows])
-    bounds = np.array([row["interval"] for _, row in rows]).T
-    axes.barh(y, share, color="C0", alpha=0.35, height=0.6)
-    axes.errorbar(share, y, xerr=abs(bounds - share), fmt="none", ecolor="C0", label="95% interval")
-    for marker, colour, label, values in (
-            ("|", "k", "guessing", [row["baseline"] / 100 for _, row in rows]),
-            ("x", "C3", "one answer to all", [row["majority"] for _, row in rows]),
-            ("d", "C1", "questions shuffled", [row.get("shuffled", np.nan) for _, row in rows])):
-        if not np.isnan(values).all():
-            axes.plot(values, y, marker, color=colour, label=label, ms=8 if marker == "|" else 5)
-    axes.set(yticks=y, yticklabels=[label for label, _ in rows], xlim=(0, 1),
-             xlabel="share of items solved", title=title)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=120)
 
 
 # ---- the command ----
@@ -231,7 +213,9 @@ class Options(RunOptions):
 
 
 def identity(model, tokenizer, options):
-    """A hash of what decisions depend on: the weights, the tokenizer, the options."""
+    """A fingerprint of what decisions depend on: weights (a sum and eight numbers of each tensor),
+    shape, tokenizer and options.
+    """
     weights = hashlib.sha256()
     for name, tensor in tensors(model):
         weights.update(f"{name}{tuple(tensor.shape)}{tensor.double().sum().item()!r}"
@@ -319,7 +303,9 @@ def main(argv=None):
     picture = (Path(folder) / "core.png" if step is not None else
                Path(options.json).with_suffix(".png") if options.json else None)
     if picture:
-        Hints()(f"draw {picture}", draw, results, picture, heading(results, options)[:90])
+        from charts import draw_scores
+        Hints()(f"draw {picture}", draw_scores, results, picture,
+                f"{what}\n{heading(results, options)}")
 
 
 if __name__ == "__main__":

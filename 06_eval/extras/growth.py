@@ -22,7 +22,7 @@ from console import escaped, write_safely
 
 import numpy as np
 
-from core import decisions, identity, mean_centred, prepare, read_kept, right_answer
+from core import decisions, identity, interval, mean_centred, prepare, read_kept, right_answer
 from evals import centred
 from metrics import Hints
 from runs import load_weights
@@ -52,37 +52,17 @@ def grow(options, tasks):
                     [right_answer(task, i, each) for i, each in enumerate(losses)]))}
                 write_safely(path, json.dumps(known))
             points[step][task.label] = with_scores(task, known[name])
-        print(f"step {step}: mean centred accuracy {mean_centred(points[step])[0]:.4f}, loss of "
-              f"right answers {np.mean([row['loss'] for row in points[step].values()]):.3f}")
+        mean, side = mean_centred(points[step])
+        print(f"step {step}: mean centred accuracy {mean:.4f} +- {side:.4f} (95%), loss of right "
+              f"answers {np.mean([row['loss'] for row in points[step].values()]):.3f}")
     tokens = {step: step * config.batch_size * config.seq_len for step in points}
-    Hints()("draw the scores", draw_growth, points, tokens, folder / "growth.png", folder.name)
+    from charts import draw_growth  # matplotlib takes a second
+    Hints()("draw the scores", draw_growth, points, [*map(mean_centred, points.values())],
+            tokens, folder / "growth.png", folder.name)
     print(escaped(f"{folder}/growth.png shows {len(points)} checkpoints"))
 
 
 def with_scores(task, row):
-    accuracy = float(np.mean(row["correct"]))
-    return row | {"accuracy": accuracy, "baseline": task.baseline,
-                  "centred": centred(accuracy, task.baseline)}
-
-
-def draw_growth(points, tokens, path, title):
-    """A picture of scores over tokens. points: {step: {label: row}}; tokens: {step: how many}."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    x, labels = [tokens[step] for step in points], [*next(iter(points.values()))]
-    for axes, key, what in ((left, "centred", "centred accuracy: 0 is guessing"),
-                            (right, "loss", "loss of the right answers, nats an id")):
-        for n, label in enumerate(labels):
-            axes.plot(x, [row[label][key] for row in points.values()], ".-", lw=1, ms=4,
-                      color=f"C{n}", alpha=0.6, label=label if axes is left else None)
-        axes.set(xscale="log", xlabel="tokens seen", title=what)
-        axes.spines[["top", "right"]].set_visible(False)
-    means = [mean_centred(row) for row in points.values()]
-    left.errorbar(x, [mean for mean, _ in means], [side for _, side in means], fmt="ko-", lw=2,
-                  capsize=3, label="mean, with its 95% interval")
-    left.axhline(0, color="0.7", lw=1, zorder=0)
-    figure.suptitle(title)
-    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
-    figure.savefig(path, dpi=120)
+    n, right = len(row["correct"]), sum(row["correct"])
+    return row | {"interval": interval(right, n), "baseline": task.baseline,
+                  "centred": centred(right / n, task.baseline)}

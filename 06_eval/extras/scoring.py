@@ -24,14 +24,14 @@ import torch.nn.functional as F
 from evals import common_prefix
 from gpt import KVCache, causal_mask
 
-SAVING = 0.8  # items are read together if that costs at most this share of the tokens
+JOINED = 0.8  # items share what they can if together they cost at most this share of the tokens
 
 
 class Group:
     """Rows of one item, or of several that begin alike, with `start` as from evals.spans().
 
-    shared: how many ids all rows begin with, but the last of them, which predicts the next ids and
-    so is read with each row. members: [(item, alternative, row, start)].
+    shared: one less than the number of ids that all rows begin with. The last common id is read
+    with each row, as it predicts that row's next one. members: [(item, alternative, row, start)].
     """
 
     def __init__(self, members):
@@ -55,7 +55,7 @@ def groups_of(items):
     for group in sorted(alone, key=lambda group: group.members[0][2]):
         if groups:
             joined = Group(groups[-1].members + group.members)
-            if joined.tokens <= SAVING * (groups[-1].tokens + group.tokens):
+            if joined.tokens <= JOINED * (groups[-1].tokens + group.tokens):
                 groups[-1] = joined
                 continue
         groups.append(group)
@@ -72,8 +72,8 @@ def branch_mask(shared, branches, n_shared):  # exercise
     """What each id of B rows of branches may attend to: (B, 1, T, n_shared + T) booleans.
 
     shared: (B,) how many of the first n_shared positions are those that row b has read; the others
-    are padding. branches: (B, T) ints, which branch each further id belongs to. An id may attend to
-    what its row has read, and to the ids of its own branch up to itself.
+    are padding. branches: (B, T) ints, which branch each further id belongs to; padding is a branch
+    like others. An id may attend to what row b has read, and to its own branch up to itself.
     """
     T = branches.shape[1]
     before = torch.arange(n_shared, device=shared.device) < shared[:, None, None]  # (B, 1, n)
@@ -84,8 +84,8 @@ def branch_mask(shared, branches, n_shared):  # exercise
 
 def read_shared(model, groups, dtype):
     """The hidden states, (B, T, C), of what each of B groups does not share, read after what it
-    shares; and for each member (item, alternative, row, start) the (b, t) that predicts its second
-    unshared id, in the order of the groups' members.
+    shares; and for each member, in their order, where its first unshared id was read: in row b of
+    the batch, at place t.
     """
     device = model.embed.weight.device
     shared = [group.shared for group in groups]
@@ -145,7 +145,7 @@ def score_items(model, items, batch_size=8, dtype="float32", cached=True, label=
     items: a list of evals.spans(). batch_size: groups of items at once; without the cache, rows.
     Longer rows come first, so that too little memory is noticed at once.
     """
-    # n-gram tables remember ids by the place in the cache, where branches stand side by side
+    # The tables of ngrams.py look at the ids before a place in the cache, where other branches are.
     cached = cached and not getattr(model.config.family, "ngrams", 0)
     if cached:
         groups = groups_of(items)

@@ -34,7 +34,7 @@ def test_no_decision_depends_on_how(course, capsys, tmp_path, monkeypatch):
     path = tmp_path / "kept.json"
     main(arguments(course, "--json", path))
     out = capsys.readouterr().out
-    assert "20 decisions of 3 tasks. Other than by batch 1, no cache:" in out
+    assert "20 decisions of 3 tasks. How many differ from those by 'batch 1, no cache'" in out
     for way in ("batch 32, cache", "batch 1, cache", "batch 32, no cache"):
         [line] = [line for line in out.splitlines() if line.startswith(f"{way} ")]
         assert line.split()[-2] == "0" and 0 < float(line.split()[-1]) < 1e-4, line

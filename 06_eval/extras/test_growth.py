@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+import charts
 import growth
 import train
 from bundle import read_bundle
-from core import Options, main, prepare, decisions
+from core import Options, decisions, main, mean_centred, prepare
 from runs import load_run
 from scoring import score_items
 from test_bundle import make_bundle
@@ -29,11 +30,12 @@ def test_growth(course, capsys, monkeypatch, fails):
     arguments = ["--runs-dir", str(course / "runs"), "--bundle", str(course / "bundle"), "--device",
                  "cpu", "--every-checkpoint"]
     drawn = []
-    monkeypatch.setattr(growth, "draw_growth", lambda *how, draw=growth.draw_growth:
+    monkeypatch.setattr(charts, "draw_growth", lambda *how, draw=charts.draw_growth:
                         drawn.append(how) or draw(*how))
     main(arguments)
     out = capsys.readouterr().out
-    points, tokens, path, title = drawn[-1]
+    points, means, tokens, path, title = drawn[-1]
+    assert means == [mean_centred(row) for row in points.values()]
     assert [*points] == [1, 2, 5, 10, 12], "four snapshots, and a checkpoint besides"
     assert tokens[5] == 5 * 8 * 64 and title == "nano"
     assert out.count("mean centred accuracy") == 5 and "shows 5 checkpoints" in out
