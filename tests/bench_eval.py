@@ -28,7 +28,7 @@ def bench_eval(weights, bundle, items, runs):
     theirs = by_harness(weights, "cpu")
     ways = {"ours": lambda rows: score_items(model, rows), "theirs": theirs}
     print(f"{weights}, float32, {items or 'all'} items a task, median of {runs}\n\n"
-          "| task | items | ours, items/s | lm-evaluation-harness, items/s | times | other decisions "
+          "| task | items | ours, items/s | lm-eval, items/s | times | other decisions "
           "|\n|---|---|---|---|---|---|")
     total, n_items, n_differ = dict.fromkeys(ways, 0.0), 0, 0
     for task in read_bundle(bundle):
