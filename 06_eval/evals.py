@@ -2,8 +2,7 @@
 
 Compressors are measured in bits per byte, too: a model that gives the next id a probability of p
 could code it in -log2 p bits. So the table compares the model with compression programs, which know
-no language. Perplexity, the older measure, is per token, so it can only be compared between models
-with the same tokenizer.
+no language. Perplexity, the older measure, is per token: it compares models with one tokenizer.
 
 A task is a list of items. The model answers none in words: of several continuations the one with
 the lowest loss counts as its choice. The format and rules are those of CORE, 22 tasks in context
@@ -99,11 +98,12 @@ def kind_of(item):
     fields = item if isinstance(item, dict) else {}
     for kind, needed in KINDS.items():
         if all(type(fields.get(name)) is of for name, of in needed.items()):
-            [options] = [fields[name] for name in needed if needed[name] is list] or [[""]]
-            if {*map(type, options)} == {str} and 0 <= gold_of(kind, fields) < len(options):
+            [options] = [fields[name] for name in needed if needed[name] is list] or [["", ""]]
+            if ({*map(type, options)} == {str} and len(options) > 1
+                    and 0 <= gold_of(kind, fields) < len(options)):
                 return kind
     needed = "; or ".join(", ".join(fields) for fields in KINDS.values())
-    raise ValueError(f"is no item of a task: it needs {needed}; gold counts the choices from 0")
+    raise ValueError(f"no item of a task, which needs {needed}; gold counts the choices from 0")
 
 
 def gold_of(kind, item):
@@ -122,7 +122,7 @@ def read_items(text, where):
                 items.append(json.loads(line))
                 kinds.add(kind_of(items[-1]))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}, line {n} {error}") from None
+            raise ValueError(f"{where}, line {n}: {error}") from None
     if len(kinds) != 1:
         raise ValueError(f"{where} holds {' and '.join(sorted(kinds)) or 'no item'}")
     random.Random(1337).shuffle(items)
@@ -178,16 +178,15 @@ def common_suffix(rows):  # exercise
 
 def spans(kind, texts, tokenizer, seq_len):  # exercise
     """Which ids are scored: for each of alternatives() its ids and a place, (row, start), in a
-    list. The ids row[start:] are scored.
+    list; row[start:] is what the choice adds.
 
-    A row is data.encode() of a text, which begins with <|bos|>. What a choice adds is scored: in a
-    schema the common_suffix() of all rows; else what is behind their common_prefix(). Of language
-    modelling the list has the last row alone. (It would be wrong to count the ids of a choice by
-    itself: its first one may hold the space before it.) Of a row of more than seq_len ids the last
-    seq_len are kept, and `start` moves along. At least the last id is scored, and never the first,
-    before which there is nothing. With one id for each letter, the choices "ab" and "acb" have the
-    rows [bos, a, b] and [bos, a, c, b], both with start 2; with seq_len 3 the second is
-    ([a, c, b], 1).
+    A row is data.encode() of a text, which begins with <|bos|>. Scored is in a schema the
+    common_suffix() of all rows; else what is behind their common_prefix(), for language modelling
+    of the last row alone. (Counting the ids of a choice by itself would be wrong: its first one may
+    hold the space before it.) Of a row of more than seq_len ids the last seq_len are kept, and
+    `start` moves along. At least the last id is scored, and never the first: ValueError if a row is
+    left with fewer than two. With one id a letter, the choices "ab" and "acb" are [bos, a, b] and
+    [bos, a, c, b], both with start 2; with seq_len 3 the second is ([a, c, b], 1).
     """
     rows = [encode(text, tokenizer) for text in texts]
     if kind == "schema":
@@ -196,6 +195,8 @@ def spans(kind, texts, tokenizer, seq_len):  # exercise
         starts = [common_prefix(rows)] * len(rows)
     if kind == "language_modeling":
         rows, starts = rows[-1:], starts[-1:]
+    if min(seq_len, *map(len, rows)) < 2:
+        raise ValueError("an empty text, or a window of one id, has no id to be predicted")
     cuts = [max(0, len(row) - seq_len) for row in rows]
     return [(row[cut:], max(1, min(start, len(row) - 1) - cut))
             for row, start, cut in zip(rows, starts, cuts)]
@@ -218,11 +219,13 @@ def is_right(kind, item, losses):  # exercise
     """Whether the model has solved an item. losses: (nats, hits), as from span_losses(), for each
     of spans(). In language modelling all ids must be hits. Else the row with the lowest mean loss
     is chosen (the lowest sum would favour short choices), of equal ones the first, and must be that
-    of the "gold" choice.
+    of the "gold" choice. ValueError if a loss is not finite.
     """
+    means = [float(nats.mean()) for nats, _ in losses]
+    if not np.isfinite(means).all():
+        raise ValueError("losses are nan or infinite: the model's weights must be damaged")
     if kind == "language_modeling":
         return bool(losses[0][1].all())
-    means = [float(nats.mean()) for nats, _ in losses]
     return means.index(min(means)) == item["gold"]
 
 
@@ -254,18 +257,17 @@ def show_item(kind, item, rows, losses, tokenizer):
 
 def score_task(options, model, tokenizer, kind, items):
     """Print item number options.item of the shuffled list, and the accuracy over all items."""
-    delimiter, right, shown = options.delimiter.replace("\\n", "\n"), [], None
+    delimiter, right, guesses = options.delimiter.replace("\\n", "\n"), [], []
     for i, item in enumerate(track(items, "scoring", len(items), unit=" items")):
         texts = alternatives(kind, item, shots(items, i, options.shots), delimiter)
         rows = spans(kind, texts, tokenizer, model.config.seq_len)
         losses = [span_losses(model, row, start) for row, start in rows]
         right.append(is_right(kind, item, losses))
+        guesses.append(1 / len(rows) if len(rows) > 1 else 0)
         if i == options.item:
             shown = item, rows, losses
     show_item(kind, *shown, tokenizer)
-    choices = {"multiple_choice": "choices", "schema": "context_options"}.get(kind)
-    guessing = 100 * np.mean([1 / len(item[choices]) if choices else 0 for item in items])
-    error = np.std(right) / np.sqrt(len(right))
+    error, guessing = np.std(right) / np.sqrt(len(right)), 100 * np.mean(guesses)
     print(escaped(f"{options.task}: {kind}, {options.shots} shots; {sum(right)} of {len(items)} "
                   f"solved, {np.mean(right):.1%} +- {error:.1%} (standard error), guessing "
                   f"{guessing:.1f}%; centred accuracy {centred(np.mean(right), guessing):.3f}"))
@@ -304,8 +306,8 @@ def score_text(options, text, folder, model, tokenizer, config, step):
     what = options.file or f"the validation set of {', '.join(config.data)}"
     is_text = (targets >= 0) & (sizes[targets] > 0)
     bits = bits_per_byte(nats, targets, sizes)
-
-    print(escaped(f"{folder}, step {step}, {model.embed.weight.device}, on {what}: "
+    at = f", step {step}" * (step is not None)
+    print(escaped(f"{folder}{at}, {model.embed.weight.device}, on {what}: "
                   f"{sizes[targets[is_text]].sum():,} bytes, {is_text.sum():,} tokens"))
     error = ""
     documents = np.cumsum(ids == bos[0])[1:][is_text] - 1
@@ -330,7 +332,7 @@ def main(argv=None):
         raise ValueError(f"{options.file} is empty")
     task = read_items(read_text(options.task), options.task) if options.task else None
     if task and options.file:
-        raise ValueError(f"--file {options.file} and --task {options.task}: give one of them")
+        raise ValueError("a text is evaluated, or a task: leave out --file or --task")
     if task:
         shots(task[1], 0, options.shots)  # ValueError if there are too few items
         if options.item >= len(task[1]):
@@ -338,8 +340,6 @@ def main(argv=None):
     elif options.weights and text is None:
         raise ValueError("a model from elsewhere has no validation set: give --file or --task")
     folder, model, tokenizer, config, step = options.load()
-    if options.stride > config.seq_len:
-        raise ValueError(f"stride is {options.stride}, but must be at most {config.seq_len}")
     if task:
         score_task(options, model, tokenizer, *task)
     else:

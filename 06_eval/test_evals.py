@@ -143,18 +143,19 @@ def test_read_items():
     assert read_items(lines(LANGUAGE), "FILE")[0] == "language_modeling"
     odd = [LANGUAGE[0] | {"gold": "b", "choices": 5, "context_options": [1]}]
     assert read_items(lines(odd), "FILE") == ("language_modeling", odd), "other fields are ignored"
-    for text, message in (("", "FILE holds no item"), ("{", "FILE, line 1 "),
-                          ("\n[1]", "FILE, line 2 is no item"), ("[" * 10**5, "FILE, line 1 "),
-                          (lines([CHOICE[0] | {"gold": 3}]), "line 1 is no item of a task"),
-                          (lines([CHOICE[0] | {"gold": -1}]), "line 1 is no item of a task"),
-                          (lines([CHOICE[0] | {"gold": True}]), "line 1 is no item of a task"),
-                          (lines([CHOICE[0] | {"choices": []}]), "line 1 is no item of a task"),
-                          (lines([CHOICE[0] | {"choices": ["a", 1]}]), "line 1 is no item"),
-                          (lines([{"context": "a"}]), "needs query, choices, gold; or context_opt"),
-                          (lines([CHOICE[0] | {"choices": 5}]), "line 1 is no item of a task"),
-                          (lines([CHOICE[0] | {"gold": "0"}]), "line 1 is no item of a task"),
-                          (lines([CHOICE[0] | {"gold": 0.0}]), "line 1 is no item of a task"),
-                          (lines([SCHEMA[0] | {"context_options": ["a"], "gold": 1}]), "line 1 is"),
+    for text, message in (("", "FILE holds no item"), ("{", "FILE, line 1: "),
+                          ("\n[1]", "FILE, line 2: no item"), ("[" * 10**5, "FILE, line 1: "),
+                          (lines([CHOICE[0] | {"gold": 3}]), "line 1: no item of a task"),
+                          (lines([CHOICE[0] | {"gold": -1}]), "line 1: no item of a task"),
+                          (lines([CHOICE[0] | {"gold": True}]), "line 1: no item of a task"),
+                          (lines([CHOICE[0] | {"choices": ["1"]}]), "line 1: no item of a task"),
+                          (lines([CHOICE[0] | {"choices": []}]), "line 1: no item of a task"),
+                          (lines([CHOICE[0] | {"choices": ["a", 1]}]), "line 1: no item"),
+                          (lines([{"context": "a"}]), "which needs query, choices, gold; or con"),
+                          (lines([CHOICE[0] | {"choices": 5}]), "line 1: no item of a task"),
+                          (lines([CHOICE[0] | {"gold": "0"}]), "line 1: no item of a task"),
+                          (lines([CHOICE[0] | {"gold": 0.0}]), "line 1: no item of a task"),
+                          (lines([SCHEMA[0] | {"context_options": ["a"], "gold": 1}]), "line 1: "),
                           (lines([CHOICE[0], LANGUAGE[0]]),
                            "FILE holds language_modeling and multiple_choice")):
         with pytest.raises(ValueError) as error:
@@ -251,6 +252,9 @@ def test_spans_in_a_small_window():
         "of equal choices the last id is scored")
     assert spans("multiple_choice", ["a", "ab"], LETTERS, 9) == [
         ([BOS, a], 1), ([BOS, a, b], 2)], "at least one id of each row is scored"
+    for texts, seq_len in ((["", "a"], 9), (["ab", "ac"], 1)):
+        with pytest.raises(ValueError, match="has no id to be predicted"):
+            spans("multiple_choice", texts, LETTERS, seq_len)
     assert spans("schema", ["ab", "ab"], LETTERS, 9) == [([BOS, a, b], 1)] * 2, (
         "equal rows have all in common, but nothing stands before the first id")
 
@@ -307,6 +311,9 @@ def test_is_right():
     equal = scored(([1.0, 1.0], [False, True]), ([1.0], [False]))
     assert is_right("schema", {"gold": 0}, equal) and not is_right("schema", {"gold": 1}, equal), (
         "of equal means the first row's is chosen")
+    for kind in ("schema", "language_modeling"):
+        with pytest.raises(ValueError, match="nan or infinite"):
+            is_right(kind, {"gold": 0}, scored(([math.nan], [True]), ([1.0], [True])))
     assert isinstance(is_right("language_modeling", {}, scored(([0.1], [True]))), bool), (
         "a Python bool, which JSON can hold")
 
@@ -360,11 +367,11 @@ def test_task(run, tmp_path, capsys, fails):
     path.write_text(lines(LANGUAGE))
 
     nowhere = ["--runs-dir", tmp_path / "nowhere", "--task", path]  # found before a model is read
-    assert "give one of them" in fails(main, *nowhere, "--file", path)
+    assert "leave out --file or --task" in fails(main, *nowhere, "--file", path)
     assert "item is 2, but the last is 1" in fails(main, *nowhere, "--item", 2)
     assert "2 examples beside the item" in fails(main, *nowhere, "--shots", 2)
     path.write_text("{}")
-    assert "line 1 is no item of a task" in fails(main, *nowhere)
+    assert "line 1: no item of a task" in fails(main, *nowhere)
 
 
 def test_a_model_from_elsewhere(run, tmp_path, capsys, fails):

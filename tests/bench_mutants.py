@@ -116,7 +116,7 @@ def changed_calls(node):
         yield node.func.value
     elif isinstance(node.func, ast.Attribute) and not arguments:
         yield node.func.value  # x.detach(), x.clone()
-    if len(arguments) == 1 and not node.keywords:
+    if len(arguments) == 1 and not node.keywords and not isinstance(arguments[0], ast.Starred):
         yield arguments[0]  # sqrt(x), float(x)
 
 

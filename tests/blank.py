@@ -28,7 +28,7 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "planned", "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite",
                  "report", "page", "compare", "timing", "starting", "compiling", "snapshots",
                  "curves", "ladder", "good_go", "export", "lookup", "quant", "figures", "scoring",
-                 "bundle", "core", "charts", "growth", "certify", "harness", "ranks",
+                 "bundle", "kept", "core", "charts", "growth", "certify", "harness", "ranks",
                  "precision", "recompute", "plan", "simulate", "timeline", "fsdp", "selftest",
                  "launch"]
 

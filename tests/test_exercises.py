@@ -732,9 +732,9 @@ MISTAKES = {
          "model.hidden(ids)[0, start:]", "test_span_losses"),
         ("losses of the ids before the span", "model.hidden(ids[:, :-1])[0, start - 1:]",
          "model.hidden(ids[:, :-1])[0, :len(targets)]", "test_span_losses"),
-        ("sum for mean", "for nats, _ in losses]\n    return means",
-         "for nats, _ in losses]\n    means = [float(nats.sum()) for nats, _ in losses]\n"
-         "    return means", "test_is_right"),
+        ("sum for mean", "    return means.index(min(means))",
+         "    means = [float(nats.sum()) for nats, _ in losses]\n"
+         "    return means.index(min(means))", "test_is_right"),
         ("the highest loss chosen", "return means.index(min(means))",
          "return means.index(max(means))", "test_is_right"),
         ("one id of a continuation enough", "bool(losses[0][1].all())", "bool(losses[0][1].any())",

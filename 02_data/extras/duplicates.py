@@ -297,11 +297,11 @@ class Overlap:
 
 
 def overlap(texts, documents, n=13):
-    """Which evaluation texts share n words in a row with training documents: a list of booleans.
+    """Which evaluation texts share n words in a row with training documents: a list of booleans,
+    but None for a text of fewer than n words, of which nobody can tell.
 
     The same n-grams as in Overlap, looked at from the other side: there documents are dropped, here
-    a score is judged. A text of fewer than n words counts if a document has no other words.
-    documents: texts, read once.
+    a score is judged. documents: texts, read once.
     """
     evaluated = Overlap(texts, n)
     seen = np.zeros(len(evaluated.grams), bool)
@@ -310,4 +310,5 @@ def overlap(texts, documents, n=13):
         at = np.searchsorted(evaluated.grams, grams)
         seen[at[evaluated.grams[at] == grams]] = True
     found = evaluated.grams[seen]
-    return [bool(np.isin(ngrams(text, n), found).any()) for text in texts]
+    return [bool(np.isin(ngrams(text, n), found).any()) if len(ngrams(text, 1)) >= n else None
+            for text in texts]

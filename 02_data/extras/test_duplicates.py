@@ -14,7 +14,7 @@ import regex
 
 import duplicates
 from duplicates import (BASE, ExactDuplicates, NearDuplicates, Overlap, chance, distinct, jaccard,
-                        mix, ngrams, shingles, signature, signature_naive, words)
+                        mix, ngrams, overlap, shingles, signature, signature_naive, words)
 
 VOCABULARY = [f"w{i}" for i in range(5000)]
 
@@ -364,3 +364,14 @@ def test_overlap_against_sets_of_strings():
         known = {run for other in evaluation for run in slow_ngrams(other, n)}
         expected = next((run for run in slow_ngrams(text, n) if run in known), None)
         assert Overlap(evaluation, n).find(text) == expected, f"{evaluation} in {text!r}, n={n}"
+
+
+def test_overlap_by_evaluation_text():
+    """The same runs of words that Overlap finds, told of the evaluation texts."""
+    texts = ["a b c d e f", "A, b; C d!", "x y z", "p q r s t", "e f g h"]
+    documents = ["0 a B c d 1", "r s", "t e f g i", "p q r", "s t"]
+    assert overlap(texts, iter(documents), 4) == [True, True, None, False, False]
+    assert overlap(texts, [], 4) == [False, False, None, False, False]
+    assert overlap(texts, documents, 2) == [True, True, False, True, True]
+    for text, found in zip(texts, overlap(texts, documents, 3)):
+        assert found == any(Overlap([text], 3).find(document) for document in documents), text

@@ -7,7 +7,7 @@
 core.yaml is read by PyYAML, its safe loader, which makes plain values only. Items are read by
 evals.read_items(). Left out: the bundle's other task lists.
 
-Reads a bundle, or downloads the public one to data/downloads/core/. Next: core.py.
+Reads a bundle, or downloads the public one to data/downloads/core/. Next: kept.py.
 """
 
 import csv
@@ -90,14 +90,18 @@ class Task:
         return task
 
     def swapped(self):
-        """The same items, each with the stem of the next one, the last with the first one's: what
-        is solved now is solved by the choices alone. The stem is what is not chosen between: a
-        query, a context, in a schema the continuation.
+        """The same items, each with the stem of the next one that is not among its shots, and after
+        the last the first: what is solved now is solved by the choices alone. The stem is what is
+        not chosen between: a query, a context, in a schema the continuation.
         """
         stem = {"multiple_choice": "query", "schema": "continuation",
                 "language_modeling": "context"}[self.kind]
-        stems = [item[stem] for item in self.items]
-        items = [item | {stem: other} for item, other in zip(self.items, stems[1:] + stems[:1])]
+        items = []
+        for i, item in enumerate(self.items):
+            before = shots(self.items, i, self.n_shots)
+            others = self.items[i + 1:] + self.items[:i]
+            other = next((each for each in others if each not in before), item)
+            items.append(item | {stem: other[stem]})
         return replace(self, items=items, shots_from=self.items)
 
 
@@ -115,12 +119,12 @@ def open_bundle(path):
     def read(name):
         try:
             with zipfile.ZipFile(path) as bundle:
-                [top, *_] = [Path(each).parent for each in bundle.namelist()
-                             if PurePosixPath(each).name == "core.yaml" and each[:1] != "_"]
-                info = bundle.getinfo((top / name).as_posix())
+                top = next((PurePosixPath(each).parent for each in bundle.namelist()
+                            if PurePosixPath(each).name == "core.yaml" and each[:1] != "_"), "")
+                info = bundle.getinfo((PurePosixPath(top) / name).as_posix())
                 if info.file_size > LARGEST_MEMBER:
                     raise ValueError(f"{name} would have {info.file_size:,} bytes")
-                return bundle.read(info).decode("utf-8")
+                return bundle.read(info).decode("utf-8").removeprefix("\ufeff")
         except damage() as error:
             raise ValueError(f"{path} is no bundle of tasks, or damaged: {name} can't be read "
                              f"({error or type(error).__name__})") from None
@@ -143,16 +147,19 @@ def read_bundle(path, labels=(), most=0):
     """
     read = open_bundle(path)
     yaml = library("yaml", "a bundle's core.yaml", "pyyaml")
+    settings, table = read("core.yaml"), csv.DictReader(io.StringIO(read("eval_meta_data.csv")))
     try:
-        rows = yaml.safe_load(read("core.yaml"))["icl_tasks"]
-        table = csv.DictReader(io.StringIO(read("eval_meta_data.csv")))
+        rows = yaml.safe_load(settings)["icl_tasks"]
         baselines = {row["Eval Task"]: float(row["Random baseline"]) for row in table}
-        found = [(str(row["label"]), row["icl_task_type"], PurePosixPath(row["dataset_uri"]),
-                  int(row["num_fewshot"][0]), str(row.get("continuation_delimiter", " ")))
+        found = [(row["label"], row["icl_task_type"], PurePosixPath(row["dataset_uri"]),
+                  int(row["num_fewshot"][0]), row.get("continuation_delimiter", " "))
                  for row in rows]
-        if odd := [label for label, *_ in found if not re.fullmatch(r"[\w.-]+", label)]:
-            raise ValueError(f"{odd[0]!r} is no label")
-    except (TypeError, LookupError, AttributeError, ValueError, RecursionError,
+        for label, *_, delimiter in found:
+            if not re.fullmatch(r"[\w.-]+", label) or type(delimiter) is not str:
+                raise ValueError(f"{label!r} is no label, or has no text as a delimiter")
+        if not found or len({label for label, *_ in found}) < len(found):
+            raise ValueError("there is no task, or two have the same label")
+    except (TypeError, LookupError, AttributeError, ValueError, OverflowError, RecursionError,
             yaml.YAMLError) as error:
         reason = " ".join(escaped(str(error)).split())
         raise ValueError(f"{path}: core.yaml or eval_meta_data.csv can't be read: {reason}"

@@ -12,20 +12,18 @@ With --json FILE every way's losses are kept there, after each task, and not com
 Reads what core.py reads. Next: harness.py.
 """
 
-import json
 import os
 import sys
-from pathlib import Path
 
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import write_safely
+import console  # noqa: F401, first, so that the others are found
 
 import torch
 
-from core import identity, prepare, read_kept
-from evals import is_right
+from core import decisions, key_of, prepare
+from kept import Kept
 from records import library
 from scoring import score_items
 
@@ -66,9 +64,9 @@ def certify(options, tasks, model, tokenizer):
     """Score all items in all WAYS; print for each how many decisions differ from the first's.
     ValueError if any differ in float32: then scores depend on how they are computed.
     """
-    path = Path(options.json) if options.json else None
-    key = identity(model, tokenizer, options)
-    kept, theirs = read_kept(path) if path else {}, None
+    kept = Kept(options.json or None, "certificate", key_of(model, tokenizer, options),
+                options.weights or options.run, ("means",))
+    theirs = None
     if options.weights:
         try:
             theirs = by_harness(options.weights, model.embed.weight.device.type)
@@ -79,16 +77,13 @@ def certify(options, tasks, model, tokenizer):
     for task in tasks:  # each in all ways, so that a run that is stopped has compared some
         items, _ = prepare(task, tokenizer, model.config.seq_len, options.items)
         for way, how in ways.items():
-            name = f"{way}: {task.label}, {task.hash}, {key}"
-            if name not in kept:
+            name = f"{way}: {task.label}, {task.hash}"
+            if name not in kept.rows:
                 losses = score_items(model, items, how[1], how[0], how[2],
                                      f"{task.label}, {way}") if how else theirs(items)
-                kept[name] = [[is_right(task.kind, task.items[i], each),
-                               *(float(nats.mean()) for nats, _ in each)]
-                              for i, each in enumerate(losses)]
-                if path:
-                    write_safely(path, json.dumps(kept))
-            found[way][task.label] = kept[name]
+                kept.put(name, {"correct": decisions(task, losses), "means": [
+                    [float(nats.mean()) for nats, _ in each] for each in losses]})
+            found[way][task.label] = kept.rows[name]
     print(*table(tasks, found), sep="\n")
     wrong = sum(len(flips(tasks, found, way)) for way in ways if "bfloat16" not in way)
     if wrong:
@@ -98,8 +93,8 @@ def certify(options, tasks, model, tokenizer):
 def flips(tasks, found, way):
     """The label of each item whose decision, by `way`, differs from that by the first way."""
     first = next(iter(found))
-    return [task.label for task in tasks
-            for a, b in zip(found[first][task.label], found[way][task.label]) if a[0] != b[0]]
+    return [task.label for task in tasks for a, b in zip(
+        found[first][task.label]["correct"], found[way][task.label]["correct"]) if a != b]
 
 
 def table(tasks, found):
@@ -107,17 +102,18 @@ def table(tasks, found):
     the largest difference of a mean loss; then the smallest margin of a choice.
     """
     first, *others = found
-    n = sum(map(len, found[first].values()))
+    n = sum(len(row["correct"]) for row in found[first].values())
     yield (f"\n{n:,} decisions of {len(tasks)} tasks. How many differ from those by {first!r} (in "
            "float32 none may):")
     yield f"{'':37} {'decisions':>9} {'largest difference of a mean loss':>34}"
     for way in others:
         gap = max(abs(x - y) for task in tasks for a, b in zip(
-            found[first][task.label], found[way][task.label]) for x, y in zip(a[1:], b[1:]))
+            found[first][task.label]["means"], found[way][task.label]["means"])
+                  for x, y in zip(a, b))
         labels = flips(tasks, found, way)
         where = ", ".join(f"{labels.count(label)} of {label}" for label in dict.fromkeys(labels))
         yield f"{way:37} {len(labels):9} {gap:34.2g}  {where}".rstrip()
-    margins = [margin(task, each[1:]) for task in tasks for each in found[first][task.label]]
+    margins = [margin(task, means) for task in tasks for means in found[first][task.label]["means"]]
     margins = sorted(m for m in margins if m)  # equal choices have none
     if margins:
         yield f"the smallest margin between the two best of several choices: {margins[0]:.2g} nats"

@@ -18,8 +18,6 @@ Reads a bundle and a run, or a Hugging Face folder. Writes core.png into the run
 Next: charts.py.
 """
 
-import hashlib
-import json
 import math
 import os
 import sys
@@ -30,19 +28,21 @@ from pathlib import Path
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import Parser, add_options, escaped, option, read_text, run, write_safely
+from console import Parser, add_options, escaped, option, run, track
 
 import numpy as np
+import torch
 
 from bundle import CORE, find_bundle, read_bundle
-from data import hash_of
 from duplicates import overlap
 from evals import centred, gold_of, is_right
+from kept import Kept, identity
 from metrics import Hints
-from runs import run_data, tensors
+from runs import run_data
 from sample import RunOptions
 from scoring import score_items
 
+FIELDS = ("hash", "loss", "cropped")  # that a kept row has beside its decisions
 CERTAIN = 1.96  # standard errors on either side of a mean: 95% of a normal distribution
 
 
@@ -117,12 +117,7 @@ def score(model, task, tokenizer, options):
     """The row of --json for a task: a decision for each item, and what is known about it."""
     items, cropped = prepare(task, tokenizer, model.config.seq_len, options.items)
     found = score_items(model, items, options.batch_size, options.dtype, label=task.label)
-    correct = decisions(task, found)
-    row = {"correct": correct, "accuracy": float(np.mean(correct)),
-           "interval": interval(sum(correct), len(correct)), "cropped": cropped,
-           "centred": centred(float(np.mean(correct)), task.baseline), "baseline": task.baseline,
-           "majority": majority(task, len(correct)), "hash": task.hash, "kind": task.kind,
-           "shots": task.n_shots, "batch_size": options.batch_size,
+    row = {"correct": decisions(task, found), "cropped": cropped, "hash": task.hash,
            "loss": float(np.mean([right_answer(task, i, each) for i, each in enumerate(found)]))}
     if options.shuffled:
         swapped, _ = prepare(task.swapped(), tokenizer, model.config.seq_len, options.items)
@@ -132,11 +127,20 @@ def score(model, task, tokenizer, options):
     return row
 
 
+def derived(task, row):
+    """A row with all that follows from its decisions and its task, which may have been mended."""
+    n, right = len(row["correct"]), sum(row["correct"])
+    return row | {"accuracy": right / n, "interval": interval(right, n), "shots": task.n_shots,
+                  "centred": centred(right / n, task.baseline), "baseline": task.baseline,
+                  "majority": majority(task, n), "kind": task.kind}
+
+
 # ---- training text ----
 def training_texts(data, tokenizer, n=1 << 20, both=1000):
     """The training text of a run, n ids at a time, each part with the last ids of the one before.
     """
-    for start in range(0, len(data.train), n):
+    starts = range(0, len(data.train), n)
+    for start in track(starts, "looking for the items in the training text", len(starts)):
         begin = max(0, start - both)
         ids = data.train.read(begin, min(start + n, len(data.train)) - begin)
         yield tokenizer.decode_bytes(ids.tolist()).decode("utf-8", errors="replace")
@@ -157,34 +161,38 @@ def heading(results, options):
             f"accuracy {mean:.4f} +- {side:.4f} (95%). This is not CORE.")
 
 
-def report(results, others=None):
+def report(results, others=None, shuffled=False):
     """Lines of a table of results, {label: row}; with others, those of a second model, the
-    difference and its 95% interval.
+    differences and their 95% intervals.
     """
-    shuffled = any("shuffled" in row for row in results.values())
     yield (f"{'':31} shots  items  accuracy  95% interval  centred  guess  one answer  cropped  "
            f"in training" + "  shuffled" * shuffled)
     for label, row in results.items():
         low, high = row["interval"]
-        seen = row.get("seen")
+        seen = f"{row['seen']} of {row['checked']}" if "seen" in row else "unknown"
         yield (f"{label:31} {row['shots']:5} {len(row['correct']):6} {row['accuracy']:9.1%}  "
                f"{low:5.1%} {high:6.1%} {row['centred']:8.3f} {row['baseline'] / 100:6.1%} "
                f"{row['majority']:11.1%} {row['cropped']:8} "
-               f"{'unknown' if seen is None else f'{seen:.1%}':>12}"
-               + (f" {row['shuffled']:9.1%}" if "shuffled" in row else ""))
+               f"{seen:>12}" + (f" {row['shuffled']:9.1%}" if shuffled else ""))
     yield ("guess: solved by guessing; one answer: by always giving the same; cropped: items too "
-           "long for the window;\nin training: share of the items that have 13 words in a row in "
-           "common with the training text"
-           + "; shuffled: with the\nquestion of another item" * shuffled)
+           "long for the window;\nin training: of the items of 13 words or more, those that have "
+           "13 in a row in common with the training text"
+           + "; shuffled: with the question of another item" * shuffled)
     if others:
         yield f"\n{'more right than the other':31} difference  95% interval (paired bootstrap)"
+        gains = []
         for label, row in results.items():
             if others.get(label, {}).get("hash") != row["hash"] or len(row["correct"]) != len(
                     others[label]["correct"]):
                 yield f"{label:31} the other was scored on other items, or not at all"
                 continue
             gain, low, high = paired_bootstrap(row["correct"], others[label]["correct"])
+            gains.append(np.array([gain, (high - low) / 2]) / (1 - row["baseline"] / 100))
             yield f"{label:31} {gain:+10.1%}  {low:+6.1%} {high:+6.1%}" + "  *" * (low * high > 0)
+        if gains:
+            gain, side = np.mean([g for g, _ in gains]), math.hypot(*(s for _, s in gains))
+            yield (f"mean centred accuracy {gain:+.4f} +- {side / len(gains):.4f} (95%), as if no "
+                   "tasks shared items\n* 0 is outside, which happens by chance in one of 20 tasks")
 
 
 # ---- the command ----
@@ -208,82 +216,63 @@ class Options(RunOptions):
     def load(self):
         """As RunOptions.load(); a batch size that is not given becomes one that fits."""
         loaded = super().load()
+        if self.dtype == "float32":  # not TF32, which choose_device() has allowed on a GPU
+            torch.set_float32_matmul_precision("highest")
         self.batch_size = self.batch_size or min(8, getattr(loaded[3], "micro_batch", 8))
         return loaded
 
 
-def identity(model, tokenizer, options):
-    """A fingerprint of what decisions depend on: weights (a sum and eight numbers of each tensor),
-    shape, tokenizer and options.
-    """
-    weights = hashlib.sha256()
-    for name, tensor in tensors(model):
-        weights.update(f"{name}{tuple(tensor.shape)}{tensor.double().sum().item()!r}"
-                       f"{tensor.flatten()[:8].tolist()}".encode())
-    return hash_of(weights.hexdigest(), repr(model.config), tokenizer.hash, options.dtype,
-                   options.items)[:16]
+def key_of(model, tokenizer, options):
+    """identity() with the options on which decisions depend."""
+    batch_size = options.batch_size if options.dtype != "float32" else 0  # there it changes none
+    return identity(model, tokenizer, model.embed.weight.device.type, options.dtype, options.items,
+                    batch_size)
 
 
-def read_kept(path):
-    """The JSON object in a file that this command has written; {} if there is none yet. ValueError
-    if the file holds anything else.
-    """
-    try:
-        content = json.loads(read_text(path)) if Path(path).exists() else {}
-        if isinstance(content, dict):
-            return content
-    except RecursionError:
-        pass
-    except ValueError as error:
-        raise ValueError(f"{path} holds no results of this command ({error})") from None
-    raise ValueError(f"{path} holds no results of this command")
-
-
-def read_results(path):
-    """{label: row} of a --json file; {} if there is none yet. ValueError if it is no such file."""
-    tasks = read_kept(path).get("tasks", {})
-    if not isinstance(tasks, dict) or not all(
-            isinstance(row, dict) and isinstance(row.get("correct"), list)
-            for row in tasks.values()):
-        raise ValueError(f"{path} holds no results of this command")
-    return tasks
-
-
-def score_all(model, tokenizer, tasks, options, texts=None):
-    """{label: row} for all tasks; with --json, read from there or written there, one by one. texts:
-    a function that gives the training text in parts, if that is known.
-    """
-    path, key = options.json and Path(options.json), identity(model, tokenizer, options)
-    known, results = read_results(path) if path else {}, {}
-
-    def keep():
-        if path:
-            content = {"what": options.weights or options.run, "tasks": known | results}
-            write_safely(path, json.dumps(content, indent=1))
+def score_all(model, tokenizer, tasks, options, kept):
+    """{label: row} for all tasks. A row that is Kept is not computed again."""
+    results = {}
     for task in tasks:
-        row = known.get(task.label, {})
-        if (row.get("hash"), row.get("of")) != (task.hash, key) or (
-                options.shuffled and "shuffled" not in row):
-            row = score(model, task, tokenizer, options) | {"of": key}
-        results[task.label] = row
-        keep()
-    if texts:
-        full = [[task.in_full(i) for i in range(len(results[task.label]["correct"]))]
-                for task in tasks]
-        seen = iter(overlap([text for each in full for text in each], texts()))
-        for task, each in zip(tasks, full):
-            results[task.label]["seen"] = float(np.mean([next(seen) for _ in each]))
-        keep()
+        row = kept.rows.get(task.label, {})
+        if row.get("hash") != task.hash or options.shuffled and "shuffled" not in row:
+            row = score(model, task, tokenizer, options)
+        results[task.label] = derived(task, row)
+        kept.put(task.label, results[task.label])
     return results
+
+
+def look_up(results, tasks, texts):
+    """Add to each row "seen" and "checked": how many of the items of 13 words or more have 13 in a
+    row in common with the training text, and how many items there are of that length.
+    """
+    full = [[task.in_full(i) for i in range(len(results[task.label]["correct"]))] for task in tasks]
+    found = iter(overlap([text for each in full for text in each], texts))
+    for task, each in zip(tasks, full):
+        seen = [next(found) for _ in each]
+        results[task.label] |= {"seen": seen.count(True), "checked": len(seen) - seen.count(None)}
+
+
+def check(options):
+    """ValueError if options don't go together."""
+    one = [name for name in ("certify", "every_checkpoint", "shuffled", "against")
+           if getattr(options, name)]
+    if len(one) > 1 and {*one[:2]} & {"certify", "every_checkpoint"}:
+        raise ValueError(f"--{one[0]} and --{one[1]}: give one of them".replace("_", "-"))
+    if options.every_checkpoint and (options.json or options.weights):
+        raise ValueError("--every-checkpoint is for a run, and keeps its results there: leave out "
+                         "--json and --weights")
+    if options.json:
+        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
 
 
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
-    others = read_results(options.against) if options.against else None
-    if others == {}:
-        raise ValueError(f"there is no {options.against} with results to compare with")
+    check(options)
+    if options.against and not Path(options.against).exists():
+        raise ValueError(f"there is no file {options.against}")
+    others = Kept(options.against or None, "tasks", fields=FIELDS).rows
     path = find_bundle(options.bundle, options.data_dir)
     tasks = read_bundle(path, options.tasks, options.max_per_task)  # what is quick to find is first
     if options.every_checkpoint:
@@ -293,15 +282,23 @@ def main(argv=None):
     if options.certify:
         from certify import certify
         return certify(options, tasks, model, tokenizer)
-    data = None if options.weights else run_data(folder, config.by_hand)
-    results = score_all(model, tokenizer, tasks, options,
-                        data and (lambda: training_texts(data, tokenizer)))
-    what = f"{folder}, step {step}" if step is not None else f"{folder}"
+    what = f"{folder}" if step is None else f"{folder}, step {step}"
+    kept = Kept(options.json or None, "tasks", key_of(model, tokenizer, options), what, FIELDS)
+    results = score_all(model, tokenizer, tasks, options, kept)
+    if step is not None:
+        try:
+            data = run_data(folder, config.by_hand)
+            look_up(results, tasks, training_texts(data, tokenizer))
+        except (ValueError, OSError) as error:
+            print(escaped(f"the training text is unknown: {error}"), file=sys.stderr)
+    for label, row in results.items():
+        kept.put(label, row)
     print(escaped(f"{what}, {options.dtype}, a window of {model.config.seq_len:,} ids"))
-    print("\n".join(report(results, others)))
+    print("\n".join(report(results, others, options.shuffled)))
     print(heading(results, options))
-    picture = (Path(folder) / "core.png" if step is not None else
-               Path(options.json).with_suffix(".png") if options.json else None)
+    part = options.tasks or options.items or options.max_per_task
+    picture = (Path(options.json).with_suffix(".png") if options.json else
+               Path(folder) / "core.png" if step is not None and not part else None)
     if picture:
         from charts import draw_scores
         Hints()(f"draw {picture}", draw_scores, results, picture,

@@ -11,19 +11,18 @@ Reads a bundle and a run; writes growth.json and growth.png into its folder, aft
 what is there is not scored again. Next: certify.py.
 """
 
-import json
 import os
 import sys
 
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import escaped, write_safely
+from console import escaped
 
 import numpy as np
 
-from core import decisions, identity, interval, mean_centred, prepare, read_kept, right_answer
-from evals import centred
+from core import decisions, derived, key_of, mean_centred, prepare, right_answer
+from kept import Kept
 from metrics import Hints
 from runs import load_weights
 from scoring import score_items
@@ -32,26 +31,28 @@ from snapshots import weights_of
 
 def grow(options, tasks):
     """Score all weights that the run options.run has kept, and draw the scores."""
-    if options.weights:
-        raise ValueError("--every-checkpoint is for a run: a Hugging Face folder has one model")
     folder, model, tokenizer, config, _ = options.load()
-    known = read_kept(path := folder / "growth.json")
+    kept = Kept(folder / "growth.json", "checkpoints", "", folder.name, ("loss",))
     prepared = {task.label: prepare(task, tokenizer, model.config.seq_len, options.items)[0]
                 for task in tasks}
     points, checkpoints = {}, weights_of(folder)
     for n, (step, checkpoint) in enumerate(checkpoints.items(), 1):
-        load_weights(model, checkpoint)
-        key = identity(model, tokenizer, options)
+        try:
+            load_weights(model, checkpoint)
+        except (ValueError, OSError):
+            if checkpoint.exists():
+                raise  # else the trainer has deleted it in the meantime
+            continue
+        key = key_of(model, tokenizer, options)
         points[step] = {}
         for task in tasks:
             name = f"step {step}: {task.label}, {task.hash}, {key}"
-            if name not in known:
+            if name not in kept.rows:
                 losses = score_items(model, prepared[task.label], options.batch_size, options.dtype,
                                      label=f"{n} of {len(checkpoints)}, {task.label}")
-                known[name] = {"correct": decisions(task, losses), "loss": float(np.mean(
-                    [right_answer(task, i, each) for i, each in enumerate(losses)]))}
-                write_safely(path, json.dumps(known))
-            points[step][task.label] = with_scores(task, known[name])
+                kept.put(name, {"correct": decisions(task, losses), "loss": float(np.mean(
+                    [right_answer(task, i, each) for i, each in enumerate(losses)]))})
+            points[step][task.label] = derived(task, kept.rows[name])
         mean, side = mean_centred(points[step])
         print(f"step {step}: mean centred accuracy {mean:.4f} +- {side:.4f} (95%), loss of right "
               f"answers {np.mean([row['loss'] for row in points[step].values()]):.3f}")
@@ -60,9 +61,3 @@ def grow(options, tasks):
     Hints()("draw the scores", draw_growth, points, [*map(mean_centred, points.values())],
             tokens, folder / "growth.png", folder.name)
     print(escaped(f"{folder}/growth.png shows {len(points)} checkpoints"))
-
-
-def with_scores(task, row):
-    n, right = len(row["correct"]), sum(row["correct"])
-    return row | {"interval": interval(right, n), "baseline": task.baseline,
-                  "centred": centred(right / n, task.baseline)}

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from evals import common_prefix
 from gpt import KVCache, causal_mask
 
-JOINED = 0.8  # items share what they can if together they cost at most this share of the tokens
+JOINED = 0.8  # rows are read together if that takes at most this share of the ids
 
 
 class Group:
@@ -46,12 +46,16 @@ class Group:
 
 
 def groups_of(items):
-    """Groups of a list of items, each a list of (row, start). Neighbours in the order of their ids
-    share the most; they join where that saves enough.
+    """Groups of a list of items, each a list of (row, start). The rows of an item form a group if
+    they share enough to be worth it, as cropped ones don't; so do neighbours in the order of their
+    ids, which share the most.
     """
-    alone = [Group([(i, a, row, start) for a, (row, start) in enumerate(rows)])
-             for i, rows in enumerate(items)]
-    groups = []
+    alone, groups = [], []
+    for i, rows in enumerate(items):
+        each = [Group([(i, a, row, start)]) for a, (row, start) in enumerate(rows)]
+        whole = Group([member for group in each for member in group.members])
+        worth = whole.tokens <= JOINED * sum(group.tokens for group in each)
+        alone += [whole] if worth else each
     for group in sorted(alone, key=lambda group: group.members[0][2]):
         if groups:
             joined = Group(groups[-1].members + group.members)
@@ -65,7 +69,8 @@ def groups_of(items):
 def padded(rows, device):
     """(B, T) ids of B lists of ids; behind the end of a shorter one stand zeros."""
     T = max(map(len, rows))
-    return torch.tensor([row + [0] * (T - len(row)) for row in rows], device=device)
+    return torch.tensor([row + [0] * (T - len(row)) for row in rows], dtype=torch.long,
+                        device=device)
 
 
 def branch_mask(shared, branches, n_shared):  # exercise
@@ -143,7 +148,7 @@ def score_items(model, items, batch_size=8, dtype="float32", cached=True, label=
     """[(nats, hits) of each alternative] of each item, as evals.span_losses() has them.
 
     items: a list of evals.spans(). batch_size: groups of items at once; without the cache, rows.
-    Longer rows come first, so that too little memory is noticed at once.
+    Those with the most ids come first, so that too little memory is noticed at once.
     """
     # The tables of ngrams.py look at the ids before a place in the cache, where other branches are.
     cached = cached and not getattr(model.config.family, "ngrams", 0)
@@ -152,7 +157,7 @@ def score_items(model, items, batch_size=8, dtype="float32", cached=True, label=
     else:
         groups = [Group([(i, a, row, start)]) for i, rows in enumerate(items)
                   for a, (row, start) in enumerate(rows)]
-    groups.sort(key=lambda group: -max(len(m[2]) for m in group.members))
+    groups.sort(key=lambda group: -group.tokens)
     batches = [groups[i:i + batch_size] for i in range(0, len(groups), batch_size)]
     found = [[None] * len(rows) for rows in items]
     tokens = [sum(group.tokens for group in batch) for batch in batches]

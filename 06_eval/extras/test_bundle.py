@@ -3,6 +3,7 @@
 import json
 import random
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -90,6 +91,9 @@ def test_cut_after_the_shuffle(folder):
     assert cut[0].texts(0) != whole[0].texts(0), "examples are drawn from the items that are left"
     assert len({task.hash for task in whole + cut}) == 5, (
         "a hash for each task, another one if it is cut: cats has no more than 4")
+    others = [replace(whole[0], **change) for change in (
+        {"n_shots": 2}, {"delimiter": " "}, {"kind": "schema"}, {"items": SUMS})]
+    assert len({task.hash for task in (whole[0], *others)}) == 5, "all that changes texts counts"
     with pytest.raises(ValueError, match="sums: 3 examples beside the item itself can't be drawn "
                                          "from 3"):
         read_bundle(folder, most=3)
@@ -100,7 +104,9 @@ def test_swapped(folder):
         swapped, n = task.swapped(), len(task.items)
         stem = {"sums": "query", "cats": "continuation", "count": "context"}[task.label]
         for i, item in enumerate(swapped.items):
-            assert item[stem] == task.items[(i + 1) % n][stem]
+            before = shots(task.items, i, task.n_shots)
+            others = [task.items[(i + j) % n] for j in range(1, n)]
+            assert item[stem] == next(each for each in others if each not in before)[stem]
             assert item | {stem: None} == task.items[i] | {stem: None}, "all else stays"
         before = shots(task.items, 1, task.n_shots)
         assert swapped.texts(1) == alternatives(task.kind, swapped.items[1], before, task.delimiter
@@ -132,13 +138,18 @@ def test_answers(folder):
     ("core.yaml", "maths/sums.jsonl", "../../secret.jsonl", "outside the bundle"),
     ("core.yaml", "maths/sums.jsonl", "/etc/passwd", "outside the bundle"),
     ("core.yaml", "label: cats", "label: 'a $b'", "'a $b' is no label"),
+    ("core.yaml", "label: cats", "label: [1]", "core.yaml or eval_meta_data.csv can't be read"),
+    ("core.yaml", "label: cats", "label: count", "two have the same label"),
+    ("core.yaml", '"\\nAnswer: "', "", "'sums' is no label, or has no text as a delimiter"),
+    ("core.yaml", "[3]", "[.inf]", "can't be read: cannot convert float infinity"),
+    ("core.yaml", YAML, "icl_tasks: []", "there is no task"),
     ("core.yaml", "[3]", "[many]", "can't be read: invalid literal"),
     ("core.yaml", "[3]", "[9]", "sums: 9 examples beside the item itself"),
     ("core.yaml", "type: schema", "type: language_modeling", "is of the kind language_modeling, i"),
     ("eval_meta_data.csv", "cats,,0,50", "cats,,0,100", "no random baseline for cats"),
     ("eval_meta_data.csv", "cats", "dogs", "no random baseline for cats"),
     ("eval_meta_data.csv", "Random baseline", "Baseline", "can't be read: 'Random baseline'"),
-    ("eval_data/cats.jsonl", '"gold": 1', '"gold": 2', "cats.jsonl, line 2 is no item of a task"),
+    ("eval_data/cats.jsonl", '"gold": 1', '"gold": 2', "cats.jsonl, line 2: no item of a task"),
 ])
 def test_damage(folder, tmp_path, file, old, new, message):
     """In one line, with the place; the same from a folder and from a .zip file."""

@@ -2,17 +2,19 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import core
 import train
+from bpe import Tokenizer
 from bundle import CORE, read_bundle
-from core import (Options, heading, interval, main, majority, mean_centred, paired_bootstrap,
-                  report, score)
+from core import (Options, derived, heading, interval, key_of, main, majority, mean_centred,
+                  paired_bootstrap, report, score)
 from duplicates import ngrams
-from evals import gold_of, is_right, span_losses
+from evals import centred, gold_of, is_right, span_losses
 from test_bundle import make_bundle
 
 pytest.importorskip("yaml", reason="an oracle of tests/requirements.txt")
@@ -92,6 +94,7 @@ def test_only_22_tasks_are_core():
         "a bundle may hold other tasks, which are no part of CORE")
     assert heading(whole, Options(run="x", bundle="b", items=50)).startswith(
         "CORE of at most 50 items a task: ")
+    assert "not CORE" in heading({f"{n}": row(0.5) for n in range(22)}, options)
     part = dict([*whole.items()][1:])
     assert heading(part, options).startswith("partial, 21 tasks, 21 of CORE's 22: mean")
     assert heading({"a": row(0.5)}, options).startswith("partial, 1 task, 0 of CORE's 22")
@@ -99,12 +102,15 @@ def test_only_22_tasks_are_core():
 
 
 def test_report():
-    ours = {"a": row(0.9, seen=0.125), "b": row(0.2, hash="other"), "c": row(0.5)}
+    ours = {"a": row(0.9, seen=7, checked=90), "b": row(0.2, hash="other"), "c": row(0.5)}
     lines = "\n".join(report(ours, {"a": row(0.5), "b": row(0.3)}))
-    assert "12.5%" in lines and lines.count("unknown") == 2
+    assert "7 of 90" in lines and lines.count("unknown") == 2
+    assert "mean centred accuracy +0.4000 +- 0.1" in lines, "of the one task that both have"
     assert "    +40.0%" in lines and lines.count("  *") == 1, "a * where 0 is outside"
     assert lines.count("scored on other items, or not at all") == 2
-    assert "shuffled" not in lines and "shuffled" in "\n".join(report({"a": row(1, shuffled=0.5)}))
+    both = {"a": row(1.0, shuffled=0.625)}
+    assert "62.5%" not in "\n".join(report(both)), "kept, but not asked for"
+    assert "62.5%" in "\n".join(report(both, None, True))
 
 
 # ---- a task ----
@@ -134,7 +140,9 @@ def test_score(course):
                 assert found["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
             else:
                 assert found["shuffled"] == np.mean(expected)
-        assert found["accuracy"] == np.mean(found["correct"])
+        whole = derived(task, found)
+        assert whole["accuracy"] == np.mean(found["correct"])
+        assert whole["centred"] == centred(whole["accuracy"], task.baseline)
         few = score(model, task, tokenizer, Options(runs_dir="x", items=2, batch_size=1))
         assert few["correct"] == found["correct"][:2], "the first two; examples from all items"
 
@@ -166,9 +174,14 @@ def test_command(course, capsys, tmp_path, monkeypatch, fails):
     assert len(sums["correct"]) == 9 and {*map(type, sums["correct"])} == {bool}
     assert sums["centred"] == pytest.approx((sums["accuracy"] - 0.5) / 0.5)
     assert sums["cropped"] > 0, "the window is short"
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert not (course / "runs" / "nano" / "core.png").exists()
+    main(options(course))
     assert (course / "runs" / "nano" / "core.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
     [line] = [line for line in out.splitlines() if line.startswith("cats")]
-    assert "25.0%" in line.split()[-2], "one of the four items stands in the training text"
+    assert line.split()[-4:-1] == ["1", "of", "1"], (
+        "one of the four items has 13 words, and stands in the training text")
 
     monkeypatch.setattr(core, "score", lambda *how: pytest.fail("computed again"))
     main(options(course, "--json", path, "--shuffled"))
@@ -181,25 +194,53 @@ def test_command(course, capsys, tmp_path, monkeypatch, fails):
         course, "--max-per-task", 3))
     assert "has no task 'x'" in fails(main, *options(course, "--tasks", "x"))
     path.write_text('{"tasks": {"a": []}}')
-    assert "holds no results of this command" in fails(main, *options(course, "--against", path))
-    assert "holds no results of this command" in fails(main, *options(course, "--json", path))
+    assert "holds no tasks that this command" in fails(main, *options(course, "--against", path))
+    assert "holds no tasks that this command" in fails(main, *options(course, "--json", path))
+    assert "there is no file" in fails(main, *options(course, "--against", tmp_path / "none"))
+    for more in (("--certify", "--every-checkpoint"), ("--every-checkpoint", "--shuffled")):
+        assert "give one of them" in fails(main, *options(course, *more))
+    assert "leave out --json and --weights" in fails(main, *options(
+        course, "--every-checkpoint", "--json", path))
 
 
-def test_other_weights_are_scored_again(course, tmp_path, capsys, monkeypatch):
-    path, scored = tmp_path / "scores.json", []
-    monkeypatch.setattr(core, "score", lambda model, task, *how: scored.append(task.label) or row(
-        0.5, 2, hash=task.hash))
+def test_what_is_kept_is_of_one_model(course, tmp_path, capsys, monkeypatch, fails):
+    path, scored = tmp_path / "folder" / "scores.json", []
+    monkeypatch.setattr(core, "score", lambda model, task, *how: scored.append(task.label) or {
+        "correct": [True, False], "hash": task.hash, "loss": 1.0, "cropped": 0})
     main(options(course, "--json", path))
-    main(options(course, "--json", path))
-    assert scored == ["sums", "cats", "count"]
-    main(options(course, "--json", path, "--items", 2))
-    assert len(scored) == 6, "fewer items"
-    monkeypatch.setattr("sample.load_run", lambda *how, load=__import__("runs").load_run:
-                        (other := load(*how))[0].head.weight.data.mul_(1.5) is None or other)
-    main(options(course, "--json", path, "--items", 2))
-    assert len(scored) == 9, "other weights"
-    main(options(course, "--json", path, "--items", 2, "--max-per-task", 6))
-    assert len(scored) == 11, "other items; cats has only four"
+    before = path.read_text()
+    assert scored == ["sums", "cats", "count"] and json.loads(before)["what"].endswith("step 20")
+    main(options(course, "--json", path, "--max-per-task", 6))
+    assert scored[3:] == ["sums", "count"], "of other items; cats has only four"
+    monkeypatch.setattr(core, "read_bundle", lambda *how, read=core.read_bundle: [
+        replace(task, baseline=20.0) for task in read(*how)])
+    main(options(course, "--json", path, "--max-per-task", 6))
+    assert len(scored) == 5 and json.loads(path.read_text())["tasks"]["sums"]["centred"] == (
+        pytest.approx((0.5 - 0.2) / 0.8)), "scores follow from the decisions that are kept"
+    assert "of other weights or with other options" in fails(main, *options(
+        course, "--json", path, "--items", 2))
+    assert "holds no certificate" in fails(main, *options(course, "--json", path, "--certify"))
+    path.write_text('{"name": "a file of something else"}')
+    assert "holds no tasks" in fails(main, *options(course, "--json", path))
+    assert json.loads(path.read_text()) == {"name": "a file of something else"}
+
+
+def test_what_a_key_depends_on(course):
+    """All that may change a decision, and nothing that can't."""
+    choices = Options(runs_dir=str(course / "runs"))
+    _, model, tokenizer, _, _ = choices.load()
+    key = key_of(model, tokenizer, choices)
+    assert key == key_of(model, tokenizer, replace(choices, batch_size=1, shuffled=True))
+    half = replace(choices, dtype="bfloat16")
+    keys = {key, key_of(model, tokenizer, half), key_of(model, tokenizer, replace(
+        half, batch_size=3)), key_of(model, tokenizer, replace(choices, items=4)),
+        key_of(model, Tokenizer([(97, 98)]), choices)}
+    weight = model.blocks[1].mlp.up.weight.data
+    weight[[20, 30]] = weight[[30, 20]]  # the same numbers, elsewhere
+    keys.add(key_of(model, tokenizer, choices))
+    model.config = replace(model.config, seq_len=32)
+    keys.add(key_of(model, tokenizer, choices))
+    assert len(keys) == 7, "dtype, batch size of bfloat16, items, tokenizer, weights, window"
 
 
 def test_training_texts(course):

@@ -1,6 +1,7 @@
 """Tests of growth.py: every kept checkpoint is scored once, and drawn over the tokens seen."""
 
 import json
+import shutil
 
 import pytest
 
@@ -52,15 +53,14 @@ def test_growth(course, capsys, monkeypatch, fails):
     assert drawn[-1] == drawn[-2] and capsys.readouterr().out == out, "kept in growth.json"
     path = course / "runs" / "nano" / "growth.json"
     path.write_text("[1]")
-    assert "holds no results of this command" in fails(main, *arguments)
-
-
-def test_it_is_for_runs(tmp_path, fails):
-    make_bundle(tmp_path / "bundle")
-    with pytest.raises(ValueError, match="is for a run"):
-        growth.grow(Options(weights="x"), [])
-    assert "is for a run" in fails(main, "--bundle", tmp_path / "bundle", "--weights", "x",
-                                   "--every-checkpoint")
+    assert "holds no checkpoints that this command" in fails(main, *arguments)
+    path.unlink()
+    monkeypatch.undo()
+    monkeypatch.setattr(growth, "load_weights", lambda model, path, load=growth.load_weights:
+                        load(model, path) if "step-000005" not in path.name else
+                        [shutil.rmtree(path), load(model, path)])
+    main(arguments)
+    assert "shows 4 checkpoints" in capsys.readouterr().out, "one was deleted in the meantime"
 
 
 def test_a_kill_loses_one_task(course, monkeypatch):
@@ -76,4 +76,5 @@ def test_a_kill_loses_one_task(course, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         main(["--runs-dir", str(course / "runs"), "--bundle", str(course / "bundle"), "--device",
               "cpu", "--every-checkpoint"])
-    assert len(json.loads((course / "runs" / "nano" / "growth.json").read_text())) == 4
+    path = course / "runs" / "nano" / "growth.json"
+    assert len(json.loads(path.read_text())["checkpoints"]) == 4
