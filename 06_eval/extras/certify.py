@@ -22,16 +22,17 @@ import console  # noqa: F401, first, so that the others are found
 
 import torch
 
-from core import decisions, key_of, prepare
+from core import decisions, mean_losses, prepare
 from kept import Kept
 from records import library
 from scoring import score_items
 
 HARNESS = "lm-evaluation-harness, transformers"
-WAYS = {"batch 1, no cache": ("float32", 1, False), "batch 32, cache": ("float32", 32, True),
-        "batch 1, cache": ("float32", 1, True), "batch 32, no cache": ("float32", 32, False),
+WAYS = {"batch 1, no cache": ("float32", 1, False), HARNESS: None,
+        "batch 32, cache": ("float32", 32, True), "batch 1, cache": ("float32", 1, True),
+        "batch 32, no cache": ("float32", 32, False),
         "bfloat16, batch 1, no cache": ("bfloat16", 1, False),
-        "bfloat16, batch 32, cache": ("bfloat16", 32, True), HARNESS: None}
+        "bfloat16, batch 32, cache": ("bfloat16", 32, True)}  # that of the spine comes first
 
 
 def by_harness(folder, device):
@@ -54,66 +55,64 @@ def by_harness(folder, device):
     return score
 
 
-def margin(task, means):
-    """How far the mean losses of the two best alternatives are apart; None if there is but one."""
-    best = sorted(means)[:2]
-    return best[1] - best[0] if task.kind != "language_modeling" else None
-
-
-def certify(options, tasks, model, tokenizer):
-    """Score all items in all WAYS; print for each how many decisions differ from the first's.
-    ValueError if any differ in float32: then scores depend on how they are computed.
+def certify(options, tasks, model, tokenizer, results, key):
+    """Score all items in all WAYS; print for each how many decisions differ from `results`, those
+    of core.score_all(). ValueError if any differ in float32: then scores depend on how they are
+    computed. key: core.key_of() the model.
     """
-    kept = Kept(options.json or None, "certificate", key_of(model, tokenizer, options),
-                options.weights or options.run, ("means",))
-    theirs = None
+    if options.dtype != "float32":
+        raise ValueError("the certificate compares all ways with float32: leave out --dtype")
+    kept, theirs = Kept(options.json or None, "certificate", key, "", ("means",)), None
     if options.weights:
         try:
             theirs = by_harness(options.weights, model.embed.weight.device.type)
         except ValueError as error:
             print(f"left out: {HARNESS} ({error})")
-    ways = {way: how for way, how in WAYS.items() if how or theirs}
-    found = {way: {} for way in ways}
-    for task in tasks:  # each in all ways, so that a run that is stopped has compared some
-        items, _ = prepare(task, tokenizer, model.config.seq_len, options.items)
-        for way, how in ways.items():
+    items = {task.label: prepare(task, tokenizer, model.config.seq_len, options.items)[0]
+             for task in tasks}
+    n, wrong = sum(len(row["correct"]) for row in results.values()), 0
+    batches = sorted({row["batch_size"] for row in results.values()})
+    print(f"{n:,} decisions of {len(tasks)} tasks, in batches of {', '.join(map(str, batches))}, "
+          f"with a cache. How many are others (in float32 none may be):\n{'':37} {'decisions':>9} "
+          "largest difference of a mean loss")
+    for way, how in WAYS.items():
+        found = {}
+        for task in tasks if how or theirs else ():
             name = f"{way}: {task.label}, {task.hash}"
             if name not in kept.rows:
-                losses = score_items(model, items, how[1], how[0], how[2],
-                                     f"{task.label}, {way}") if how else theirs(items)
-                kept.put(name, {"correct": decisions(task, losses), "means": [
-                    [float(nats.mean()) for nats, _ in each] for each in losses]})
-            found[way][task.label] = kept.rows[name]
-    print(*table(tasks, found), sep="\n")
-    wrong = sum(len(flips(tasks, found, way)) for way in ways if "bfloat16" not in way)
+                losses = score_items(model, items[task.label], how[1], how[0], how[2],
+                                     f"{task.label}, {way}") if how else theirs(items[task.label])
+                kept.put(name, {"correct": decisions(task, losses), "means": mean_losses(losses)})
+            found[task.label] = kept.rows[name]
+        if found:
+            print(line(way, results, found), flush=True)
+            wrong += 0 if "bfloat16" in way else len(flips(results, found))
+    if margins := [gap for task in tasks if task.kind != "language_modeling"
+                   for gap in map(margin, results[task.label]["means"]) if gap]:
+        print("the smallest margin between the two best of several choices: "
+              f"{min(margins):.2g} nats")
     if wrong:
         raise ValueError(f"{wrong} decisions in float32 depend on how they are computed")
 
 
-def flips(tasks, found, way):
-    """The label of each item whose decision, by `way`, differs from that by the first way."""
-    first = next(iter(found))
-    return [task.label for task in tasks for a, b in zip(
-        found[first][task.label]["correct"], found[way][task.label]["correct"]) if a != b]
+def flips(results, found):
+    """The label of each item whose decision differs between two dicts of rows."""
+    return [label for label in results for a, b in zip(
+        results[label]["correct"], found[label]["correct"]) if a != b]
 
 
-def table(tasks, found):
-    """Lines that compare each way with the first: decisions that differ, by task and in all, and
-    the largest difference of a mean loss; then the smallest margin of a choice.
+def line(way, results, found):
+    """A line that compares a way with the results: decisions that differ, in all and by task, and
+    the largest difference of a mean loss.
     """
-    first, *others = found
-    n = sum(len(row["correct"]) for row in found[first].values())
-    yield (f"\n{n:,} decisions of {len(tasks)} tasks. How many differ from those by {first!r} (in "
-           "float32 none may):")
-    yield f"{'':37} {'decisions':>9} {'largest difference of a mean loss':>34}"
-    for way in others:
-        gap = max(abs(x - y) for task in tasks for a, b in zip(
-            found[first][task.label]["means"], found[way][task.label]["means"])
-                  for x, y in zip(a, b))
-        labels = flips(tasks, found, way)
-        where = ", ".join(f"{labels.count(label)} of {label}" for label in dict.fromkeys(labels))
-        yield f"{way:37} {len(labels):9} {gap:34.2g}  {where}".rstrip()
-    margins = [margin(task, means) for task in tasks for means in found[first][task.label]["means"]]
-    margins = sorted(m for m in margins if m)  # equal choices have none
-    if margins:
-        yield f"the smallest margin between the two best of several choices: {margins[0]:.2g} nats"
+    gap = max(abs(x - y) for label in results for a, b in zip(
+        results[label]["means"], found[label]["means"]) for x, y in zip(a, b))
+    labels = flips(results, found)
+    where = ", ".join(f"{labels.count(label)} of {label}" for label in dict.fromkeys(labels))
+    return f"{way:37} {len(labels):9} {gap:33.2g}  {where}".rstrip()
+
+
+def margin(means):
+    """How far the mean losses of the two best alternatives are apart; equal choices have none."""
+    first, second = sorted(means)[:2]
+    return second - first

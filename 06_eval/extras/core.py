@@ -42,7 +42,7 @@ from runs import run_data
 from sample import RunOptions
 from scoring import score_items
 
-FIELDS = ("hash", "loss", "cropped")  # that a kept row has beside its decisions
+FIELDS = ("hash", "means", "loss", "cropped")  # that a kept row has beside its decisions
 CERTAIN = 1.96  # standard errors on either side of a mean: 95% of a normal distribution
 
 
@@ -113,11 +113,19 @@ def decisions(task, losses):
     return [is_right(task.kind, task.items[i], each) for i, each in enumerate(losses)]
 
 
+def mean_losses(losses):
+    """The mean loss of each alternative of each item: a list of lists."""
+    return [[float(nats.mean()) for nats, _ in each] for each in losses]
+
+
 def score(model, task, tokenizer, options):
-    """The row of --json for a task: a decision for each item, and what is known about it."""
+    """The row of --json for a task: of each item whether it is solved, and the mean losses of its
+    alternatives; how many are cropped; the mean loss of the right answers.
+    """
     items, cropped = prepare(task, tokenizer, model.config.seq_len, options.items)
     found = score_items(model, items, options.batch_size, options.dtype, label=task.label)
-    row = {"correct": decisions(task, found), "cropped": cropped, "hash": task.hash,
+    row = {"correct": decisions(task, found), "means": mean_losses(found), "cropped": cropped,
+           "hash": task.hash, "batch_size": options.batch_size,
            "loss": float(np.mean([right_answer(task, i, each) for i, each in enumerate(found)]))}
     if options.shuffled:
         swapped, _ = prepare(task.swapped(), tokenizer, model.config.seq_len, options.items)
@@ -279,12 +287,13 @@ def main(argv=None):
         from growth import grow
         return grow(options, tasks)
     folder, model, tokenizer, config, step = options.load()
+    what = f"{folder}" if step is None else f"{folder}, step {step}"
+    key = key_of(model, tokenizer, options)
+    kept = Kept(options.json or None, "tasks", key, what, FIELDS)
+    results = score_all(model, tokenizer, tasks, options, kept)
     if options.certify:
         from certify import certify
-        return certify(options, tasks, model, tokenizer)
-    what = f"{folder}" if step is None else f"{folder}, step {step}"
-    kept = Kept(options.json or None, "tasks", key_of(model, tokenizer, options), what, FIELDS)
-    results = score_all(model, tokenizer, tasks, options, kept)
+        return certify(options, tasks, model, tokenizer, results, key)
     if step is not None:
         try:
             data = run_data(folder, config.by_hand)

@@ -34,7 +34,7 @@ def identity(model, tokenizer, *others):
 
 
 class Kept:
-    """The rows of a kind in a file; without a path, in memory alone.
+    """The rows of a kind in a file, which may hold several kinds; without a path, in memory alone.
 
     of: the identity() of what they are results of, or "" where names of rows hold it; what: the
     same in words. ValueError if the file holds anything else, or rows without `fields`.
@@ -47,7 +47,8 @@ class Kept:
             return
         try:
             found = json.loads(read_text(self.path))
-            self.rows.update(found[kind].items())
+            self.rows.update(found.get(kind, {}).items())
+            self.content = {**found, **self.content, "what": found["what"]}
             whole = all(row.keys() >= {"correct", *fields} and row["correct"] and
                         {*map(type, row["correct"])} == {bool} for row in self.rows.values())
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

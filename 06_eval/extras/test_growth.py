@@ -9,7 +9,7 @@ import charts
 import growth
 import train
 from bundle import read_bundle
-from core import Options, decisions, main, mean_centred, prepare
+from core import decisions, main, mean_centred, prepare
 from runs import load_run
 from scoring import score_items
 from test_bundle import make_bundle

@@ -22,13 +22,20 @@ def test_rows_come_back(tmp_path):
     with pytest.raises(ValueError, match="holds results of 'runs/a, step 3', of other weights"):
         Kept(path, "tasks", "other")
     assert Kept(None, "tasks", "key").rows == {}, "without a path, in memory alone"
+    other = Kept(path, "certificate", "key")
+    assert other.rows == {}, "a file may hold several kinds of the same model"
+    other.put("three", {"correct": [False]})
+    assert Kept(path, "tasks", "key").rows == again.rows
+    assert json.loads(path.read_text())["what"] == "runs/a, step 3"
 
 
 @pytest.mark.parametrize("content", [
-    "", "[]", "{", "null", "{}", '{"tasks": []}', '{"tasks": {"a": 1}}', '{"other": {}}',
-    '{"tasks": {"a": {"correct": [true]}}}', '{"tasks": {"a": {"correct": [], "hash": "h"}}}',
-    '{"tasks": {"a": {"correct": [1], "hash": "h"}}}',
-    '{"tasks": {"a": {"correct": null, "hash": 1}}}',
+    "", "[]", "{", "null", "{}", '{"what": "a", "tasks": []}', '{"what": "a", "tasks": {"a": 1}}',
+    '{"name": "something else"}',
+    '{"what": "a", "tasks": {"a": {"correct": [true]}}}',
+    '{"what": "a", "tasks": {"a": {"correct": [], "hash": "h"}}}',
+    '{"what": "a", "tasks": {"a": {"correct": [1], "hash": "h"}}}',
+    '{"what": "a", "tasks": {"a": {"correct": null, "hash": 1}}}',
     "[" * 100_000], ids=range(13))
 def test_anything_else_is_refused(tmp_path, content):
     path = tmp_path / "a.json"
