@@ -34,7 +34,7 @@ def test_no_decision_depends_on_how(course, capsys, tmp_path, monkeypatch):
     path = tmp_path / "kept.json"
     main(arguments(course, "--json", path))
     out = capsys.readouterr().out
-    assert "20 decisions of 3 tasks, in batches of 8 with a cache" in out
+    assert "20 decisions of 3 tasks, in batches of 8, with a cache" in out
     for way in ("batch 1, no cache", "batch 32, cache", "batch 1, cache", "batch 32, no cache"):
         [line] = [line for line in out.splitlines() if line.startswith(f"{way} ")]
         decisions, gap = line.split()[-2:]
