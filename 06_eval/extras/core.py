@@ -311,7 +311,7 @@ def main(argv=None):
     if picture:
         from charts import draw_scores
         Hints()(f"draw {picture}", draw_scores, results, picture,
-                f"{what}\n{heading(results, options)}")
+                f"{what}: {heading(results, options)}")
 
 
 if __name__ == "__main__":
