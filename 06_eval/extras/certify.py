@@ -2,9 +2,9 @@
 
 Sums of floats depend on their order, so losses of the same text differ in their last bits between
 ways to compute them. That must change no decision: whether an item is solved. Here the same items
-are scored in several ways, and each is compared with the first. Where lm-evaluation-harness and
-transformers are installed, and the model is a Hugging Face folder, the harness scores the same ids;
-the rule of which ids are scored, and of means, is evals.py's.
+are scored in several ways, and each is compared with core.py's scores. Where lm-evaluation-harness
+and transformers are installed, and the model is a Hugging Face folder, the harness scores the same
+ids; the rule of which ids are scored, and of means, is evals.py's.
 
     python 06_eval/extras/core.py --bundle DIR --weights FOLDER --certify
 
@@ -32,7 +32,7 @@ WAYS = {"batch 1, no cache": ("float32", 1, False), HARNESS: None,
         "batch 32, cache": ("float32", 32, True), "batch 1, cache": ("float32", 1, True),
         "batch 32, no cache": ("float32", 32, False),
         "bfloat16, batch 1, no cache": ("bfloat16", 1, False),
-        "bfloat16, batch 32, cache": ("bfloat16", 32, True)}  # that of the spine comes first
+        "bfloat16, batch 32, cache": ("bfloat16", 32, True)}  # the first is that of evals.py
 
 
 def by_harness(folder, device):
