@@ -126,7 +126,8 @@ def losses(model, groups, dtype, cached):
     float_type = getattr(torch, dtype)
     with torch.autocast(model.embed.weight.device.type, float_type,
                         enabled=float_type != torch.float32):
-        x, places = read_shared(model, groups, float_type) if cached else read_alone(model, groups)
+        shared = cached and any(len(group.members) > 1 for group in groups)
+        x, places = read_shared(model, groups, float_type) if shared else read_alone(model, groups)
         members = [(group.shared, *member) for group in groups for member in group.members]
         wanted = torch.cat([x[b, t + start - 1 - shared:t + len(row) - 1 - shared]
                             for (b, t), (shared, _, _, row, start) in zip(places, members)])
