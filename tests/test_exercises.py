@@ -720,6 +720,9 @@ MISTAKES = {
          "if kind == \"\":\n        starts", "test_spans"),
         ("the question scored, too", "starts = [common_prefix(rows)] * len(rows)",
          "starts = [1] * len(rows)", "test_spans"),
+        ("the ids of the choice counted by itself", "starts = [common_prefix(rows)] * len(rows)",
+         "starts = [len(row) - len(tokenizer.encode(text.split(\" \")[-1]))\n"
+         "                  for row, text in zip(rows, texts)]", "test_spans"),
         ("a span that begins one id late", "starts = [common_prefix(rows)] * len(rows)",
          "starts = [common_prefix(rows) + 1] * len(rows)", "test_spans"),
         ("BOS forgotten", "rows = [encode(text, tokenizer) for text in texts]",
