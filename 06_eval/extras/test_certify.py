@@ -51,6 +51,12 @@ def test_no_decision_depends_on_how(course, capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out == out
 
 
+def test_where_nothing_is_shared_a_cache_changes_nothing(course, tmp_path, monkeypatch):
+    monkeypatch.setattr(certify, "groups_of", lambda items: [])
+    main(arguments(course, "--json", path := tmp_path / "kept.json"))
+    assert len(json.loads(path.read_text())["certificate"]) == 3 * 4, "and is not computed twice"
+
+
 def test_the_first_way_is_that_of_the_spine(course):
     _, model, tokenizer, config, _ = Options(runs_dir=str(course / "runs")).load()
     dtype, batch_size, cached = certify.WAYS["batch 1, no cache"]
