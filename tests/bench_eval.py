@@ -19,6 +19,7 @@ import console  # noqa: F401, first, so that the others are found
 from bundle import read_bundle
 from certify import by_harness
 from core import Options, decisions, prepare
+from quant import for_reading
 from scoring import score_items
 
 
@@ -26,6 +27,7 @@ def bench_eval(weights, bundle, items, runs):
     """Print a table: of each task how many items both score in a second, and whether they agree."""
     _, model, tokenizer, _, _ = Options(weights=weights, device="cpu").load()
     theirs = by_harness(weights, "cpu")
+    model = for_reading(model)
     ways = {"ours": lambda rows: score_items(model, rows), "theirs": theirs}
     print(f"{weights}, float32, {items or 'all'} items a task, median of {runs}\n\n"
           "| task | items | ours, items/s | lm-eval, items/s | times | other decisions "

@@ -222,12 +222,29 @@ def pack(model, kind, rows=1):
     model.requires_grad_(False)
     if kind == "bfloat16":
         return model.bfloat16()
+    return with_form(model, form) if form else model
+
+
+def with_form(model, form):
+    """Replace each Linear of a model by form(Linear), in place. Returns the model."""
     # No list of all Linears: each is to be freed before the next is packed.
     for parent in [module for module in model.modules() if not isinstance(module, nn.Linear)]:
         for name, child in list(parent.named_children()):
-            if form and isinstance(child, nn.Linear):
+            if isinstance(child, nn.Linear):
                 setattr(parent, name, form(child))
     return model
+
+
+@torch.no_grad()
+def for_reading(model, rows=2048):
+    """A copy of a float32 model that reads texts of many ids faster on a CPU, by oneDNN; elsewhere
+    the model itself. rows: about how many ids it reads at once. Results differ in their last bits.
+    SmolLM2 read 370 tokens a second instead of 292 on two cores of Zen 3, whose matrix products by
+    MKL, torch's usual way, are slow; other processors were not tried.
+    """
+    if model.embed.weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return model
+    return with_form(copy.deepcopy(model), partial(Blocked, rows=rows))
 
 
 def weight_bytes(model):

@@ -38,6 +38,7 @@ from duplicates import overlap
 from evals import centred, gold_of, is_right
 from kept import Kept, identity
 from metrics import Hints
+from quant import for_reading
 from runs import run_data
 from sample import RunOptions
 from scoring import score_items
@@ -290,7 +291,8 @@ def main(argv=None):
     what = f"{folder}" if step is None else f"{folder}, step {step}"
     key = key_of(model, tokenizer, options)
     kept = Kept(options.json or None, "tasks", key, what, FIELDS)
-    results = score_all(model, tokenizer, tasks, options, kept)
+    fast = for_reading(model) if options.dtype == "float32" and not model.config.by_hand else model
+    results = score_all(fast, tokenizer, tasks, options, kept)
     if options.certify:
         from certify import certify
         return certify(options, tasks, model, tokenizer, results, key)

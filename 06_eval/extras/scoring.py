@@ -25,6 +25,7 @@ from evals import common_prefix
 from gpt import KVCache, causal_mask
 
 JOINED = 0.8  # rows are read together if that takes at most this share of the ids
+SIMILAR = 0.85  # side by side if they have at least this share of the ids of the longest
 
 
 class Group:
@@ -144,12 +145,26 @@ def losses(model, groups, dtype, cached):
         yield item, n, each, hit
 
 
+def batches_of(groups, batch_size):
+    """Groups of about the same size, those with the most ids first, in lists of at most batch_size.
+    Shorter rows of a batch are padded, so none is much shorter than the first.
+    """
+    batches = []
+    for group in sorted(groups, key=lambda group: -group.tokens):
+        if batches and len(batches[-1]) < batch_size and (
+                group.tokens >= SIMILAR * batches[-1][0].tokens):
+            batches[-1].append(group)
+        else:
+            batches.append([group])
+    return batches
+
+
 @torch.inference_mode()
 def score_items(model, items, batch_size=8, dtype="float32", cached=True, label="scoring"):
     """[(nats, hits) of each alternative] of each item, as evals.span_losses() has them.
 
     items: a list of evals.spans(). batch_size: groups of items at once; without the cache, rows.
-    Those with the most ids come first, so that too little memory is noticed at once.
+    The largest batch comes first, so that too little memory is noticed at once.
     """
     # The tables of ngrams.py look at the ids before a place in the cache, where other branches are.
     cached = cached and not getattr(model.config.family, "ngrams", 0)
@@ -158,8 +173,7 @@ def score_items(model, items, batch_size=8, dtype="float32", cached=True, label=
     else:
         groups = [Group([(i, a, row, start)]) for i, rows in enumerate(items)
                   for a, (row, start) in enumerate(rows)]
-    groups.sort(key=lambda group: -group.tokens)
-    batches = [groups[i:i + batch_size] for i in range(0, len(groups), batch_size)]
+    batches = batches_of(groups, batch_size)
     found = [[None] * len(rows) for rows in items]
     tokens = [sum(group.tokens for group in batch) for batch in batches]
     sizes = iter(tokens)

@@ -8,7 +8,7 @@ import torch
 from evals import common_prefix, span_losses
 from family import FAMILIES, FamilyConfig
 from gpt import GPTConfig, make_model
-from scoring import Group, branch_mask, groups_of, losses, score_items
+from scoring import Group, batches_of, branch_mask, groups_of, losses, score_items
 
 
 def make(seq_len=40, **family):
@@ -114,6 +114,13 @@ def test_groups():
     assert len(groups_of([one, far])) == 2, "two shared ids are not worth reading 20 twice"
     cropped = [([n, *range(30)], 29) for n in range(4)]
     assert len(groups_of([cropped])) == 4, "rows that share nothing are not read side by side"
+
+
+def test_batches():
+    groups = [Group([(n, 0, [1] * size, size - 1)]) for n, size in enumerate((50, 101, 48, 99, 47))]
+    found = [[group.tokens for group in batch] for batch in batches_of(groups, 2)]
+    assert found == [[100, 98], [49, 47], [46]], "the longest first, none with much padding"
+    assert len(batches_of(groups, 1)) == 5
 
 
 def test_branch_mask():
