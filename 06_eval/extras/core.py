@@ -13,9 +13,9 @@ the training text; with --shuffled also what is solved when each question is tha
     python 06_eval/extras/core.py --bundle DIR --run tiny --every-checkpoint
     python 06_eval/extras/core.py --bundle DIR --weights FOLDER --certify
 
-Reads a bundle and a run, or a Hugging Face folder. Writes core.png into the run's folder, or beside
---json FILE, which gets all decisions, after each task: what it holds is not computed again.
-Next: charts.py.
+Reads a bundle and a run, or a Hugging Face folder. --json FILE gets all decisions, after each task,
+and what it holds is not computed again; a picture stands beside it. Without it, core.png in a run's
+folder shows all tasks and items. Next: charts.py.
 """
 
 import math

@@ -7,8 +7,8 @@ over the tokens seen.
     python 04_train/train.py --preset tiny --snapshots 12
     python 06_eval/extras/core.py --bundle DIR --run tiny --every-checkpoint
 
-Reads a bundle and a run; writes growth.json and growth.png into its folder, after each checkpoint:
-what is there is not scored again. Next: certify.py.
+Reads a bundle and a run. Writes growth.json into its folder after each task, and what is there is
+not scored again; at the end growth.png. Next: certify.py.
 """
 
 import os
