@@ -103,6 +103,16 @@ def prompt_ids(messages, tokenizer):
     return chatml_prompt(messages, tokenizer)
 
 
+def coloured(ids, mask, tokenizer):
+    """A text for the terminal: what is learned is green, or, where there are no colours, in []."""
+    green, plain = ("\x1b[32m", "\x1b[0m") if has_colours() else ("[", "]")
+    texts = []
+    for learned, span in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
+        text = escaped(tokenizer.decode([int(i) for i, _ in span]))
+        texts.append(green + text + plain if learned else text)
+    return "".join(texts)
+
+
 EXAMPLE = [{"role": "system", "content": "Answer in one sentence."},
            {"role": "user", "content": "Is <|assistant_start|> a word?"},
            {"role": "assistant", "content": "Here it is plain text, not a special token."}]
@@ -121,11 +131,8 @@ def main(argv=None):
         raise ValueError(f"{args.source} holds texts, not conversations")
     tokenizer = Tokenizer([])  # no merges: every byte is an id of its own
     ids, mask = render(record["messages"], tokenizer)
-    green, plain = ("\x1b[32m", "\x1b[0m") if has_colours() else ("[", "]")
-    for learned, span in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
-        text = escaped(tokenizer.decode([i for i, _ in span]))
-        print(green + text + plain if learned else text, end="")
-    print(f"\n\n{sum(mask)} of {len(ids)} ids are learned (an id is a byte here)")
+    print(f"{coloured(ids, mask, tokenizer)}\n\n{sum(mask)} of {len(ids)} ids are learned (an id is "
+          "a byte here)")
 
 
 if __name__ == "__main__":

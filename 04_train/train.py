@@ -43,8 +43,10 @@ class Config(GPTConfig):
     """All options of a run. The same config gives the same weights bit for bit on one machine."""
 
     data: tuple = option(("python",), "sources; of several, NAME:0.3 gives each its share")
-    sampling: str = option("random", "windows: from random places, in order (stream), or from "
-                           "where documents begin (bestfit)", ("random", "stream", "bestfit"))
+    sampling: str = option("random", "windows: from random places, in order (stream), from where "
+                           "documents begin (bestfit), of whole conversations (see sft.py), of "
+                           "answers that the model writes (see rl.py)",
+                           ("random", "stream", "bestfit", "conversations", "answers"))
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes", least=1)
     micro_batch: int = option(8, "windows at once: fewer take less memory", least=1)
     steps: int = option(350, "optimizer steps; 0: from flops or tokens_per_param", least=0)
@@ -61,7 +63,8 @@ class Config(GPTConfig):
     min_lr_share: float = option(0.0, "share of the peak to which it falls", least=0, most=1)
     weight_decay: float = option(0.1, "of the matrices inside the blocks alone", least=0)
     grad_clip: float = option(1.0, "largest norm of the gradients", least=1e-15)
-    init: str = option("", "a Hugging Face folder: begin with its shape, weights and tokenizer")
+    init: str = option("", "a run's folder, or a Hugging Face folder: begin with its shape, "
+                       "weights and tokenizer")
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens", least=1)
     eval_tokens: int = option(10_000, "tokens of an evaluation while it trains", least=2)
     last_eval_tokens: int = option(0, "tokens of the last evaluation; 0: all", least=0)
@@ -96,6 +99,16 @@ class Config(GPTConfig):
         if self.compile:
             importlib.import_module("compiling").compile_blocks(model)
         return torch.compile(model.loss) if self.compile else model.loss
+
+    def batches(self, data, model=None, rank=0, world=1):
+        """The batches of a run. Those of sft.py and rl.py have two methods more: objective(loss),
+        the loss that they need instead of another, and evaluate(), for what evaluate() does here.
+        """
+        if self.sampling in ("conversations", "answers"):
+            stage = importlib.import_module("sft" if self.sampling == "conversations" else "rl")
+            return stage.Batches(self, data, model, rank, world)
+        return make_batches(data, self.batch_size, self.seq_len, self.seed, self.sampling, rank,
+                            world)
 
 
 def depth_preset(depth):
@@ -135,8 +148,9 @@ PRESETS["nano"] = dict(  # small enough for the plain versions
 def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     """One step of training. Returns (the loss over the batch, the norm of its gradients), floats.
 
-    batch: (inputs, targets), numpy, (B, T) each. loss(x, y) gives (b, T) nats, 0 where a target is
-    negative; by default config.objective(model).
+    batch: (inputs, targets), numpy, (B, T) each, and perhaps more arrays, with B rows. loss(x, y),
+    given a micro-batch's part of each array, is (b, T) nats, 0 where a target is negative; by
+    default config.objective(model).
 
     1. Forward and backward, config.micro_batch windows at a time, so that memory is a micro-batch's
        and gradients are the batch's. Each sum of nats is divided by the number of targets (>= 0) in
@@ -150,18 +164,18 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     loss = loss or config.objective(model)
     device, dtype = model.embed.weight.device, getattr(torch, config.dtype)
     gpu = device.type == "cuda"  # which copies from pinned memory while the program goes on
-    inputs, targets = (torch.tensor(a, pin_memory=gpu).to(device, non_blocking=gpu) for a in batch)
+    arrays = [torch.tensor(a, pin_memory=gpu).to(device, non_blocking=gpu) for a in batch]
     n_targets, mean = max(1, int((batch[1] >= 0).sum())), 0.0
-    for x, y in zip(inputs.split(config.micro_batch), targets.split(config.micro_batch)):
+    for parts in zip(*(array.split(config.micro_batch) for array in arrays)):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            nats = loss(x, y).sum() / n_targets
+            nats = loss(*parts).sum() / n_targets
         nats.backward()
         mean += nats.detach()  # on the device, so that nothing waits for it yet
     mean = mean.to("cpu", non_blocking=True)  # is there when clip() has waited for the norm
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm, mean = clip(gradients, config.grad_clip), float(mean)
     if not math.isfinite(mean + norm):
-        where = extra("nonfinite") and extra("nonfinite").first_bad(model, inputs, targets, config)
+        where = extra("nonfinite") and extra("nonfinite").first_bad(model, *arrays[:2], config)
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                          f"{where or 'unknown'}. Stopped before it is saved; is --lr too high?")
     for group in optimizer.param_groups:
@@ -234,7 +248,9 @@ def train(config, folder, data):
     model = config.make_model(data.tokenizer.vocab_size).to(device)
     start = restore_weights(folder, config, data, model)
     optimizer, loss = make_optimizer(model, config), config.objective(model)
-    loader = make_batches(data, config.batch_size, config.seq_len, config.seed, config.sampling)
+    loader, judge = config.batches(data, model), evaluate
+    if hasattr(loader, "objective"):
+        loss, judge = loader.objective(loss), loader.evaluate
     torch.manual_seed(config.seed)
     restore_state(start, optimizer=optimizer, loader=loader)
     step, seconds, stopped = start["step"], start["seconds"], 0
@@ -250,7 +266,7 @@ def train(config, folder, data):
             # 2. evaluate, report, save
             bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:  # every checkpoint is evaluated
-                bits = evaluate(model, data.val, sizes, config, config.eval_tokens)
+                bits = judge(model, data.val, sizes, config, config.eval_tokens)
             if beside:
                 beside.after(step, seconds, mean, norm, optimizer.param_groups, bits, batch)
             elif bits is not None:
@@ -264,7 +280,7 @@ def train(config, folder, data):
             print(f"stopped after step {step}, which is saved; --resume goes on")
             return None
         print(f"step {step}, the last, is saved; evaluating on the validation text")
-        bits = evaluate(model, data.val, sizes, config, config.last_eval_tokens)
+        bits = judge(model, data.val, sizes, config, config.last_eval_tokens)
         if beside:
             beside.finished(step, bits)
     print(f"{bits:.3f} bits per byte of validation text\n"
@@ -332,7 +348,7 @@ def opened(argv, world=1, check=check, memory=None):
         if extra("length") or not config.steps:
             from length import announce
             config = announce(config, data, world, memory, folder or "micro_batch" in meant[0])
-        make_batches(data, config.batch_size, config.seq_len, 0, config.sampling, 0, world)
+        config.batches(data, None, 0, world)  # ValueError if they don't fit the data
         if not folder:
             folder = start_run(words.runs_dir, words.name or words.preset or "tiny")
             if extra("metrics"):

@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401, before any group, or it would keep it alive
 
-from data import make_batches, reopen, token_bytes
+from data import reopen, token_bytes
 from optim import clip, learning_rate, make_optimizer
 from runs import restore_state, restore_weights, save_checkpoint, tensors
 from train import evaluate, extra, opened
@@ -180,12 +180,12 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     """
     device, dtype = engine.model.embed.weight.device, getattr(torch, config.dtype)
     gpu = device.type == "cuda"
-    inputs, targets = (torch.tensor(a, pin_memory=gpu).to(device, non_blocking=gpu) for a in batch)
+    arrays = [torch.tensor(a, pin_memory=gpu).to(device, non_blocking=gpu) for a in batch]
     n_targets, mean = max(1.0, float(total((batch[1] >= 0).sum(dtype=float)))), 0.0
-    micro_batches = list(zip(inputs.split(config.micro_batch), targets.split(config.micro_batch)))
-    for i, (x, y) in enumerate(micro_batches, 1):
+    micro_batches = [*zip(*(array.split(config.micro_batch) for array in arrays))]
+    for i, parts in enumerate(micro_batches, 1):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            nats = engine.loss(x, y).sum() / n_targets
+            nats = engine.loss(*parts).sum() / n_targets
         engine.backward(nats, last=i == len(micro_batches))
         mean += nats.detach()
     mean = mean.to("cpu", non_blocking=True)  # is there when clip() has waited for the norm
@@ -193,7 +193,7 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     mean, stopped = total(torch.tensor([float(mean), stop], dtype=torch.double)).tolist()
     if not math.isfinite(mean) or not (math.isfinite(norm) or engine.skips):
         where = extra("nonfinite") and extra("nonfinite").first_bad(
-            engine.model, inputs, targets, config)
+            engine.model, *arrays[:2], config)
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                          f"{where or 'unknown'}. Stopped before it is saved; is --lr too high?")
     for group in engine.param_groups:
@@ -217,8 +217,9 @@ def train(config, folder, data, options, group):
     if options.recompute != "none":  # after --compile, so that what runs again is compiled
         from recompute import recompute_blocks
         recompute_blocks(model, options.recompute)
-    loader = make_batches(data, config.batch_size, config.seq_len, config.seed, config.sampling,
-                          rank, world)
+    loader, judge = config.batches(data, model, rank, world), evaluate
+    if hasattr(loader, "objective"):
+        engine.loss, judge = loader.objective(engine.loss), loader.evaluate
     parts = {"optimizer": engine, "loader": loader}
     if config.dtype == "float16":
         from precision import Scaled
@@ -238,7 +239,7 @@ def train(config, folder, data, options, group):
             # 2. what came of it
             bits, saves = None, step % config.save_every == 0 or step == config.steps
             if saves or step % config.eval_every == 0:
-                bits = evaluate(model, data.val, sizes, config, config.eval_tokens, *ranks)
+                bits = judge(model, data.val, sizes, config, config.eval_tokens, *ranks)
             if beside:
                 beside.after(step, seconds, mean, norm, engine.param_groups, bits, batch)
             elif rank == 0 and bits is not None:
@@ -252,7 +253,7 @@ def train(config, folder, data, options, group):
                 on_rank0(group, save_checkpoint, folder, step, weights, state, config.keep, bits)
         stop.release()  # from here on nothing is lost
         if not (stopped := bool(total(torch.tensor(float(stop.asked))))):  # on any rank
-            bits = evaluate(model, data.val, sizes, config, config.last_eval_tokens, *ranks)
+            bits = judge(model, data.val, sizes, config, config.last_eval_tokens, *ranks)
             if beside:
                 beside.finished(step, bits)
     if rank == 0:

@@ -39,6 +39,12 @@ class Joined(Ids):
     def __init__(self, parts):
         self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
 
+    @property
+    def starts(self):
+        """Where each document begins, in the whole."""
+        return np.concatenate([part.starts + end - len(part)
+                               for part, end in zip(self.parts, self.ends)])
+
     def __len__(self):
         return int(self.ends[-1])
 

@@ -98,6 +98,15 @@ ALL["good-go"] = dict(
 ALL["continue"] = dict(
     init="", sampling="stream", lr=5e-5, warmup=10, seq_len=256, batch_size=8, micro_batch=8,
     steps=200, eval_every=50, save_every=100)
+# From a model that continues texts to one that answers (sft.py), at the size of a real one:
+ALL["mid"] = dict(
+    init="", data=("fineweb-edu:0.7", "smoltalk,loss=all:0.3"), seq_len=1024, batch_size=512,
+    micro_batch=8, optimizer="muon", lr=0.003, muon_lr=0.01, warmup=100, cooldown=0.8, steps=1000,
+    dtype="bfloat16", eval_every=100, eval_tokens=1_000_000, save_every=200)
+ALL["sft"] = dict(
+    init="", data=("smoltalk",), sampling="conversations", seq_len=1024, batch_size=128,
+    micro_batch=8, lr=3e-4, weight_decay=0.0, warmup=50, cooldown=0.8, steps=2000, eval_every=50,
+    eval_tokens=50_000, save_every=200)
 
 
 def main(argv=None):

@@ -1,12 +1,14 @@
-"""A run that begins with a model from elsewhere: --init FOLDER, in Hugging Face's form.
+"""A run that begins with another model: --init FOLDER, of a run, or in Hugging Face's form.
 
-Its shape, tokenizer and weights are taken over. train.py and runs.py call it when a run has --init.
+Its shape, tokenizer and weights are taken over, of a run those of its newest checkpoint; optimizer
+and learning rate begin anew. train.py and runs.py call it when a run has --init.
 Reads that folder; writes nothing. Next: compiling.py.
 """
 
 import dataclasses
 import os
 import sys
+from pathlib import Path
 
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
@@ -18,8 +20,22 @@ from conversations import end_ids
 from data import document_start
 from family import FamilyConfig, family_of
 from gpt import GPTConfig
-from runs import tensors
+from runs import check_size, load_weights, newest_checkpoint, read_config, tensors
 from weights import check_fit, open_folder, open_tokenizer, our_tensors
+
+
+def shape_of(folder):
+    """The GPTConfig of the model in a folder. ValueError if there is none."""
+    if checkpoint := newest_checkpoint(folder):
+        tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
+        shape = read_config(Path(folder)).gpt(tokenizer.vocab_size)
+        check_size(shape, checkpoint)
+        return shape
+    if not Path(folder, "config.json").exists() and newest_checkpoint(Path("runs") / folder):
+        raise ValueError(f"there is no folder {folder}; did you mean runs/{folder}?")
+    if Path(folder, "tokenizer.json").exists() and Path(folder, ".name").exists():
+        raise ValueError(f"the run {folder} has no checkpoint yet")
+    return open_folder(folder)[0].config
 
 
 def adopt(name, preset, given):
@@ -33,14 +49,17 @@ def adopt(name, preset, given):
     ours = {field.name for kind in (GPTConfig, FamilyConfig)
             for field in dataclasses.fields(kind)} - {"seq_len", "by_hand", "family"}
     asked = {key: value for key, value in preset.items() if key not in ours} | given
-    config = open_folder(folder)[0].config
+    config = shape_of(folder)
     shape = dataclasses.asdict(config) | dataclasses.asdict(family_of(config))
     del shape["family"], shape["by_hand"]
     if given.get("seq_len", 0) > shape["seq_len"]:
         raise ValueError(f"seq_len is {given['seq_len']}, but the model in {folder} has a window "
                          f"of {shape['seq_len']}")
     shape["seq_len"] = min(shape["seq_len"], asked.get("seq_len", shape["seq_len"]))
-    for key in shape.keys() & given.keys() - {"seq_len"}:
+    may_change = {"seq_len"}
+    if newest_checkpoint(folder) and family_of(config).positions == "learned":
+        may_change, shape["seq_len"] = set(), config.seq_len  # of a run begin() takes all vectors
+    for key in shape.keys() & given.keys() - may_change:
         if given[key] != shape[key]:
             raise ValueError(f"{folder} has {key} {shape[key]}, not {given[key]}: leave out "
                              f"--{key.replace('_', '-')}")
@@ -56,6 +75,8 @@ def adopted_tokenizer(folder, config):
     kept = folder / "tokenizer.json" if folder else None
     if kept and kept.exists():
         tokenizer = Tokenizer.load(kept)
+    elif newest_checkpoint(config.init):
+        tokenizer = Tokenizer.load(Path(config.init) / "tokenizer.json")
     else:  # the id that opens documents now also ends texts
         tokenizer = open_tokenizer(config.init)
         start = document_start(tokenizer)
@@ -68,10 +89,12 @@ def adopted_tokenizer(folder, config):
 
 
 def begin(model, folder):
-    """Fill `model` with the weights of a Hugging Face folder, tensor by tensor, since it may be
-    divided over processes that have no room for more; of learned positions it takes the first, as
-    many as it has.
+    """Fill `model` with the weights in a folder, tensor by tensor, since it may be divided over
+    processes that have no room for more; of learned positions in Hugging Face's form it takes the
+    first, as many as it has.
     """
+    if checkpoint := newest_checkpoint(folder):
+        return load_weights(model, checkpoint)
     ours = dict(tensors(model))
     for name, tensor in our_tensors(*open_folder(folder)):
         rows = slice(model.config.seq_len if name == "position_embed.weight" else None)

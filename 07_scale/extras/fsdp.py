@@ -47,8 +47,8 @@ class Loss(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, inputs, targets):
-        return self.loss(inputs, targets)
+    def forward(self, *batch):
+        return self.loss(*batch)
 
 
 class TorchDDP(DataParallel):
