@@ -102,9 +102,9 @@ class Beside:
             flag = {"spike": True} if self.spikes.seen(loss) else {}
             self.record(step, tokens=step * self.config.batch_size * self.config.seq_len,
                         loss=loss, grad_norm=norm, **flag, lr=groups[-1]["lr"],
-                        seconds=round(seconds, 3))
+                        seconds=round(seconds, 3), **getattr(self.loader, "measures", {}))
         if bits is not None and self.is_rank0:
-            self.record(step, val_bits_per_byte=bits)
+            self.record(step, val_bits_per_byte=bits, **getattr(self.loader, "tested", {}))
         if step % self.config.eval_every == 0:
             model, ratios = self.model, update_ratios(self.earlier, self.tensors())
             ids = torch.from_numpy(batch[0][:1]).to(model.embed.weight.device)
@@ -134,7 +134,8 @@ class Beside:
         wrote = self.hint("write a sample", sample, self.model, self.data, 200) or ""
         if self.is_rank0:
             others = self.hint("compute the baselines", baselines, self.data) or {}
-            self.record(step, val_bits_per_byte=bits, baselines=others, sample=wrote)
+            self.record(step, val_bits_per_byte=bits, baselines=others, sample=wrote,
+                        **getattr(self.loader, "tested", {}))
             self.redraw()
             self.hint(f"write {self.folder}/report.html", page, [self.folder],
                       self.folder / "report.html")

@@ -107,6 +107,10 @@ ALL["sft"] = dict(
     init="", data=("smoltalk",), sampling="conversations", seq_len=1024, batch_size=128,
     micro_batch=8, lr=3e-4, weight_decay=0.0, warmup=50, cooldown=0.8, steps=2000, eval_every=50,
     eval_tokens=50_000, save_every=200)
+ALL["rl"] = dict(
+    init="", data=("gsm8k",), sampling="answers", seq_len=1024, batch_size=128, micro_batch=8,
+    group=8, answer_tokens=256, lr=1e-5, weight_decay=0.0, warmup=10, cooldown=0.8, steps=400,
+    eval_every=20, eval_tokens=400_000, last_eval_tokens=2_000_000, save_every=20)
 
 
 def main(argv=None):

@@ -1,0 +1,407 @@
+"""Tests of rl.py: what is right, how answers are written, what a step learns from them, runs."""
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import sft
+import train as trainer
+from bpe import Tokenizer
+from conversations import prompt_ids
+from data import token_bytes
+from gpt import generate
+from optim import make_optimizer
+from rl import (Answer, Batches, advantages, answer_of, main, number_at, pass_at_k, policy_loss,
+                reward, write_answers)
+from runs import load_run, newest_checkpoint, tensors
+from test_sft import SHAPE, TOKENIZER, conversation, data_of, random_model
+from train import Config, train_step
+
+SPECIAL = TOKENIZER.special
+
+
+# ---- what is right ----
+@pytest.mark.parametrize("text, number", [
+    ("18", "18"), ("$18", "18"), ("18.", "18"), ("18.0", "18"), ("18.50", "18.5"), ("-3", "-3"),
+    ("-$3", "-3"), ("$-3", "-3"), ("1,800 a day", "1800"), ("$1,800.50", "1800.5"), ("-0", "0"),
+    ("007", "7"), ("0.0", "0"), (" 5 ", "5"), ("ten", None), ("", None), ("$", None), ("-", None),
+    (".5", None)])
+def test_number_at(text, number):
+    assert number_at(text) == number, f"{text!r} begins with the number {number}"
+
+
+@pytest.mark.parametrize("text, answer", [
+    ("6 + 2 = 8\n#### 8\n#### 9", "8"), ("####8", "8"), ("#### a b \nc", "a b"), ("no", None),
+    ("####", ""), ("", None), ("## 8", None)])
+def test_answer_of(text, answer):
+    assert answer_of(text) == answer, f"what stands behind the first #### of {text!r}"
+
+
+@pytest.mark.parametrize("text, reference, right", [
+    ("so it is #### 18", "#### 18", 1), ("#### $18.00", "#### 18", 1), ("#### 19", "#### 18", 0),
+    ("18", "#### 18", 0), ("####", "#### 18", 0), ("#### 1,800", "#### 1800", 1),
+    ("#### 18 dollars", "#### 18", 1), ("#### olleh", "#### olleh", 1),
+    ("#### hello", "#### olleh", 0), ("#### 3 5 9", "#### 3 5 9", 1),
+    ("#### 3 9 5", "#### 3 5 9", 0), ("#### 7\n#### 18", "#### 18", 0),
+    ("#### -18", "#### 18", 0), ("no number", "#### none", 0)])
+def test_reward(text, reference, right):
+    assert reward(text, reference) == right, (
+        f"{text!r} is {'right' if right else 'wrong'}, if the reference is {reference!r}")
+
+
+@pytest.mark.parametrize("reference", ["18", "####", "#### \n18"])
+def test_a_reference_that_can_not_be_read_is_an_error(reference):
+    with pytest.raises(ValueError, match="no answer behind ####"):
+        assert reward(reference, reference) is None, "an error, not a reward: nothing is there"
+
+
+def test_pass_at_k():
+    for n, k in itertools.product(range(1, 7), range(1, 7)):
+        for c in range(n + 1):
+            if k <= n:
+                drawn = [*itertools.combinations([True] * c + [False] * (n - c), k)]
+                expected = sum(map(any, drawn)) / len(drawn)
+                assert pass_at_k(n, c, k) == pytest.approx(expected), (
+                    f"the share of all {k} of {n} answers, {c} of them right, that have a right one")
+    assert 0 < pass_at_k(10_000, 1, 100) < 0.02, "finite for many"
+
+
+# ---- answers ----
+def written(ids, logp=-1.0):
+    """An Answer to which these ids were drawn, and all that came: ids drawn while the calculator
+    writes are not used.
+    """
+    answer = Answer(TOKENIZER)
+    came = [answer.add(i, logp) for i in ids]
+    return answer, came
+
+
+def test_an_answer():
+    end = SPECIAL["<|assistant_end|>"]
+    answer, came = written([97, 98, end])
+    assert answer.ended and came == answer.ids == [97, 98, end], "the end is kept: it is learned"
+    assert answer.own == [1, 1, 1] and answer.logps == [-1.0] * 3
+    assert not written([97])[0].ended
+
+
+def test_the_calculator_answers():
+    start, stop, out, done = (SPECIAL[f"<|{name}|>"] for name in (
+        "python_start", "python_end", "output_start", "output_end"))
+    answer, came = written([start, *b"6*7", stop, 1, 2, 3, 4, 97])
+    assert came == [start, *b"6*7", stop, out, *b"42", done, 97], (
+        "behind a call the next ids are its output, whatever the model would have drawn")
+    assert answer.own == [1] * 5 + [0] * 4 + [1], "only what the model wrote is its own"
+    assert answer.logps == [-1.0] * 5 + [0.0] * 4 + [-1.0], "what is forced has log-probability 0"
+    for ids in ([start, *b"import os", stop, 97], [stop, 97], [start, *b"1/0", stop, 97]):
+        assert written(ids)[1] == ids, "what can't be computed gets no output"
+    end = SPECIAL["<|assistant_end|>"]
+    answer, _ = written([start, *b"6*7", stop, end, end])
+    assert not answer.ended, "an end that was drawn while the calculator writes counts for nothing"
+    answer, came = written([start, *b"1+", start, *b"2+2", stop, 1, 1, 1])
+    assert came[-3:] == [out, *b"4", done], "a second start begins anew"
+
+
+def test_formats_without_calls():
+    tokenizer = Tokenizer([], special_tokens=("<|im_start|>", "<|im_end|>"))
+    answer = Answer(tokenizer)
+    for i in (97, tokenizer.special["<|im_end|>"]):
+        answer.add(i, 0.0)
+    assert answer.ended
+
+
+def talkative(*names):
+    """A model that likes to write "a", to end, and these special tokens."""
+    model, bias = random_model(), torch.zeros(TOKENIZER.vocab_size)
+    bias[[97, *(SPECIAL[f"<|{name}|>"] for name in ("assistant_end", *names))]] = 4.0
+    logits = model.logits
+    model.logits = lambda x: logits(x) + bias
+    return model
+
+
+QUESTIONS = [prompt_ids([{"role": "user", "content": "?" * n}], TOKENIZER) for n in (1, 4, 2)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probabilities_are_those_of_the_training_step(temperature, monkeypatch):
+    """Prompts of several lengths, answers that end early, and outputs that were not drawn."""
+    monkeypatch.setattr("rl.calculate", lambda text: "42")
+    model = talkative("python_start", "python_end")
+    groups, entropy = write_answers(model, QUESTIONS, TOKENIZER, 8, 24, temperature, seed=3)
+    answers = [(prompt, one) for prompt, group in zip(QUESTIONS, groups) for one in group]
+    assert any(one.ended for _, one in answers) and not all(one.ended for _, one in answers)
+    entropies = []
+    for prompt, one in answers:
+        assert len(one.ids) == 24 or one.ended and len(one.ids) <= 24
+        logps = (model(torch.tensor([prompt + one.ids]))[0] / temperature).log_softmax(-1)
+        for place, (i, own, logp) in enumerate(zip(one.ids, one.own, one.logps), len(prompt) - 1):
+            expected = logps[place, i].item() if own else 0.0
+            assert abs(logp - expected) < 1e-4, (
+                "log-probabilities must be those of softmax(logits / temperature), of all ids")
+            entropies.append(-(logps[place].exp() * logps[place]).sum().item())
+    assert any(0 in one.own for _, one in answers), "the calculator was used"
+    assert entropy == pytest.approx(np.mean(entropies), rel=0.2), "about, as some are left out"
+
+
+def test_answers_are_drawn_from_the_full_softmax():
+    """Ids behind the ten likeliest as well, as often as their probability says."""
+    model, prompt = random_model(), QUESTIONS[0]
+    groups, _ = write_answers(model, [prompt], TOKENIZER, 4000, 1, 1.0, seed=5)
+    drawn = torch.tensor([one.ids[0] for one in groups[0]])
+    p = model(torch.tensor([prompt]))[0, -1].softmax(-1)
+    behind = p.topk(10).indices
+    share = (~torch.isin(drawn, behind)).float().mean().item()
+    expected = 1 - p[behind].sum().item()
+    assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 4000), (
+        f"ids behind the first ten must come as often as their probability: {share} {expected}")
+
+
+def test_the_same_seed_gives_the_same_answers():
+    model = random_model()
+    one, two, three = ([[a.ids for a in group] for group in write_answers(
+        model, QUESTIONS, TOKENIZER, 2, 20, 1.0, seed)[0]] for seed in (1, 1, 2))
+    assert one == two != three
+
+
+def test_answers_are_those_of_generate():
+    """At a temperature of nearly 0 they are what greedy() writes, each as if it were alone."""
+    model = random_model()
+    groups, _ = write_answers(model, QUESTIONS, TOKENIZER, 2, 20, 1e-4, seed=0)
+    for prompt, group in zip(QUESTIONS, groups):
+        alone = [int(i) for i in generate(model, [prompt], 20)]
+        for one in group:
+            assert one.ids == alone[:len(one.ids)], "an answer is not that of its prompt alone"
+
+
+def test_prompts_are_read_once(monkeypatch):
+    model, n = random_model(), []
+    hidden = model.hidden
+    model.hidden = lambda ids, *given, **named: n.append(ids.numel()) or hidden(
+        ids, *given, **named)
+    write_answers(model, QUESTIONS, TOKENIZER, 5, 4, 1.0)
+    prompts = 3 * max(map(len, QUESTIONS))
+    assert n[0] == prompts and sum(n[1:]) <= 15 * 4, "prompts once, then one id of each answer"
+
+
+# ---- the step ----
+def test_advantages():
+    rewards = np.array([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0.5, 0, 0, 0]])
+    expected = [[0.5, -0.5, -0.5, 0.5], [0] * 4, [0] * 4, [0.375, -0.125, -0.125, -0.125]]
+    assert np.array_equal(advantages(rewards), expected), (
+        "each reward less the mean of its own group, and nothing more")
+
+
+def test_policy_loss():
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.tensor([[1, -1, 4], [0, 2, -1]])
+    weights = torch.tensor([[0.5, 0.5, 0.5], [-0.25, -0.25, -0.25]])
+    for temperature in (1.0, 0.5):
+        found = policy_loss(logits, targets, weights, temperature)
+        logps = (logits / temperature).log_softmax(-1)
+        expected = -weights * logps.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+        expected = expected.masked_fill(targets < 0, 0.0)
+        assert found.shape == (2, 3) and torch.allclose(found, expected, atol=1e-6), (
+            "the weight times -log softmax(logits / temperature) of the target; 0 without target")
+
+
+def config_of(**more):
+    return Config(**SHAPE | dict(sampling="answers", batch_size=8, micro_batch=4, group=4,
+                                 answer_tokens=12, steps=4, warmup=0, lr=1e-3, device="cpu") | more)
+
+
+SUMS = [conversation(f"{n}+1", f"#### {n + 1}") for n in range(9)]
+
+
+def batches_of(model=None, judge=None, rank=0, world=1, **more):
+    return Batches(config_of(**more), data_of(SUMS, SUMS[:4]), model or random_model(), rank, world,
+                   *[judge] * (judge is not None))
+
+
+def count_a(text, reference):
+    """A reward that random answers get now and then."""
+    return float("a" in text)
+
+
+def test_a_batch():
+    """What the model wrote is learned, by the advantage of the answer, and nothing else."""
+    model = talkative()
+    loader = batches_of(model, count_a)
+    inputs, targets, weights, logps = next(loader)
+    P = [prompt for prompt, _ in loader.questions]
+    assert inputs.shape[0] == 8 and 0 < loader.measures["reward"] < 1
+    lengths, rewards = [], []
+    for b in range(8):
+        begin = inputs[b].tolist().index(SPECIAL["<|assistant_start|>"])
+        assert inputs[b, :begin + 1].tolist() in P, "a row begins with its question"
+        assert (targets[b, :begin] == -1).all(), "nothing of the question is learned"
+        ids = targets[b, begin:][targets[b, begin:] >= 0].tolist()
+        assert ids[:-1] == inputs[b, begin + 1:begin + len(ids)].tolist(), (
+            "each id of the answer is the target of the one before, and then an input")
+        lengths.append(len(ids))
+        ended = ids[-1] == SPECIAL["<|assistant_end|>"]
+        rewards.append(float(ended and 97 in ids))
+    expected = advantages(np.array(rewards).reshape(2, 4)).ravel()
+    for b in range(8):
+        assert np.allclose(weights[b][targets[b] >= 0], expected[b]), (
+            "the weight of an answer's ids is its advantage; one that is cut off gets no reward")
+        assert (logps[b][targets[b] >= 0] < 0).all()
+    assert loader.measures["answer_length"] == np.mean(lengths)
+    assert any(i == SPECIAL["<|assistant_end|>"] for i in targets.ravel()), (
+        "the end of an answer is learned, too")
+
+
+def test_the_gradient_is_that_of_the_policy():
+    """Over micro-batches: -sum(advantage * log p) / all ids that were written in the step."""
+    model = talkative()
+    loader = batches_of(model, count_a, temperature=0.8)
+    batch, found = next(loader), []
+    optimizer = SimpleNamespace(param_groups=[], zero_grad=model.zero_grad, step=lambda: found.
+                                extend(p.grad.clone() for p in model.parameters()))
+    train_step(model, optimizer, batch, 0, config_of(grad_clip=1e9, temperature=0.8),
+               loader.objective(None))
+    x, y, weights, _ = map(torch.tensor, batch)
+    logps = (model(x) / 0.8).log_softmax(-1).gather(-1, y.clamp(min=0)[..., None])[..., 0]
+    expected = -(weights * logps)[y >= 0].sum() / (y >= 0).sum()
+    assert expected != 0
+    for one, other in zip(found, torch.autograd.grad(expected, [*model.parameters()])):
+        assert torch.allclose(one, other, atol=1e-6), (
+            "each id of the step weighs the same, whatever the length of its answer")
+
+
+@pytest.mark.parametrize("change", ["weights", "temperature"])
+def test_other_probabilities_than_when_they_were_drawn_are_noticed(change):
+    model = random_model()
+    loader = batches_of(model, count_a)
+    x, y, weights, logps = map(torch.tensor, next(loader))
+    if change == "weights":
+        model.head.weight.data *= 1.01
+    else:
+        loader.config = replace(loader.config, temperature=0.9)
+    with pytest.raises(ValueError, match="a log-probability was .* different when it was drawn"):
+        loader.objective(None)(x, y, weights, logps)
+
+
+def test_batches_follow_from_seed_and_number():
+    model = random_model()
+    whole, again = batches_of(model, count_a), batches_of(model, count_a)
+    first, second = next(whole), next(whole)
+    again.load_state_dict({"n": 2})
+    assert all(np.array_equal(a, b) for a, b in zip(second, next(again)))
+    assert not np.array_equal(first[0], second[0]) and whole.epochs() == [4 / 9]
+    seen = []
+    loader = batches_of(model, count_a)
+    loader.answers = lambda questions, seed: seen.extend(text for _, text in questions) or (
+        [[Answer(TOKENIZER)] * 4] * 2, np.zeros((2, 4)), 0.0)
+    for _ in range(9):
+        next(loader)
+    assert sorted(seen[:9]) == sorted(text for _, text in loader.questions), (
+        "an epoch has each question once")
+    assert seen[:9] != seen[9:], "in another order each time"
+
+
+def test_ranks_share_the_questions():
+    model = random_model()
+    asked = []
+    for rank in range(2):
+        loader = batches_of(model, count_a, rank, 2)
+        write = loader.answers
+        loader.answers = lambda questions, seed: asked.append((questions, seed)) or write(
+            questions, seed)
+        assert len(next(loader)[0]) == 4
+    (one, first), (two, second) = asked
+    assert one != two and first != second
+
+
+def test_what_batches_refuse():
+    with pytest.raises(ValueError, match="batch_size is 6, but must be a multiple of group 4"):
+        batches_of(batch_size=6)
+    with pytest.raises(ValueError, match="a multiple of group 4, times 3 processes"):
+        batches_of(world=3)
+    with pytest.raises(ValueError, match="no question leaves room for 45 ids in a window of 48"):
+        batches_of(answer_tokens=45)
+    with pytest.raises(ValueError, match="'seven' has no answer behind ####"):
+        Batches(config_of(), data_of([conversation("3+4", "seven")]), random_model())
+
+
+def test_evaluate():
+    """pass@1 and pass@4 of held-out questions, and bits per byte of their right answers."""
+    model, sizes = random_model(), token_bytes(TOKENIZER)
+    loader = batches_of(model)
+    given = iter([[[1.0, 0, 0, 0], [0, 0, 0, 0]], [[1, 1, 1, 1], [0, 0, 0, 0]]])
+    loader.answers = lambda questions, seed: (None, np.array(next(given)), 0.0)
+    bits = loader.evaluate(model, None, sizes, loader.config)
+    assert loader.tested == {"pass@1": pytest.approx(5 / 16), "pass@4": pytest.approx(0.5)}
+    assert bits > 0
+
+
+def test_it_learns():
+    """A model that answers 1, 2, 3 or 4 by chance learns, from rewards alone, which is right."""
+    talks = [conversation("?", f"#### {n % 4 + 1}") for n in range(32)]  # which is by chance
+    model = random_model(n_layer=1)
+    config = config_of(batch_size=32, micro_batch=32, group=16, answer_tokens=8, lr=1e-2, steps=100)
+    optimizer = make_optimizer(model, config)
+    learned = sft.Batches(config, data_of(talks))
+    batch = learned.packed.read(learned.packed.windows(range(32)))
+    for step in range(60):
+        train_step(model, optimizer, batch, 0, config, learned.objective(model.loss))
+    loader = Batches(config, data_of([conversation("?", "#### 3")] * 4, talks), model)
+    optimizer, loss, rewards = make_optimizer(model, config), loader.objective(None), []
+    for step in range(12):
+        train_step(model, optimizer, next(loader), 0, config, loss)
+        rewards.append(loader.measures["reward"])
+    assert 0.05 < rewards[0] < 0.5 and rewards[-1] > 0.9, rewards
+
+
+# ---- whole runs ----
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with sums, and a run that has read some."""
+    folder = tmp_path_factory.mktemp("rl")
+    with open(folder / "sums.jsonl", "w", encoding="utf-8") as file:
+        for n in range(200):
+            file.write(json.dumps({"messages": conversation(f"{n}+1", f"#### {n + 1}")}) + "\n")
+    for i in range(3):
+        (folder / f"{i}.txt").write_text(f"spam and eggs {i} " * 200)
+    trainer.main(["--preset", "nano", "--vocab-size", "280", "--seq-len", "48", "--steps", "2",
+                  "--data", f"folder:{folder}", "--data-dir", str(folder / "data"), "--runs-dir",
+                  str(folder / "runs"), "--name", "base", "--device", "cpu", "--no-by-hand"])
+    return folder
+
+
+def options(world, *more):
+    return ["--init", str(world / "runs" / "base"), "--data", f"jsonl:{world}/sums.jsonl",
+            "--data-dir", str(world / "data"), "--runs-dir", str(world / "runs"), "--batch-size",
+            "16", "--group", "4", "--micro-batch", "8", "--steps", "4", "--warmup", "1",
+            "--answer-tokens", "12", "--eval-every", "2", "--eval-tokens", "200",
+            "--last-eval-tokens", "200", "--save-every", "2", "--device", "cpu", *more]
+
+
+def test_a_run_stopped_and_resumed_bit_for_bit(world, capsys):
+    main(options(world, "--name", "straight"))
+    rows = [json.loads(line) for line in
+            (world / "runs" / "straight" / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if "loss" in row]
+    assert len(steps) == 4 and all({"reward", "answer_length", "entropy", "groups_equal"} <=
+                                   row.keys() for row in steps)
+    assert [row["step"] for row in rows if "pass@1" in row and "pass@4" in row] == [2, 4, 4]
+    main(options(world, "--name", "halved", "--steps", "2"))
+    halved = world / "runs" / "halved"
+    config = json.loads((halved / "config.json").read_text())
+    (halved / "config.json").write_text(json.dumps(config | {"steps": 4}))
+    assert newest_checkpoint(halved).name == "step-000002"
+    trainer.main(["--name", "halved", "--resume", "--runs-dir", str(world / "runs")])
+    one, other = ({name: t.clone() for name, t in tensors(load_run(world / "runs" / name)[0])}
+                  for name in ("straight", "halved"))
+    assert newest_checkpoint(halved).name == "step-000004"
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_mistakes_of_users(world, fails):
+    said = fails(main, "--data", f"jsonl:{world}/sums.jsonl")
+    assert said == "error: preset rl goes on from a model: give --init FOLDER"
+    assert "must be a multiple of group 4" in fails(main, *options(world, "--batch-size", "6"))
