@@ -10,11 +10,11 @@ write in someone else's name. The format is nanochat's; ChatML is left to extras
 Reads a source of conversations; prints its first. Next: 03_model/gpt.py.
 """
 
-import ast
 import itertools
-import operator
 import os
+import re
 import sys
+from fractions import Fraction
 
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
@@ -105,38 +105,43 @@ def prompt_ids(messages, tokenizer):
     return chatml_prompt(messages, tokenizer)
 
 
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
-             ast.Div: operator.truediv, ast.USub: operator.neg, ast.UAdd: operator.pos}
-
-
 def calculate(expression):  # exercise
-    """The value of an expression of numbers, + - * / and brackets, as a text; None for anything
-    else, as for what is longer than 100 characters, divides by 0, or is beyond 10^15 at any point.
+    """The value of numbers, + - * / and brackets, as a text; None for anything else, and for what
+    is longer than 100 characters, divides by 0, or has a value beyond 10^15.
 
-    A whole number is spelled without a point, another one with at most 10 digits behind it, as Python
-    spells round(value, 10). Commas in numbers are left out. calculate("48/2") == "24";
-    calculate("1,000*.5") == "500"; calculate("2**9") is None. Parse, by ast.parse(..., mode="eval"),
-    and compute what OPERATORS has; never eval().
+    Computed exactly, in Fractions. A whole number is spelled without a point, another one with at
+    most 10 digits behind it, and no zeros at its end; commas in numbers are left out. Nothing is
+    executed. calculate("48/2") == "24"; calculate("-(1,000 - .5) * 2") == "-1999";
+    calculate("1/3") == "0.3333333333"; calculate("2**9") is None
     """
-    def value(node):
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            found = node.value
-        elif isinstance(node, ast.UnaryOp):
-            found = OPERATORS[type(node.op)](value(node.operand))
-        elif isinstance(node, ast.BinOp):
-            found = OPERATORS[type(node.op)](value(node.left), value(node.right))
-        else:
-            raise ValueError("it has something else than numbers and operators")
-        if not abs(found) <= 1e15:  # or nan
-            raise ValueError("it is too large")
-        return found
+    words = [*re.findall(r"[0-9]+\.?[0-9]*|\.[0-9]+|\S", expression.replace(",", "")), ""]
+
+    def factor():
+        if words[0] in ("+", "-"):
+            return -factor() if words.pop(0) == "-" else factor()
+        if words[0] == "(" and words.pop(0):
+            value = total()
+            return value if words.pop(0) == ")" else Fraction("no bracket")
+        return Fraction(words.pop(0))  # ValueError for what is no number
+
+    def product():
+        value = factor()
+        while words[0] in ("*", "/"):
+            value = value * factor() if words.pop(0) == "*" else value / factor()
+        return value
+
+    def total():
+        value = product()
+        while words[0] in ("+", "-"):
+            value = value + product() if words.pop(0) == "+" else value - product()
+        return value
     try:
-        if len(expression) > 100:
-            return None
-        found = round(value(ast.parse(expression.replace(",", "").strip(), mode="eval").body), 10)
-    except (ValueError, SyntaxError, LookupError, ArithmeticError, RecursionError, MemoryError):
+        value = round(total() if len(expression) <= 100 else Fraction("too long"), 10)
+    except (ValueError, ArithmeticError, LookupError):
         return None
-    return str(int(found) if found == int(found) else found)
+    if words != [""] or abs(value) > 10**15:
+        return None
+    return f"{value.numerator}" if value.denominator == 1 else f"{float(value):.10f}".rstrip("0")
 
 
 def coloured(ids, mask, tokenizer):
@@ -167,8 +172,8 @@ def main(argv=None):
         raise ValueError(f"{args.source} holds texts, not conversations")
     tokenizer = Tokenizer([])  # no merges: every byte is an id of its own
     ids, mask = render(record["messages"], tokenizer)
-    print(f"{coloured(ids, mask, tokenizer)}\n\n{sum(mask)} of {len(ids)} ids are learned (an id is "
-          "a byte here)")
+    print(coloured(ids, mask, tokenizer))
+    print(f"\n{sum(mask)} of {len(ids)} ids are learned (an id is a byte here)")
 
 
 if __name__ == "__main__":

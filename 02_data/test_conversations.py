@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bpe import Tokenizer
-from conversations import (BEGIN_NAMES, EXAMPLE, begin_ids, end_ids, in_turns, main, prompt_ids,
+from conversations import (BEGIN_NAMES, EXAMPLE, begin_ids, calculate, end_ids, in_turns, main, prompt_ids,
                            render)
 from mapped import MappedTokenizer
 
@@ -121,6 +121,18 @@ def test_prompt_ids(tokenizer):
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     with pytest.raises(ValueError, match="no special tokens for a conversation"):
         prompt_ids([USER], Tokenizer([], "gpt4", []))
+
+
+@pytest.mark.parametrize("expression, result", [
+    ("48/2", "24"), ("1/3", "0.3333333333"), ("1/4", "0.25"), ("0.1+0.2", "0.3"), ("2+3*4", "14"),
+    ("(2+3)*4", "20"), ("20-5-3", "12"), ("64/8/2", "4"), ("-(1,000 - .5) * 2", "-1999"),
+    ("2*-3", "-6"), ("7.", "7"), ("1/10000000000000", "0"), ("+5", "5"), ("10**15", None),
+    ("2**9", None), ("", None), ("(", None), ("()", None), ("1+", None), ("1 2", None),
+    ("(1", None), ("1)", None), ("2(3)", None), ("1/0", None), ("9" * 16, None), ("9" * 15, "9" * 15),
+    ("1+" * 60 + "1", None), ("1e5", None), ("__import__('os')", None), ("x", None)])
+def test_calculate(expression, result):
+    assert calculate(expression) == result, (
+        f"the calculator must make {result} of {expression!r}, and None of what is no expression")
 
 
 def test_command_line(capsys):

@@ -21,6 +21,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 from console import Parser, run
 import math
 import re
+from decimal import Decimal
 
 import numpy as np
 import torch
@@ -31,23 +32,19 @@ from conversations import calculate, end_ids
 from gpt import generate
 from train import opened, train
 
+NUMBER = re.compile(r"-?[\d,]*\.?\d+")
 CHUNK = 16  # ids that all answers grow by, before those that have ended are taken out
 
 
 # ---- what is right ----
 def number_at(text):  # exercise
-    """The number that a text begins with, spelled in one way, or None.
+    """The number that a text begins with, a Decimal, or None.
 
-    A sign, a dollar sign, commas between digits and a point may be there; commas and dollar sign go,
-    and so do a last point and zeros behind a point. "$1,800.50 a day" is "1800.5", "18." and "18.0"
-    are "18", "-0" is "0"; "ten" is None.
+    A minus sign, a dollar sign in front, commas between digits and a point may be there: "18.",
+    "$18" and "18.0 a day" are 18, "1,800" is 1800, ".5" is 0.5; "ten" is None. See NUMBER.
     """
-    found = re.match(r"(-?)\$?(-?)(\d[\d,]*)(?:\.(\d*))?", text.strip())
-    if not found:
-        return None
-    whole, part = found[3].replace(",", "").lstrip("0") or "0", (found[4] or "").rstrip("0")
-    number = whole + ("." + part if part else "")
-    return number if number == "0" else found[1] + found[2] + number
+    found = NUMBER.match(text.strip().replace("$", "", 1))
+    return Decimal(found[0].replace(",", "")) if found else None
 
 
 def answer_of(text):  # exercise
@@ -59,15 +56,15 @@ def answer_of(text):  # exercise
 
 
 def reward(text, reference):  # exercise
-    """1.0 if the answer_of() a text is that of the reference, else 0.0. If the reference's is a
-    number, to its end, then number_at() both must be equal, whatever follows in the text. ValueError
-    if the reference has no answer_of(): else a text without an answer would be right.
+    """1.0 if the answer_of() a text is that of the reference, else 0.0. If that of the reference is
+    a number and nothing more, then number_at() both must be equal. ValueError if the reference has
+    none, or an empty one: else a text without an answer would be right.
     """
     found, expected = answer_of(text), answer_of(reference)
     if not expected:
         raise ValueError(f"{reference[-40:]!r} has no answer behind ####, so none can be checked")
-    if re.fullmatch(r"-?\$?-?[\d,]+\.?\d*", expected):
-        return float(found is not None and number_at(found) == number_at(expected))
+    if NUMBER.fullmatch(expected.replace("$", "", 1)) and found is not None:
+        found, expected = number_at(found), number_at(expected)
     return float(found == expected)
 
 
@@ -190,7 +187,7 @@ class Batches(sft.Batches):
         self.model, self.tokenizer, self.reward = model, data.tokenizer, reward
         self.ends = end_ids(data.tokenizer)
         self.questions, self.held_out = map(self.questions_of, (self.packed, self.val))
-        self.measures, self.tested = {}, {}
+        self.measures, self.tested, self.tokens = {}, {}, 0  # tokens: read so far, by all ranks
 
     def questions_of(self, packed):
         """[(prompt, the reference's text), ...]: what is before the first learned id, and what is
@@ -234,6 +231,8 @@ class Batches(sft.Batches):
         seed = int(np.random.default_rng((self.config.seed, n, self.rank)).integers(2**63))
         groups, rewards, entropy = self.answers(chosen, seed)
         lengths = [len(one.ids) for group in groups for one in group]
+        self.tokens += self.world * sum(lengths) + self.world * self.config.group * sum(
+            len(prompt) for prompt, _ in chosen)
         self.measures = {"reward": float(rewards.mean()), "answer_length": float(np.mean(lengths)),
                          "entropy": entropy,
                          "groups_equal": float((rewards.min(1) == rewards.max(1)).mean())}
@@ -277,6 +276,12 @@ class Batches(sft.Batches):
 
     def epochs(self):
         return [self.n / len(self.questions)]
+
+    def state_dict(self):
+        return {"n": self.n, "tokens": self.tokens}
+
+    def load_state_dict(self, state):
+        self.n, self.tokens = int(state["n"]), int(state["tokens"])
 
 
 def main(argv=None):

@@ -8,7 +8,7 @@ the loop that calls both. All in one process; 07_scale/scale.py has the loop for
     python 04_train/train.py --preset tiny --data folder:PATH gsm8k --steps 200
     python 04_train/train.py --preset 1b --plan
 
-Reads a source of 02_data; writes data/ and runs/NAME/ (see runs.py). Next: 05_sample/sample.py.
+Reads a source of 02_data; writes data/ and runs/NAME/ (see runs.py). Next: sft.py.
 """
 
 import os

@@ -19,8 +19,8 @@ MINE = ROOT / "mine"
 
 # The spine as it is read, then extras, in the order in which they build on each other.
 READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train",
-                 "sample", "evals", "scale", "zero", "pieces", "dialects", "workers", "fast",
-                 "longwords", "mapped", "commands", "formats", "foreign", "picture",
+                 "sft", "rl", "sample", "evals", "scale", "zero", "pieces", "dialects", "workers",
+                 "fast", "longwords", "mapped", "commands", "formats", "foreign", "picture",
                  "housekeeping", "mistakes", "chatml", "records", "download", "hub", "folders",
                  "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
                  "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",

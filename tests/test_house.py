@@ -18,8 +18,8 @@ import torch  # noqa: F401, once, not in every process that is forked
 
 from blank import ROOT
 
-SPINE = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train", "sample",
-         "scale", "zero"]
+SPINE = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train", "sft",
+         "rl", "sample", "scale", "zero"]
 EXTRAS = {path.stem for path in ROOT.glob("0[1-4]_*/extras/*.py")}  # that train.py may import
 MOST_FILES, MOST_LINES = 18, 4500  # of ours in a run
 

@@ -23,7 +23,8 @@ def test_smoothed_loss(family, label_smoothing, z_loss):
             parameter.normal_(std=0.2, generator=generator)
     ids, targets = torch.randint(61, (2, 2, 5), generator=generator)
     targets[0, 1], targets[0, 2], targets[1, 4] = 0, -100, -1
-    logits, losses = model(ids), smoothed_loss(model, ids, targets, label_smoothing, z_loss)
+    logits = model(ids)
+    losses = smoothed_loss(model, ids, targets, label_smoothing=label_smoothing, z_loss=z_loss)
     if not label_smoothing and not z_loss:
         assert torch.equal(losses, model.loss(ids, targets)), "nothing added is the model's loss"
     for b in range(2):

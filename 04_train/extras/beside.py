@@ -58,6 +58,7 @@ class Beside:
         self.model, self.tensors, self.is_rank0 = model, tensors, rank == 0
         self.spikes, self.line, self.hint = Spikes(), Progress(patience=0), Hints()
         self.first_step, self.before = start["step"], start["seconds"]
+        self.tokens_before = self.tokens(start["step"])
         keep_freed_memory()  # in each process: steps wait for the slowest
         self.look_ahead(self.first_step)
         if not self.is_rank0:
@@ -68,6 +69,10 @@ class Beside:
             "tell the environment", environment, choose_device(config.device)), parameters=sum(
             count_parameters(config.gpt(data.tokenizer.vocab_size)).values()))
         self.say_what_is_cut_off()
+
+    def tokens(self, step):
+        """How many have been read after a step; batches of any width count theirs themselves."""
+        return getattr(self.loader, "tokens", step * self.config.batch_size * self.config.seq_len)
 
     def open_log(self, step):
         if getattr(self.config, "wandb", False):
@@ -100,9 +105,9 @@ class Beside:
         if self.is_rank0:
             self.line.show(lambda: self.pace(step, seconds, loss))
             flag = {"spike": True} if self.spikes.seen(loss) else {}
-            self.record(step, tokens=step * self.config.batch_size * self.config.seq_len,
-                        loss=loss, grad_norm=norm, **flag, lr=groups[-1]["lr"],
-                        seconds=round(seconds, 3), **getattr(self.loader, "measures", {}))
+            self.record(step, tokens=self.tokens(step), loss=loss, grad_norm=norm, **flag,
+                        lr=groups[-1]["lr"], seconds=round(seconds, 3),
+                        **getattr(self.loader, "measures", {}))
         if bits is not None and self.is_rank0:
             self.record(step, val_bits_per_byte=bits, **getattr(self.loader, "tested", {}))
         if step % self.config.eval_every == 0:
@@ -122,7 +127,7 @@ class Beside:
     def pace(self, step, seconds, loss):
         """The progress line: step, loss, epochs, speed and time left."""
         steps, rate = self.config.steps, (step - self.first_step) / (seconds - self.before)
-        tokens = rate * self.config.batch_size * self.config.seq_len  # a second
+        tokens = (self.tokens(step) - self.tokens_before) / (seconds - self.before)  # a second
         epochs = ", ".join(f"{n:.2f}" for n in self.loader.epochs())
         return (f"step {step}/{steps}  loss {loss:.3f}  epoch {epochs}  {tokens:,.0f} tokens/s  "
                 f"{duration((steps - step) / rate)} left")

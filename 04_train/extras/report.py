@@ -169,12 +169,37 @@ def draw_parts(axes, runs, key):
     axes.legend(handles=evenly(axes.lines, 9)[::-1], bbox_to_anchor=(1, 0.5))
 
 
+def draw_rewards(axes, runs):
+    """Of rl.py: the reward of each step's answers; and of held-out questions, by how many of k
+    answers one or more is right, pass@k.
+    """
+    axes.set(title="reward; held out: pass@k", ylim=(0, 1))
+    draw_smoothed(axes, runs, "step", "reward")
+    keys = sorted({key for _, metrics in runs for row in metrics for key in row
+                   if key.startswith("pass@")}, key=lambda key: int(key[5:]))
+    for key, marker in zip(keys, ("o", "^")):
+        for color, metrics in runs:
+            axes.plot(*column(metrics, "step", key), marker, color=color, ms=4, ls=":", label=key)
+    axes.legend(handles=[line for line in axes.lines if line.get_label() in keys][::len(runs)],
+                loc="best")
+
+
+def draw_measure(axes, runs, key, title):
+    axes.set(title=title)
+    draw_smoothed(axes, runs, "step", key)
+    axes.set_ylim(0)
+
+
 # Rows of panels: their height in inches, the room between them, and for each panel the function
 # that draws it and the keys it needs, without which it is left out. The last row is for one run.
 PANELS = (
     (3.3, 0.15, ((draw_loss, "loss"), (draw_validation, BITS))),
     (2.0, 0.3, ((draw_rate, "lr"), (draw_norm, "grad_norm"),
                 (draw_throughput, "tokens", "seconds"), (draw_over_time, "loss", "seconds"))),
+    (2.4, 0.3, ((draw_rewards, "reward"),
+                *((functools.partial(draw_measure, key=key, title=title), key) for key, title in (
+                    ("entropy", "entropy, nats an id"), ("answer_length", "ids in an answer"),
+                    ("groups_equal", "share of groups that teach nothing"))))),
     (2.4, 0.5, ((functools.partial(draw_parts, key="update_ratio"), "update_ratio"),
                 (functools.partial(draw_parts, key="activation_scale"), "activation_scale"))),
 )

@@ -93,6 +93,18 @@ def test_picture_shows_what_there_is():
 
 
 @pytest.mark.filterwarnings("ignore:Data has no positive values")
+def test_picture_of_rewards():
+    """Of rl.py: four panels more, for one run or several; pass@1 and pass@8 beside the reward."""
+    metrics = [*rows(20), *({"step": i, "reward": i / 20, "entropy": 0.5, "answer_length": 12.0,
+                             "groups_equal": 0.25} for i in range(1, 21)),
+               *({"step": i, "pass@1": i / 40, "pass@8": i / 20} for i in (10, 20))]
+    titles = {"reward; held out: pass@k", "entropy, nats an id", "ids in an answer",
+              "share of groups that teach nothing"}
+    assert {*titles, "pass@1", "pass@8"} <= {*words(picture([metrics], "svg"))}
+    assert titles <= {*words(picture([metrics, metrics[::-1]], "svg"))}
+    assert not titles & {*words(picture([rows(20)], "svg"))}
+
+
 @pytest.mark.parametrize("values", [
     {"loss": None, "grad_norm": None, "lr": None, "tokens": None, "seconds": None,
      "val_bits_per_byte": None, "update_ratio": None, "activation_scale": {"embed": None}},
