@@ -8,7 +8,7 @@ import pytest
 
 from bpe import Tokenizer
 from conversations import (BEGIN_NAMES, EXAMPLE, begin_ids, end_ids, in_turns, main, prompt_ids,
-                           render)
+                           render, render_any)
 from mapped import MappedTokenizer
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
@@ -111,6 +111,16 @@ def test_where_texts_begin_and_end(tokenizer):
     assert begin_ids(other) == [65, 66] and end_ids(other) == {67, 256, 258}
     begin_ids(other).append(1)
     assert begin_ids(other) == [65, 66], "the list is the caller's own"
+
+
+def test_render_any(tokenizer):
+    assert render_any([USER, ASSISTANT], tokenizer) == render([USER, ASSISTANT], tokenizer)
+    other = Tokenizer([], "gpt4", ["<|bos|>", "<|im_start|>", "<|im_end|>"])
+    ids, mask = render_any([USER, ASSISTANT], other)
+    assert other.decode(ids).startswith("<|im_start|>user\nHi<|im_end|>\n")
+    assert other.decode([i for i, m in zip(ids, mask) if m]) == "Ho<|im_end|>"
+    with pytest.raises(ValueError, match="no special tokens for a conversation"):
+        render_any([USER, ASSISTANT], Tokenizer([], "gpt4", ["<|bos|>"]))
 
 
 def test_prompt_ids(tokenizer):

@@ -28,11 +28,11 @@ SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sampl
 COMMANDS = {"bpe", "data", "train", "sample", "evals", "scale"}  # that may run for long
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
 LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
-          "02_data": {"data": 374, "conversations": 132},
+          "02_data": {"data": 374, "conversations": 140},
           "03_model": {"gpt": 329}, "04_train": {"optim": 222, "runs": 350, "train": 355},
           "05_sample": {"sample": 307}, "06_eval": {"evals": 350},
           "07_scale": {"scale": 327, "zero": 220}}
-MOST_TOGETHER = 3150  # lines of these files, but for evals.py
+MOST_TOGETHER = 3158  # lines of these files, but for evals.py
 MOST = 60  # lines of a function of the spine
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 every_spine = pytest.mark.parametrize("path", [ROOT / stage / f"{name}.py" for stage, names in

@@ -65,6 +65,7 @@ class Source:
     fingerprint: str  # changes when the documents do
     share: float = 0.05  # of the documents that is validation, when split by hash
     fim: float = 0.0  # share of the training documents that fim.py rearranges
+    loss: str = "answers"  # which ids of a conversation are learned: those of answers, or "all"
 
     @property
     def slug(self):
