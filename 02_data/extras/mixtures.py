@@ -29,7 +29,8 @@ from data import FORMAT, Dataset, Ids, hash_of
 from housekeeping import readers_code
 from writing import write_folder
 
-OWN = {"include", "exclude", "field", "links", "strict", "num_shards"}  # a source's own options
+OWN = {"include", "exclude", "field", "links", "strict", "num_shards", "n", "form", "only", "level",
+       "seed"}  # a source's own options
 
 
 # ---- several datasets as one ----
