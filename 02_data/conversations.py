@@ -21,7 +21,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 
 from console import Parser, escaped, has_colours, run
 
-from bpe import Tokenizer
+from bpe import SPECIAL_TOKENS, Tokenizer
 from data import BEGIN_NAMES
 
 END_NAMES = ("<|bos|>", "<|assistant_end|>", "<|endoftext|>", "<|im_end|>", "<|end_of_text|>",
@@ -95,11 +95,19 @@ def render(messages, tokenizer):  # exercise
     return ids, mask
 
 
-def prompt_ids(messages, tokenizer):
-    """The ids of a conversation so far and of the beginning of an answer, in the format for which
-    the tokenizer has special tokens. ValueError if it has those of no known format.
+def render_any(messages, tokenizer):
+    """A conversation as (ids, mask), in the format for which the tokenizer has special tokens:
+    render()'s or ChatML. ValueError if it has those of neither.
     """
-    if {"<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>"} <= {*tokenizer.special}:
+    if {*SPECIAL_TOKENS} <= {*tokenizer.special}:
+        return render(messages, tokenizer)
+    from chatml import render_chatml
+    return render_chatml(messages, tokenizer)
+
+
+def prompt_ids(messages, tokenizer):
+    """The ids of a conversation so far and of the beginning of an answer; formats as above."""
+    if {*SPECIAL_TOKENS} <= {*tokenizer.special}:
         return render(messages, tokenizer)[0] + [tokenizer.special["<|assistant_start|>"]]
     from chatml import chatml_prompt
     return chatml_prompt(messages, tokenizer)

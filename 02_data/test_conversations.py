@@ -7,8 +7,8 @@ import json
 import pytest
 
 from bpe import Tokenizer
-from conversations import (BEGIN_NAMES, EXAMPLE, begin_ids, calculate, end_ids, in_turns, main, prompt_ids,
-                           render)
+from conversations import (BEGIN_NAMES, EXAMPLE, begin_ids, calculate, end_ids, in_turns, main,
+                           prompt_ids, render, render_any)
 from mapped import MappedTokenizer
 
 USER, ASSISTANT = ({"role": role, "content": text} for role, text in
@@ -113,6 +113,16 @@ def test_where_texts_begin_and_end(tokenizer):
     assert begin_ids(other) == [65, 66], "the list is the caller's own"
 
 
+def test_render_any(tokenizer):
+    assert render_any([USER, ASSISTANT], tokenizer) == render([USER, ASSISTANT], tokenizer)
+    other = Tokenizer([], "gpt4", ["<|bos|>", "<|im_start|>", "<|im_end|>"])
+    ids, mask = render_any([USER, ASSISTANT], other)
+    assert other.decode(ids).startswith("<|im_start|>user\nHi<|im_end|>\n")
+    assert other.decode([i for i, m in zip(ids, mask) if m]) == "Ho<|im_end|>"
+    with pytest.raises(ValueError, match="no special tokens for a conversation"):
+        render_any([USER, ASSISTANT], Tokenizer([], "gpt4", ["<|bos|>"]))
+
+
 def test_prompt_ids(tokenizer):
     assert tokenizer.decode(prompt_ids([USER], tokenizer)) == (
         "<|bos|><|user_start|>Hi<|user_end|><|assistant_start|>")
@@ -128,8 +138,8 @@ def test_prompt_ids(tokenizer):
     ("(2+3)*4", "20"), ("20-5-3", "12"), ("64/8/2", "4"), ("-(1,000 - .5) * 2", "-1999"),
     ("2*-3", "-6"), ("7.", "7"), ("1/10000000000000", "0"), ("+5", "5"), ("10**15", None),
     ("2**9", None), ("", None), ("(", None), ("()", None), ("1+", None), ("1 2", None),
-    ("(1", None), ("1)", None), ("2(3)", None), ("1/0", None), ("9" * 16, None), ("9" * 15, "9" * 15),
-    ("1+" * 60 + "1", None), ("1e5", None), ("__import__('os')", None), ("x", None)])
+    ("(1", None), ("1)", None), ("2(3)", None), ("1/0", None), ("9" * 16, None),
+    ("9" * 15, "9" * 15), ("1+" * 60 + "1", None), ("1e5", None), ("__import__('os')", None), ("x", None)])
 def test_calculate(expression, result):
     assert calculate(expression) == result, (
         f"the calculator must make {result} of {expression!r}, and None of what is no expression")

@@ -22,7 +22,7 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "sft", "rl", "sample", "evals", "scale", "zero", "pieces", "dialects", "workers",
                  "fast", "longwords", "mapped", "commands", "formats", "foreign", "picture",
                  "housekeeping", "mistakes", "chatml", "records", "download", "hub", "folders",
-                 "corpus", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
+                 "corpus", "tasks", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
                  "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
                  "costs", "heads", "huggingface", "shards", "weights", "presets", "length",
                  "planned", "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite",

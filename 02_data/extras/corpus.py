@@ -9,7 +9,7 @@ Left out: which documents are worth keeping (filters.py).
     python 02_data/extras/corpus.py 'folder:.,include=*.py,exclude=tests/*'  # counts, and the first
     python 02_data/extras/corpus.py fineweb-edu --num-shards 2
 
-Reads the source; downloads go to data/downloads/. Next: duplicates.py.
+Reads the source; downloads go to data/downloads/. Next: tasks.py.
 """
 
 import dataclasses
@@ -65,6 +65,7 @@ class Source:
     fingerprint: str  # changes when the documents do
     share: float = 0.05  # of the documents that is validation, when split by hash
     fim: float = 0.0  # share of the training documents that fim.py rearranges
+    loss: str = "answers"  # which ids of a conversation are learned: those of answers, or "all"
 
     @property
     def slug(self):
@@ -168,6 +169,11 @@ def rows(kind, read, endings, hidden, path, field=(None,), links=("0",)):
                   "hash", fingerprint(files))
 
 
+def tasks(path, **options):
+    from tasks import open_tasks
+    return open_tasks(**options)
+
+
 # ---- sources on the net ----
 GITHUB = "https://raw.githubusercontent.com/"
 
@@ -208,6 +214,9 @@ SOURCES = {
     "parquet:PATH": Info("parquet files, with the same fields; but for names that begin with _",
                         "hash", "rows", open=functools.partial(  # which are Spark's own
                             rows, "parquet", read_parquet, (".parquet",), (".", "_"))),
+    "tasks": Info("small tasks with one right answer, made up here: n=DOCUMENTS, level=1, 2 or 3, "
+                 "form=prose or chat, only=addition+dates, seed=0", "official", "tasks",
+                 open=tasks),
     "shakespeare": Info("plays, 1.1 MB: small, and known to everyone", "tail", "none, it is one",
                        ((("", GITHUB + "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
                           "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")),)),
@@ -302,7 +311,8 @@ def open_source(base, options, data_dir="data"):
     if colon and not path:
         raise ValueError(f"{base} needs a path behind it")
     known = ({"folder": {"include", "exclude", "links", "strict"}, "jsonl": {"field", "links"},
-              "parquet": {"field", "links"}}.get(kind, {"num_shards"} if row.hub else set()))
+              "parquet": {"field", "links"}, "tasks": {"form", "level", "n", "only", "seed"}}
+             .get(kind, {"num_shards"} if row.hub else set()))
     if unknown := set(options) - known:
         raise ValueError(f"{base} takes {', '.join(sorted(known)) or 'no option'}; not "
                          f"{', '.join(sorted(unknown))}")

@@ -29,7 +29,8 @@ from data import FORMAT, Dataset, Ids, hash_of
 from housekeeping import readers_code
 from writing import write_folder
 
-OWN = {"include", "exclude", "field", "links", "strict", "num_shards"}  # a source's own options
+OWN = {"include", "exclude", "field", "links", "strict", "num_shards", "n", "form", "only", "level",
+       "seed"}  # a source's own options
 
 
 # ---- several datasets as one ----
@@ -137,9 +138,9 @@ def check_arrays(name, data):
 def open_name(name, data_dir="data", by_hand=False, say=print):
     """A Dataset for prepared:FOLDER, else a Source, cleaned if it has options of clean.py.
 
-    Options behind a name: fim, the share of training documents that fim.py rearranges; against and
-    the fields of Rules, for clean.py; all others are the source's own. ValueError for a wrong or
-    unknown option.
+    Options behind a name: fim, the share of training documents that fim.py rearranges; loss, which
+    ids of a conversation are learned, those of the "answers" or "all"; against and the fields of
+    Rules, for clean.py; all others are the source's own. ValueError for a wrong or unknown option.
     """
     base, options = parse_name(name)
     if base.startswith("prepared:"):
@@ -151,6 +152,9 @@ def open_name(name, data_dir="data", by_hand=False, say=print):
     fim = options.pop("fim", ["0"])[-1]
     if not re.fullmatch(r"[\d.e-]+", fim) or not 0 <= float(fim) <= 1:
         raise ValueError(f"fim is {fim!r}, but must be a share from 0 to 1")
+    loss = options.pop("loss", ["answers"])[-1]
+    if loss not in ("answers", "all"):
+        raise ValueError(f"loss is {loss!r}, but must be answers or all")
     cleaning = {}
     if options.keys() - OWN:
         from clean import RULES, open_clean
@@ -160,6 +164,8 @@ def open_name(name, data_dir="data", by_hand=False, say=print):
         source = open_clean(source, cleaning, data_dir, say)
     if float(fim):  # the name gets it, so that the data's folder differs
         source = dataclasses.replace(source, name=f"{source.name},fim={float(fim)}", fim=float(fim))
+    if loss == "all":
+        source = dataclasses.replace(source, name=f"{source.name},loss=all", loss=loss)
     return source
 
 

@@ -10,7 +10,8 @@ import pytest
 from bpe import Tokenizer
 from console import file_hash
 from corpus import find_source
-from data import Dataset, Ids, baselines, hash_of, make_batches, prepare, reopen
+from data import (Dataset, Ids, baselines, hash_of, make_batches, prepare, reopen,
+                  token_bytes)
 from fim import MIDDLE
 from mixtures import Joined, Mixture, open_name, prepare_any, split_share
 from writing import write_folder
@@ -145,6 +146,33 @@ def test_fim_is_for_training_only(source, tmp_path):
     for wrong in ("2", "-1", "half"):
         with pytest.raises(ValueError, match="fim is"):
             open_name(f"{source.name},fim={wrong}")
+
+
+def test_loss_on_all_of_a_conversation(source, chats, tmp_path):
+    """Its mask is 1 everywhere, and what is counted in bytes is what bits per byte divides by."""
+    made = {loss: prepare([chats.name + loss], 290, tmp_path / "data", say=quiet)
+            for loss in ("", ",loss=answers", ",loss=all")}
+    assert made[""].folder == made[",loss=answers"].folder != made[",loss=all"].folder
+    for loss, text in (("", "sat"), (",loss=all", "the cat 12sat")):
+        data = made[loss]
+        sizes = token_bytes(data.tokenizer)
+        for split, ids in (("train", data.train), ("val", data.val)):
+            labels, entry = ids.labels(0, len(ids)), data.index[split]
+            assert (labels >= 0).all() == bool(loss) and ids.mask is not None
+            assert sizes[labels[labels >= 0]].sum() == entry["bytes"]
+            assert entry["bytes"] == pytest.approx(len(text) * entry["documents"], rel=0.05)
+        assert 0 < baselines(data)["unigram"] < 8
+    assert made[",loss=all"].index["val"]["zlib"] > made[""].index["val"]["zlib"]
+    texts = [prepare([source.name + loss], 290, tmp_path / "data", say=quiet)
+             for loss in ("", ",loss=all")]
+    assert texts[0].train[:].tolist() == texts[1].train[:].tolist(), "of texts all is learned"
+    mixed = [(share, one.train) for share, one in prepare(
+        [f"{chats.name},loss=all:0.3", f"{source.name}:0.7"], 290, tmp_path / "data",
+        say=quiet).parts]
+    assert mixed[0][0] == 0.3 and mixed[0][1].mask.all()
+    for wrong in ("none", "", "All"):
+        with pytest.raises(ValueError, match=f"loss is '{wrong}', but must be answers or all"):
+            open_name(f"{chats.name},loss={wrong}")
 
 
 def test_prepare_a_mixture(source, chats, tmp_path):

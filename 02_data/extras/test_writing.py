@@ -14,6 +14,7 @@ import pytest
 import data
 import writing as module
 from bpe import SPECIAL_TOKENS, Tokenizer, tokenizer_class
+from chatml import render_chatml
 from console import holding
 from conversations import render
 from corpus import find_source
@@ -130,8 +131,26 @@ def test_encode_conversation():
     ids, mask, text = encode_conversation(CHAT, tokenizer)
     assert (ids, mask) == render(CHAT, tokenizer)
     assert text == b"sat", "what is to be learned, without special tokens"
-    with pytest.raises(ValueError, match="no <.assistant_end.>, which conversations need"):
+    with pytest.raises(ValueError, match="no special tokens for a conversation"):
         encode_conversation(CHAT[:1], Tokenizer([], special_tokens=["<|bos|>"]))
+
+
+def test_encode_conversation_with_loss_on_all():
+    tokenizer = Tokenizer([])
+    ids, mask, text = encode_conversation(CHAT, tokenizer, "all")
+    assert ids == render(CHAT, tokenizer)[0] and mask == [1] * len(ids)
+    assert text == b"the catsat", "all text counts, the user's too, without special tokens"
+    assert encode({"messages": CHAT}, tokenizer, loss="all") == (ids, mask, text)
+    assert encode({"text": "the mat"}, tokenizer, loss="all") == (
+        encode({"text": "the mat"}, tokenizer)), "of texts all is learned anyway"
+
+
+def test_encode_conversation_in_chatml():
+    tokenizer = Tokenizer([], special_tokens=["<|im_start|>", "<|im_end|>"])
+    ids, mask, text = encode_conversation(CHAT, tokenizer)
+    assert (ids, mask) == render_chatml(CHAT, tokenizer) and text == b"sat"
+    *_, text = encode_conversation(CHAT, tokenizer, "all")
+    assert text == b"user\nthe cat\nassistant\nsat\n", "in ChatML roles are text"
 
 
 def test_encode_fills_in_the_middle():
@@ -210,7 +229,7 @@ def test_nothing_to_learn(tokenizer, tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     with pytest.raises(ValueError, match="has nothing to learn in train"):
         write_folder(find_source(f"jsonl:{tmp_path / 'a.jsonl'}"), tokenizer, tmp_path / "out")
-    with pytest.raises(ValueError, match="no <.assistant_end.>, which conversations need"):
+    with pytest.raises(ValueError, match="no special tokens for a conversation"):
         encode({"messages": CHAT}, Tokenizer([], special_tokens=["<|bos|>"]))
 
 
@@ -248,7 +267,7 @@ def test_two_processes_that_write_the_same(source, tokenizer, tmp_path):
 
     write_folder(source, tokenizer, tmp_path / "one")
     both = SimpleNamespace(name=source.name, split_by=source.split_by, fim=source.fim,
-                           documents=documents)
+                           loss=source.loss, documents=documents)
     write_folder(both, tokenizer, tmp_path / "out")
     assert files(tmp_path / "out") == files(tmp_path / "one")
 

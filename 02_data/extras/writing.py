@@ -2,8 +2,9 @@
 
 Several processes encode documents; ids are written to the disk in order, as they come, so a corpus
 may be larger than memory. In conversations some ids are not to be learned; then a mask is written
-beside the ids, train-mask.npy. Some training documents may be rearranged (fim.py). For plain files
-the folder is the same as data.write_folder()'s, byte for byte.
+beside the ids, train-mask.npy; with loss=all behind a source's name it is 1 everywhere. Some
+training documents may be rearranged (fim.py). For plain files the folder is the same as
+data.write_folder()'s, byte for byte.
 
 Used by mixtures.py. Writes data/NAME-KEY/. Next: mixtures.py.
 """
@@ -28,32 +29,31 @@ from console import file_hash, track, write_safely
 import numpy as np
 
 import data
-from bpe import SPECIAL_TOKENS
-from conversations import render
+from conversations import render_any
 from corpus import content
 from data import FORMAT, document_start, hash_of
 from workers import in_batches, parallel
 
 
 # ---- one document ----
-def encode_conversation(messages, tokenizer):
-    """render()'s ids and mask, and the bytes of the text that the model learns to write. ValueError
-    if a special token is missing.
+def encode_conversation(messages, tokenizer, loss="answers"):
+    """render_any()'s ids and mask, and the bytes of the text that the model learns to write. loss:
+    "answers", or "all" for a mask of ones. ValueError if special tokens are missing.
     """
-    if missing := set(SPECIAL_TOKENS) - set(tokenizer.special):
-        raise ValueError(f"the tokenizer has no {min(missing)}, which conversations need")
-    ids, mask = render(messages, tokenizer)
+    ids, mask = render_any(messages, tokenizer)
+    if loss == "all":
+        mask = [1] * len(ids)
     special = set(tokenizer.special.values())
     learned = [i for i, own in zip(ids, mask) if own and i not in special]
     return ids, mask, tokenizer.decode_bytes(learned)
 
 
-def encode(record, tokenizer, fim=0.0):
+def encode(record, tokenizer, fim=0.0, loss="answers"):
     """A document as (ids, mask, text). mask: which ids are to be learned, None for all; text: the
-    learned text, as bytes. With probability `fim` a text is rearranged.
+    learned text, as bytes. With probability `fim` a text is rearranged. loss: of a conversation.
     """
     if "messages" in record:
-        return encode_conversation(record["messages"], tokenizer)
+        return encode_conversation(record["messages"], tokenizer, loss)
     text = record["text"]
     if fim:
         from fim import encode_fim
@@ -61,13 +61,13 @@ def encode(record, tokenizer, fim=0.0):
     return data.encode(text, tokenizer), None, text.encode()
 
 
-def encode_batch(batch, tokenizer, fim):
+def encode_batch(batch, tokenizer, fim, loss="answers"):
     """A worker's part: [(split, record), ...] -> [(split, ids, mask, bytes of text, text), ...].
     Validation documents are never rearranged; only their text is returned, to be compressed.
     """
     done = []
     for split, record in batch:
-        ids, mask, text = encode(record, tokenizer, fim if split == "train" else 0.0)
+        ids, mask, text = encode(record, tokenizer, fim if split == "train" else 0.0, loss)
         ids = np.asarray(ids, dtype_of(tokenizer))  # smaller than a list, to be sent
         done.append((split, ids, mask, len(text), text if split == "val" else b""))
     return done
@@ -189,7 +189,8 @@ def write_folder(source, tokenizer, folder, workers=1):
         documents = track(source.documents(), "encoding", unit=" MB",
                           size=lambda document: len(content(document[1])) / 1e6)
         batches = in_batches(documents, 1 << 20, size=lambda document: len(content(document[1])))
-        work = functools.partial(encode_batch, tokenizer=tokenizer, fim=source.fim)
+        work = functools.partial(encode_batch, tokenizer=tokenizer, fim=source.fim,
+                                 loss=source.loss)
         for batch in parallel(work, batches, workers):
             for split, ids, mask, n_bytes, text in batch:
                 writers[split].add(ids, mask, n_bytes)
