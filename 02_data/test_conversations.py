@@ -139,7 +139,8 @@ def test_prompt_ids(tokenizer):
     ("2*-3", "-6"), ("7.", "7"), ("1/10000000000000", "0"), ("+5", "5"), ("10**15", None),
     ("2**9", None), ("", None), ("(", None), ("()", None), ("1+", None), ("1 2", None),
     ("(1", None), ("1)", None), ("2(3)", None), ("1/0", None), ("9" * 16, None),
-    ("9" * 15, "9" * 15), ("1+" * 60 + "1", None), ("1e5", None), ("__import__('os')", None), ("x", None)])
+    ("9" * 15, "9" * 15), ("1+" * 60 + "1", None), ("1e5", None), ("x", None),
+    ("__import__('os')", None)])
 def test_calculate(expression, result):
     assert calculate(expression) == result, (
         f"the calculator must make {result} of {expression!r}, and None of what is no expression")

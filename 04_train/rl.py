@@ -70,8 +70,8 @@ def reward(text, reference):  # exercise
 
 def pass_at_k(n, c, k):  # exercise
     """The probability that of k answers, drawn from n of which c are right, one or more is right:
-    1 - C(n - c, k) / C(n, k), as a product of factors below 1, which stays finite (Chen et al. 2021,
-    section 2.1). pass_at_k(8, 2, 1) == 0.25
+    1 - C(n - c, k) / C(n, k), as a product of factors below 1, which stays finite (Chen et al.
+    2021, section 2.1). pass_at_k(8, 2, 1) == 0.25
     """
     return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1)) if n - c >= k else 1.0
 
@@ -165,8 +165,8 @@ def policy_loss(logits, targets, weights, temperature):  # exercise
 
     logits: (b, T, V); targets: (b, T), negative where there is nothing to learn, and the loss 0;
     weights: (b, T). p is the probability by which it was drawn: softmax(logits / temperature).
-    train_step() divides the sum by the number of targets in the whole step (as DAPO, Yu et al. 2025,
-    section 3.3): a token of a long answer weighs as much as one of a short answer.
+    train_step() divides the sum by the number of targets in the whole step, as DAPO does (Yu et al.
+    2025, section 3.3): an id of a long answer weighs as much as one of a short answer.
     """
     nats = F.cross_entropy((logits / temperature).flatten(0, 1), targets.flatten().clamp(min=-1),
                            ignore_index=-1, reduction="none").view_as(targets)

@@ -73,7 +73,7 @@ def test_pass_at_k():
                 drawn = [*itertools.combinations([True] * c + [False] * (n - c), k)]
                 expected = sum(map(any, drawn)) / len(drawn)
                 assert pass_at_k(n, c, k) == pytest.approx(expected), (
-                    f"the share of all {k} of {n} answers, {c} of them right, that have a right one")
+                    f"of all ways to take {k} of {n} answers, {c} of them right: how many have one")
     assert 0 < pass_at_k(10_000, 1, 100) < 0.02, "finite for many"
 
 
@@ -123,7 +123,8 @@ def test_formats_without_calls():
 def talkative(*names):
     """A model that likes to write "a" and 7, to end, and these special tokens."""
     model, bias = random_model(), torch.zeros(TOKENIZER.vocab_size)
-    bias[[97, *b"7", *(SPECIAL[f"<|{name}|>"] for name in ("assistant_end", *names))]] = 4.0 + 3 * bool(names)
+    liked = [97, *b"7", *(SPECIAL[f"<|{name}|>"] for name in ("assistant_end", *names))]
+    bias[liked] = 7.0 if names else 4.0
     logits = model.logits
     model.logits = lambda x: logits(x) + bias
     return model

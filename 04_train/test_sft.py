@@ -254,7 +254,8 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sft")
     with open(folder / "talks.jsonl", "w", encoding="utf-8") as file:
         for n in range(150):
-            file.write(json.dumps({"messages": conversation(f"What is {n}?", f"It is {n}.")}) + "\n")
+            talk = conversation(f"What is {n}?", f"It is {n}.")
+            file.write(json.dumps({"messages": talk}) + "\n")
     for i in range(3):
         (folder / f"{i}.txt").write_text(f"spam and eggs {i} " * 200)
     trainer.main(["--preset", "nano", "--vocab-size", "280", "--seq-len", "48", "--steps", "2",
@@ -275,7 +276,7 @@ def weights(folder):
 
 
 def test_a_run_from_a_run(world, capsys):
-    """Shape, tokenizer and weights are those of the other run; steps, optimizer and rate are new."""
+    """Shape, tokenizer and weights are the other run's; steps, optimizer and rate are new."""
     main(options(world, "--name", "whole"))
     said = capsys.readouterr().out
     assert "conversations in" in said and "0 too long and cut" in said

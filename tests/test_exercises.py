@@ -114,8 +114,8 @@ MISTAKES = {
          "np.asarray(counts) + 0.0", "test_unigram_nats"),
     ],
     "02_data/conversations.py": [
-        ("whole numbers spelled with a point", "if value.denominator == 1 else", "if not value else",
-         "test_calculate"),
+        ("whole numbers spelled with a point", "if value.denominator == 1 else",
+         "if not value else", "test_calculate"),
         ("numbers computed from right to left", "value - product()", "value - total()",
          "test_calculate"),
         ("what stands behind an expression not seen", "if words != [\"\"] or abs", "if abs",
@@ -643,8 +643,9 @@ MISTAKES = {
          "** (alpha / (alpha + beta)) * G", "test_best_split"),
     ],
     "04_train/sft.py": [
-        ("conversations packed as they come", "sorted(range(len(lengths)), key=lambda i: -lengths[i])",
-         "range(len(lengths))", "test_pack"),
+        ("conversations packed as they come",
+         "sorted(range(len(lengths)), key=lambda i: -lengths[i])", "range(len(lengths))",
+         "test_pack"),
         ("a window that is full to the last id not found", "bisect_left(left, (lengths[i],))",
          "bisect_left(left, (lengths[i] + 1,))", "test_pack"),
         ("conversations that see each other", "(same & causal_mask(", "(causal_mask(",
@@ -677,8 +678,9 @@ MISTAKES = {
          "    if False:\n        raise", "test_a_reference_that_can_not_be_read_is_an_error"),
         ("18.0 not taken for 18", "found, expected = number_at(found), number_at(expected)", "pass",
          "test_reward"),
-        ("pass@k as if answers were put back", "math.prod(1.0 - k / i for i in range(n - c + 1, n + "
-         "1)) if n - c >= k else 1.0", "(1.0 - c / n) ** k", "test_pass_at_k"),
+        ("pass@k as if answers were put back",
+         "math.prod(1.0 - k / i for i in range(n - c + 1, n + 1)) if n - c >= k else 1.0",
+         "(1.0 - c / n) ** k", "test_pass_at_k"),
         ("the end that was drawn not kept", "            values.append(value)\n",
          "            values += [value] * (i not in end_ids(self.tokenizer))\n", "test_an_answer"),
         ("the calculator's output learned", "own = self.tokenizer.special, not self.forced",
@@ -697,8 +699,8 @@ MISTAKES = {
          "1.0 * rewards", "test_advantages"),
         ("the mean of all groups", "rewards.mean(axis=1, keepdims=True)", "rewards.mean()",
          "test_advantages"),
-        ("advantages divided by the deviation", "return rewards - rewards.mean(axis=1, keepdims=True)",
-         "return (rewards - rewards.mean(axis=1, keepdims=True)) / (rewards.std(axis=1, keepdims="
+        ("advantages divided by the deviation",
+         "return rewards - rewards.mean(axis=1, keepdims=True)", "return (rewards - rewards.mean(axis=1, keepdims=True)) / (rewards.std(axis=1, keepdims="
          "True) + 1e-6)", "test_advantages"),
         ("the temperature forgotten in training", "(logits / temperature).flatten(0, 1)",
          "logits.flatten(0, 1)", "test_policy_loss"),
