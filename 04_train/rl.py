@@ -18,7 +18,7 @@ import sys
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import Parser, run
+from console import run
 import math
 import re
 from decimal import Decimal
@@ -285,7 +285,8 @@ class Batches(sft.Batches):
 
 
 def main(argv=None):
-    with opened(["--preset", "rl", *(argv or sys.argv[1:]), "--sampling", "answers"]) as found:
+    given = sys.argv[1:] if argv is None else argv
+    with opened(["--preset", "rl", *given, "--sampling", "answers"]) as found:
         if found:
             train(*found)
 

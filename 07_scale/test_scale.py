@@ -398,6 +398,28 @@ def ranks(fork, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "zero2", "torch-ddp", "fsdp2"])
+def test_two_ranks_fine_tune_as_one(engine, arguments, tmp_path, ranks, monkeypatch):
+    """Packed conversations: windows that differ in how much of them is to be learned, 5 of them for
+    2 ranks where an engine can deal 5.
+    """
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text("".join(json.dumps({"turns": [f"{i} spam?", "eggs" * (i % 3 + 1)]}) + "\n"
+                             for i in range(300)))
+    given = [*map(str, arguments), "--batch-size", "5" if engine == "ddp" else "4", "--steps",
+             "6", "--micro-batch", "1", "--sampling", "conversations", "--seq-len", "64", "--data", f"jsonl:{chats}"]
+    leave_out_pictures(monkeypatch)
+    train.main([*given, "--name", "one"])
+    for rank in ranks(lambda: main([*given, "--name", "two", "--engine", engine])):
+        assert rank.exitcode == 0, rank.log.read_text()
+    one, two = (metrics(tmp_path / "runs" / name) for name in ("one", "two"))
+    assert len(one) == len(two) > 6
+    for a, b in zip(one, two):
+        for key in a.keys() & {"loss", "grad_norm", "val_bits_per_byte"}:
+            assert a[key] == pytest.approx(b[key], abs=1e-5), f"step {a['step']}, {key}"
+
+
+@pytest.mark.slow
 def test_two_ranks_equal_one_process(arguments, tmp_path, command, ranks, monkeypatch):
     """Over 20 steps, to 1e-5: with 5 windows for 2 ranks (3 and 2), micro-batches of 2, and
     conversations in between, of which not all is to be learned; matrices by Muon, all else by
