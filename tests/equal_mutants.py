@@ -55,6 +55,7 @@ EQUAL = {  # {file: {(exercise, change): reason}}
 
 # ---- stages 4 to 7 ----
 ROWS = "of a tensor with two dimensions it is the same one"
+ONE_ROW = "there is one row, the first and the last"
 ON_A_CPU = "where the tests run, everything is on the CPU already"
 INDENT = "it is for people who read the file"
 ALL_OF_THEM = "all are on the disk before the checkpoint gets its name"
@@ -189,6 +190,14 @@ EQUAL |= {
         ("standard_error", "float(np.sqrt(D / (D - 1) * np.sum((B - r * S) ** 2)) / S.sum()) -> "
                            "np.sqrt(D / (D - 1) * np.sum((B - r * S) ** 2)) / S.sum()"):
             "NumPy's float64 is one of Python's floats",
+        ("span_losses", "torch.tensor([row], device=model.embed.weight.device) -> "
+                        "torch.tensor([row])"): ON_A_CPU,
+        ("span_losses", "0 -> -1"): ONE_ROW,
+        ("span_losses", "0 -> -1 (2)"): ONE_ROW,
+        ("span_losses", "-1 -> 1 (2)"): ROWS,
+        ("is_right", "0 -> -1"): ONE_ROW,
+        ("is_right", "float(nats.mean()) -> nats.mean()"):
+            "tensors with one number are compared as numbers are",
     },
     "scale.py": {
         ("train_step", "float(total((batch[1] >= 0).sum(dtype=float))) -> "
