@@ -36,6 +36,7 @@ import torch
 from bundle import CORE, find_bundle, read_bundle
 from duplicates import overlap
 from evals import centred, gold_of, is_right
+from housekeeping import check_writable
 from kept import Kept, identity
 from metrics import Hints
 from quant import for_reading
@@ -135,15 +136,17 @@ def score(model, task, tokenizer, options):
     """
     items, cropped = prepare(task, tokenizer, model.config.seq_len, options.items)
     found = score_items(model, items, options.batch_size, options.dtype, label=task.label)
-    row = {"correct": decisions(task, found), "means": mean_losses(found), "cropped": cropped,
-           "hash": task.hash, "batch_size": options.batch_size,
-           "loss": float(np.mean([right_answer(task, i, each) for i, each in enumerate(found)]))}
-    if options.shuffled:
-        swapped, _ = prepare(task.swapped(), tokenizer, model.config.seq_len, options.items)
-        found = score_items(model, swapped, options.batch_size, options.dtype,
-                            label=f"{task.label}, shuffled")
-        row["shuffled"] = float(np.mean(decisions(task, found)))
-    return row
+    return {"correct": decisions(task, found), "means": mean_losses(found), "cropped": cropped,
+            "hash": task.hash, "batch_size": options.batch_size,
+            "loss": float(np.mean([right_answer(task, i, each) for i, each in enumerate(found)]))}
+
+
+def score_shuffled(model, task, tokenizer, options):
+    """The accuracy with each question that of another item."""
+    swapped, _ = prepare(task.swapped(), tokenizer, model.config.seq_len, options.items)
+    found = score_items(model, swapped, options.batch_size, options.dtype,
+                        label=f"{task.label}, shuffled")
+    return float(np.mean(decisions(task, found)))
 
 
 def derived(task, row):
@@ -251,14 +254,17 @@ def key_of(model, tokenizer, options):
 
 
 def score_all(model, tokenizer, tasks, options, kept):
-    """{label: row} for all tasks. A row that is Kept is not computed again."""
+    """{label: row} for all tasks. What is Kept of a row is not computed again."""
     results = {}
     for task in tasks:
         row = kept.rows.get(task.label, {})
-        if row.get("hash") != task.hash or options.shuffled and "shuffled" not in row:
+        if row.get("hash") != task.hash:
             row = score(model, task, tokenizer, options)
+        kept.put(task.label, derived(task, row))
+        if options.shuffled and "shuffled" not in row:
+            row["shuffled"] = score_shuffled(model, task, tokenizer, options)
+            kept.put(task.label, derived(task, row))
         results[task.label] = derived(task, row)
-        kept.put(task.label, results[task.label])
     return results
 
 
@@ -286,6 +292,7 @@ def check(options):
         if Path(options.json).suffix == ".png":
             raise ValueError(f"{options.json} would be the picture beside the results: give --json "
                              "another name")
+        check_writable(Path(options.json).parent)
         Path(options.json).parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import core
+import housekeeping
 import train
 from bpe import Tokenizer
 from bundle import CORE, read_bundle
 from core import (Options, derived, heading, interval, key_of, main, majority, mean_centred,
-                  paired_bootstrap, report, score)
+                  paired_bootstrap, report, score, score_shuffled)
 from duplicates import ngrams
 from evals import centred, gold_of, is_right, span_losses
 from test_bundle import make_bundle
@@ -137,7 +138,7 @@ def test_majority(course):
 
 def test_score(course):
     """Decisions are those of evals.py, one item at a time, in the order of the shuffled items."""
-    choices = Options(runs_dir=str(course / "runs"), device="cpu", shuffled=True)
+    choices = Options(runs_dir=str(course / "runs"), device="cpu")
     _, model, tokenizer, config, _ = choices.load()
     for task in read_bundle(course / "bundle"):
         found = score(model, task, tokenizer, choices)
@@ -152,7 +153,7 @@ def test_score(course):
                 assert found["correct"] == expected
                 assert found["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
             else:
-                assert found["shuffled"] == np.mean(expected)
+                assert score_shuffled(model, task, tokenizer, choices) == np.mean(expected)
         whole = derived(task, found)
         assert whole["accuracy"] == np.mean(found["correct"])
         assert whole["centred"] == centred(whole["accuracy"], task.baseline)
@@ -220,6 +221,36 @@ def test_command(course, capsys, tmp_path, monkeypatch, fails):
         assert "give one of them" in fails(main, *options(course, *more))
     assert "leave out --json and --weights" in fails(main, *options(
         course, "--every-checkpoint", "--json", path))
+
+
+def test_what_is_asked_for_later_is_added(course, tmp_path, monkeypatch, capsys):
+    """--shuffled with a file of scores: what is there is not computed again, killed or not."""
+    path, swapped = tmp_path / "scores.json", []
+
+    def kill(model, task, *how, score=core.score_shuffled):
+        swapped.append(task.label)
+        if len(swapped) == 2:
+            raise KeyboardInterrupt
+        return score(model, task, *how)
+    monkeypatch.setattr(core, "score_shuffled", kill)
+    main(options(course, "--json", path, "--tasks", "sums"))
+    with pytest.raises(KeyboardInterrupt):
+        main(options(course, "--json", path, "--shuffled"))
+    rows = json.loads(path.read_text())["tasks"]
+    assert ["shuffled" in rows[label] for label in rows] == [True, False], "two tasks, one swapped"
+    monkeypatch.setattr(core, "score", lambda model, task, *how, score=core.score: score(
+        model, task, *how) if task.label == "count" else pytest.fail(f"{task.label} again"))
+    main(options(course, "--json", path, "--shuffled"))
+    assert swapped == ["sums", "cats", "cats", "count"]
+    capsys.readouterr()
+
+
+def test_what_cannot_be_kept_is_not_computed(course, tmp_path, monkeypatch, fails):
+    monkeypatch.setattr(housekeeping.os, "access", lambda path, how: path != tmp_path)
+    monkeypatch.setattr(core, "score", lambda *how: pytest.fail("computed"))
+    assert "no right to write into" in fails(main, *options(
+        course, "--json", tmp_path / "new" / "a.json"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_kept_is_of_one_model(course, tmp_path, capsys, monkeypatch, fails):
