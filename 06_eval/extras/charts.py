@@ -71,7 +71,7 @@ def draw_growth(points, means, tokens, path, title):
     left.errorbar(x, [mean for mean, _ in means], [side for _, side in means], fmt="ko-", lw=2,
                   capsize=3, label="mean, with its 95% interval")
     left.axhline(0, color="0.7", lw=1, zorder=0)
-    figure.suptitle(textwrap.fill(title, 90), parse_math=False)
+    figure.suptitle(textwrap.fill(title, 60), parse_math=False)
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     figure.savefig(path, dpi=120)
     print(escaped(f"{path} shows {len(points)} checkpoints"))
