@@ -24,13 +24,15 @@ import numpy as np
 from core import decisions, derived, heading, key_of, mean_centred, prepare, right_answer
 from kept import Kept
 from metrics import Hints
-from runs import load_weights
+from runs import load_weights, newest_run
 from scoring import score_items
 from snapshots import weights_of
 
 
 def grow(options, tasks):
     """Score all weights that the run options.run has kept, and draw the scores."""
+    # Its last weights, not "newest": it may have snapshots alone.
+    options.checkpoint = str(max(weights_of(newest_run(options.runs_dir, options.run))))
     folder, model, tokenizer, config, _ = options.load()
     kept = Kept(folder / "growth.json", "checkpoints", "", folder.name, ("loss",))
     prepared = {task.label: prepare(task, tokenizer, model.config.seq_len, options.items)[0]

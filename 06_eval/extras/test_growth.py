@@ -61,6 +61,9 @@ def test_growth(course, capsys, monkeypatch, fails):
                         [shutil.rmtree(path), load(model, path)])
     main(arguments)
     assert "shows 4 checkpoints" in capsys.readouterr().out, "one was deleted in the meantime"
+    shutil.rmtree(course / "runs" / "nano" / "checkpoints")
+    main([*arguments, "--run", "nano"])
+    assert "shows 3 checkpoints" in capsys.readouterr().out, "of a run with snapshots alone"
 
 
 def test_a_picture_says_if_it_is_of_a_part(course, capsys, monkeypatch):
