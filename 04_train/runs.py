@@ -255,11 +255,11 @@ def newest_run(runs_dir="runs", name=None):
     """The run `name`, or the one that saved last. ValueError if there is none with a checkpoint."""
     saved = [folder for folder in Path(runs_dir).glob("*") if newest_checkpoint(folder)]
     found = [Path(runs_dir) / name] if name else saved
-    if not any(map(newest_checkpoint, found)):
+    if not any(all_checkpoints(run, run / "snapshots") for run in found):
         there = housekeeping.nearest(name, [run.name for run in saved]) if housekeeping else ""
         raise ValueError(f"there is no run {f'{name!r} ' if name else ''}with a checkpoint in "
                          f"{runs_dir}/; {there}python 04_train/train.py trains one")
-    return max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime)
+    return found[0] if name else max(found, key=lambda run: (run / "checkpoints").stat().st_mtime)
 
 
 def load_run(folder, device="cpu", which="newest", by_hand=False):

@@ -265,8 +265,7 @@ def score_task(options, model, tokenizer, kind, items):
         right.append(is_right(kind, item, losses))
         guesses.append(1 / len(rows) if len(rows) > 1 else 0)
         if i == options.item:
-            shown = item, rows, losses
-    show_item(kind, *shown, tokenizer)
+            show_item(kind, item, rows, losses, tokenizer)  # at once: the others may take long
     error, guessing = np.std(right) / np.sqrt(len(right)), 100 * np.mean(guesses)
     print(escaped(f"{options.task}: {kind}, {options.shots} shots; {sum(right)} of {len(items)} "
                   f"solved, {np.mean(right):.1%} +- {error:.1%} (standard error), guessing "

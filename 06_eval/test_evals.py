@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import evals
 import train
 from bpe import Tokenizer
 from evals import (alternatives, by_position, centred, common_prefix, common_suffix, is_right,
@@ -372,6 +373,22 @@ def test_task(run, tmp_path, capsys, fails):
     assert "2 examples beside the item" in fails(main, *nowhere, "--shots", 2)
     path.write_text("{}")
     assert "line 1: no item of a task" in fails(main, *nowhere)
+
+
+def test_an_item_is_shown_before_the_others_are_scored(run, tmp_path, capsys, monkeypatch):
+    """A large model takes hours for a task: nobody waits for them to see its first item."""
+    path, calls = tmp_path / "task.jsonl", []
+    path.write_text(lines(CHOICE))
+
+    def stopped(*how, score=span_losses):
+        calls.append(how)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return score(*how)
+    monkeypatch.setattr(evals, "span_losses", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        main(["--runs-dir", str(run), "--task", str(path)])
+    assert capsys.readouterr().out.count("nats an id: ") == 3
 
 
 def test_a_model_from_elsewhere(run, tmp_path, capsys, fails):

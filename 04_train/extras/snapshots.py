@@ -27,12 +27,13 @@ from runs import all_checkpoints, save_checkpoint, step_of
 
 def snapshot_steps(steps, n):
     """n of the steps 1, 2, ... `steps`, ascending, all if there are fewer: the geometric sequence
-    from the first to the last, rounded, but each at least one more than the one before.
+    from the first to the last, rounded, but each at least one more than the one before. A single
+    one is the last, as whoever asks for one wants the weights of the whole run.
 
     snapshot_steps(350, 6) == [1, 3, 10, 34, 108, 350]
     """
     found = []
-    for step in np.geomspace(1, steps, min(n, steps)).round():
+    for step in np.geomspace(steps, 1, min(n, steps))[::-1].round():
         found.append(max(int(step), found[-1] + 1 if found else 1))
     return found
 

@@ -15,8 +15,8 @@ import train
 from metrics import forget_unbegun
 from presets import FullConfig
 from runs import (all_checkpoints, as_json, best_checkpoint, damage, find_checkpoint, load_run,
-                  load_state, load_weights, newest_checkpoint, read_config, restore_weights,
-                  save_checkpoint, step_of, tensors)
+                  load_state, load_weights, newest_checkpoint, newest_run, read_config,
+                  restore_weights, save_checkpoint, step_of, tensors)
 from snapshots import save_snapshot, snapshot_steps, weights_of
 
 
@@ -43,6 +43,11 @@ def test_they_are_evenly_spaced_in_the_logarithm(steps):
 def test_all_steps_if_there_are_fewer():
     assert snapshot_steps(3, 5) == snapshot_steps(3, 3) == [1, 2, 3]
     assert snapshot_steps(9, 0) == []
+
+
+def test_a_single_one_is_the_last():
+    """A run that is to keep one snapshot keeps what it has learned, not its first step."""
+    assert snapshot_steps(350, 1) == [350] and snapshot_steps(1, 1) == [1]
 
 
 # ---- whole runs ----
@@ -191,6 +196,17 @@ def test_every_rank_gathers_every_tensor(is_rank0, fails, model, tmp_path, monke
     assert [*kept(tmp_path)] == [2] * (is_rank0 and not fails)
     assert not [*tmp_path.rglob("*.tmp")]
     save_snapshot(CONFIG, tmp_path, 3, lambda: pytest.fail("none is due"), None, is_rank0)
+
+
+def test_a_run_with_snapshots_alone(start):
+    """One that was ended before its first checkpoint: a snapshot is read if its step is given."""
+    shutil.copytree(start("alone", "--snapshots", "5"), folder := start.folder / "ended-early")
+    shutil.rmtree(folder / "checkpoints")
+    assert newest_run(start.folder, "ended-early") == folder
+    assert load_run(folder, which="3")[-1] == 3
+    with pytest.raises(ValueError, match="no checkpoint 'newest'; it has: 1, 2, 3, 6, 12"):
+        load_run(folder)
+    assert newest_run(start.folder).name == "alone", "without a name it is one to go on with"
 
 
 def test_a_snapshot_is_no_checkpoint(model, tmp_path):

@@ -3,7 +3,14 @@
 Each function is given numbers and a path. Next: growth.py.
 """
 
+import os
+import sys
 import textwrap
+
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
+
+from console import escaped
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,7 +28,7 @@ def draw_positions(losses, path):
              title="what context is worth")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
-    print(f"{path} shows what context is worth")
+    print(escaped(f"{path} shows what context is worth"))
 
 
 def draw_scores(results, path, title):
@@ -64,6 +71,7 @@ def draw_growth(points, means, tokens, path, title):
     left.errorbar(x, [mean for mean, _ in means], [side for _, side in means], fmt="ko-", lw=2,
                   capsize=3, label="mean, with its 95% interval")
     left.axhline(0, color="0.7", lw=1, zorder=0)
-    figure.suptitle(title)
+    figure.suptitle(textwrap.fill(title, 60), parse_math=False)
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     figure.savefig(path, dpi=120)
+    print(escaped(f"{path} shows {len(points)} checkpoints"))

@@ -17,20 +17,22 @@ import sys
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import escaped
+import console  # noqa: F401, first, so that the others are found
 
 import numpy as np
 
-from core import decisions, derived, key_of, mean_centred, prepare, right_answer
+from core import decisions, derived, heading, key_of, mean_centred, prepare, right_answer
 from kept import Kept
 from metrics import Hints
-from runs import load_weights
+from runs import load_weights, newest_run
 from scoring import score_items
 from snapshots import weights_of
 
 
 def grow(options, tasks):
     """Score all weights that the run options.run has kept, and draw the scores."""
+    # Its last weights, not "newest": it may have snapshots alone.
+    options.checkpoint = str(max(weights_of(newest_run(options.runs_dir, options.run))))
     folder, model, tokenizer, config, _ = options.load()
     kept = Kept(folder / "growth.json", "checkpoints", "", folder.name, ("loss",))
     prepared = {task.label: prepare(task, tokenizer, model.config.seq_len, options.items)[0]
@@ -57,7 +59,9 @@ def grow(options, tasks):
         print(f"step {step}: mean centred accuracy {mean:.4f} +- {side:.4f} (95%), loss of right "
               f"answers {np.mean([row['loss'] for row in points[step].values()]):.3f}")
     tokens = {step: step * config.batch_size * config.seq_len for step in points}
+    title, last = folder.name, [*points.values()][-1]
+    if options.tasks or options.items or options.max_per_task:
+        title += f", at the end {heading(last, options)}"
     from charts import draw_growth  # matplotlib takes a second
     Hints()("draw the scores", draw_growth, points, [*map(mean_centred, points.values())],
-            tokens, folder / "growth.png", folder.name)
-    print(escaped(f"{folder}/growth.png shows {len(points)} checkpoints"))
+            tokens, folder / "growth.png", title)

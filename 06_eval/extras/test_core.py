@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import core
+import housekeeping
 import train
 from bpe import Tokenizer
 from bundle import CORE, read_bundle
 from core import (Options, derived, heading, interval, key_of, main, majority, mean_centred,
-                  paired_bootstrap, report, score)
+                  paired_bootstrap, report, score, score_shuffled)
 from duplicates import ngrams
 from evals import centred, gold_of, is_right, span_losses
 from test_bundle import make_bundle
@@ -86,6 +87,19 @@ def test_mean_centred():
     assert mean_centred({"a": row(0.0)})[1] > 0.01, "none of 100 is no certainty"
 
 
+def test_two_tasks_with_the_same_items_are_not_independent():
+    alone = mean_centred({"hellaswag": row(0.3, baseline=25)})
+    twice = {"hellaswag": row(0.3, baseline=25), "hellaswag_zeroshot": row(0.3, baseline=25)}
+    assert mean_centred(twice) == pytest.approx(alone), "twice the same items, no more certainty"
+    assert mean_centred({"a": row(0.3, baseline=25), "b": row(0.3, baseline=25)})[1] == (
+        pytest.approx(alone[1] / math.sqrt(2))), "of other items, more"
+    worse = {label: row(0.1, baseline=25) for label in twice}
+    alike = {label: each for label, each in zip("ab", worse.values())}
+    sides = [float("\n".join(report(ours, others)).split(" +- ")[1].split()[0]) for ours, others in
+             ((twice, worse), (dict(zip("ab", twice.values())), alike))]
+    assert sides[0] == pytest.approx(sides[1] * math.sqrt(2), abs=1e-3), "a difference's, too"
+
+
 def test_only_22_tasks_are_core():
     options = Options(run="x", bundle="b")
     whole = {label: row(0.5) for label in CORE}
@@ -124,7 +138,7 @@ def test_majority(course):
 
 def test_score(course):
     """Decisions are those of evals.py, one item at a time, in the order of the shuffled items."""
-    choices = Options(runs_dir=str(course / "runs"), device="cpu", shuffled=True)
+    choices = Options(runs_dir=str(course / "runs"), device="cpu")
     _, model, tokenizer, config, _ = choices.load()
     for task in read_bundle(course / "bundle"):
         found = score(model, task, tokenizer, choices)
@@ -139,7 +153,7 @@ def test_score(course):
                 assert found["correct"] == expected
                 assert found["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
             else:
-                assert found["shuffled"] == np.mean(expected)
+                assert score_shuffled(model, task, tokenizer, choices) == np.mean(expected)
         whole = derived(task, found)
         assert whole["accuracy"] == np.mean(found["correct"])
         assert whole["centred"] == centred(whole["accuracy"], task.baseline)
@@ -190,6 +204,12 @@ def test_command(course, capsys, tmp_path, monkeypatch, fails):
     assert "+0.0%" in capsys.readouterr().out
     assert [*json.loads(path.read_text())["tasks"]] == ["sums", "cats", "count"], "all are kept"
 
+    (tmp_path / "growth.json").write_text('{"what": "nano", "of": "", "checkpoints": {}}')
+    assert "holds no scores of tasks" in fails(main, *options(
+        course, "--against", tmp_path / "growth.json"))
+    assert "give --json another name" in fails(main, *options(
+        course, "--json", path.with_suffix(".png")))
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "sums: 3 examples beside the item itself" in fails(main, *options(
         course, "--max-per-task", 3))
     assert "has no task 'x'" in fails(main, *options(course, "--tasks", "x"))
@@ -203,6 +223,36 @@ def test_command(course, capsys, tmp_path, monkeypatch, fails):
         course, "--every-checkpoint", "--json", path))
 
 
+def test_what_is_asked_for_later_is_added(course, tmp_path, monkeypatch, capsys):
+    """--shuffled with a file of scores: what is there is not computed again, killed or not."""
+    path, swapped = tmp_path / "scores.json", []
+
+    def kill(model, task, *how, score=core.score_shuffled):
+        swapped.append(task.label)
+        if len(swapped) == 2:
+            raise KeyboardInterrupt
+        return score(model, task, *how)
+    monkeypatch.setattr(core, "score_shuffled", kill)
+    main(options(course, "--json", path, "--tasks", "sums"))
+    with pytest.raises(KeyboardInterrupt):
+        main(options(course, "--json", path, "--shuffled"))
+    rows = json.loads(path.read_text())["tasks"]
+    assert ["shuffled" in rows[label] for label in rows] == [True, False], "two tasks, one swapped"
+    monkeypatch.setattr(core, "score", lambda model, task, *how, score=core.score: score(
+        model, task, *how) if task.label == "count" else pytest.fail(f"{task.label} again"))
+    main(options(course, "--json", path, "--shuffled"))
+    assert swapped == ["sums", "cats", "cats", "count"]
+    capsys.readouterr()
+
+
+def test_what_cannot_be_kept_is_not_computed(course, tmp_path, monkeypatch, fails):
+    monkeypatch.setattr(housekeeping.os, "access", lambda path, how: path != tmp_path)
+    monkeypatch.setattr(core, "score", lambda *how: pytest.fail("computed"))
+    assert "no right to write into" in fails(main, *options(
+        course, "--json", tmp_path / "new" / "a.json"))
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_is_kept_is_of_one_model(course, tmp_path, capsys, monkeypatch, fails):
     path, scored = tmp_path / "folder" / "scores.json", []
     monkeypatch.setattr(core, "score", lambda model, task, *how: scored.append(task.label) or {
@@ -210,15 +260,18 @@ def test_what_is_kept_is_of_one_model(course, tmp_path, capsys, monkeypatch, fai
     main(options(course, "--json", path))
     before = path.read_text()
     assert scored == ["sums", "cats", "count"] and json.loads(before)["what"].endswith("step 20")
-    main(options(course, "--json", path, "--max-per-task", 6))
+    monkeypatch.setattr(core, "read_bundle", lambda *how, read=core.read_bundle: [
+        task.cut(6) for task in read(*how)])
+    main(options(course, "--json", path))
     assert scored[3:] == ["sums", "count"], "of other items; cats has only four"
     monkeypatch.setattr(core, "read_bundle", lambda *how, read=core.read_bundle: [
         replace(task, baseline=20.0) for task in read(*how)])
-    main(options(course, "--json", path, "--max-per-task", 6))
+    main(options(course, "--json", path))
     assert len(scored) == 5 and json.loads(path.read_text())["tasks"]["sums"]["centred"] == (
         pytest.approx((0.5 - 0.2) / 0.8)), "scores follow from the decisions that are kept"
-    assert "of other weights or with other options" in fails(main, *options(
-        course, "--json", path, "--items", 2))
+    for more in ("--items", "--max-per-task"):  # else they would replace whole tasks
+        assert "of other weights or with other options" in fails(main, *options(
+            course, "--json", path, more, 4))
     path.write_text('{"name": "a file of something else"}')
     assert "holds no tasks" in fails(main, *options(course, "--json", path))
     assert json.loads(path.read_text()) == {"name": "a file of something else"}
@@ -233,13 +286,14 @@ def test_what_a_key_depends_on(course):
     half = replace(choices, dtype="bfloat16")
     keys = {key, key_of(model, tokenizer, half), key_of(model, tokenizer, replace(
         half, batch_size=3)), key_of(model, tokenizer, replace(choices, items=4)),
-        key_of(model, Tokenizer([(97, 98)]), choices)}
+        key_of(model, Tokenizer([(97, 98)]), choices),
+            key_of(model, tokenizer, replace(choices, max_per_task=6))}
     weight = model.blocks[1].mlp.up.weight.data
     weight[[20, 30]] = weight[[30, 20]]  # the same numbers, elsewhere
     keys.add(key_of(model, tokenizer, choices))
     model.config = replace(model.config, seq_len=32)
     keys.add(key_of(model, tokenizer, choices))
-    assert len(keys) == 7, "dtype, batch size of bfloat16, items, tokenizer, weights, window"
+    assert len(keys) == 8, "dtype, batch size of bfloat16, items, tokenizer, weights, window"
 
 
 def test_training_texts(course):

@@ -61,6 +61,28 @@ def test_growth(course, capsys, monkeypatch, fails):
                         [shutil.rmtree(path), load(model, path)])
     main(arguments)
     assert "shows 4 checkpoints" in capsys.readouterr().out, "one was deleted in the meantime"
+    shutil.rmtree(course / "runs" / "nano" / "checkpoints")
+    main([*arguments, "--run", "nano"])
+    assert "shows 3 checkpoints" in capsys.readouterr().out, "of a run with snapshots alone"
+
+
+def test_a_picture_says_if_it_is_of_a_part(course, capsys, monkeypatch):
+    """Its run may have any name; that it shows a picture is said only if there is one."""
+    (course / "runs" / "nano").rename(course / "runs" / "a$x_$b")
+    titles = []
+    monkeypatch.setattr(charts, "draw_growth", lambda *how, draw=charts.draw_growth:
+                        titles.append(how[-1]) or draw(*how))
+    arguments = ["--runs-dir", str(course / "runs"), "--bundle", str(course / "bundle"), "--device",
+                 "cpu", "--every-checkpoint", "--items", "2"]
+    main(arguments)
+    said = capsys.readouterr()
+    assert "could not" not in said.err and said.out.count("shows 5 checkpoints") == 1
+    assert titles[0].startswith("a$x_$b, at the end partial, 3 tasks of at most 2 items a task")
+    (course / "runs" / "a$x_$b" / "growth.png").unlink()
+    monkeypatch.setattr(charts, "draw_growth", lambda *how: 1 / 0)
+    main(arguments)
+    said = capsys.readouterr()
+    assert "could not draw the scores" in said.err and "shows" not in said.out
 
 
 def test_a_kill_loses_one_task(course, monkeypatch):
