@@ -85,6 +85,7 @@ class Answer:
     def __init__(self, tokenizer):
         self.tokenizer, self.ids, self.own, self.logps = tokenizer, [], [], []
         self.call, self.forced, self.ended = None, [], False  # call: ids between start and end
+        self.ends = end_ids(tokenizer)
 
     def add(self, i, logp):  # exercise
         """The next id was drawn, with this log-probability. Returns the id that comes next.
@@ -92,7 +93,7 @@ class Answer:
         That is the first of self.forced, if it holds any, with own 0 and log-probability 0.0; else
         the one drawn. After <|python_end|>, if a call was open, calculate() the text of self.call;
         unless it is None, self.forced becomes <|output_start|>, the ids of the result,
-        <|output_end|>. The answer has ended with a drawn id of end_ids(). Special tokens are in
+        <|output_end|>. The answer has ended with a drawn id of self.ends. Special tokens are in
         tokenizer.special; other formats have none for calls.
         """
         special, own = self.tokenizer.special, not self.forced
@@ -100,7 +101,7 @@ class Answer:
             i, logp = self.forced.pop(0), 0.0
         for values, value in ((self.ids, i), (self.own, int(own)), (self.logps, logp)):
             values.append(value)
-        self.ended = own and i in end_ids(self.tokenizer)
+        self.ended = own and i in self.ends
         if i == special.get("<|python_start|>"):
             self.call = []
         elif i == special.get("<|python_end|>") and self.call is not None:
@@ -188,6 +189,8 @@ class Batches(sft.Batches):
         self.ends = end_ids(data.tokenizer)
         self.questions, self.held_out = map(self.questions_of, (self.packed, self.val))
         self.measures, self.tested, self.tokens = {}, {}, 0  # tokens: read so far, by all ranks
+        if model is not None and rank == 0:
+            print(f"questions  {len(self.questions):,} to train on, {len(self.held_out):,} held out")
 
     def questions_of(self, packed):
         """[(prompt, the reference's text), ...]: what is before the first learned id, and what is
@@ -249,14 +252,18 @@ class Batches(sft.Batches):
         return inputs, targets, weights, logps
 
     def objective(self, loss):
-        """policy_loss() of a micro-batch. In float32, ValueError if the probabilities are not those
-        by which the answers were drawn: then the gradient would be that of another model.
+        """policy_loss() of a micro-batch. ValueError if the probabilities are not those by which the
+        answers were drawn: then the gradient would be that of another model. (With fewer digits
+        than float32's, TF32's too, they differ by more: that is not checked.)
         """
+        exact = (self.config.dtype == "float32"
+                 and torch.get_float32_matmul_precision() == "highest")
+
         def objective(x, y, weights, logps):
             logits = self.model.logits(self.model.hidden(x))
             nats = policy_loss(logits, y, torch.ones_like(weights), self.config.temperature)
             gap = ((nats.detach() + logps) * (y >= 0)).abs().max()
-            if self.config.dtype == "float32" and not gap < 1e-4:
+            if exact and not gap < 1e-4:
                 raise ValueError(f"a log-probability was {gap:.2g} different when it was drawn")
             return weights * nats
         return objective

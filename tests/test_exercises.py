@@ -682,7 +682,7 @@ MISTAKES = {
          "math.prod(1.0 - k / i for i in range(n - c + 1, n + 1)) if n - c >= k else 1.0",
          "(1.0 - c / n) ** k", "test_pass_at_k"),
         ("the end that was drawn not kept", "            values.append(value)\n",
-         "            values += [value] * (i not in end_ids(self.tokenizer))\n", "test_an_answer"),
+         "            values += [value] * (i not in self.ends)\n", "test_an_answer"),
         ("the calculator's output learned", "own = self.tokenizer.special, not self.forced",
          "own = self.tokenizer.special, True", "test_the_calculator_answers"),
         ("outputs for what can't be computed", "is not None:\n                self.forced",

@@ -1,0 +1,230 @@
+"""What does each stage of training change? One small model, followed through all of them.
+
+base reads tasks.py's prose; mid reads prose and conversations; sft learns the assistant's part of
+conversations alone; rl writes answers itself, and learns from which are right. Beside rl stands a
+rival that costs as much: best-of-n, which fine-tunes sft on its own right answers, with as many ids
+written and as many FLOPs of training. After each stage every ability is measured on questions that
+no stage has seen, several answers to each; so two things can be told apart: an answer that has
+become likelier (pass@1), and one that was out of reach before (pass@k).
+
+    python 04_train/extras/abilities.py                # a seed; the same command goes on
+    python 04_train/extras/abilities.py --seeds 0 1 2
+
+Writes runs/abilities/, a run for each stage and seed, abilities.json and abilities.png; what is
+there is not made again. Next: 05_sample/sample.py.
+"""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
+
+from console import Parser, escaped, read_text, run, track, write_safely
+
+import numpy as np
+
+import rl
+import sft
+import train
+from budget import flops_per_token
+from conversations import prompt_ids
+from curves import COLOURS, picture
+from data import document_start
+from metrics import read_metrics
+from resuming import find_run
+from rl import pass_at_k, reward, write_answers
+from runs import load_run, newest_checkpoint, read_config
+from tasks import ABILITIES, examples
+
+STAGES = {"base": "", "mid": "base", "sft": "mid", "rl": "sft", "rival": "sft"}  # what each is from
+LEVEL, QUESTIONS, SAMPLES, LONGEST = 2, 100, 16, 64  # of a measurement; ids in an answer
+SHAPE = ("--preset tiny --n-layer 4 --n-head 4 --n-kv-head 4 --d-model 128 --d-ff 512 "
+         "--vocab-size 512 --seq-len 128 --batch-size 32 --micro-batch 32").split()
+PROSE, CHAT = f"tasks,form=prose,level={LEVEL},n=100000", f"tasks,form=chat,level={LEVEL},n=100000"
+OPTIONS = {
+    "base": [*SHAPE, "--data", PROSE, "--steps", "1500"],
+    "mid": ["--preset", "mid", "--data", f"{PROSE}:0.7", f"{CHAT},loss=all:0.3", "--steps", "500",
+            "--seq-len", "128", "--batch-size", "32", "--micro-batch", "32", "--dtype", "float32"],
+    "sft": ["--preset", "sft", "--data", CHAT, "--steps", "300", "--seq-len", "128",
+            "--batch-size", "32", "--micro-batch", "32", "--lr", "1e-3"],
+    "rl": ["--preset", "rl", "--data", CHAT, "--steps", "150", "--seq-len", "128", "--batch-size",
+           "256", "--micro-batch", "64", "--group", "16", "--answer-tokens", str(LONGEST), "--lr",
+           "3e-4"],
+    "rival": ["--preset", "sft", "--seq-len", "128", "--batch-size", "32", "--micro-batch", "32",
+              "--lr", "3e-4"],
+}
+QUIET = ("--eval-every", "50", "--eval-tokens", "20000", "--last-eval-tokens", "20000")
+
+
+# ---- measuring ----
+def prompt_of(task, tokenizer, form):
+    """The ids of a question: as prose, one of the wordings that a base model has read, or as chat.
+    """
+    if form == "prose":
+        return document_start(tokenizer) + tokenizer.encode(f"Question: {task.question}\nAnswer:")
+    return prompt_ids([{"role": "user", "content": task.question}], tokenizer)
+
+
+def is_right(text, task, form):
+    """Whether a text answers a task."""
+    if form == "prose":
+        return text.partition("\n")[0].strip() == task.answer
+    return reward(text, f"#### {task.answer}") == 1
+
+
+def solved(model, tokenizer, tasks, form, samples, seed=0):
+    """How many of `samples` answers to each task are right: [int, ...]."""
+    counts = []
+    for i in track(range(0, len(tasks), 16), f"answering, {form}", -(-len(tasks) // 16)):
+        some = tasks[i:i + 16]
+        groups, _ = write_answers(model, [prompt_of(task, tokenizer, form) for task in some],
+                                  tokenizer, samples, LONGEST, seed=seed + i)
+        counts += [sum(one.ended and is_right(tokenizer.decode(one.ids[:-1]), task, form)
+                       for one in group) for group, task in zip(groups, some)]
+    return counts
+
+
+def measured(folder, questions, samples):
+    """{form: {ability: how many of `samples` answers to each question are right}} of a run."""
+    model, tokenizer, _, _ = load_run(folder)
+    found = {form: {} for form in ("prose", "chat")}
+    for form in found:
+        for ability in ABILITIES:
+            stream = examples([ability], "val", LEVEL, seed=1)
+            tasks = [next(stream) for _ in range(questions)]
+            found[form][ability] = solved(model, tokenizer, tasks, form, samples)
+    return found
+
+
+def share(counts, samples, k=1):
+    """(pass@k, half its 95% interval) of questions, of whose `samples` answers so many are right."""
+    each = [pass_at_k(samples, c, k) for c in counts]
+    return float(np.mean(each)), 1.96 * float(np.std(each)) / math.sqrt(len(each))
+
+
+# ---- training ----
+def spent(folder):
+    """What a run has taken: {"read": ids, "written": ids, "flops": of training}."""
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+    config = read_config(folder)
+    shape = config.gpt(config.vocab_size)
+    written = sum(row.get("answer_length", 0) * config.batch_size for row in rows)
+    return {"read": rows[-1]["tokens"], "written": int(written),
+            "flops": rows[-1]["tokens"] * flops_per_token(shape)}
+
+
+def right_answers(folder, path, ids):
+    """Write to `path`, as conversations, the right answers among those that the model of a run
+    gives to training questions, until it has written so many ids.
+    """
+    model, tokenizer, config, _ = load_run(folder)
+    stream, written, rows, round_ = examples([*ABILITIES], "train", LEVEL, config.seed), 0, [], 0
+    while written < ids:
+        tasks, round_ = [next(stream) for _ in range(16)], round_ + 1
+        groups, _ = write_answers(model, [prompt_of(task, tokenizer, "chat") for task in tasks],
+                                  tokenizer, SAMPLES, LONGEST, seed=round_)
+        for task, group in zip(tasks, groups):
+            written += sum(sum(one.own) for one in group)
+            texts = {tokenizer.decode(one.ids[:-1]) for one in group if one.ended}
+            rows += [{"messages": [{"role": "user", "content": task.question},
+                                   {"role": "assistant", "content": text}]}
+                     for text in sorted(texts) if is_right(text, task, "chat")]
+    write_safely(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def trained(stage, seed, top):
+    """The folder of a stage's run, which is trained if it isn't there; None if it was stopped."""
+    name, before = f"{stage}-{seed}", f"{STAGES[stage]}-{seed}"
+    options, folder = [*OPTIONS[stage], *QUIET], find_run(top, name)
+    if stage == "rival":
+        cost, path = spent(top / f"rl-{seed}"), top / f"right-{seed}.jsonl"
+        if not path.exists():
+            right_answers(top / before, path, cost["written"])
+        steps = max(1, round(cost["read"] / (32 * 128)))
+        options += ["--data", f"jsonl:{path}", "--steps", str(steps)]
+    if STAGES[stage]:
+        options += ["--init", str(top / before)]
+    main = {"sft": sft.main, "rival": sft.main, "rl": rl.main}.get(stage, train.main)
+    print(f"\n======== {name} ========")
+    main([*options, "--seed", str(seed), "--name", name, "--runs-dir", str(top), "--data-dir",
+          str(top / "data"), *(["--resume"] if folder and newest_checkpoint(folder) else [])])
+    rows = read_metrics(top / name / "metrics.jsonl") if (top / name).exists() else []
+    return top / name if any("baselines" in row for row in rows) else None
+
+
+# ---- results ----
+def table(results):
+    """Yield lines: the share of answers that are right, by ability and stage, over all seeds."""
+    seeds = [*results.values()]
+    for form, stages in (("prose", ["base", "mid"]), ("chat", [*STAGES])):
+        yield f"\n{form + ', pass@1':14}" + "".join(f"{stage:>16}" for stage in stages)
+        for ability in [*ABILITIES, "all"]:
+            line = f"{ability:14}"
+            for stage in stages:
+                counts = [c for seed in seeds for a in ABILITIES if ability in (a, "all")
+                          for c in seed[stage][form][a]]
+                line += "{:9.1%} +-{:5.1%}".format(*share(counts, SAMPLES))
+            yield line
+    yield "\n" + f"{'chat, all':14}" + "".join(f"{stage:>16}" for stage in STAGES)
+    for k in (1, 2, 4, 8, 16):
+        yield f"pass@{k:<9}" + "".join("{:9.1%} +-{:5.1%}".format(*share(
+            [c for seed in seeds for a in ABILITIES for c in seed[stage]["chat"][a]], SAMPLES, k))
+            for stage in STAGES)
+
+
+def draw(results, path):
+    """The share of right answers after each stage, by ability; and pass@k, by stage."""
+    figure, (left, right) = picture(11, 4.2, 2)
+    seeds, stages = [*results.values()], [*STAGES]
+    for n, ability in enumerate(ABILITIES):
+        shares = [share([c for seed in seeds for c in seed[stage]["chat"][ability]], SAMPLES)
+                  for stage in stages]
+        left.errorbar(np.arange(5) + n / 40, *zip(*shares), fmt="o-", ms=3, lw=1, label=ability,
+                      color=f"C{n}")
+    left.set(xticks=range(5), xticklabels=stages, ylim=(0, 1), title="share of answers that are "
+             "right (pass@1), with 95% intervals")
+    left.legend(frameon=False, fontsize=8)
+    for stage, colour in zip(("sft", "rl", "rival"), COLOURS):
+        counts = [c for seed in seeds for a in ABILITIES for c in seed[stage]["chat"][a]]
+        ks = range(1, SAMPLES + 1)
+        right.plot(ks, [share(counts, SAMPLES, k)[0] for k in ks], color=colour, label=stage)
+    right.set(xlabel="k answers", title="questions with a right one among k answers (pass@k)")
+    right.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def main(argv=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(default: 0)")
+    parser.add_argument("--folder", default="runs/abilities", help="(default: runs/abilities)")
+    args = parser.parse_args(argv)
+    top, results = Path(args.folder), {}
+    kept = top / "abilities.json"
+    if kept.exists():
+        results = json.loads(read_text(kept))
+    for seed in map(str, args.seeds):
+        for stage in STAGES:
+            if stage in results.setdefault(seed, {}):
+                continue
+            folder = trained(stage, seed, top)
+            if not folder:
+                print("\nstopped; the same command goes on from here")
+                return
+            results[seed][stage] = measured(folder, QUESTIONS, SAMPLES) | {"spent": spent(folder)}
+            write_safely(kept, json.dumps(results))
+    whole = {seed: stages for seed, stages in results.items() if stages.keys() == STAGES.keys()}
+    print(*table(whole), sep="\n")
+    for stage in STAGES:
+        cost = [stages[stage]["spent"] for stages in whole.values()]
+        print(f"{stage:6} " + ", ".join(f"{key} {np.mean([c[key] for c in cost]):,.3g}"
+                                        for key in cost[0]))
+    draw(whole, top / "abilities.png")
+    print(escaped(f"{top / 'abilities.png'} shows it"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,81 @@
+"""Tests of abilities.py: what counts as right, and the whole way of a very small model."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+import abilities
+from abilities import is_right, main, measured, prompt_of, share, spent
+from bpe import Tokenizer
+from runs import read_config
+from tasks import draw
+
+TOKENIZER = Tokenizer([])
+
+
+def test_prompts():
+    """Of both forms: what a model has read in front of an answer."""
+    task = draw("addition", 3, level=1)
+    assert TOKENIZER.decode(prompt_of(task, TOKENIZER, "chat")) == (
+        f"<|bos|><|user_start|>{task.question}<|user_end|><|assistant_start|>")
+    text = TOKENIZER.decode(prompt_of(task, TOKENIZER, "prose"))
+    assert text == f"<|bos|>Question: {task.question}\nAnswer:"
+    wordings = {draw("addition", n, level=1).prose.partition(":")[0] for n in range(40)}
+    assert "Question" in wordings, "prose has this wording, too"
+
+
+@pytest.mark.parametrize("text, form, right", [
+    (" 140", "prose", True), ("140\nQuestion", "prose", True), (" 14", "prose", False),
+    ("1400", "prose", False), ("#### 140", "chat", True), ("2+8=10\n#### 140", "chat", True),
+    ("140", "chat", False), ("#### 141", "chat", False)])
+def test_is_right(text, form, right):
+    assert is_right(text, SimpleNamespace(answer="140"), form) == right
+
+
+def test_share():
+    assert share([8, 8, 8], 8) == (1.0, 0.0)
+    mean, side = share([8, 0, 4, 4], 8)
+    assert mean == 0.5 and side == pytest.approx(1.96 * (0.125 ** 0.5) / 2)
+    assert share([1, 0], 2, k=2)[0] == 0.5
+
+
+@pytest.mark.slow
+def test_the_whole_way(tmp_path, monkeypatch, capsys):
+    """Stopped after sft, it goes on there; then a table, costs that are alike, and a picture."""
+    small = "--n-layer 1 --n-head 2 --n-kv-head 2 --d-model 32 --d-ff 32".split()
+    for stage, more in {"base": small, "rl": ["--batch-size", "32"]}.items():
+        monkeypatch.setitem(abilities.OPTIONS, stage, [*abilities.OPTIONS[stage], *more])
+    for stage in abilities.OPTIONS:
+        options = [word.replace("100000", "400") for word in abilities.OPTIONS[stage]]
+        steps = [] if stage == "rival" else ["--steps", "2", "--device", "cpu"]
+        monkeypatch.setitem(abilities.OPTIONS, stage, [*options, *steps])
+    for name, value in (("QUESTIONS", 2), ("LONGEST", 16), ("SAMPLES", 16)):
+        monkeypatch.setattr(abilities, name, value)
+    monkeypatch.setitem(abilities.OPTIONS, "rl", [*abilities.OPTIONS["rl"], "--answer-tokens",
+                                                 "16"])
+    monkeypatch.setattr(abilities, "is_right", lambda text, task, form: len(text) % 2 == 0)
+    train, words = abilities.rl.main, ["--folder", str(tmp_path / "abilities")]
+
+    def stopped(argv):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(abilities.rl, "main", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        main(words)
+    kept = json.loads((tmp_path / "abilities" / "abilities.json").read_text())
+    assert [*kept["0"]] == ["base", "mid", "sft"]
+    monkeypatch.setattr(abilities.rl, "main", train)
+    capsys.readouterr()
+    main(words)
+    said = capsys.readouterr().out
+    assert "======== rl-0" in said and "======== sft-0" not in said
+    assert "chat, pass@1" in said and "pass@16" in said and "counting" in said
+    folder = tmp_path / "abilities"
+    cost = {stage: spent(folder / f"{stage}-0") for stage in ("rl", "rival")}
+    assert cost["rl"]["written"] > 0
+    batch = 32 * 128
+    assert abs(cost["rival"]["read"] - cost["rl"]["read"]) <= batch, "as much training"
+    assert (folder / "abilities.png").stat().st_size > 10_000
+    assert read_config(folder / "rival-0").init == str(folder / "sft-0")
+    found = measured(folder / "sft-0", 1, 4)
+    assert {*found["chat"]} == {*abilities.ABILITIES}
