@@ -12,6 +12,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py train --ablations --larger folder:FILE
     python tests/bench.py weights SmolLM2
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
+    python tests/bench.py stages --weights SmolLM2
     python tests/bench.py crash --kills 100
     python tests/bench.py stop --times 50
     python tests/bench.py scale --kills 10 --memory
@@ -337,6 +338,10 @@ def main():
     command.add_argument("--bundle", required=True, help="of tasks, as for 06_eval/extras/core.py")
     command.add_argument("--items", type=int, default=20, help="of each task (default: 20; 0: all)")
     command.add_argument("--runs", type=int, default=3, help="rounds (default: 3)")
+    command = commands.add_parser("stages", help="fine-tuning and answers, beside trl")
+    command.add_argument("--weights", required=True, help="a Hugging Face folder")
+    command.add_argument("--steps", type=int, default=6, help="of fine-tuning (default: 6)")
+    command.add_argument("--data-dir", default="data", help="for its data (default: data)")
     command = commands.add_parser("crash", help="a run ended, damaged, disturbed; and resumed")
     command.add_argument("--kills", type=int, default=100, help="how often (default: 100)")
     command.add_argument("--flips", type=int, default=0, help="of bits in its files (default: 0)")
@@ -386,6 +391,9 @@ def main():
     elif args.command == "eval":
         import bench_eval
         bench_eval.bench_eval(args.weights, args.bundle, args.items, args.runs)
+    elif args.command == "stages":
+        import bench_stages
+        bench_stages.bench_stages(args.weights, args.steps, args.data_dir)
     elif args.command == "crash":
         import bench_crash
         bench_crash.bench_crash(args.kills, args.flips, args.races, args.seed)

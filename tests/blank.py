@@ -27,8 +27,8 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "costs", "heads", "huggingface", "shards", "weights", "presets", "length",
                  "planned", "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite",
                  "report", "page", "compare", "timing", "starting", "compiling", "snapshots",
-                 "curves", "ladder", "abilities", "good_go", "export", "lookup", "quant", "figures", "scoring",
-                 "bundle", "kept", "core", "charts", "growth", "certify", "harness", "ranks",
+                 "curves", "ladder", "abilities", "good_go", "export", "lookup", "quant", "figures",
+                 "scoring", "bundle", "kept", "core", "charts", "growth", "certify", "harness", "ranks",
                  "precision", "recompute", "plan", "simulate", "timeline", "fsdp", "selftest",
                  "launch"]
 

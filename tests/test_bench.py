@@ -129,6 +129,25 @@ def test_eval(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_stages(tmp_path, capsys):
+    """Both fine-tune on the same conversations: their first losses are those of different windows
+    of them, and close to each other.
+    """
+    for name in ("trl", "datasets", "safetensors"):
+        pytest.importorskip(name, reason="an oracle of tests/requirements.txt")
+    import bench_stages
+    tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, seq_len=256))
+    export(model, tokenizer, tmp_path / "a")
+    bench_stages.bench_stages(tmp_path / "a", 3, str(tmp_path / "data"))
+    found = capsys.readouterr().out
+    losses = re.findall(r"\n\| (?:sft|trl)[^|]*\| [\d,]+ \| ([\d.]+) \|", found)
+    assert len(losses) == 2 and float(losses[0]) == pytest.approx(float(losses[1]), rel=0.02), found
+    assert len(re.findall(r"\n\| times \| [\d.]+ \|", found)) == 2, found
+    assert re.search(r"\d+% of it is writing", found), found
+
+
+@pytest.mark.slow
 def test_crash(bench, monkeypatch):
     for owner, name in ((beside.Beside, "redraw"), (beside, "page"), (beside, "sample")):
         monkeypatch.setattr(owner, name, lambda *what: "")  # thirty times a run
