@@ -190,6 +190,18 @@ def draw_measure(axes, runs, key, title):
     axes.set_ylim(0)
 
 
+def draw_pairs(axes, runs, title, keys):
+    """Of dpo.py: measures of each step's pairs as curves, of held-out pairs as dots. For one run,
+    the keys have colours of their own.
+    """
+    axes.set(title=title)
+    for i, key in enumerate(keys):
+        colored = [(f"C{i}", runs[0][1])] if len(runs) == 1 else runs
+        draw_smoothed(axes, colored, "step", key)
+        for color, metrics in colored:
+            axes.plot(*column(metrics, "step", f"val_{key}"), "o", color=color, ms=4)
+
+
 # Rows of panels: their height in inches, the room between them, and for each panel the function
 # that draws it and the keys it needs, without which it is left out. The last row is for one run.
 PANELS = (
@@ -200,6 +212,10 @@ PANELS = (
                 *((functools.partial(draw_measure, key=key, title=title), key) for key, title in (
                     ("entropy", "entropy, nats an id"), ("answer_length", "ids in an answer"),
                     ("groups_equal", "share of groups that teach nothing"))))),
+    (2.4, 0.3, tuple((functools.partial(draw_pairs, title=title, keys=keys), *keys)
+                     for title, *keys in (
+        ("pairs: accuracy", "accuracy"), ("pairs: margin of rewards", "margin"),
+        ("log(p / p_ref): chosen, rejected", "chosen", "rejected")))),
     (2.4, 0.5, ((functools.partial(draw_parts, key="update_ratio"), "update_ratio"),
                 (functools.partial(draw_parts, key="activation_scale"), "activation_scale"))),
 )
