@@ -280,7 +280,7 @@ def main(argv=None):
     add = parser.add_argument
     add("--level", default="1", help="1, 2 or 3: how long, how many digits (default: 1)")
     add("--only", default="+".join(ABILITIES), metavar="A+B", help="abilities (default: all)")
-    add("--form", choices=FORMS, help="show only this form (default: both)")
+    add("--form", choices=FORMS, help="only this form (default: prose, chat)")
     add("-n", default="2", help="tasks of each ability (default: 2)")
     add("--seed", default="0", help="another one draws other tasks (default: 0)")
     args = parser.parse_args(argv)
