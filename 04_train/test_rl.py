@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -386,7 +387,15 @@ def options(world, *more):
             "--last-eval-tokens", "200", "--save-every", "2", "--device", "cpu", *more]
 
 
-def test_a_run_stopped_and_resumed_bit_for_bit(world, capsys):
+def test_a_run_stopped_and_resumed_bit_for_bit(world, monkeypatch):
+    """By Ctrl-C in step 2. An odd sum of ids is right here, so that there is something to learn."""
+    write, step, n = Batches.answers, trainer.train_step, iter(range(99))
+
+    def judged(self, questions, seed):
+        groups, _, entropy = write(self, questions, seed)
+        return groups, np.array([[float(sum(one.ids) % 2) for one in group] for group in groups]), (
+            entropy)
+    monkeypatch.setattr(Batches, "answers", judged)
     main(options(world, "--name", "straight"))
     rows = [json.loads(line) for line in
             (world / "runs" / "straight" / "metrics.jsonl").read_text().splitlines()]
@@ -394,16 +403,23 @@ def test_a_run_stopped_and_resumed_bit_for_bit(world, capsys):
     assert len(steps) == 4 and all({"reward", "answer_length", "entropy", "groups_equal"} <=
                                    row.keys() for row in steps)
     assert [row["step"] for row in rows if "pass@1" in row and "pass@4" in row] == [2, 4, 4]
-    main(options(world, "--name", "halved", "--steps", "2"))
+    tokens = [row["tokens"] for row in steps]
+    assert tokens == sorted(tokens) and tokens[0] > 16
+
+    def stopping(*given):
+        if next(n) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(*given)
+    monkeypatch.setattr(trainer, "train_step", stopping)
+    main(options(world, "--name", "halved"))
     halved = world / "runs" / "halved"
-    config = json.loads((halved / "config.json").read_text())
-    (halved / "config.json").write_text(json.dumps(config | {"steps": 4}))
     assert newest_checkpoint(halved).name == "step-000002"
     trainer.main(["--name", "halved", "--resume", "--runs-dir", str(world / "runs")])
-    one, other = ({name: t.clone() for name, t in tensors(load_run(world / "runs" / name)[0])}
-                  for name in ("straight", "halved"))
+    one, other, start = ({n: t.clone() for n, t in tensors(load_run(world / "runs" / name)[0])}
+                         for name in ("straight", "halved", "base"))
     assert newest_checkpoint(halved).name == "step-000004"
     assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not any(torch.equal(one[name], start[name]) for name in one), "all have learned"
 
 
 def test_mistakes_of_users(world, fails):

@@ -44,9 +44,9 @@ class Config(GPTConfig):
 
     data: tuple = option(("python",), "sources; of several, NAME:0.3 gives each its share")
     sampling: str = option("random", "windows: from random places, in order (stream), from where "
-                           "documents begin (bestfit), of whole conversations (see sft.py), of "
-                           "answers that the model writes (see rl.py)",
-                           ("random", "stream", "bestfit", "conversations", "answers"))
+                           "documents begin (bestfit), of whole conversations (sft.py), of "
+                           "answers that the model writes (rl.py), of pairs (extras/dpo.py)",
+                           ("random", "stream", "bestfit", "conversations", "answers", "pairs"))
     batch_size: int = option(8, "windows in a step, over all micro-batches and processes", least=1)
     micro_batch: int = option(8, "windows at once: fewer take less memory", least=1)
     steps: int = option(350, "optimizer steps; 0: from flops or tokens_per_param", least=0)
@@ -104,12 +104,12 @@ class Config(GPTConfig):
         return torch.compile(model.loss) if self.compile else model.loss
 
     def batches(self, data, model=None, rank=0, world=1):
-        """The batches of a run. Those of sft.py and rl.py have two methods more: objective(loss),
-        the loss that they need instead of another, and evaluate(), for what evaluate() does here.
+        """The batches of a run. Those of sft.py, rl.py and dpo.py also have objective(loss), the
+        loss that they need instead of another, and evaluate(), for what evaluate() does here.
         """
-        if self.sampling in ("conversations", "answers"):
-            stage = importlib.import_module("sft" if self.sampling == "conversations" else "rl")
-            return stage.Batches(self, data, model, rank, world)
+        stages = {"conversations": "sft", "answers": "rl", "pairs": "dpo"}
+        if stage := stages.get(self.sampling):
+            return importlib.import_module(stage).Batches(self, data, model, rank, world)
         return make_batches(data, self.batch_size, self.seq_len, self.seed, self.sampling, rank,
                             world)
 
@@ -237,7 +237,7 @@ def evaluate(model, ids, sizes, config, max_tokens=None, rank=0, world=1, total=
 # Extras, by name; a copy of the spine alone trains without them. Always used: beside.py (rows and
 # pictures of a run, by metrics, watch, report, page) and length.py (the plan, and whether it fits),
 # which call budget and machine; console.py calls housekeeping; bpe.py fast and pieces. When asked
-# for: compiling, starting (--init), timing (--profile), presets, snapshots, nonfinite (of a NaN).
+# for: compiling, starting (--init), timing (--profile), presets, dpo, snapshots, nonfinite (NaN).
 def extra(name):
     """A module of extras/, or None where that was not copied."""
     return importlib.import_module(name) if importlib.util.find_spec(name) else None

@@ -72,7 +72,9 @@ class Source:
         return slug(self.name)
 
     def documents(self):
-        """Yield ("train" or "val", record), without empty documents."""
+        """Yield ("train" or "val", record), without empty documents. A pair is two documents, first
+        the conversation with the chosen answer, whose split is that of both.
+        """
         for record in self.records():
             if self.split_by == "tail":
                 text, cut = record["text"], int(len(record["text"]) * 0.9)
@@ -80,8 +82,11 @@ class Source:
                     if part:
                         yield split, record | {"text": part}
             elif content(record):
-                yield (record["split"] if self.split_by == "official" else
-                       "val" if is_validation(content(record), self.share) else "train"), record
+                split = (record["split"] if self.split_by == "official" else
+                         "val" if is_validation(content(record), self.share) else "train")
+                yield split, {key: record[key] for key in record if key != "rejected"}
+                if "rejected" in record:
+                    yield split, {"messages": record["rejected"]}
 
 
 # ---- sources on this machine ----
@@ -207,7 +212,8 @@ SOURCES = {
     "folder:PATH": Info("the UTF-8 texts of a folder, or one; include=GLOB, exclude=GLOB, links=1 "
                        "(follow links), strict=1 (leave nothing out)",
                        "hash or tail", "files", open=folder),
-    "jsonl:PATH": Info("JSON lines (.gz, .zst): messages, text, content, or field=NAME; links=1",
+    "jsonl:PATH": Info("JSON lines (.gz, .zst): messages, chosen and rejected, text, content, or "
+                      "field=NAME; links=1",
                       "hash", "lines", open=functools.partial(
                           rows, "jsonl", read_jsonl, (".jsonl", ".jsonl.gz", ".jsonl.zst"),
                           (".",))),
@@ -215,7 +221,7 @@ SOURCES = {
                         "hash", "rows", open=functools.partial(  # which are Spark's own
                             rows, "parquet", read_parquet, (".parquet",), (".", "_"))),
     "tasks": Info("small tasks with one right answer, made up here: n=DOCUMENTS, level=1, 2 or 3, "
-                 "form=prose or chat, only=addition+dates, seed=0", "official", "tasks",
+                 "form=prose, chat or pairs, only=addition+dates, seed=0", "official", "tasks",
                  open=tasks),
     "shakespeare": Info("plays, 1.1 MB: small, and known to everyone", "tail", "none, it is one",
                        ((("", GITHUB + "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",

@@ -1,7 +1,8 @@
 """Read the formats of other data sets as records: one dict a document.
 
 A record has "text", or "messages" (a conversation: dicts with role and content, user and assistant
-in turn), and path, repo, license and stars if they are known. The table FIELDS lists the names that
+in turn), and path, repo, license and stars if they are known. One of a pair has "rejected" beside
+"messages": the same conversation with a worse last answer. The table FIELDS lists the names that
 other data sets use for these fields.
 Left out: which files there are (corpus.py), formats that are not lines or rows.
 
@@ -42,9 +43,9 @@ FIELDS = {  # our field name, and the names that other data sets use for it
     "stars": ("stars", "max_stars_count"),
 }
 LARGEST_MEMBER = 200_000_000  # bytes of a file in a .zip file
-NULLABLE = ("messages", "turns", "question", "answer", "canonical_solution")
-OTHER_FORMS = {"turns", "question", "answer", "prompt", "canonical_solution", "test", "query",
-               "choices", "context", "context_options", "continuation"}
+NULLABLE = ("messages", "rejected", "turns", "question", "answer", "canonical_solution")
+OTHER_FORMS = {"chosen", "rejected", "turns", "question", "answer", "prompt", "canonical_solution",
+               "test", "query", "choices", "context", "context_options", "continuation"}
 
 
 def as_utf8(text):
@@ -89,6 +90,22 @@ def conversation(messages):
     return in_turns([{"role": m["role"], "content": checked(m["content"])} for m in messages])
 
 
+def pair(row):
+    """The record of two answers, "chosen" and "rejected": texts that answer "prompt", a text or
+    messages; or whole conversations. ValueError unless these differ in their last answer alone.
+    """
+    chosen, rejected = row["chosen"], row["rejected"]
+    if isinstance(chosen, str):
+        prompt = row["prompt"]
+        prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt]
+        chosen, rejected = ([*prompt, {"role": "assistant", "content": text}]
+                            for text in (chosen, rejected))
+    chosen, rejected = conversation(chosen), conversation(rejected)
+    if chosen[:-1] != rejected[:-1] or len(chosen) % 2:
+        raise ValueError("chosen and rejected must be the same but for the last message, an answer")
+    return {"messages": chosen, "rejected": rejected}
+
+
 def about(found):
     """The known ones of path, repo, license and stars; a value of the wrong type is unknown."""
     if isinstance(found.get("license"), str):
@@ -104,9 +121,10 @@ def as_record(row, where, field=None):
     """A row of a data set as a record. ValueError, which begins with `where`, if it can't be one.
 
     field: the name of the text's field, if not in FIELDS. Without it these forms are known, in this
-    order: messages; a text, under the first name of FIELDS that the row has; turns (strings of two
-    speakers in turn); GSM8K's question and answer; HumanEval's prompt, solution and test (one
-    text); CORE's questions with all answers (one text). A text that is null counts as empty.
+    order: a pair() of answers; messages; a text, under the first name of FIELDS that the row has;
+    turns (strings of two speakers in turn); GSM8K's question and answer; HumanEval's prompt,
+    solution and test (one text); CORE's questions with all answers (one text). A text that is null
+    counts as empty.
     """
     if not isinstance(row, dict):
         raise ValueError(f"{where} is not a JSON object")
@@ -115,6 +133,8 @@ def as_record(row, where, field=None):
              for name in reversed(names) if row.get(name) is not None}
     record = about(found)
     try:
+        if not field and None not in (row.get("chosen"), row.get("rejected")):
+            return record | pair(row)
         if not field and (found.get("messages") or "text" not in found and "messages" in found):
             return record | {"messages": conversation(found["messages"])}
         if "text" in found:

@@ -1,11 +1,12 @@
 """Small tasks with one right answer, to watch what a tiny model learns at each stage of training.
 
 Adding, copying, reversing, sorting, counting, dates, look-ups, two steps, a calculator: each task
-has a question, its answer, and two forms. Prose is a sentence for pretraining, in one of several
+has a question, its answer, and three forms. Prose is a sentence for pretraining, in one of several
 wordings. Chat is for fine-tuning: brief working, from level 2 on where it helps, then a last line
-"#### ANSWER", as in GSM8K. Levels 1 to 3 are longer and longer. Whether a task is for training or
-validation is decided by its question, so no question is in both, whatever its form, level and seed.
-Within a split, questions may repeat.
+"#### ANSWER", as in GSM8K. Pairs, for dpo.py, are chats with the right and with a wrong last line.
+Levels 1 to 3 are longer and longer. Whether a task is for training or validation is decided by its
+question, so no question is in both, whatever its form, level and seed. Within a split, questions
+may repeat.
 
     python 02_data/extras/tasks.py --level 2 --only addition+dates -n 3     # some of each ability
     python 04_train/train.py --data tasks,form=chat,level=2,n=20000         # a source, as any other
@@ -15,6 +16,7 @@ Reads and writes nothing. Next: duplicates.py.
 
 import itertools
 import os
+import re
 import sys
 from calendar import month_name, monthrange
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ from records import with_calculator
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NAMES = "Ann Bob Cy Dan Eve Fay Gus Ida Jo Kim".split()
 THINGS = "cups figs hats keys nuts pens".split()
+FORMS = "prose", "chat", "pairs"
 
 
 # ---- a task ----
@@ -73,12 +76,29 @@ class Task:
         """The same as the parts of a message."""
         return with_calculator(self.text)
 
+    @property
+    def wrong(self):
+        """The text, but with a wrong answer behind the right working. It looks like a slip, and is
+        as long as the right one: a number's last digit is another one or, where there is none, a
+        word's last letter. The same whenever the question is asked.
+        """
+        rng, kind = np.random.default_rng([*self.question.encode()]), r"\d\b"
+        ends = [*re.finditer(kind, self.answer)] or [*re.finditer(r"[a-z]\b", self.answer)]
+        end = ends[rng.integers(len(ends))]
+        others = ("0123456789" if end[0].isdigit() else LETTERS).replace(end[0], "")
+        wrong = (self.answer[:end.start()] + others[rng.integers(len(others))]
+                 + self.answer[end.end():])
+        return self.text.removesuffix(self.answer) + wrong
+
     def record(self, form):
-        """As a document: of the form "prose", or "chat"."""
-        document = {"text": self.prose} if form == "prose" else {"messages": [
-            {"role": "user", "content": self.question},
-            {"role": "assistant", "content": self.solution}]}
-        return document | {"split": self.split}
+        """As a document of the form "prose" or "chat", or, of the form "pairs", as two."""
+        if form == "prose":
+            return {"text": self.prose, "split": self.split}
+        chat, rejected = ([{"role": "user", "content": self.question},
+                           {"role": "assistant", "content": parts}]
+                          for parts in (self.solution, with_calculator(self.wrong)))
+        pair = {"rejected": rejected} if form == "pairs" else {}
+        return {"messages": chat, "split": self.split} | pair
 
 
 # ---- abilities: (rng, level) -> question, answer, working, prose in several wordings ----
@@ -246,8 +266,8 @@ def open_tasks(n=("20000",), form=("prose",), only=("+".join(ABILITIES),), level
     """
     count, names = whole("n", n[-1], 1), chosen(only[-1])
     level, seed, form = whole("level", level[-1], 1, 3), whole("seed", seed[-1], 0), form[-1]
-    if form not in ("prose", "chat"):
-        raise ValueError(f"form is {form!r}, but must be prose or chat")
+    if form not in FORMS:
+        raise ValueError(f"form is {form!r}, but must be {', '.join(FORMS[:-1])} or {FORMS[-1]}")
 
     def records():
         return (task.record(form) for task in itertools.islice(draws(names, level, seed), count))
@@ -260,7 +280,7 @@ def main(argv=None):
     add = parser.add_argument
     add("--level", default="1", help="1, 2 or 3: how long, how many digits (default: 1)")
     add("--only", default="+".join(ABILITIES), metavar="A+B", help="abilities (default: all)")
-    add("--form", choices=("prose", "chat"), help="show only this form (default: both)")
+    add("--form", choices=FORMS, help="only this form (default: prose, chat)")
     add("-n", default="2", help="tasks of each ability (default: 2)")
     add("--seed", default="0", help="another one draws other tasks (default: 0)")
     args = parser.parse_args(argv)
@@ -270,7 +290,8 @@ def main(argv=None):
         print(f"{ability}, level {level}")
         for task in (draw(ability, number, level, seed) for number in range(n)):
             shown = [("user", task.question), ("assistant", task.text)] * (args.form != "prose")
-            shown += [("prose", task.prose)] * (args.form != "chat")
+            shown += [("rejected", task.wrong)] * (args.form == "pairs")
+            shown += [("prose", task.prose)] * (args.form in (None, "prose"))
             for who, text in shown:
                 print(f"  {task.split:5}  {who:9}  " + text.replace("\n", "\n" + " " * 20))
         print()

@@ -7,7 +7,7 @@ import pytest
 
 import corpus as module
 from corpus import SOURCES, content, find_source, main, parse_name
-from data import FEW, documents, find_files
+from data import FEW, documents, find_files, is_validation
 from hub import HubFile
 
 
@@ -96,6 +96,28 @@ def test_rows_of_others(tmp_path, fails):
     assert texts == ["one", "two"]
     assert "holds no file that ends in .parquet" in fails(main, f"parquet:{tmp_path}")
     assert "does not exist" in fails(main, f"jsonl:{tmp_path}/none")
+
+
+def test_a_pair_is_two_documents_in_a_row(tmp_path):
+    """In one split, which the chosen answer decides."""
+    with open(tmp_path / "a.jsonl", "w") as file:
+        for n in range(300):
+            answers = {"chosen": f"yes {n}", "rejected": f"no {n}"} if n % 3 else {"text": f"t{n}"}
+            file.write(json.dumps({"prompt": f"{n}?"} | answers) + "\n")
+    source, found = find_source(f"jsonl:{tmp_path}"), []
+    for _ in range(2):  # it can be read again
+        documents = iter(source.documents())
+        for n in range(300):
+            split, record = next(documents)
+            if n % 3:
+                other, rejected = next(documents)
+                assert [one["messages"][1]["content"] for one in (record, rejected)] == [
+                    f"yes {n}", f"no {n}"] and record.keys() == rejected.keys() == {"messages"}
+                assert record["messages"][0] == rejected["messages"][0] and split == other
+                assert (split == "val") == is_validation(content(record), 0.05)
+                found.append(split)
+        assert next(documents, None) is None
+    assert 2 < found.count("val") < 50
 
 
 @pytest.fixture

@@ -47,6 +47,29 @@ def test_as_record():
         as_record({"text": "x"}, "line 7", field="body")
 
 
+def test_pairs():
+    """Of texts that answer a prompt, or of whole conversations; other columns may be there."""
+    better, worse = ([USER, ASSISTANT | {"content": text}] for text in ("Ho", "Hm"))
+    expected = {"messages": better, "rejected": worse}
+    for row in ({"prompt": "Hi", "chosen": "Ho", "rejected": "Hm"},
+                {"prompt": [USER], "chosen": "Ho", "rejected": "Hm"},
+                {"chosen": better, "rejected": worse},
+                {"prompt": "Hi", "chosen": better, "rejected": worse, "messages": better}):
+        assert as_record(row, "") == expected, row
+    assert as_record({"prompt": "Hi", "chosen": "Ho", "rejected": None}, "") == {"text": ""}
+    longer = [*better, USER, ASSISTANT]
+    for row, said in (
+            ({"chosen": better, "rejected": longer}, "must be the same but for the last message"),
+            ({"chosen": [USER], "rejected": [USER]}, "for the last message, an answer"),
+            ({"chosen": "Ho", "rejected": "Hm"}, "'prompt' is missing"),
+            ({"prompt": "Hi", "chosen": "Ho", "rejected": 5}, "5 is not a text"),
+            ({"prompt": 5, "chosen": "Ho", "rejected": "Hm"}, "must be an iterable, not int"),
+            ({"chosen": [], "rejected": []}, "without messages")):
+        with pytest.raises(ValueError, match=f"^line 7 can't be read: .*{said}") as error:
+            as_record(row, "line 7")
+        assert "\n" not in str(error.value)
+
+
 def test_an_explicit_text_comes_first():
     assert as_record({"text": "x", "choices": ["a"], "messages": []}, "") == {"text": "x"}
     row = {"prompt": "P", "canonical_solution": "S", "test": "T"}

@@ -12,6 +12,7 @@ import pytest
 import corpus
 from corpus import content, find_source
 from data import baselines, prepare
+from records import with_calculator
 from tasks import ABILITIES, column_sums, draw, draws, examples, main, split_of
 
 LEVELS = (1, 2, 3)
@@ -187,6 +188,25 @@ def test_both_forms_are_a_source():
                 & {t.question for t in tasks if t.split == "train"})
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_pairs_differ_in_the_answer_alone(level):
+    """Which is wrong, but looks like a right one: as long, of as many words, of the same kind."""
+    documents = [*find_source(f"tasks,form=pairs,n=900,level={level}").documents()]
+    for task, (split, record), (other, rejected) in zip(
+            itertools.islice(draws(ABILITIES, level), 900), documents[::2], documents[1::2]):
+        assert split == other == task.split and record["messages"][1]["content"] == task.solution
+        assert record["messages"][0] == rejected["messages"][0]
+        assert rejected["messages"][1]["content"] == with_calculator(task.wrong)
+        before, mark, wrong = task.wrong.rpartition("#### ")
+        assert before + mark + task.answer == task.text, "the right working, then another answer"
+        assert sum(a != b for a, b in zip(wrong, task.answer)) == 1 and len(wrong) == len(
+            task.answer), f"{wrong} for {task.answer}"
+        assert re.sub("[a-z]", "a", re.sub(r"\d", "0", wrong)) == re.sub(
+            "[a-z]", "a", re.sub(r"\d", "0", task.answer)), f"{wrong} for {task.answer}"
+        assert task.ability != "dates" or wrong.split()[1] == task.answer.split()[1]
+    assert draw("dates", 5, level).wrong == draw("dates", 5, level).wrong
+
+
 def test_options(fails):
     first = [r for _, r in find_source("tasks,n=4,only=dates+copying,seed=5").documents()]
     assert [r["text"] for r in first] == [
@@ -197,7 +217,8 @@ def test_options(fails):
     for options, said in (("only=additon", "did you mean 'addition'?"),
                           ("only=", "no ability ''"), ("n=0", "n is '0', but must be a whole"),
                           ("n=many", "n is 'many'"), ("level=4", "whole number from 1 to 3"),
-                          ("seed=-1", "seed is '-1'"), ("form=poem", "must be prose or chat"),
+                          ("seed=-1", "seed is '-1'"),
+                          ("form=poem", "must be prose, chat or pairs"),
                           ("size=3", "takes form, level, n, only, seed; not size")):
         assert said in fails(corpus.main, f"tasks,{options}"), options
 
@@ -223,6 +244,9 @@ def test_command_line(capsys, fails):
     main(["--form", "chat"])
     out = capsys.readouterr().out
     assert "prose" not in out and all(f"{ability}, level 1" in out for ability in ABILITIES)
+    main(["--form", "pairs"])
+    out = capsys.readouterr().out
+    assert "prose" not in out and out.count("rejected") == out.count("assistant") == 18
     main(["--form", "prose", "--seed", "1"])
     assert "assistant" not in capsys.readouterr().out
     assert "did you mean 'sorting'?" in fails(main, "--only", "sortin")

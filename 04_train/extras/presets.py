@@ -36,6 +36,8 @@ class FullConfig(FamilyConfig, Config):
     z_loss: float = option(0.0, "weight of log(Z)^2 in the loss, which keeps logits small",
                            least=0)
     init_std: float = option(0.0, "std of new matrices and tables; 0: by their size", least=0)
+    beta: float = option(0.1, "pairs: the larger, the nearer the model stays to the reference",
+                         least=1e-9)
     wandb: bool = option(False, "send metrics to Weights & Biases, too")
     snapshots: int = option(0, "steps whose weights are kept, evenly spaced in log(tokens)",
                             least=0)
@@ -111,6 +113,12 @@ ALL["rl"] = dict(
     init="", data=("gsm8k",), sampling="answers", seq_len=1024, batch_size=128, micro_batch=8,
     group=8, answer_tokens=256, lr=1e-5, weight_decay=0.0, warmup=10, cooldown=0.8, steps=400,
     eval_every=20, eval_tokens=400_000, last_eval_tokens=2_000_000, save_every=20)
+# From pairs of answers (dpo.py). Rate, warm-up, beta and 64 pairs in a batch are those of the paper
+# (Rafailov et al. 2023, appendix B), which used RMSprop; real pairs are --data jsonl:FILE.
+ALL["dpo"] = dict(
+    init="", data=("tasks,form=pairs",), sampling="pairs", seq_len=1024, batch_size=128,
+    micro_batch=8, lr=1e-6, weight_decay=0.0, warmup=150, cooldown=0.8, steps=1000, eval_every=50,
+    eval_tokens=50_000, save_every=200)
 
 
 def main(argv=None):

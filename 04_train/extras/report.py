@@ -185,9 +185,12 @@ def draw_rewards(axes, runs):
 
 
 def draw_measure(axes, runs, key, title):
+    """Of rl.py and dpo.py: a measure of each step; with dots, the same of held-out pairs."""
     axes.set(title=title)
     draw_smoothed(axes, runs, "step", key)
-    axes.set_ylim(0)
+    axes.axhline(0, lw=0)  # so that 0 is seen
+    for color, metrics in runs:
+        axes.plot(*column(metrics, "step", f"val_{key}"), "o", color=color, ms=4)
 
 
 # Rows of panels: their height in inches, the room between them, and for each panel the function
@@ -199,7 +202,10 @@ PANELS = (
     (2.4, 0.3, ((draw_rewards, "reward"),
                 *((functools.partial(draw_measure, key=key, title=title), key) for key, title in (
                     ("entropy", "entropy, nats an id"), ("answer_length", "ids in an answer"),
-                    ("groups_equal", "share of groups that teach nothing"))))),
+                    ("groups_equal", "share of groups that teach nothing"),
+                    ("accuracy", "pairs: accuracy"), ("margin", "pairs: margin of rewards"),
+                    ("chosen", "chosen: log(p / p_ref)"),
+                    ("rejected", "rejected: log(p / p_ref)"))))),
     (2.4, 0.5, ((functools.partial(draw_parts, key="update_ratio"), "update_ratio"),
                 (functools.partial(draw_parts, key="activation_scale"), "activation_scale"))),
 )

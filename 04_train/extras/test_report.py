@@ -105,6 +105,18 @@ def test_picture_of_rewards():
     assert not titles & {*words(picture([rows(20)], "svg"))}
 
 
+def test_picture_of_pairs():
+    """Of dpo.py: four panels more, for one run or several."""
+    metrics = [*rows(20), *({"step": i, "accuracy": i / 20, "margin": i - 3.0, "chosen": -1.0 * i,
+                             "rejected": -2.0 * i} for i in range(1, 21)),
+               *({"step": i, "val_accuracy": 0.5, "val_margin": 0.1} for i in (10, 20))]
+    titles = {"pairs: accuracy", "pairs: margin of rewards", "chosen: log(p / p_ref)",
+              "rejected: log(p / p_ref)"}
+    assert titles <= {*words(picture([metrics], "svg"))}
+    assert titles <= {*words(picture([metrics, metrics[::-1]], "svg"))}
+    assert not titles & {*words(picture([rows(20)], "svg"))}
+
+
 @pytest.mark.parametrize("values", [
     {"loss": None, "grad_norm": None, "lr": None, "tokens": None, "seconds": None,
      "val_bits_per_byte": None, "update_ratio": None, "activation_scale": {"embed": None}},
