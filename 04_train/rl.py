@@ -190,7 +190,7 @@ class Batches(sft.Batches):
         self.questions, self.held_out = map(self.questions_of, (self.packed, self.val))
         self.measures, self.tested, self.tokens = {}, {}, 0  # tokens: read so far, by all ranks
         if model is not None and rank == 0:
-            print(f"questions  {len(self.questions):,} to train on, {len(self.held_out):,} held out")
+            print(f"questions  {len(self.questions):,} to train on, {len(self.held_out):,} to test")
 
     def questions_of(self, packed):
         """[(prompt, the reference's text), ...]: what is before the first learned id, and what is
@@ -252,9 +252,9 @@ class Batches(sft.Batches):
         return inputs, targets, weights, logps
 
     def objective(self, loss):
-        """policy_loss() of a micro-batch. ValueError if the probabilities are not those by which the
-        answers were drawn: then the gradient would be that of another model. (With fewer digits
-        than float32's, TF32's too, they differ by more: that is not checked.)
+        """policy_loss() of a micro-batch. ValueError if the probabilities are not those by which
+        the answers were drawn: then the gradient would be that of another model. (With fewer
+        digits than float32's, as TF32 has, they differ by more: that is not checked.)
         """
         exact = (self.config.dtype == "float32"
                  and torch.get_float32_matmul_precision() == "highest")

@@ -718,7 +718,8 @@ MISTAKES = {
         ("the mean of all groups", "rewards.mean(axis=1, keepdims=True)", "rewards.mean()",
          "test_advantages"),
         ("advantages divided by the deviation",
-         "return rewards - rewards.mean(axis=1, keepdims=True)", "return (rewards - rewards.mean(axis=1, keepdims=True)) / (rewards.std(axis=1, keepdims="
+         "return rewards - rewards.mean(axis=1, keepdims=True)",
+         "return (rewards - rewards.mean(axis=1, keepdims=True)) / (rewards.std(axis=1, keepdims="
          "True) + 1e-6)", "test_advantages"),
         ("the temperature forgotten in training", "(logits / temperature).flatten(0, 1)",
          "logits.flatten(0, 1)", "test_policy_loss"),

@@ -101,7 +101,9 @@ def measured(folder, questions, samples):
 
 
 def share(counts, samples, k=1):
-    """(pass@k, half its 95% interval) of questions, of whose `samples` answers so many are right."""
+    """(pass@k, half its 95% interval). counts: how many of `samples` answers to each question are
+    right.
+    """
     each = [pass_at_k(samples, c, k) for c in counts]
     return float(np.mean(each)), 1.96 * float(np.std(each)) / math.sqrt(len(each))
 
