@@ -411,7 +411,8 @@ def test_two_ranks_fine_tune_as_one(engine, arguments, tmp_path, ranks, monkeypa
     chats.write_text("".join(json.dumps({"turns": [f"{i} spam?", "eggs" * (i % 3 + 1)]}) + "\n"
                              for i in range(300)))
     given = [*map(str, arguments), "--batch-size", "5" if engine == "ddp" else "4", "--steps",
-             "6", "--micro-batch", "1", "--sampling", "conversations", "--seq-len", "64", "--data", f"jsonl:{chats}"]
+             "6", "--micro-batch", "1", "--sampling", "conversations", "--seq-len", "64", "--data",
+             f"jsonl:{chats}"]
     leave_out_pictures(monkeypatch)
     train.main([*given, "--name", "one"])
     for rank in ranks(lambda: main([*given, "--name", "two", "--engine", engine])):

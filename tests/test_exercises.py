@@ -646,7 +646,7 @@ MISTAKES = {
         ("an adapter that changes the model before it has learned anything",
          "torch.zeros(self.out_features, rank)", "torch.randn(self.out_features, rank)",
          "test_adapt"),
-        ("alpha not divided by the rank", "self.scale = alpha / rank", "self.scale = alpha",
+        ("alpha not divided by the rank", "self.scale = alpha / rank\n", "self.scale = alpha\n",
          "test_adapt"),
         ("W trained beside its adapter",
          "        self.requires_grad_(False)\n        self.lora_a", "        self.lora_a",
@@ -722,7 +722,8 @@ MISTAKES = {
         ("the mean of all groups", "rewards.mean(axis=1, keepdims=True)", "rewards.mean()",
          "test_advantages"),
         ("advantages divided by the deviation",
-         "return rewards - rewards.mean(axis=1, keepdims=True)", "return (rewards - rewards.mean(axis=1, keepdims=True)) / (rewards.std(axis=1, keepdims="
+         "return rewards - rewards.mean(axis=1, keepdims=True)",
+         "return (rewards - rewards.mean(axis=1, keepdims=True)) / (rewards.std(axis=1, keepdims="
          "True) + 1e-6)", "test_advantages"),
         ("the temperature forgotten in training", "(logits / temperature).flatten(0, 1)",
          "logits.flatten(0, 1)", "test_policy_loss"),

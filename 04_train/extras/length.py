@@ -148,8 +148,8 @@ def plan(config, model_config, available=None, world=1, n_train_tokens=None, mem
     yield f"plan       {sum(n.values()):,} parameters, {outside:,} outside the embedding table"
     if n_trained := count_adapters(model_config, rank_of(config)):
         every = n_trained + sum(n.values())
-        yield (f"adapters   of rank {config.lora}: {n_trained:,} of {every:,} parameters are trained,"
-               f" {n_trained / every:.2%}; the others are frozen")
+        yield (f"adapters   of rank {config.lora}: {n_trained:,} of {every:,} parameters are "
+               f"trained, {n_trained / every:.2%}; the others are frozen")
     epochs = f", {tokens / n_train_tokens:.2f} epochs" if n_train_tokens else ""
     yield (f"           {steps:,} steps of {step_tokens:,} tokens: {tokens:,} tokens{epochs}, "
            f"{tokens / outside:.2f} a parameter outside the table")
