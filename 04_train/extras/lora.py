@@ -1,9 +1,9 @@
 """Low-rank adapters (LoRA, Hu et al. 2021): fine-tune a model without gradients of its weights.
 
-Each matrix W inside the blocks is frozen; beside it B A is trained, of so low a rank that the two
-have few numbers, and so do their gradients and AdamW's averages, which take three quarters of the
-memory of a model's parameters when all of them are trained. At the end B A can be added to W: then
-the model has its old shape again. A run has adapters if it is begun with --init and --lora RANK.
+Each matrix W inside the blocks is frozen; beside it B A is trained, of so low a rank that B and A
+have few numbers. Where all parameters are trained, gradients and AdamW's averages take three times
+the memory of the weights; here next to none. At the end B A can be added to W, and the model has
+its old shape again. A run has adapters if it is begun with --init and --lora RANK.
 
     python 04_train/sft.py --init runs/tiny --data gsm8k --lora 8 --lr 1e-3 --name small
     python 04_train/extras/lora.py merge --run small --name whole
@@ -65,7 +65,8 @@ class LoRA(nn.Linear):
     @torch.no_grad()
     def merged(self):  # exercise
         """A plain nn.Linear that computes the same, with this one's bias, and this one's weight, to
-        which scale B A has been added in place, so that no second W takes memory.
+        which scale B A has been added in place. It is made on the device "meta", where it takes no
+        memory, and draws no random numbers, for a weight of its own.
         """
         linear = nn.Linear(self.in_features, self.out_features, device="meta")
         self.weight += self.scale * self.lora_b @ self.lora_a
@@ -85,7 +86,7 @@ def replace_layers(model, kind, make):
 
 def add_adapters(model, rank, alpha=0.0, seed=0):
     """Freeze a GPT of any family, and add adapters to the Linears of its blocks, in place. Returns
-    it. alpha 0: twice the rank, as Biderman et al. 2024 advise. seed: of the A's.
+    it. alpha 0: twice the rank, as in Biderman et al. 2024. seed: of the A's.
     """
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)

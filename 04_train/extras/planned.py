@@ -38,8 +38,8 @@ def what_would_fit(config, model_config, available, world=1, memory=None):
     levers = [{"seq_len": config.seq_len >> i} for i in range(1, config.seq_len.bit_length())]
     levers += [{"optimizer": "adamw" if config.optimizer == "muon" else "muon"},
                {"dtype": "float32" if config.dtype == "bfloat16" else "bfloat16"}]
-    if config.init:  # a FullConfig, which may have adapters
-        levers.append({"lora": min(8, model_config.d_model)})
+    if config.init and hasattr(config, "lora"):
+        levers.append({"lora": min(8, config.d_model)})
     helps = {}  # for every field, the first change that is enough
     for lever in levers:
         [(name, value)] = lever.items()

@@ -20,6 +20,7 @@ from lora import LoRA, is_adapter, main, merge
 from optim import make_optimizer
 from presets import FullConfig
 from runs import load_run, load_state, newest_checkpoint, read_config, read_run, tensors
+from rl import main as rl
 from sft import main as sft
 from watch import activation_scales
 
@@ -66,13 +67,14 @@ def test_merged():
     linear, lora = layer()
     nn.init.normal_(lora.lora_b)
     x, place = torch.randn(5, 4), lora.weight.data_ptr()
-    expected = lora(x)
+    expected, random = lora(x), torch.get_rng_state()
     merged = lora.merged()
     assert type(merged) is nn.Linear and (merged.in_features, merged.out_features) == (4, 3), (
         "the result must be a plain Linear of the same size")
     assert torch.allclose(merged(x), expected, atol=1e-5), (
         "it must compute what the layer computed with its adapter: W + scale B A, and b")
     assert merged.weight.data_ptr() == place, "W is changed in place, not copied"
+    assert torch.equal(random, torch.get_rng_state()), "no random numbers are drawn for a new W"
 
 
 # ---- a model ----
@@ -285,6 +287,20 @@ def test_a_run_begins_with_a_run_that_has_adapters(world, tuned):
         assert found.keys() == expected.keys()
         for name in found:
             assert np.allclose(found[name], expected[name].numpy(), atol=1e-7), name
+
+
+def test_reinforcement_learning(world, tuned):
+    """Of adapters alone, beside a model in which other adapters have been merged."""
+    with open(world / "sums.jsonl", "w", encoding="utf-8") as file:
+        for n in range(40):
+            talk = [{"role": "user", "content": f"{n} + 1?"},
+                    {"role": "assistant", "content": f"#### {n + 1}"}]
+            file.write(json.dumps({"messages": talk}) + "\n")
+    rl(options(world, "rewarded", "--lora", "2", "--data", f"jsonl:{world}/sums.jsonl", "--steps",
+               "2", "--group", "2", "--answer-tokens", "4", "--last-eval-tokens", "40",
+               init="tuned"))
+    rows = (world / "runs" / "rewarded" / "metrics.jsonl").read_text().splitlines()
+    assert len([row for row in map(json.loads, rows) if "reward" in row]) == 2
 
 
 def test_adapters_beside_a_model_from_elsewhere(world, tuned):
