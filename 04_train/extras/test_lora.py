@@ -19,8 +19,8 @@ from length import memory_needed
 from lora import LoRA, is_adapter, main, merge
 from optim import make_optimizer
 from presets import FullConfig
-from runs import load_run, load_state, newest_checkpoint, read_config, read_run, tensors
 from rl import main as rl
+from runs import load_run, load_state, newest_checkpoint, read_config, read_run, tensors
 from sft import main as sft
 from watch import activation_scales
 
@@ -164,8 +164,7 @@ def test_memory(dtype):
     model = config.make_model(61)
     optimizer = make_optimizer(model, config)
     trainer.train_step(model, optimizer, np.zeros((2, 4, 16), np.int64), 0, config)
-    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg",
-                                                                              "exp_avg_sq")]
+    moments = [state[f"exp_avg{end}"] for state in optimizer.state.values() for end in ("", "_sq")]
     assert sum(p.nbytes for p in model.parameters()) == found["weights"]
     assert sum(moment.nbytes for moment in moments) == found["optimizer"]
 

@@ -40,8 +40,9 @@ def test_refuse_names_adapters_of_a_model_that_is_trained_already():
     config = FullConfig(**shape, init="x")
     less = needs(config, lora=8, micro_batch=1)
     assert needs(config, micro_batch=1, seq_len=1) > less, "else a shorter window is enough, too"
-    assert f"--micro-batch 1 still needs {length.readable(needs(config, micro_batch=1))}: --lora 8 "\
-        f"then needs {length.readable(less)}" in refused(config, less)
+    all_trained, adapters = (length.readable(n) for n in (needs(config, micro_batch=1), less))
+    assert (f"--micro-batch 1 still needs {all_trained}: --lora 8 then needs {adapters}"
+            in refused(config, less))
 
 
 def test_on_a_gpu_the_largest_micro_batch_is_chosen(monkeypatch, capsys):
