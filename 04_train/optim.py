@@ -191,8 +191,8 @@ class Optimizer(torch.optim.Optimizer):
 
 def make_optimizer(model, config):
     """config.optimizer, with decay, for the blocks' matrices; AdamW, without, for all others."""
-    matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
+    matrices = [p for p in model.blocks.parameters() if p.dim() == 2 and p.requires_grad]
+    others = [p for p in model.parameters() if p.requires_grad and p not in {*matrices}]
     adamw = dict(kind="adamw", lr=config.lr, scale=1.0, eps=1e-8, betas=(0.9, config.beta2))
     muon = dict(kind="muon", lr=config.muon_lr, scale=config.muon_lr / config.lr,
                 momentum=config.momentum)

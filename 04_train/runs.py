@@ -162,10 +162,10 @@ def refusal(error, message):
 
 
 @torch.no_grad()
-def load_weights(model, checkpoint):
-    """Fill `model` with a checkpoint's weights. ValueError if they are damaged or don't fit."""
+def load_weights(model, checkpoint, new=()):
+    """Fill `model`, but for `new` names, from a checkpoint. ValueError if damaged or unfit."""
     check(checkpoint, "weights/")
-    ours, found = dict(tensors(model)), {}
+    ours, found = {name: t for name, t in tensors(model) if name not in new}, {}
     for path in sorted((checkpoint / "weights").glob("*.npy")):
         try:
             found[path.name.removesuffix(".npy")] = torch.from_numpy(np.load(path, mmap_mode="c"))
@@ -273,7 +273,7 @@ def load_run(folder, device="cpu", which="newest", by_hand=False):
         checkpoint = find_checkpoint(folder, which)
         try:
             check_size(shape, checkpoint)
-            model = make_model(shape).to(device)
+            model = config.make_model(tokenizer.vocab_size).to(device)
             load_weights(model, checkpoint)
             return model.eval(), tokenizer, config, step_of(checkpoint)
         except (ValueError, OSError):

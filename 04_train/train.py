@@ -237,7 +237,7 @@ def evaluate(model, ids, sizes, config, max_tokens=None, rank=0, world=1, total=
 # Extras, by name; a copy of the spine alone trains without them. Always used: beside.py (rows and
 # pictures of a run, by metrics, watch, report, page) and length.py (the plan, and whether it fits),
 # which call budget and machine; console.py calls housekeeping; bpe.py fast and pieces. When asked
-# for: compiling, starting (--init), timing (--profile), presets, dpo, snapshots, nonfinite (NaN).
+# for: compiling, starting (--init), lora, dpo, timing (--profile), presets, snapshots, nonfinite.
 def extra(name):
     """A module of extras/, or None where that was not copied."""
     return importlib.import_module(name) if importlib.util.find_spec(name) else None

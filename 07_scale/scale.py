@@ -51,18 +51,18 @@ def broadcast_weights(model):
 
 def sum_gradients_naive(parameters):
     """Make each .grad its sum over all ranks, in place, one by one."""
-    for parameter in parameters:
+    for parameter in (p for p in parameters if p.requires_grad):
         dist.all_reduce(parameter.grad)
 
 
 def make_buckets(parameters, bucket_bytes=BUCKET_BYTES):  # exercise
-    """Group parameters into buckets: a list of lists, in the order in which gradients get ready.
-    That order is the reverse of `parameters`, since the backward pass begins at the end of the
-    model. A bucket is full as soon as its gradients have at least `bucket_bytes` bytes together
-    (p.nbytes each). The last may be smaller; none is empty.
+    """Group the parameters that require gradients into buckets: a list of lists, in the order in
+    which these get ready. That order is the reverse of `parameters`, as the backward pass begins at
+    the end of the model. A bucket is full as soon as its gradients have at least `bucket_bytes`
+    bytes together (p.nbytes each). The last may be smaller; none is empty.
     """
     buckets = [[]]
-    for parameter in reversed(list(parameters)):
+    for parameter in (p for p in reversed(list(parameters)) if p.requires_grad):
         if sum(p.nbytes for p in buckets[-1]) >= bucket_bytes:
             buckets.append([])
         buckets[-1].append(parameter)

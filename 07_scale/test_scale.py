@@ -51,7 +51,8 @@ def test_sum_gradients_naive():
         parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))]
         for i, parameter in enumerate(parameters):
             parameter.grad = torch.full_like(parameter, 10.0 * i + rank + 1)
-        sum_gradients_naive(parameters)
+        frozen = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
+        sum_gradients_naive([*parameters, frozen])
         return [p.grad.tolist() for p in parameters]
     for result in on_ranks(work):
         assert result == [[3.0] * 2, [23.0] * 3], "a sum over ranks, not a mean"
@@ -70,6 +71,9 @@ def test_make_buckets():
     half = [torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16)) for _ in range(2)]
     assert len(make_buckets(half, 16)) == 1, "these have two bytes each: see nbytes"
     assert make_buckets([], 10) == []
+    parameters[1].requires_grad_(False)
+    found = [[p.numel() for p in bucket] for bucket in make_buckets(parameters, 24)]
+    assert found == [[5, 4], [3, 1]], "a frozen parameter gets no gradient, so nothing to send"
 
 
 @pytest.mark.parametrize("values", [np.array([1.0, 2.0]), torch.tensor(3.0).double()])
@@ -542,6 +546,29 @@ def test_engines_train_what_one_process_trains(alone, ranks, optimizer, engine, 
     kept = [row for row in rows if row not in halfway]
     (folder / "metrics.jsonl").write_text("\n".join(kept) + "\n")
     assert_same_curve(whole, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine, more", [
+    ("ddp", ["--by-hand"]), ("ddp", ["--no-by-hand"]), ("zero2", ["--recompute", "hand"]),
+    ("torch-ddp", []), ("fsdp2", ["--no-by-hand"])], ids=str)
+def test_two_ranks_train_adapters(alone, ranks, tmp_path, engine, more):
+    """As one process does; of frozen weights no engine expects gradients."""
+    words, base = alone("adamw")
+    given = [*words, "--init", str(base), "--lora", "4", "--lr", "0.01", "--runs-dir",
+             str(tmp_path), "--steps", "3"]
+    train.main([*given, "--name", "one", *(w for w in more if "by-hand" in w)])
+    for rank in ranks(lambda: main([*given, "--name", "two", "--engine", engine, *more])):
+        assert rank.exitcode == 0, rank.log.read_text()
+    assert_same_curve(tmp_path / "one", tmp_path / "two")
+    before, one, two = ({path.name: np.load(path) for path in sorted(newest_checkpoint(
+        folder).glob("weights/*.npy"))} for folder in (base, tmp_path / "one", tmp_path / "two"))
+    assert one.keys() == two.keys() > before.keys()
+    for name in two:
+        assert np.allclose(two[name], one[name], atol=1e-5), name
+        assert name not in before or np.array_equal(two[name], before[name]), f"{name} is frozen"
+    train.main([*given, "--name", "two", "--resume", "--steps", "4"])
+    assert newest_checkpoint(tmp_path / "two").name == "step-000004"
 
 
 @pytest.mark.slow

@@ -60,6 +60,15 @@ def count_parameters(config):  # exercise
             "head": 0 if family.tied else V * C}
 
 
+def count_adapters(config, rank):
+    """How many parameters adapters of that rank have, of 04_train/extras/lora.py: rank * (in + out)
+    for each matrix of the blocks.
+    """
+    C, F, keys = config.d_model, config.d_ff, config.n_kv_head * config.head_dim
+    gated = family_of(config).activation == "swiglu"
+    return rank * config.n_layer * (C + (C + 2 * keys) + 2 * C + (2 + gated) * (C + F))
+
+
 def multiplied_by(config):
     """{"attention": n, "mlp": n, "head": n}: numbers in the matrices of matrix products. A tied
     head counts, too.
@@ -157,7 +166,8 @@ def muon_bytes(config):
                                      for shape, k in groups.items()))
 
 
-def training_memory(config, batch_size, optimizer="adamw", dtype="float32", recompute=False):
+def training_memory(config, batch_size, optimizer="adamw", dtype="float32", recompute=False,
+                    rank=0):
     """{"weights": bytes, ...} of a training step with this micro-batch: the most that tensors take.
 
     Weights and gradients take 4 bytes a parameter; AdamW's two moments 8; Muon's one average, of
@@ -165,7 +175,8 @@ def training_memory(config, batch_size, optimizer="adamw", dtype="float32", reco
     "workspace" is temporary, the largest of: the logits' gradient twice, when the backward pass
     starts; a recomputed block, when the logits are freed; Muon's step, when activations and copies
     are freed. If a micro-batch is the whole batch, gradients appear while activations are freed,
-    and the sum is less, by at most the gradients.
+    and the sum is less, by at most the gradients. With a `rank` only adapters of that rank have
+    gradients and averages (AdamW's); the few activations that they add are left out.
     """
     parameters, numbers = count_parameters(config), multiplied_by(config)
     n, inside = sum(parameters.values()), parameters["attention"] + parameters["mlp"]
@@ -180,8 +191,10 @@ def training_memory(config, batch_size, optimizer="adamw", dtype="float32", reco
         workspace = max(workspace, recomputed_bytes(config, batch_size, dtype) - kept)
     if muon:
         workspace = max(workspace, muon_bytes(config) - activations - copies)
-    return {"weights": 4 * n, "copies": copies, "gradients": 4 * n,
-            "optimizer": 8 * n - 4 * muon * matrices,
+    adapters = count_adapters(config, rank)
+    trained = adapters or n
+    return {"weights": 4 * (n + adapters), "copies": copies + 2 * low * adapters,
+            "gradients": 4 * trained, "optimizer": 8 * trained - 4 * muon * matrices,
             "activations": activations, "workspace": workspace}
 
 

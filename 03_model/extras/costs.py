@@ -23,7 +23,7 @@ from heads import cache_bytes
 from machine import matmul_peak
 
 
-def evaluation_memory(config, batch_size, optimizer="adamw", dtype="float32"):
+def evaluation_memory(config, batch_size, optimizer="adamw", dtype="float32", rank=0):
     """{"weights": bytes, ...}: what tensors take at most while a model is evaluated between two
     training steps, with so many windows at once.
 
@@ -39,7 +39,7 @@ def evaluation_memory(config, batch_size, optimizer="adamw", dtype="float32"):
     mlp = short * config.d_ff * (4 if family_of(config).activation == "swiglu" else 2)
     block = tokens * max(attention, mlp)
     logits = 2 * 4 * min(512, tokens) * config.vocab_size
-    kept = training_memory(config, batch_size, optimizer, dtype)
+    kept = training_memory(config, batch_size, optimizer, dtype, rank=rank)
     return {name: kept[name] for name in ("weights", "copies", "optimizer")} | {
         "activations": 2 * 4 * C * tokens, "workspace": max(block, logits)}
 

@@ -32,7 +32,8 @@ def describe(groups, lr):
     """Yield a line for each group of make_optimizer(): which optimizer updates which parameters, at
     which learning rate and decay. lr: config.lr, the peak of a group whose scale is 1.
     """
-    for group, which in zip(groups, ("the matrices of the blocks", "all else, tables and head")):
+    names = "the matrices of the blocks", "all else, tables and head"
+    for group, which in zip(groups, names if groups[1]["params"] else ("the adapters",)):
         sizes = [p.numel() for p in group["params"]]
         yield (f"{group['kind']:10} moves {which}, {sum(sizes):,} parameters in {len(sizes)} "
                f"tensors: learning rate {group['scale'] * lr:g}, decay {group['weight_decay']:g}")

@@ -21,12 +21,18 @@ from console import choose_device
 
 import torch
 
-from budget import count_parameters, flops_per_token, muon_groups, readable, training_memory
+from budget import (count_adapters, count_parameters, flops_per_token, muon_groups, readable,
+                    training_memory)
 from machine import free_memory, matmul_peak
 from housekeeping import check_writable, duration
 
 HOLES = 7  # times the largest tensor; see holes()
 SHARE = 0.5  # of matmul_peak() that a step reaches: a guess; 0.4 (tiny), 0.7 were seen on a CPU
+
+
+def rank_of(config):
+    """The rank of the adapters that a run with this Config trains (lora.py); 0 if it has none."""
+    return getattr(config, "lora", 0)  # which only a FullConfig has
 
 
 # ---- how long ----
@@ -90,8 +96,8 @@ def memory_needed(config, model_config):
     training_memory(), and holes. What ranks send each other is plan.py's. GPUs were not tried.
     """
     windows = windows_at_once(config)
-    return training_memory(model_config, windows, config.optimizer, config.dtype) | (
-        holes(config, model_config, windows))
+    return training_memory(model_config, windows, config.optimizer, config.dtype,
+                           rank=rank_of(config)) | holes(config, model_config, windows)
 
 
 def available(device):
@@ -140,6 +146,10 @@ def plan(config, model_config, available=None, world=1, n_train_tokens=None, mem
     yield f"model      {in_words(model_config)}"
     yield "           " + ", ".join(f"{name} {k:,}" for name, k in n.items() if k) + " parameters"
     yield f"plan       {sum(n.values()):,} parameters, {outside:,} outside the embedding table"
+    if n_trained := count_adapters(model_config, rank_of(config)):
+        every = n_trained + sum(n.values())
+        yield (f"adapters   of rank {config.lora}: {n_trained:,} of {every:,} parameters are "
+               f"trained, {n_trained / every:.2%}; the others are frozen")
     epochs = f", {tokens / n_train_tokens:.2f} epochs" if n_train_tokens else ""
     yield (f"           {steps:,} steps of {step_tokens:,} tokens: {tokens:,} tokens{epochs}, "
            f"{tokens / outside:.2f} a parameter outside the table")

@@ -59,8 +59,9 @@ def first_bad(model, inputs, targets, config):
                     nats = model.loss(x, y)
                 look("the loss", nats)
             if not divided and not found:
-                gradients = torch.autograd.grad(nats.sum() / n_targets, weights)
+                trained = {n: w for n, w in zip(names, weights) if w.requires_grad}
+                gradients = torch.autograd.grad(nats.sum() / n_targets, [*trained.values()])
                 norms = torch.stack([gradient.norm() for gradient in gradients])
-                look(f"the norm of all gradients, the largest that of {names[norms.argmax()]}",
+                look(f"the norm of all gradients, the largest that of {[*trained][norms.argmax()]}",
                      norms.norm())
     return found[0] if found else "nothing here: done again, all that this process does is finite"

@@ -16,7 +16,7 @@ from console import choose_device
 
 from budget import readable
 from costs import evaluation_memory
-from length import available, memory_needed, plan, refuse, windows_at_once
+from length import available, memory_needed, plan, rank_of, refuse, windows_at_once
 
 
 def what_would_fit(config, model_config, available, world=1, memory=None):
@@ -38,6 +38,8 @@ def what_would_fit(config, model_config, available, world=1, memory=None):
     levers = [{"seq_len": config.seq_len >> i} for i in range(1, config.seq_len.bit_length())]
     levers += [{"optimizer": "adamw" if config.optimizer == "muon" else "muon"},
                {"dtype": "float32" if config.dtype == "bfloat16" else "bfloat16"}]
+    if config.init and hasattr(config, "lora"):
+        levers.append({"lora": min(8, config.d_model)})
     helps = {}  # for every field, the first change that is enough
     for lever in levers:
         [(name, value)] = lever.items()
@@ -73,7 +75,7 @@ def show_plan(config, world=1, memory=None, keep=True):
         config = with_largest_micro_batch(config, model_config, free, world, memory)
     print(*plan(config, model_config, free, world, None, memory), sep="\n")
     needed = memory(config, model_config, evaluating=True) if memory else evaluation_memory(
-        model_config, windows_at_once(config), config.optimizer, config.dtype)
+        model_config, windows_at_once(config), config.optimizer, config.dtype, rank_of(config))
     print(f"evaluation about {readable(sum(needed.values()))} of memory, between steps:\n{'':11}"
           + ", ".join(f"{part} {readable(k)}" for part, k in needed.items() if k))
     try:

@@ -41,6 +41,10 @@ class FullConfig(FamilyConfig, Config):
     wandb: bool = option(False, "send metrics to Weights & Biases, too")
     snapshots: int = option(0, "steps whose weights are kept, evenly spaced in log(tokens)",
                             least=0)
+    lora: int = option(0, "rank of adapters, which AdamW trains instead of all that --init brings; "
+                       "0: none", least=0)
+    lora_alpha: float = option(0.0, "adapters are scaled by alpha / rank; 0: twice the rank",
+                               least=0)
 
     def __post_init__(self):
         family = FamilyConfig(**{field.name: getattr(self, field.name)
@@ -48,9 +52,21 @@ class FullConfig(FamilyConfig, Config):
         object.__setattr__(self, "family", None if family == MODERN else family)
         Config.__post_init__(self)
         family.check(self)
+        if self.lora and not self.init:
+            raise ValueError(f"lora is {self.lora}, but adapters are for a model that is trained "
+                             "already: give --init FOLDER")
+        if self.lora > self.d_model:  # also of a damaged config, which may ask for any size
+            raise ValueError(f"lora is {self.lora}, but the rank of adapters must be at most "
+                             f"d_model, {self.d_model}")
+        if self.lora:  # Muon is for the steps of whole matrices
+            object.__setattr__(self, "optimizer", "adamw")
 
     def make_model(self, vocab_size):
-        return make_model(self.gpt(vocab_size), self.seed, self.init_std)
+        model = make_model(self.gpt(vocab_size), self.seed, self.init_std)
+        if self.lora:
+            from lora import add_adapters
+            add_adapters(model, self.lora, self.lora_alpha, self.seed)
+        return model
 
     def objective(self, model):
         """Config's, with label smoothing and z-loss."""

@@ -2,7 +2,7 @@
 
 Its shape, tokenizer and weights are taken over, of a run those of its newest checkpoint; optimizer
 and learning rate begin anew. train.py and runs.py call it when a run has --init.
-Reads that folder; writes nothing. Next: dpo.py.
+Reads that folder; writes nothing. Next: lora.py.
 """
 
 import dataclasses
@@ -20,7 +20,9 @@ from conversations import end_ids
 from data import document_start
 from family import FamilyConfig, family_of
 from gpt import GPTConfig
-from runs import check_size, load_weights, newest_checkpoint, read_config, tensors
+from length import rank_of
+from lora import is_adapter, merge
+from runs import check_size, load_run, load_weights, newest_checkpoint, read_config, tensors
 from weights import check_fit, open_folder, open_tokenizer, our_tensors
 
 
@@ -91,12 +93,17 @@ def adopted_tokenizer(folder, config):
 def begin(model, folder):
     """Fill `model` with the weights in a folder, tensor by tensor, since it may be divided over
     processes that have no room for more; of learned positions in Hugging Face's form it takes the
-    first, as many as it has.
+    first, as many as it has. Its own adapters stay as they are; those of a run in the folder, which
+    is then read as a whole, are merged.
     """
-    if checkpoint := newest_checkpoint(folder):
-        return load_weights(model, checkpoint)
-    ours = dict(tensors(model))
-    for name, tensor in our_tensors(*open_folder(folder)):
+    new = {name for name, _ in tensors(model) if is_adapter(name)}
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint and not rank_of(read_config(Path(folder))):
+        return load_weights(model, checkpoint, new)
+    ours = {name: tensor for name, tensor in tensors(model) if name not in new}
+    theirs = tensors(merge(load_run(Path(folder))[0])) if checkpoint else (
+        our_tensors(*open_folder(folder)))
+    for name, tensor in theirs:
         rows = slice(model.config.seq_len if name == "position_embed.weight" else None)
         ours.pop(name).copy_(tensor[rows])
     assert not ours, f"{folder} has no {', '.join(ours)}"

@@ -13,6 +13,7 @@ from data import Ids
 from length import announce, refuse, windows_at_once
 from optim import make_optimizer
 from planned import show_plan
+from presets import FullConfig
 from test_budget import largest_use
 from test_length import SMALL, needs, refused
 from train import Config, evaluate, train_step
@@ -31,6 +32,17 @@ def test_refuse_names_the_largest_micro_batch_that_fits():
     many = dataclasses.replace(SMALL, batch_size=64)  # of four processes each has 16 windows
     assert "--micro-batch 8 (accumulated over 2)" in refused(
         many, 8, world=4, memory=lambda config, shape: {"a window": windows_at_once(config, 4)})
+
+
+def test_refuse_names_adapters_of_a_model_that_is_trained_already():
+    shape = {name: getattr(SMALL, name) for name in ("vocab_size", "n_layer", "d_model", "d_ff",
+                                                     "seq_len", "batch_size", "device")}
+    config = FullConfig(**shape, init="x")
+    less = needs(config, lora=8, micro_batch=1)
+    assert needs(config, micro_batch=1, seq_len=1) > less, "else a shorter window is enough, too"
+    all_trained, adapters = (length.readable(n) for n in (needs(config, micro_batch=1), less))
+    assert (f"--micro-batch 1 still needs {all_trained}: --lora 8 then needs {adapters}"
+            in refused(config, less))
 
 
 def test_on_a_gpu_the_largest_micro_batch_is_chosen(monkeypatch, capsys):

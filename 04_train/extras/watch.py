@@ -115,7 +115,8 @@ def listening(model, hear):
         handles += listen(name or "the model", module)
     for name, weight in model.named_parameters():
         what = f"the gradient of the weight {name}"
-        handles.append(weight.register_hook(functools.partial(hear, what)))
+        if weight.requires_grad:
+            handles.append(weight.register_hook(functools.partial(hear, what)))
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 
 from console import Parser, add_options, run
 
+from lora import merge
 from sample import RunOptions
 from weights import all_or_nothing, export
 
@@ -27,7 +28,7 @@ def main(argv=None):
     options = RunOptions(**given)
     with all_or_nothing(target) as aside:  # first, as it refuses a folder with other files
         folder, model, tokenizer, _, step = options.load()
-        export(model, tokenizer, aside)
+        export(merge(model), tokenizer, aside)  # nothing else knows adapters
     print(f"wrote {target}: {folder}, step {step}")
 
 

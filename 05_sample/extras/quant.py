@@ -38,6 +38,7 @@ from conversations import begin_ids
 from data import bits_per_byte, token_bytes
 from gpt import generate
 from heads import cache_bytes
+from lora import merge
 from runs import run_data
 from sample import RunOptions
 from train import score
@@ -226,7 +227,10 @@ def pack(model, kind, rows=1):
 
 
 def with_form(model, form):
-    """Replace each Linear of a model by form(Linear), in place. Returns the model."""
+    """Replace each Linear of a model, merged with its adapter if it has one, by form(Linear), in
+    place. Returns the model.
+    """
+    merge(model)
     # No list of all Linears: each is to be freed before the next is packed.
     for parent in [module for module in model.modules() if not isinstance(module, nn.Linear)]:
         for name, child in list(parent.named_children()):

@@ -13,6 +13,7 @@ import quant
 import train
 from family import FAMILIES, model_config
 from gpt import GPT, GPTConfig, KVCache, generate, make_model
+from lora import add_adapters
 from quant import (KINDS, Blocked, Int8, Transposed, for_reading, int8_engine, int8_linear_by_hand,
                    main, pack, quantize_rows, quantize_tensor, quantized_engine, weight_bytes)
 
@@ -222,6 +223,18 @@ def test_pack_changes_every_matrix():
             assert pack(model, kind, rows) is model
             matrices = [m for m in model.modules() if isinstance(m, (nn.Linear, form))]
             assert len(matrices) == 2 * 5 + 1 and all(type(m) is form for m in matrices)
+
+
+@pytest.mark.parametrize("kind", KINDS_HERE)
+def test_pack_merges_adapters(kind):
+    adapted = add_adapters(random_model(), 4)
+    for parameter in adapted.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    expected = adapted(random_ids(1, 40))
+    found = pack(copy.deepcopy(adapted), kind)(random_ids(1, 40))
+    bound = {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[kind]
+    assert (found - expected).norm() / expected.norm() < bound
+    assert torch.allclose(for_reading(adapted)(random_ids(1, 40)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS_HERE)

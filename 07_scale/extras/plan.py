@@ -29,12 +29,12 @@ from console import Parser, add_options, choose_device, option, run
 
 import torch
 
-from budget import (activation_bytes, count_parameters, flops_per_token, muon_groups,
-                    recomputed_bytes, readable, training_memory)
+from budget import (activation_bytes, count_adapters, count_parameters, flops_per_token,
+                    muon_groups, recomputed_bytes, readable, training_memory)
 from costs import evaluation_memory
 from curves import COLOURS, INK, picture
 from family import family_of
-from length import holes, outside_table, planned_steps, windows_at_once
+from length import holes, outside_table, planned_steps, rank_of, windows_at_once
 from presets import ALL as PRESETS, FullConfig as Config
 from housekeeping import duration
 from runs import WAYS
@@ -150,12 +150,18 @@ def moments(config, model_config, engine="plain", world=1, windows=1, recompute=
     """
     dtype = "bfloat16" if low else config.dtype
     matrices = muon_groups(model_config).total() if config.optimizer == "muon" else 0
-    states = rank_states(parameters(model_config), matrices, engine, world, low)
+    n, rank = parameters(model_config), rank_of(config)
+    trained = count_adapters(model_config, rank) or n
+    states = rank_states(trained, matrices, engine, world, low)
+    if rank:  # beside adapters there are weights, and nothing else of them
+        states["weights"] = rank_states(n + trained, 0, engine, world, low)["weights"]
     rounded = low or engine == "fsdp2"  # which gathers blocks in 16 bits
     copies = {"copies": 0 if rounded else training_memory(
-        model_config, windows, dtype=dtype)["copies"]}
+        model_config, windows, dtype=dtype, rank=rank)["copies"]}
     sending, sent = buffers(model_config, engine, world, matrices > 0, 2 if low else 4)
     ranks = world if "optimizer" in DIVIDED[engine] else 1
+    if rank and engine != "fsdp2":  # gradients of tables are not sent
+        sending, sent = (min(k, 12 * trained) for k in (sending, sent))
     own = {"gradients": states["gradients"] // ranks} if engine == "zero1" else {}  # when summed
 
     logits = 4 * windows * model_config.seq_len * model_config.vocab_size

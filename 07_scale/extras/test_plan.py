@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from budget import activation_bytes, muon_bytes, training_memory
+from budget import activation_bytes, count_adapters, muon_bytes, training_memory
 from gpt import GPT
 from optim import make_optimizer
 from plan import (DIVIDED, GPUS, ITEMS, SERVED, TOKENIZED, TRAFFIC, Job, accumulation, buffers,
@@ -128,6 +128,20 @@ def test_one_process_is_the_trainers(config):
             expected = training_memory(BILLION, windows, config.optimizer, config.dtype, recompute)
             assert total(config, windows=windows, recompute=recompute) == pytest.approx(
                 sum(expected.values()), rel=0.01), (windows, recompute)
+
+
+def test_adapters():
+    """As stage 4 says; what each rank has whole of the weights has neither gradients nor averages.
+    """
+    config = dataclasses.replace(ADAMW, init="x", lora=8)
+    expected = training_memory(BILLION, 4, "adamw", config.dtype, rank=8)
+    assert total(config, windows=4) == pytest.approx(sum(expected.values()), rel=0.01)
+    adapters = count_adapters(BILLION, 8)
+    for engine in DIVIDED:
+        for found in moments(config, BILLION, engine, 2).values():
+            assert found["weights"] == 4 * (N + adapters) // (1 + (engine == "fsdp2"))
+            assert found["gradients"] <= 4 * adapters and found["optimizer"] <= 8 * adapters
+            assert engine == "fsdp2" or found["buffers"] <= 12 * adapters
 
 
 @several
