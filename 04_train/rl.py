@@ -119,12 +119,15 @@ def write_answers(model, prompts, tokenizer, n_samples, n_tokens, temperature=1.
 
     Drawn from the full softmax of logits / temperature: what top-k or top-p leave out would have
     another probability in the training step. A prompt is read once; an answer that has ended is
-    taken out of the batch.
+    taken out of the batch. Each answer has random numbers of its own, whoever is beside it.
     """
     from ragged import make_cache  # rows of any lengths
-    generator = torch.Generator().manual_seed(seed)
     answers = [Answer(tokenizer) for _ in prompts for _ in range(n_samples)]
     rows = [prompt for prompt in prompts for _ in range(n_samples)]
+    random = torch.from_numpy(np.random.default_rng(seed).random((len(rows), n_tokens)))
+    if not model.config.by_hand:
+        from blocked import for_reading
+        model = for_reading(model, len(rows))
     with torch.inference_mode():
         cache = make_cache(model, prompts, n_tokens)
         cache.read(model, prompts)
@@ -133,9 +136,11 @@ def write_answers(model, prompts, tokenizer, n_samples, n_tokens, temperature=1.
 
     def pick(logits):
         logps = (logits / temperature).log_softmax(-1)
-        race = torch.empty(logps.shape).exponential_(generator=generator).log().to(logps.device)
-        drawn = (logps - race).argmax(-1, keepdim=True)
-        entropies.append(-(logps.exp() * logps).sum(-1))
+        p = logps.exp()
+        entropies.append(-(p * logps).sum(-1))
+        upto = p.cumsum(-1, dtype=torch.double)  # an id is drawn if the random number is below its
+        wanted = random[alive, len(entropies) - 1].to(p.device)[:, None] * upto[:, -1:]
+        drawn = torch.searchsorted(upto, wanted, right=True).clamp(max=p.shape[-1] - 1)
         pairs = zip(alive, drawn[:, 0].tolist(), logps.gather(-1, drawn)[:, 0].tolist())
         ids = [i if answers[n].ended else answers[n].add(i, logp) for n, i, logp in pairs]
         return torch.tensor(ids, device=logits.device)

@@ -249,7 +249,7 @@ def test_a_batch():
         assert ids[:-1] == inputs[b, begin + 1:begin + len(ids)].tolist(), (
             "each id of the answer is the target of the one before, and then an input")
         lengths.append(len(ids))
-        ended = ids[-1] == SPECIAL["<|assistant_end|>"]
+        ended = ids[-1:] == [SPECIAL["<|assistant_end|>"]]
         rewards.append(float(ended and 97 in ids))
     expected = advantages(np.array(rewards).reshape(2, 4)).ravel()
     for b in range(8):

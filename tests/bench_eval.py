@@ -16,10 +16,10 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 
 import console  # noqa: F401, first, so that the others are found
 
+from blocked import for_reading
 from bundle import read_bundle
 from certify import by_harness
 from core import Options, decisions, prepare
-from quant import for_reading
 from scoring import score_items
 
 

@@ -26,10 +26,10 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
                  "costs", "heads", "huggingface", "shards", "weights", "presets", "length",
                  "planned", "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite",
-                 "report", "page", "compare", "timing", "starting", "lora", "dpo", "compiling",
-                 "snapshots", "curves", "ladder", "abilities", "good_go", "export", "lookup",
-                 "quant", "figures", "scoring", "bundle", "kept", "core", "charts", "growth",
-                 "certify", "harness", "ranks", "precision", "recompute", "plan", "simulate",
+                 "report", "page", "compare", "timing", "starting", "lora", "blocked", "dpo",
+                 "compiling", "snapshots", "curves", "ladder", "abilities", "good_go", "export",
+                 "lookup", "quant", "figures", "scoring", "bundle", "kept", "core", "charts",
+                 "growth", "certify", "harness", "ranks", "precision", "recompute", "plan", "simulate",
                  "timeline", "fsdp", "selftest", "launch"]
 
 

@@ -728,9 +728,9 @@ MISTAKES = {
         ("outputs for what can't be computed", "is not None:\n                self.forced",
          "or 1:\n                result = str(result)\n                self.forced",
          "test_the_calculator_answers"),
-        ("top-k in rollouts", "logps = (logits / temperature).log_softmax(-1)\n        race",
+        ("top-k in rollouts", "logps = (logits / temperature).log_softmax(-1)\n        p =",
          "logits = logits.masked_fill(logits < logits.topk(10).values[:, -1:], -1e30)\n        "
-         "logps = (logits / temperature).log_softmax(-1)\n        race",
+         "logps = (logits / temperature).log_softmax(-1)\n        p =",
          "test_answers_are_drawn_from_the_full_softmax"),
         ("log-probabilities of another temperature", "logps.gather(-1, drawn)",
          "logits.log_softmax(-1).gather(-1, drawn)",

@@ -9,7 +9,7 @@ its old shape again. A run has adapters if it is begun with --init and --lora RA
     python 04_train/extras/lora.py merge --run small --name whole
 
 Left out: adapters of embedding and head, dropout, checkpoints without the frozen weights.
-merge reads a run, and writes one of the plain shape. Next: dpo.py.
+merge reads a run, and writes one of the plain shape. Next: blocked.py.
 """
 
 import dataclasses

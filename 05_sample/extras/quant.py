@@ -34,11 +34,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from blocked import Blocked, with_form
 from conversations import begin_ids
 from data import bits_per_byte, token_bytes
 from gpt import generate
 from heads import cache_bytes
-from lora import merge
 from runs import run_data
 from sample import RunOptions
 from train import score
@@ -110,20 +110,6 @@ class Transposed(nn.Module):
         y = x.reshape(-1, x.shape[-1])
         y = y @ self.weight if self.bias is None else torch.addmm(self.bias, y, self.weight)
         return y.view(*x.shape[:-1], -1)
-
-
-class Blocked(nn.Module):
-    """A Linear whose weights are stored in the blocks in which oneDNN reads them for `rows` rows at
-    once; any other number of rows works, too.
-    """
-
-    def __init__(self, linear, rows):
-        super().__init__()
-        self.register_buffer("weight", torch.ops.mkldnn._reorder_linear_weight(linear.weight, rows))
-        self.register_buffer("bias", linear.bias)
-
-    def forward(self, x):
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
 class Int8(nn.Module):
@@ -224,31 +210,6 @@ def pack(model, kind, rows=1):
     if kind == "bfloat16":
         return model.bfloat16()
     return with_form(model, form) if form else model
-
-
-def with_form(model, form):
-    """Replace each Linear of a model, merged with its adapter if it has one, by form(Linear), in
-    place. Returns the model.
-    """
-    merge(model)
-    # No list of all Linears: each is to be freed before the next is packed.
-    for parent in [module for module in model.modules() if not isinstance(module, nn.Linear)]:
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(parent, name, form(child))
-    return model
-
-
-@torch.no_grad()
-def for_reading(model, rows=2048):
-    """A copy of a float32 model that reads texts of many ids faster on a CPU, by oneDNN; elsewhere
-    the model itself. rows: about how many ids it reads at once. Results differ in their last bits.
-    SmolLM2 read 370 tokens a second instead of 292 on two cores of Zen 3, whose matrix products by
-    MKL, torch's usual way, are slow; other processors were not tried.
-    """
-    if model.embed.weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return model
-    return with_form(copy.deepcopy(model), partial(Blocked, rows=rows))
 
 
 def weight_bytes(model):

@@ -11,11 +11,12 @@ from torch import nn
 
 import quant
 import train
+from blocked import Blocked
 from family import FAMILIES, model_config
 from gpt import GPT, GPTConfig, KVCache, generate, make_model
 from lora import add_adapters
-from quant import (KINDS, Blocked, Int8, Transposed, for_reading, int8_engine, int8_linear_by_hand,
-                   main, pack, quantize_rows, quantize_tensor, quantized_engine, weight_bytes)
+from quant import (KINDS, Int8, Transposed, int8_engine, int8_linear_by_hand, main, pack,
+                   quantize_rows, quantize_tensor, quantized_engine, weight_bytes)
 
 HAS_ENGINE = set(torch.backends.quantized.supported_engines) & {"x86", "fbgemm", "qnnpack",
                                                                 "onednn"}
@@ -234,7 +235,6 @@ def test_pack_merges_adapters(kind):
     found = pack(copy.deepcopy(adapted), kind)(random_ids(1, 40))
     bound = {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[kind]
     assert (found - expected).norm() / expected.norm() < bound
-    assert torch.allclose(for_reading(adapted)(random_ids(1, 40)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS_HERE)
@@ -337,20 +337,3 @@ def test_command_line(tmp_path, capsys, fails):
     assert "No such file" in fails(main, *nowhere, "--file", tmp_path / "none")
     (tmp_path / "short").write_text("")
     assert "too short" in fails(main, *runs, "--file", tmp_path / "short")
-
-
-def test_for_reading():
-    """A copy for texts of any length, whose numbers are the model's but for their last bits."""
-    model = GPT(GPTConfig(vocab_size=300, seq_len=64, n_layer=2, d_model=64, n_head=2, d_ff=96))
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.2)
-    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
-    fast = for_reading(model)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
-    assert isinstance(fast.blocks[0].mlp.up, Blocked) == torch.backends.mkldnn.is_available()
-    for shape in ((1, 1), (1, 64), (5, 33)):
-        ids = torch.randint(0, 300, shape)
-        with torch.inference_mode():
-            assert torch.allclose(fast(ids), model(ids), atol=1e-4), shape
-    meta = GPT(GPTConfig()).to("meta")
-    assert for_reading(meta) is meta, "elsewhere than on a CPU it stays as it is"

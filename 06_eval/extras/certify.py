@@ -60,7 +60,7 @@ def certify(options, tasks, model, tokenizer, results, key):
     """Score all items in all WAYS; print for each how many decisions differ from `results`, those
     of core.score_all(). ValueError if any differ in float32: then scores depend on how they are
     computed. key: core.key_of() the model, whose matrices are stored as usual here, while those of
-    core.py are quant.for_reading().
+    core.py are blocked.for_reading().
     """
     if options.dtype != "float32":
         raise ValueError("the certificate compares all ways with float32: leave out --dtype")

@@ -33,13 +33,13 @@ from console import Parser, add_options, escaped, option, run, track
 import numpy as np
 import torch
 
+from blocked import for_reading
 from bundle import CORE, find_bundle, read_bundle
 from duplicates import overlap
 from evals import centred, gold_of, is_right
 from housekeeping import check_writable
 from kept import Kept, identity
 from metrics import Hints
-from quant import for_reading
 from runs import run_data
 from sample import RunOptions
 from scoring import score_items
