@@ -124,7 +124,8 @@ def write_answers(model, prompts, tokenizer, n_samples, n_tokens, temperature=1.
     from ragged import make_cache  # rows of any lengths
     answers = [Answer(tokenizer) for _ in prompts for _ in range(n_samples)]
     rows = [prompt for prompt in prompts for _ in range(n_samples)]
-    random = torch.from_numpy(np.random.default_rng(seed).random((len(rows), n_tokens)))
+    rng = np.random.default_rng(seed)
+    random = torch.from_numpy(rng.random((len(rows), n_tokens), dtype=np.float32))
     if not model.config.by_hand:
         from blocked import for_reading
         model = for_reading(model, len(rows))
@@ -135,13 +136,15 @@ def write_answers(model, prompts, tokenizer, n_samples, n_tokens, temperature=1.
     cache = cache.take([i // n_samples for i in alive])
 
     def pick(logits):
-        logps = (logits / temperature).log_softmax(-1)
-        p = logps.exp()
-        entropies.append(-(p * logps).sum(-1))
-        upto = p.cumsum(-1, dtype=torch.double)  # an id is drawn if the random number is below its
-        wanted = random[alive, len(entropies) - 1].to(p.device)[:, None] * upto[:, -1:]
+        z = logits / temperature
+        p = z.softmax(-1)
+        upto = p.cumsum(-1)  # the first id whose sum is above a random number is drawn
+        wanted = random[alive, len(entropies)].to(p.device)[:, None] * upto[:, -1:]
         drawn = torch.searchsorted(upto, wanted, right=True).clamp(max=p.shape[-1] - 1)
-        pairs = zip(alive, drawn[:, 0].tolist(), logps.gather(-1, drawn)[:, 0].tolist())
+        logps = p.gather(-1, drawn).log()
+        log_total = z.gather(-1, drawn) - logps  # entropy: the mean of log_total - z
+        entropies.append((log_total - (p.unsqueeze(1) @ z.unsqueeze(2))[..., 0])[:, 0])
+        pairs = zip(alive, drawn[:, 0].tolist(), logps[:, 0].tolist())
         ids = [i if answers[n].ended else answers[n].add(i, logp) for n, i, logp in pairs]
         return torch.tensor(ids, device=logits.device)
     for start in range(0, n_tokens, CHUNK):
@@ -151,7 +154,8 @@ def write_answers(model, prompts, tokenizer, n_samples, n_tokens, temperature=1.
         keep = [place for place, n in enumerate(alive) if not answers[n].ended]
         if not keep:
             break
-        alive, cache = [alive[place] for place in keep], cache.take(keep)
+        if len(keep) < len(alive):
+            alive, cache = [alive[place] for place in keep], cache.take(keep)
     groups = [answers[i:i + n_samples] for i in range(0, len(answers), n_samples)]
     return groups, float(torch.cat(entropies).mean())
 

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MINE = ROOT / "mine"
 
 # The spine as it is read, then extras, in the order in which they build on each other.
-READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train",
-                 "sft", "rl", "sample", "evals", "scale", "zero", "pieces", "dialects", "workers",
-                 "fast", "longwords", "mapped", "commands", "formats", "foreign", "picture",
+READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train", "sft",
+                 "rl", "sample", "evals", "scale", "zero", "pieces", "dialects", "workers", "fast",
+                 "longwords", "mapped", "commands", "formats", "foreign", "picture",
                  "housekeeping", "mistakes", "chatml", "records", "download", "hub", "folders",
                  "corpus", "tasks", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
                  "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
@@ -29,8 +29,8 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "report", "page", "compare", "timing", "starting", "lora", "blocked", "dpo",
                  "compiling", "snapshots", "curves", "ladder", "abilities", "good_go", "export",
                  "lookup", "quant", "figures", "scoring", "bundle", "kept", "core", "charts",
-                 "growth", "certify", "harness", "ranks", "precision", "recompute", "plan", "simulate",
-                 "timeline", "fsdp", "selftest", "launch"]
+                 "growth", "certify", "harness", "ranks", "precision", "recompute", "plan",
+                 "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 
 def exercises(source):

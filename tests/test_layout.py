@@ -30,10 +30,10 @@ COMMANDS = {"bpe", "data", "train", "sft", "rl", "sample", "evals", "scale"}  # 
 LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
           "02_data": {"data": 374, "conversations": 190},
           "03_model": {"gpt": 329},
-          "04_train": {"optim": 222, "runs": 350, "train": 374, "sft": 228, "rl": 307},
+          "04_train": {"optim": 222, "runs": 350, "train": 374, "sft": 228, "rl": 311},
           "05_sample": {"sample": 307}, "06_eval": {"evals": 350},
           "07_scale": {"scale": 328, "zero": 220}}
-MOST_TOGETHER = 3770  # lines of these files, but for evals.py
+MOST_TOGETHER = 3775  # lines of these files, but for evals.py
 MOST = 60  # lines of a function of the spine
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 every_spine = pytest.mark.parametrize("path", [ROOT / stage / f"{name}.py" for stage, names in
