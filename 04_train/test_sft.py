@@ -312,6 +312,14 @@ def test_stopped_and_resumed_bit_for_bit(world, monkeypatch):
     assert all(torch.equal(one[name], other[name]) for name in one), "train.py resumes it as well"
 
 
+def test_profile(world, monkeypatch, capsys, tmp_path):
+    """Of packed conversations, with the tokenizer of the other run; nothing is trained."""
+    given = options(world, "--profile")
+    monkeypatch.chdir(tmp_path)
+    main(given)
+    assert "without the profiler, a step takes" in capsys.readouterr().out
+
+
 def test_show_mask(world, capsys):
     main(options(world, "--show-mask", "2", "--name", "shown"))
     said = capsys.readouterr().out

@@ -27,7 +27,7 @@ from console import choose_device
 import torch
 from torch.autograd import DeviceType
 
-from data import make_batches, prepare
+from data import prepare
 from machine import keep_freed_memory, matmul_peak
 from optim import make_optimizer
 from train import train_step
@@ -155,11 +155,17 @@ def show_profile(config):
     """
     config, folder = dataclasses.replace(config, lr=1e-12, muon_lr=1e-12), Path("profile")
     keep_freed_memory()
-    data = prepare(config.data, config.vocab_size, config.data_dir, by_hand=config.by_hand)
+    tokenizer = None
+    if config.init:
+        from starting import adopted_tokenizer
+        tokenizer = adopted_tokenizer(None, config)
+    data = prepare(config.data, config.vocab_size, config.data_dir, tokenizer, config.by_hand)
     device = choose_device(config.device)
     model = config.make_model(data.tokenizer.vocab_size).to(device)
     optimizer, loss = make_optimizer(model, config), config.objective(model)
-    loader = make_batches(data, config.batch_size, config.seq_len, config.seed, config.sampling)
+    loader = config.batches(data, model)
+    if hasattr(loader, "objective"):  # those of sft.py, for example
+        loss = loader.objective(loss)
     peak = matmul_peak(device, getattr(torch, config.dtype))
 
     def step():
