@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import sys
+from decimal import Decimal
 from fractions import Fraction
 
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
@@ -114,15 +115,17 @@ def prompt_ids(messages, tokenizer):
 
 
 def calculate(expression):  # exercise
-    """The value of numbers, + - * / and brackets, as a text; None for anything else, and for what
-    is longer than 100 characters, divides by 0, or has a value beyond 10^15.
+    """The value of an expression, as a text; None for what is none, is longer than 100 characters,
+    divides by 0, or has a value beyond 10^15. Nothing is executed.
 
-    Computed exactly, in Fractions. A whole number is spelled without a point, another one with at
-    most 10 digits behind it, and no zeros at its end; commas in numbers are left out. Nothing is
-    executed. calculate("48/2") == "24"; calculate("-(1,000 - .5) * 2") == "-1999";
-    calculate("1/3") == "0.3333333333"; calculate("2**9") is None
+    total = product (+|- product)*; product = factor (*|/ factor)*; factor = number | (+|-) factor |
+    ( total ). A number is "12", "1,200", "7.", "1.5" or ".5"; spaces may stand between. Computed
+    exactly, in Fractions, then rounded to 10 digits behind the point, spelled without zeros at the
+    end: calculate("48/2") == "24"; calculate("-(1,000 - .5) * 2") == "-1999"; calculate("2/3") ==
+    "0.6666666667"; calculate("2*-3") == "-6"; calculate("2**9") is None
     """
-    words = [*re.findall(r"[0-9]+\.?[0-9]*|\.[0-9]+|\S", expression.replace(",", "")), ""]
+    plain = re.sub(r"(?<=[0-9]),(?=[0-9])", "", expression)
+    words = [*re.findall(r"[0-9]+\.?[0-9]*|\.[0-9]+|\S", plain), ""]
 
     def factor():
         if words[0] in ("+", "-"):
@@ -144,12 +147,13 @@ def calculate(expression):  # exercise
             value = value + product() if words.pop(0) == "+" else value - product()
         return value
     try:
-        value = round(total() if len(expression) <= 100 else Fraction("too long"), 10)
+        fits = len(expression) <= 100 and expression.isascii()
+        value = round(total() if fits else Fraction("too long"), 10)
     except (ValueError, ArithmeticError, LookupError):
         return None
     if words != [""] or abs(value) > 10**15:
         return None
-    return f"{value.numerator}" if value.denominator == 1 else f"{float(value):.10f}".rstrip("0")
+    return f"{Decimal(value.numerator) / value.denominator:f}"
 
 
 def coloured(ids, mask, tokenizer):

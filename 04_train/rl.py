@@ -1,15 +1,20 @@
-"""Reinforcement learning on answers that can be checked: a simple GRPO (Shao et al. 2024).
+"""Reinforcement learning on answers that can be checked: a simple GRPO, group-relative policy
+optimisation (Shao et al. 2024).
 
-The loop is train.py's; what is new is where its batches come from: the model writes them. To each
-question it writes several answers, and a function rewards those that are right. Then a step makes
-what is better than the mean of its group likelier, and what is worse less likely.
-The model may call a calculator: what it writes between <|python_start|> and <|python_end|> is
-computed, and the result is put behind it. Nothing that it writes is executed.
+The loop is train.py's; what is new is where its batches come from: the model writes them. It writes
+several answers to each question, and a function rewards those that are right. Then a step makes
+answers with more reward than the mean of their group, all answers to one question, more likely, and
+those with less reward less likely. This is right only for answers drawn from the model as it is now
+(on policy; the policy is the model), so each batch serves a single step. The paper's ratio of
+probabilities and its clipping, for batches that serve several steps, are left out, and so is its KL
+penalty. Watch the reward, not the loss, which says nothing: a group's advantages sum to 0.
+The model may call a calculator (conversations.calculate), in our own format, not in ChatML. Nothing
+that it writes is executed. An answer that doesn't end by itself is wrong: its end is learned, too.
 
-    python 04_train/rl.py --init runs/sft --data gsm8k --steps 100
+    python 04_train/rl.py --init runs/sft --data tasks,form=chat --answer-tokens 48 --steps 20
 
 Takes train.py's options; reads a source of conversations, each a question and its answer; writes
-what train.py does, and rl.png. Next: 05_sample/sample.py.
+what train.py does; loss.png shows the rewards. Next: 05_sample/sample.py.
 """
 
 import os
@@ -32,74 +37,77 @@ from conversations import calculate, end_ids
 from gpt import generate
 from train import opened, train
 
-NUMBER = re.compile(r"-?[\d,]*\.?\d+")
-CHUNK = 16  # ids that all answers grow by, before those that have ended are taken out
+NUMBER = re.compile(r"-?\$?-?(\d{1,3}(,\d{3})+|\d+|(?=\.\d))(\.\d+)?")
 
 
 # ---- what is right ----
 def number_at(text):  # exercise
-    """The number that a text begins with, a Decimal, or None.
-
-    A minus sign, a dollar sign in front, commas between digits and a point may be there: "18.",
-    "$18" and "18.0 a day" are 18, "1,800" is 1800, ".5" is 0.5; "ten" is None. See NUMBER.
+    """The number that a text begins with, behind spaces, as a Decimal, or None: what NUMBER matches
+    there, without dollar sign and commas. "18", "18.", "$18" and "18.0 a day" give 18, "-$1,800"
+    and "$-1800" -1800, ".5" 0.5; "ten" gives None.
     """
-    found = NUMBER.match(text.strip().replace("$", "", 1))
-    return Decimal(found[0].replace(",", "")) if found else None
+    found = NUMBER.match(text.strip())
+    return Decimal(re.sub("[$,]", "", found[0])) if found else None
 
 
 def answer_of(text):  # exercise
     """What stands behind the first "####" of a text, up to the end of the line, without spaces
-    around it; None if there is no "####". answer_of("6 + 2 = 8\\n#### 8\\n#### 9") == "8"
+    around it; None if there is no "####". The first, so that a second guess is worth nothing:
+    answer_of("6 + 2 = 8\\n#### 8\\n#### 9") == "8"
     """
     found = re.search(r"####(.*)", text)
     return found[1].strip() if found else None
 
 
 def reward(text, reference):  # exercise
-    """1.0 if the answer_of() a text is that of the reference, else 0.0. If that of the reference is
-    a number and nothing more, then number_at() both must be equal. ValueError if the reference has
-    none, or an empty one: else a text without an answer would be right.
+    """1.0 if a text has the same answer_of() as the reference, else 0.0, also if it has none.
+
+    If all of the reference's is a number (NUMBER, perhaps with a point at its end), number_at() of
+    both are compared, so that "18 dollars" is "18"; else the strings are. ValueError "no answer
+    behind ####" if the reference has none, or an empty one: nothing may be equal to that.
     """
     found, expected = answer_of(text), answer_of(reference)
     if not expected:
         raise ValueError(f"{reference[-40:]!r} has no answer behind ####, so none can be checked")
-    if NUMBER.fullmatch(expected.replace("$", "", 1)) and found is not None:
+    if NUMBER.fullmatch(expected.rstrip(".")) and found is not None:
         found, expected = number_at(found), number_at(expected)
     return float(found == expected)
 
 
 def pass_at_k(n, c, k):  # exercise
-    """The probability that of k answers, drawn from n of which c are right, one or more is right:
-    1 - C(n - c, k) / C(n, k), as a product of factors below 1, which stays finite (Chen et al.
-    2021, section 2.1). pass_at_k(8, 2, 1) == 0.25
+    """The probability that among k answers, drawn from n of which c are right, one or more is
+    right: 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, section 2.1). pass_at_k(8, 2, 1) == 0.25
     """
-    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1)) if n - c >= k else 1.0
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
-# ---- answers ----
+# ---- writing answers ----
 class Answer:
-    """An answer that is being written. own: 1 where the model wrote an id, 0 where the calculator
-    did; logps: the log-probabilities of what it wrote; ended: whether it has ended by itself.
+    """An answer that is being written. Of each of its ids: own, 1 if the model wrote it, 0 if the
+    calculator did; logps, its log-probability, and entropies, of what it was drawn from, or 0.0.
+    ended: by itself, not by the limit of its length.
     """
 
     def __init__(self, tokenizer):
-        self.tokenizer, self.ids, self.own, self.logps = tokenizer, [], [], []
-        self.call, self.forced, self.ended = None, [], False  # call: ids between start and end
-        self.ends = end_ids(tokenizer)
+        self.tokenizer, self.ends, self.ended = tokenizer, end_ids(tokenizer), False
+        self.ids, self.own, self.logps, self.entropies = [], [], [], []
+        self.call, self.forced = None, []  # the ids of an open call; ids that come next
 
-    def add(self, i, logp):  # exercise
-        """The next id was drawn, with this log-probability. Returns the id that comes next.
+    def add(self, i, logp, entropy):  # exercise
+        """An id was drawn. Append what comes, with its own, logp and entropy, and return it: the
+        first of self.forced, if there are any (own 0, numbers 0.0), and what was drawn is lost;
+        else the id drawn, which ends the answer if it is in self.ends.
 
-        That is the first of self.forced, if it holds any, with own 0 and log-probability 0.0; else
-        the one drawn. After <|python_end|>, if a call was open, calculate() the text of self.call;
-        unless it is None, self.forced becomes <|output_start|>, the ids of the result,
-        <|output_end|>. The answer has ended with a drawn id of self.ends. Special tokens are in
-        tokenizer.special; other formats have none for calls.
+        <|python_start|> opens a call, self.call = [], to which the ids behind it are appended.
+        <|python_end|> closes it, self.call = None. If calculate() finds the value of the call's
+        text, self.forced becomes <|output_start|>, the ids of the value, <|output_end|>. Their ids
+        are in tokenizer.special; a tokenizer for another format may have none of them.
         """
         special, own = self.tokenizer.special, not self.forced
         if not own:
-            i, logp = self.forced.pop(0), 0.0
-        for values, value in ((self.ids, i), (self.own, int(own)), (self.logps, logp)):
+            i, logp, entropy = self.forced.pop(0), 0.0, 0.0
+        for values, value in ((self.ids, i), (self.own, int(own)), (self.logps, logp),
+                              (self.entropies, entropy)):
             values.append(value)
         self.ended = own and i in self.ends
         if i == special.get("<|python_start|>"):
@@ -114,79 +122,105 @@ class Answer:
         return i
 
 
-def write_answers(model, prompts, tokenizer, n_samples, n_tokens, temperature=1.0, seed=0):
-    """([n_samples Answers of at most n_tokens ids] of each prompt, mean entropy in nats).
+def draw(logits, temperature, uniforms):  # exercise
+    """Draw an id for each row from p = softmax(logits / temperature): three lists, the ids, their
+    log-probabilities, and the entropies -sum(p log p), in nats.
 
-    Drawn from the full softmax of logits / temperature: what top-k or top-p leave out would have
-    another probability in the training step. A prompt is read once; an answer that has ended is
-    taken out of the batch. Each answer has random numbers of its own, whoever is beside it.
+    logits: (B, V); uniforms: (B,), from [0, 1). An id is the first at which the sum of p up to it,
+    divided by the sum of all p, exceeds the row's number. Of all ids, not of the likeliest alone:
+    others have a probability in the training step, too.
     """
-    from ragged import make_cache  # rows of any lengths
+    p = (logits / temperature).softmax(-1)
+    upto = p.cumsum(-1)
+    wanted = uniforms.to(p.device)[:, None] * upto[:, -1:]
+    ids = torch.searchsorted(upto, wanted, right=True).clamp(max=p.shape[-1] - 1)
+    logps = p.gather(-1, ids).log()
+    return ids[:, 0].tolist(), logps[:, 0].tolist(), torch.special.entr(p).sum(-1).tolist()
+
+
+def uniforms(seeds, n_samples, n_tokens):
+    """Random numbers from [0, 1) for n_samples answers to each of len(seeds) prompts."""
+    return torch.from_numpy(np.concatenate([np.random.default_rng(seed).random(
+        (n_samples, n_tokens), np.float32) for seed in seeds]))
+
+
+def write_answers(model, prompts, tokenizer, n_samples, n_tokens, seeds, temperature=1.0):
+    """n_samples Answers, of at most n_tokens ids, to each prompt: a list of lists. A prompt is read
+    once. seeds: of the random numbers for each prompt, so that answers don't depend on which other
+    prompts are beside it. Unless by_hand: the same, faster, by extras/rollouts.py.
+    """
+    if not model.config.by_hand and max(map(len, prompts)) + n_tokens <= model.config.seq_len:
+        from rollouts import write_fast
+        return write_fast(model, prompts, tokenizer, n_samples, n_tokens, seeds, temperature)
     answers = [Answer(tokenizer) for _ in prompts for _ in range(n_samples)]
-    rows = [prompt for prompt in prompts for _ in range(n_samples)]
-    rng = np.random.default_rng(seed)
-    random = torch.from_numpy(rng.random((len(rows), n_tokens), dtype=np.float32))
-    if not model.config.by_hand:
-        from blocked import for_reading
-        model = for_reading(model, len(rows))
-    with torch.inference_mode():
-        cache = make_cache(model, prompts, n_tokens)
-        cache.read(model, prompts)
-    alive, entropies = [i for i in range(len(rows))], []
-    cache = cache.take([i // n_samples for i in alive])
+    columns = iter(uniforms(seeds, n_samples, n_tokens).T)
 
     def pick(logits):
-        z = logits / temperature
-        p = z.softmax(-1)
-        upto = p.cumsum(-1)  # the first id whose sum is above a random number is drawn
-        wanted = random[alive, len(entropies)].to(p.device)[:, None] * upto[:, -1:]
-        drawn = torch.searchsorted(upto, wanted, right=True).clamp(max=p.shape[-1] - 1)
-        logps = p.gather(-1, drawn).log()
-        log_total = z.gather(-1, drawn) - logps  # entropy: the mean of log_total - z
-        entropies.append((log_total - (p.unsqueeze(1) @ z.unsqueeze(2))[..., 0])[:, 0])
-        pairs = zip(alive, drawn[:, 0].tolist(), logps[:, 0].tolist())
-        ids = [i if answers[n].ended else answers[n].add(i, logp) for n, i, logp in pairs]
+        drawn = zip(answers, *draw(logits, temperature, next(columns)))
+        ids = [i if answer.ended else answer.add(i, *numbers) for answer, i, *numbers in drawn]
         return torch.tensor(ids, device=logits.device)
-    for start in range(0, n_tokens, CHUNK):
-        for _ in generate(model, [rows[n] + answers[n].ids for n in alive],
-                          min(CHUNK, n_tokens - start), pick, 1, cache):
-            pass
-        keep = [place for place, n in enumerate(alive) if not answers[n].ended]
-        if not keep:
+    for _ in generate(model, prompts, n_tokens, pick, n_samples):
+        if all(answer.ended for answer in answers):
             break
-        if len(keep) < len(alive):
-            alive, cache = [alive[place] for place in keep], cache.take(keep)
-    groups = [answers[i:i + n_samples] for i in range(0, len(answers), n_samples)]
-    return groups, float(torch.cat(entropies).mean())
+    return [answers[i:i + n_samples] for i in range(0, len(answers), n_samples)]
 
 
 # ---- the step ----
+# The mean reward is the sum of p(answer) * reward over all answers. As dp = p * d(log p), its
+# gradient is the mean of reward * d(log p) over answers drawn from p. So a step needs no more than
+# -reward * log p of answers that the model has drawn (REINFORCE, Williams 1992).
+
 def advantages(rewards):  # exercise
-    """How much better each answer is than its group: rewards, (P, G), less each row's mean. A group
-    whose rewards are all equal teaches nothing. [[1, 0, 0, 1], [0, 0, 0, 0]] gives
-    [[.5, -.5, -.5, .5], [0, 0, 0, 0]]. (Not divided by the deviation, which would favour questions
-    that are nearly always, or never, solved: Liu et al. 2025, section 3.1.)
+    """How much better each answer is than its group: rewards, an array (questions, answers), less
+    the mean of each row. [[1, 0, 0, 1], [0, 0, 0, 0]] gives [[.5, -.5, -.5, .5], [0, 0, 0, 0]].
+
+    What is taken from all rewards of a question changes nothing in the mean gradient, but makes it
+    less noisy: without it no wrong answer would become less likely. A group whose rewards are equal
+    teaches nothing. (GRPO also divides by the standard deviation, which favours questions that are
+    nearly always, or never, solved: Liu et al. 2025, section 3.1.)
     """
     return rewards - rewards.mean(axis=1, keepdims=True)
 
 
-def policy_loss(logits, targets, weights, temperature):  # exercise
-    """Of each id what a step minimises, (b, T): its weight, the answer's advantage, times -log p.
+def policy_loss(logits, targets, advantage, temperature):  # exercise
+    """For each id what a step minimises, (b, T): the advantage of its answer, times -log p.
 
-    logits: (b, T, V); targets: (b, T), negative where there is nothing to learn, and the loss 0;
-    weights: (b, T). p is the probability by which it was drawn: softmax(logits / temperature).
+    logits: (b, T, V); targets: (b, T), negative where nothing is to be learned, and the loss is 0;
+    advantage: (b, T). p is the probability with which it was drawn, softmax(logits / temperature).
     train_step() divides the sum by the number of targets in the whole step, as DAPO does (Yu et al.
     2025, section 3.3): an id of a long answer weighs as much as one of a short answer.
     """
     nats = F.cross_entropy((logits / temperature).flatten(0, 1), targets.flatten().clamp(min=-1),
                            ignore_index=-1, reduction="none").view_as(targets)
-    return weights * nats
+    return advantage * nats
 
 
+def as_arrays(rows):  # exercise
+    """(inputs, targets, advantage, logps), numpy (B, T), of rows [(prompt, Answer, advantage), ...]
+    for the longest of which T ids are just enough: all of prompt and answer but the last.
+
+    Inputs are these ids, targets the ids that follow them, where the model wrote them itself, its
+    end included; else -1, as for prompts and the calculator's output. The other two have, at each
+    id of the answer as a target, the answer's advantage and the id's log-probability. All else is
+    0. With prompt [5, 6], answer [7, 8] and advantage .5 a row has inputs [5, 6, 7], targets
+    [-1, 7, 8] and advantage [0, .5, .5].
+    """
+    shape = len(rows), max(len(prompt) + len(answer.ids) for prompt, answer, _ in rows) - 1
+    inputs, targets = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+    advantage, logps = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for b, (prompt, answer, value) in enumerate(rows):
+        here = slice(len(prompt) - 1, len(prompt) + len(answer.ids) - 1)
+        inputs[b, :here.stop] = (prompt + answer.ids)[:-1]
+        targets[b, here] = np.where(answer.own, answer.ids, -1)
+        advantage[b, here], logps[b, here] = value, answer.logps
+    return inputs, targets, advantage, logps
+
+
+# ---- what the loops need ----
 class Batches(sft.Batches):
-    """Endless batches (inputs, targets, weights, logps) that the model writes: `group` answers to
-    each of batch_size / group questions, in an order that differs between epochs. reward(text,
-    reference): a number; an answer cut off at answer_tokens gets 0. measures: of the last batch.
+    """Endless batches, as_arrays(), that the model writes: `group` answers to each of batch_size /
+    group questions, in another order in each epoch. reward(text, reference): a number; an answer
+    cut off at answer_tokens gets 0.0. measures: of the last batch; tested: of held-out questions.
     """
 
     def __init__(self, config, data, model=None, rank=0, world=1, reward=reward):
@@ -199,96 +233,97 @@ class Batches(sft.Batches):
         self.questions, self.held_out = map(self.questions_of, (self.packed, self.val))
         self.measures, self.tested, self.tokens = {}, {}, 0  # tokens: read so far, by all ranks
         if model is not None and rank == 0:
-            print(f"questions  {len(self.questions):,} to train on, {len(self.held_out):,} to test")
+            found, n = (self.questions, self.held_out), len(self.packed.conversations)
+            print("questions  {:,} to train on, {:,} to test".format(*map(len, found))
+                  + f"; {n - len(found[0]):,} left out, too long or with several answers")
 
     def questions_of(self, packed):
         """[(prompt, the reference's text), ...]: what is before the first learned id, and what is
-        learned. Those are left out whose prompt leaves no room for answer_tokens in a window.
+        learned. Conversations are left out that have more than one answer, or one that a window
+        cuts off, or whose prompt leaves no room there for answer_tokens.
         """
-        found = []
+        found, config = [], self.config
         for start, n in packed.conversations:
             learned = packed.ids.labels(start, n) >= 0
             ids, begin = packed.ids.read(start, n), int(learned.argmax())
-            text = self.said(ids[learned].tolist())
-            self.reward(text, text)  # ValueError if it can't be checked
-            if begin + self.config.answer_tokens <= self.config.seq_len:
-                found.append((ids[:begin].tolist(), text))
+            answer = ids[learned].tolist()
+            whole = answer[-1] in self.ends and not self.ends.intersection(answer[:-1])
+            if whole and begin + config.answer_tokens <= config.seq_len:
+                found.append((ids[:begin].tolist(), self.said(answer)))
+                self.reward(found[-1][1], found[-1][1])  # ValueError if it can't be checked
         if not found:
-            raise ValueError(f"no question leaves room for {self.config.answer_tokens} ids in a "
-                             f"window of {self.config.seq_len}: lower --answer-tokens")
+            raise ValueError(f"no question leaves room for {config.answer_tokens} ids in a window "
+                             f"of {config.seq_len}: lower --answer-tokens")
         return found
 
     def said(self, ids):
         """The text of an answer, without the id that ends it."""
         return self.tokenizer.decode([i for i in ids if i not in self.ends])
 
-    def answers(self, questions, seed):
-        """(groups of Answers, their rewards (P, G), their mean entropy)."""
+    def answers(self, questions, seeds):
+        """(groups of Answers, their rewards, an array (questions, answers))."""
         config = self.config
-        groups, entropy = write_answers(self.model, [prompt for prompt, _ in questions],
-                                        self.tokenizer, config.group, config.answer_tokens,
-                                        config.temperature, seed)
-        rewards = [[self.reward(self.said(one.ids), text) if one.ended else 0.0
-                    for one in group] for group, (_, text) in zip(groups, questions)]
-        return groups, np.array(rewards), entropy
+        groups = write_answers(self.model, [prompt for prompt, _ in questions], self.tokenizer,
+                               config.group, config.answer_tokens, seeds, config.temperature)
+        rewards = [[self.reward(self.said(answer.ids), text) if answer.ended else 0.0
+                    for answer in group] for group, (_, text) in zip(groups, questions)]
+        return groups, np.array(rewards)
 
     def __next__(self):
-        P, n = self.config.batch_size // self.config.group, self.n
-        chosen = []
-        for i in range(n + self.rank, n + P, self.world):
-            epoch, place = divmod(i, len(self.questions))
-            rng = np.random.default_rng((self.config.seed, epoch))
-            chosen.append(self.questions[rng.permutation(len(self.questions))[place]])
-        self.n += P
-        seed = int(np.random.default_rng((self.config.seed, n, self.rank)).integers(2**63))
-        groups, rewards, entropy = self.answers(chosen, seed)
-        lengths = [len(one.ids) for group in groups for one in group]
-        self.tokens += self.world * sum(lengths) + self.world * self.config.group * sum(
-            len(prompt) for prompt, _ in chosen)
-        self.measures = {"reward": float(rewards.mean()), "answer_length": float(np.mean(lengths)),
-                         "entropy": entropy,
-                         "groups_equal": float((rewards.min(1) == rewards.max(1)).mean())}
-        rows = [(prompt, one, weight) for (prompt, _), group, weights in
-                zip(chosen, groups, advantages(rewards)) for one, weight in zip(group, weights)]
-        shape = len(rows), max(len(prompt) + len(one.ids) for prompt, one, _ in rows) - 1
-        inputs, targets = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
-        weights, logps = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        for b, (prompt, one, weight) in enumerate(rows):
-            begin, end = len(prompt) - 1, len(prompt) + len(one.ids) - 1
-            inputs[b, :end] = (prompt + one.ids)[:-1]
-            targets[b, begin:end] = np.where(one.own, one.ids, -1)
-            weights[b, begin:end], logps[b, begin:end] = weight, one.logps
-        return inputs, targets, weights, logps
+        first, seed = self.n, self.config.seed
+        self.n += self.config.batch_size // self.config.group
+        numbers, chosen = range(first + self.rank, self.n, self.world), []
+        for n in numbers:
+            epoch, place = divmod(n, len(self.questions))
+            order = np.random.default_rng((seed, epoch)).permutation(len(self.questions))
+            chosen.append(self.questions[order[place]])
+        groups, rewards = self.answers(chosen, [(seed, n) for n in numbers])
+        rows = [(prompt, answer, value) for (prompt, _), group, values in zip(
+            chosen, groups, advantages(rewards)) for answer, value in zip(group, values)]
+        self.tokens += self.world * sum(len(prompt) + len(answer.ids) for prompt, answer, _ in rows)
+        entropies = [h for _, answer, _ in rows for h, own in zip(answer.entropies, answer.own)
+                     if own]
+        self.measures = {
+            "reward": float(rewards.mean()), "entropy": float(np.mean(entropies)),
+            "answer_length": float(np.mean([len(answer.ids) for _, answer, _ in rows])),
+            "groups_equal": float((rewards.min(1) == rewards.max(1)).mean()), "gap": 0.0}
+        return as_arrays(rows)
 
     def objective(self, loss):
-        """policy_loss() of a micro-batch. ValueError if the probabilities are not those by which
-        the answers were drawn: then the gradient would be that of another model. (With fewer
-        digits than float32's, as TF32 has, they differ by more: that is not checked.)
+        """policy_loss() of a micro-batch, in place of `loss`. ValueError if the probabilities are
+        not those with which the answers were drawn: the gradient would be that of another model.
+        With fewer digits than float32's, as in bfloat16 or TF32, they differ by more; then the
+        largest difference, "gap" of the measures, is to be watched.
         """
         exact = (self.config.dtype == "float32"
                  and torch.get_float32_matmul_precision() == "highest")
 
-        def objective(x, y, weights, logps):
+        def objective(x, y, advantage, logps):
             logits = self.model.logits(self.model.hidden(x))
-            nats = policy_loss(logits, y, torch.ones_like(weights), self.config.temperature)
-            gap = ((nats.detach() + logps) * (y >= 0)).abs().max()
-            if exact and not gap < 1e-4:
+            nats = policy_loss(logits, y, torch.ones_like(advantage), self.config.temperature)
+            gap = float(((nats.detach() + logps) * (y >= 0)).abs().max())
+            self.measures["gap"] = max(gap, self.measures["gap"])
+            if exact and not gap * min(1.0, self.config.temperature) < 1e-4:
                 raise ValueError(f"a log-probability was {gap:.2g} different when it was drawn")
-            return weights * nats
+            return advantage * nats
         return objective
 
-    def evaluate(self, model, ids, sizes, config, max_tokens=None, *ranks):
-        """As sft.py's, of the right answers. self.tested gets pass@1, and pass@k with k = group, of
-        about max_tokens ids of answers to held-out questions, by the same temperature.
+    def evaluate(self, model, ids, sizes, config, max_tokens=None, rank=0, world=1,
+                 total=lambda sums: sums):
+        """Bits per byte, as sft.py's, of the right answers. self.tested gets pass@1, and pass@k
+        with k = group, of about max_tokens ids of answers to held-out questions.
         """
-        most = max_tokens and max(1, max_tokens // (config.group * config.answer_tokens))
-        chosen, right, G = self.held_out[:most or None], [], config.group
-        for i in range(0, len(chosen), max(1, config.batch_size // G)):
-            _, rewards, _ = self.answers(chosen[i:i + max(1, config.batch_size // G)], seed=i)
-            right += (rewards == 1).sum(axis=1).tolist()
-        self.tested = {f"pass@{k}": float(np.mean([pass_at_k(G, c, k) for c in right]))
-                       for k in sorted({1, G})}
-        return super().evaluate(model, ids, sizes, config, max_tokens, *ranks)
+        n, sums, at_once = config.group, np.zeros(3), config.batch_size // config.group // world
+        most = max_tokens and max(1, max_tokens // (n * config.answer_tokens))
+        numbers = range(len(self.held_out[:most or None]))[rank::world]
+        for i in range(0, len(numbers), at_once):
+            some = numbers[i:i + at_once]
+            _, rewards = self.answers([self.held_out[j] for j in some], some)
+            for c in (rewards == 1).sum(axis=1).tolist():
+                sums += pass_at_k(n, c, 1), pass_at_k(n, c, n), 1
+        one, several, count = np.asarray(total(sums)).tolist()
+        self.tested = {"pass@1": one / count, f"pass@{n}": several / count}
+        return super().evaluate(model, ids, sizes, config, max_tokens, rank, world, total)
 
     def epochs(self):
         return [self.n / len(self.questions)]

@@ -1,12 +1,13 @@
 """Supervised fine-tuning: from a model that continues texts to one that answers.
 
-The loop is train.py's, or 07_scale/scale.py's; only the batches and the loss are others. A window
-holds several whole conversations, side by side, so that little of it is padding; a mask keeps them
-from seeing each other, so that each is learned as if it were alone; and only what the assistant
-says is learned (02_data/conversations.py).
+The loop is train.py's, or 07_scale/scale.py's; only the batches and the loss are different. A
+window holds several whole conversations, one after another, so that little of it is padding. An
+attention mask keeps them from seeing each other: each is learned as if it were alone. And a loss
+mask (02_data/conversations.py) leaves only what the assistant says to be learned; else the model
+would also learn to write the user's questions, and to make up what a tool says.
 
-    python 04_train/sft.py --init runs/tiny --data gsm8k --steps 100
-    python 04_train/sft.py --init runs/tiny --data gsm8k --show-mask 3   # what is learned is green
+    python 04_train/sft.py --init runs/tiny --data tasks,form=chat --steps 100
+    python 04_train/sft.py --init runs/tiny --data tasks,form=chat --show-mask 3    # in green
     torchrun --nproc-per-node 2 07_scale/scale.py --preset sft --init runs/tiny --data gsm8k
 
 Takes train.py's options; reads a source of conversations; writes what train.py does. Next: rl.py.
@@ -67,17 +68,18 @@ def packed_mask(starts):  # exercise
 def packed_loss(loss, x, y, starts):  # exercise
     """The loss of each target, (B, T) nats, as if every conversation were alone in its window.
 
-    loss(x, y, positions, mask): a model's; x, y: (B, T), inputs and targets; starts: as for
-    packed_mask(). Positions, (B, T), count from 0 in each conversation.
+    loss(x, y, positions, mask): model.loss; x, y: (B, T), inputs and targets; starts: as for
+    packed_mask(). Positions, (B, T), count from 0 in each conversation, as learned or sinusoidal
+    ones need it; to RoPE only distances matter.
     """
     positions = torch.arange(x.shape[1], device=x.device) - starts
     return loss(x, y, positions, packed_mask(starts))
 
 
 class Packed:
-    """The conversations in some Ids, to be read in windows of T = seq_len ids. One that is longer
-    is cut; one that has nothing to learn in a window is dropped; both are counted. ValueError if
-    none is left.
+    """The conversations in some Ids, to be read in windows of T = seq_len ids. Longer ones are cut
+    to a window; those with nothing to learn in it are dropped; both are counted. ValueError if none
+    is left.
     """
 
     def __init__(self, ids, seq_len):
@@ -105,10 +107,12 @@ class Packed:
     def read(self, windows):  # exercise
         """(inputs, targets, starts) of some windows, numpy, (B, T) int64 each.
 
-        A window is a list of conversations (start, n), n ids of self.ids from `start` on: all but
-        the last, ids.read(), are inputs; all but the first, ids.labels(), their targets. They stand
-        one behind the other from place 0 on. `starts` has, for each id, the place in the window
-        where its conversation begins. What is left has input 0, target -1, and itself as start.
+        A window is a list of conversations (start, n), n ids of self.ids from `start` on, which
+        stand one after another from place 0 on: the first n - 1, by ids.read(), are inputs, the
+        last n - 1, by ids.labels(), their targets. `starts` has, for each id, the place in the
+        window where its conversation begins. The padding at the end has input 0, target -1, and its
+        own place as start. Of conversations 1 2 3 and 4 5, of which only 3 and 5 are learned, and T
+        = 4: inputs 1 2 4 0, targets -1 3 5 -1, starts 0 0 2 3.
         """
         shape = len(windows), self.seq_len
         inputs, targets = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
@@ -126,9 +130,9 @@ class Packed:
 
 # ---- what the loops need ----
 class Batches:
-    """Endless batches (inputs, targets, starts) of packed conversations: all of them in an epoch,
-    in other windows and another order in each. A batch is the same for any number of processes,
-    `world`: number `rank` reads rows rank, rank + world ...
+    """Endless batches (inputs, targets, starts) of packed conversations. Each epoch has all of
+    them, packed anew, in another order. A batch is the same for any number of processes, `world`:
+    number `rank` reads rows rank, rank + world ...
     """
 
     def __init__(self, config, data, model=None, rank=0, world=1):
@@ -137,6 +141,11 @@ class Batches:
                              "processes")
         if len({share for share, _ in data.parts}) > 1:
             raise ValueError("each conversation is read once in an epoch: give no shares")
+        if config.sampling != "pairs" and any(getattr(part, "index", {}).get("pairs")
+                                              for _, part in data.parts):
+            raise ValueError("half of the answers in pairs are not to be learned: see dpo.py")
+        if getattr(config.family, "ngrams", 0):
+            raise ValueError("n-grams reach into the conversation before: leave --ngrams out")
         self.packed, self.val = (Packed(ids, config.seq_len) for ids in (data.train, data.val))
         self.config, self.rank, self.world = config, rank, world
         self.n, self.epoch = 0, None  # n: windows so far, of all ranks
@@ -175,20 +184,22 @@ class Batches:
     @torch.no_grad()
     def evaluate(self, model, ids, sizes, config, max_tokens=None, rank=0, world=1,
                  total=lambda sums: sums):
-        """As train.evaluate(), but of packed conversations; only what is learned counts."""
+        """As train.evaluate(), but of packed conversations, self.val. Of what is learned only text
+        counts: special tokens have no bytes.
+        """
         windows = self.val.windows(range(len(self.val.conversations)))
         if max_tokens:  # spread evenly
             windows = windows[::-(-len(windows) * config.seq_len // max_tokens)]
         b, loss, sums = min(config.micro_batch, config.batch_size // world), model.loss, np.zeros(2)
         device, dtype = model.embed.weight.device, getattr(torch, config.dtype)
-        for i in range(rank, rank + len(windows), b * world):  # all ranks compute equally often
+        for i in range(rank, rank + len(windows), b * world):  # as a model divided over ranks needs
             some = windows[i:i + b * world:world]
             batch = self.val.read(some or windows[:1])
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 nats = packed_loss(loss, *(torch.tensor(a, device=device) for a in batch))
             n_bytes = np.where(batch[1] >= 0, sizes[batch[1]], 0)
             if some:
-                sums += nats.double().cpu().numpy()[n_bytes > 0].sum(), n_bytes.sum()
+                sums += nats.cpu().double().numpy()[n_bytes > 0].sum(), n_bytes.sum()
         nats, n_bytes = np.asarray(total(sums))
         if not math.isfinite(bits := nats / (math.log(2) * n_bytes)):
             raise ValueError(f"validation costs {bits} bits per byte: the weights are spoiled")

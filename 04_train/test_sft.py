@@ -183,6 +183,10 @@ def test_what_batches_refuse():
     data.parts = [(0.7, data), (0.3, data)]
     with pytest.raises(ValueError, match="read once in an epoch: give no shares"):
         Batches(config_of(), data)
+    data = data_of()
+    data.index = {"pairs": True}
+    with pytest.raises(ValueError, match="half of the answers in pairs are not to be learned"):
+        Batches(config_of(), data)
 
 
 def gradients(config, batch, loss, model):
@@ -332,6 +336,8 @@ def test_mistakes_of_users(world, fails, monkeypatch):
     assert "nowhere" in said
     said = fails(main, "--data", f"jsonl:{world}/talks.jsonl")
     assert said == "error: preset sft goes on from a model: give --init FOLDER"
+    said = fails(main, *options(world, "--data", "tasks,form=pairs,n=200"))
+    assert "half of the answers in pairs are not to be learned: see dpo.py" in said
     said = fails(main, *options(world, "--n-layer", "3"))
     assert "has n_layer 2, not 3: leave out --n-layer" in said
     said = fails(main, *options(world, "--seq-len", "8"))

@@ -65,7 +65,7 @@ class Config(GPTConfig):
     grad_clip: float = option(1.0, "largest norm of the gradients", least=1e-15)
     init: str = option("", "a run's folder, or a Hugging Face folder: begin with its shape, "
                        "weights and tokenizer")
-    group: int = option(8, "answers: how many to each question", least=1)
+    group: int = option(8, "answers: how many to each question", least=2)
     temperature: float = option(1.0, "answers: of their drawing, and of the step", least=0.01)
     answer_tokens: int = option(64, "answers: longer ones are cut off, and wrong", least=1)
     eval_every: int = option(100, "steps between evaluations on eval_tokens tokens", least=1)

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import beside
+import rl
 import sample
 import scale
 import train
@@ -422,6 +423,42 @@ def test_two_ranks_fine_tune_as_one(engine, arguments, tmp_path, ranks, monkeypa
     for a, b in zip(one, two):
         for key in a.keys() & {"loss", "grad_norm", "val_bits_per_byte"}:
             assert a[key] == pytest.approx(b[key], abs=1e-5), f"step {a['step']}, {key}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "zero2", "fsdp2"])
+def test_two_ranks_learn_from_rewards_as_one(engine, arguments, tmp_path, ranks, monkeypatch):
+    """Each process writes the answers to its own questions: those that one process would write.
+    An odd sum of ids is right here, so that there is something to learn.
+    """
+    sums = tmp_path / "sums.jsonl"
+    sums.write_text("".join(json.dumps({"turns": [f"{i}+1", f"#### {i + 1}"]}) + "\n"
+                            for i in range(300)))
+    write = rl.Batches.answers
+
+    def judged(self, questions, seeds):
+        groups, _ = write(self, questions, seeds)
+        return groups, np.array([[float(sum(one.ids) % 2) for one in group] for group in groups])
+    monkeypatch.setattr(rl.Batches, "answers", judged)
+    leave_out_pictures(monkeypatch)
+    given = [*map(str, arguments), "--batch-size", "8", "--group", "4", "--answer-tokens", "9",
+             "--micro-batch", "2", "--steps", "4", "--sampling", "answers", "--seq-len", "32",
+             "--eval-every", "2", "--eval-tokens", "200", "--last-eval-tokens", "200",
+             "--data", f"jsonl:{sums}"]
+    if engine == "ddp":
+        given += ["--by-hand"]
+    train.main([*given, "--name", "one"])
+    both = ranks(lambda: main([*given, "--name", "two", "--engine", engine]))
+    if engine == "fsdp2":
+        assert "fsdp2 can't do" in both[0].log.read_text()
+        return
+    assert [rank.exitcode for rank in both] == [0, 0], both[0].log.read_text()
+    one, two = (metrics(tmp_path / "runs" / name) for name in ("one", "two"))
+    assert len(one) == len(two) > 4
+    for a, b in zip(one, two):
+        for key in a.keys() & {"loss", "grad_norm", "val_bits_per_byte", "pass@1", "pass@4"}:
+            assert a[key] == pytest.approx(b[key], abs=1e-5), f"step {a['step']}, {key}"
+    assert any(row.get("loss") for row in one), "something was learned"
 
 
 @pytest.mark.slow

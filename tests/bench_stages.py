@@ -115,7 +115,7 @@ def answers(weights, data_dir, n_prompts, samples, n_tokens):
     prompts = [prompt for prompt, _ in loader.questions[:n_prompts]]
 
     def by_us():
-        groups, _ = rl.write_answers(model, prompts, tokenizer, samples, n_tokens)
+        groups = rl.write_answers(model, prompts, tokenizer, samples, n_tokens, range(n_prompts))
         return sum(len(one.ids) for group in groups for one in group)
     peer = library("transformers", "this comparison").AutoModelForCausalLM.from_pretrained(
         weights, dtype="float32").eval()

@@ -26,11 +26,11 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
                  "costs", "heads", "huggingface", "shards", "weights", "presets", "length",
                  "planned", "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite",
-                 "report", "page", "compare", "timing", "starting", "lora", "blocked", "dpo",
-                 "compiling", "snapshots", "curves", "ladder", "abilities", "good_go", "export",
-                 "lookup", "quant", "figures", "scoring", "bundle", "kept", "core", "charts",
-                 "growth", "certify", "harness", "ranks", "precision", "recompute", "plan",
-                 "simulate", "timeline", "fsdp", "selftest", "launch"]
+                 "report", "page", "compare", "timing", "starting", "lora", "blocked", "rollouts",
+                 "dpo", "compiling", "snapshots", "curves", "ladder", "abilities", "good_go",
+                 "export", "lookup", "quant", "figures", "scoring", "bundle", "kept", "core",
+                 "charts", "growth", "certify", "harness", "ranks", "precision", "recompute",
+                 "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 
 def exercises(source):

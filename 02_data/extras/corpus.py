@@ -86,7 +86,7 @@ class Source:
                          "val" if is_validation(content(record), self.share) else "train")
                 yield split, {key: record[key] for key in record if key != "rejected"}
                 if "rejected" in record:
-                    yield split, {"messages": record["rejected"]}
+                    yield split, {"messages": record["rejected"], "rejected": True}
 
 
 # ---- sources on this machine ----

@@ -186,7 +186,13 @@ def write_folder(source, tokenizer, folder, workers=1):
     try:
         dtype, compressors = dtype_of(tokenizer), Compressors()
         writers = {split: SplitWriter(aside, split, dtype) for split in ("train", "val")}
-        documents = track(source.documents(), "encoding", unit=" MB",
+        pairs = []  # of answers, chosen and rejected, which only dpo.py may learn
+
+        def noted():
+            for split, record in source.documents():
+                pairs[:] = pairs or [True] * ("rejected" in record)
+                yield split, record
+        documents = track(noted(), "encoding", unit=" MB",
                           size=lambda document: len(content(document[1])) / 1e6)
         batches = in_batches(documents, 1 << 20, size=lambda document: len(content(document[1])))
         work = functools.partial(encode_batch, tokenizer=tokenizer, fim=source.fim,
@@ -198,6 +204,7 @@ def write_folder(source, tokenizer, folder, workers=1):
         index = {"format": FORMAT, "source": source.name, "split_by": source.split_by,
                  "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size,
                  "dtype": dtype.name, **{split: w.close() for split, w in writers.items()}}
+        index |= {"pairs": True} if pairs else {}
         for split in writers:
             if not index[split]["documents"]:
                 raise ValueError(f"{source.name} leaves nothing for {split}; it needs more text")

@@ -17,6 +17,7 @@ there is not made again. Next: 05_sample/sample.py.
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from conversations import prompt_ids
 from curves import COLOURS, picture
 from data import document_start
 from metrics import read_metrics
+from records import with_calculator
 from resuming import find_run
 from rl import pass_at_k, reward, write_answers
 from runs import load_run, newest_checkpoint, read_config
@@ -76,13 +78,13 @@ def is_right(text, task, form):
     return reward(text, f"#### {task.answer}") == 1
 
 
-def solved(model, tokenizer, tasks, form, samples, seed=0):
+def solved(model, tokenizer, tasks, form, samples):
     """How many of `samples` answers to each task are right: [int, ...]."""
     counts = []
     for i in track(range(0, len(tasks), 16), f"answering, {form}", -(-len(tasks) // 16)):
         some = tasks[i:i + 16]
-        groups, _ = write_answers(model, [prompt_of(task, tokenizer, form) for task in some],
-                                  tokenizer, samples, LONGEST, seed=seed + i)
+        groups = write_answers(model, [prompt_of(task, tokenizer, form) for task in some],
+                               tokenizer, samples, LONGEST, range(i, i + len(some)))
         counts += [sum(one.ended and is_right(tokenizer.decode(one.ids[:-1]), task, form)
                        for one in group) for group, task in zip(groups, some)]
     return counts
@@ -100,12 +102,13 @@ def measured(folder, questions, samples):
     return found
 
 
-def share(counts, samples, k=1):
-    """(pass@k, half its 95% interval). counts: how many of `samples` answers to each question are
-    right.
+def share(results, stage, form, abilities, k=1):
+    """(pass@k, half its 95% interval) of a stage. All seeds are asked the same questions, so each
+    question is a single draw: its mean over the seeds.
     """
-    each = [pass_at_k(samples, c, k) for c in counts]
-    return float(np.mean(each)), 1.96 * float(np.std(each)) / math.sqrt(len(each))
+    each = np.mean([[pass_at_k(SAMPLES, c, k) for ability in abilities
+                     for c in seed[stage][form][ability]] for seed in results.values()], axis=0)
+    return float(each.mean()), 1.96 * float(each.std()) / math.sqrt(len(each))
 
 
 # ---- training ----
@@ -119,6 +122,15 @@ def spent(folder):
             "flops": rows[-1]["tokens"] * flops_per_token(shape)}
 
 
+def as_parts(text):
+    """The parts of a message, whose text has the calculator's special tokens by name. None if some
+    of them are out of place.
+    """
+    pattern = "<|python_start|>(.*?)<|python_end|><|output_start|>(.*?)<|output_end|>"
+    found = re.sub(pattern.replace("|", r"\|"), r"<<\1=\2>>", text)
+    return None if "<|" in found else with_calculator(found)
+
+
 def right_answers(folder, path, ids):
     """Write to `path`, as conversations, the right answers among those that the model of a run
     gives to training questions, until it has written so many ids.
@@ -127,14 +139,15 @@ def right_answers(folder, path, ids):
     stream, written, rows, round_ = examples([*ABILITIES], "train", LEVEL, config.seed), 0, [], 0
     while written < ids:
         tasks, round_ = [next(stream) for _ in range(16)], round_ + 1
-        groups, _ = write_answers(model, [prompt_of(task, tokenizer, "chat") for task in tasks],
-                                  tokenizer, SAMPLES, LONGEST, seed=round_)
+        groups = write_answers(model, [prompt_of(task, tokenizer, "chat") for task in tasks],
+                               tokenizer, SAMPLES, LONGEST, [(2, config.seed, round_, i)
+                                                            for i in range(len(tasks))])
         for task, group in zip(tasks, groups):
-            written += sum(sum(one.own) for one in group)
+            written += sum(len(one.ids) for one in group)
             texts = {tokenizer.decode(one.ids[:-1]) for one in group if one.ended}
             rows += [{"messages": [{"role": "user", "content": task.question},
-                                   {"role": "assistant", "content": text}]}
-                     for text in sorted(texts) if is_right(text, task, "chat")]
+                                   {"role": "assistant", "content": as_parts(text)}]}
+                     for text in sorted(texts) if is_right(text, task, "chat") and as_parts(text)]
     write_safely(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -161,39 +174,39 @@ def trained(stage, seed, top):
 # ---- results ----
 def table(results):
     """Yield lines: the share of answers that are right, by ability and stage, over all seeds."""
-    seeds = [*results.values()]
     for form, stages in (("prose", ["base", "mid"]), ("chat", [*STAGES])):
         yield f"\n{form + ', pass@1':14}" + "".join(f"{stage:>16}" for stage in stages)
         for ability in [*ABILITIES, "all"]:
             line = f"{ability:14}"
             for stage in stages:
-                counts = [c for seed in seeds for a in ABILITIES if ability in (a, "all")
-                          for c in seed[stage][form][a]]
-                line += "{:9.1%} +-{:5.1%}".format(*share(counts, SAMPLES))
+                some = [*ABILITIES] if ability == "all" else [ability]
+                line += "{:9.1%} +-{:5.1%}".format(*share(results, stage, form, some))
             yield line
+    for seed in results if len(results) > 1 else ():
+        one = {seed: results[seed]}
+        yield f"{f'all, seed {seed}':14}" + "".join("{:9.1%} +-{:5.1%}".format(
+            *share(one, stage, "chat", ABILITIES)) for stage in STAGES)
     yield "\n" + f"{'chat, all':14}" + "".join(f"{stage:>16}" for stage in STAGES)
     for k in (1, 2, 4, 8, 16):
-        yield f"pass@{k:<9}" + "".join("{:9.1%} +-{:5.1%}".format(*share(
-            [c for seed in seeds for a in ABILITIES for c in seed[stage]["chat"][a]], SAMPLES, k))
-            for stage in STAGES)
+        yield f"pass@{k:<9}" + "".join("{:9.1%} +-{:5.1%}".format(
+            *share(results, stage, "chat", ABILITIES, k)) for stage in STAGES)
 
 
 def draw(results, path):
     """The share of right answers after each stage, by ability; and pass@k, by stage."""
     figure, (left, right) = picture(11, 4.2, 2)
-    seeds, stages = [*results.values()], [*STAGES]
+    stages = [*STAGES]
     for n, ability in enumerate(ABILITIES):
-        shares = [share([c for seed in seeds for c in seed[stage]["chat"][ability]], SAMPLES)
-                  for stage in stages]
+        shares = [share(results, stage, "chat", [ability]) for stage in stages]
         left.errorbar(np.arange(5) + n / 40, *zip(*shares), fmt="o-", ms=3, lw=1, label=ability,
                       color=f"C{n}")
     left.set(xticks=range(5), xticklabels=stages, ylim=(0, 1), title="share of answers that are "
              "right (pass@1), with 95% intervals")
     left.legend(frameon=False, fontsize=8)
     for stage, colour in zip(("sft", "rl", "rival"), COLOURS):
-        counts = [c for seed in seeds for a in ABILITIES for c in seed[stage]["chat"][a]]
         ks = range(1, SAMPLES + 1)
-        right.plot(ks, [share(counts, SAMPLES, k)[0] for k in ks], color=colour, label=stage)
+        right.plot(ks, [share(results, stage, "chat", ABILITIES, k)[0] for k in ks], color=colour,
+                   label=stage)
     right.set(xlabel="k answers", title="questions with a right one among k answers (pass@k)")
     right.legend(frameon=False)
     figure.savefig(path, dpi=120)

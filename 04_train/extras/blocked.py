@@ -3,8 +3,8 @@
 On some processors (those of AMD, where torch's usual library, MKL, is slow) a model reads and
 writes two to three times as fast with them. They cost a copy of the model.
 
-Used by rl.py, when it writes answers, and by 05_sample and 06_eval. Reads and writes nothing.
-Next: dpo.py.
+Used by rollouts.py, when answers are written, and by 05_sample and 06_eval. Reads and writes
+nothing. Next: rollouts.py.
 """
 
 import copy

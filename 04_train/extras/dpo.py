@@ -27,6 +27,7 @@ import torch.nn.functional as F
 
 import sft
 import starting
+from lora import is_adapter
 from runs import tensors
 from train import opened, train
 
@@ -139,7 +140,7 @@ class Batches(sft.Batches):
             self.reference = config.make_model(data.tokenizer.vocab_size).requires_grad_(False)
             starting.begin(self.reference.to(model.embed.weight.device), config.init)
             self.loss, digest = config.objective(self.reference), hashlib.sha256()
-            for _, tensor in tensors(self.reference):
+            for _, tensor in ((n, t) for n, t in tensors(self.reference) if not is_adapter(n)):
                 digest.update(tensor.cpu().numpy().tobytes())
             self.hash = digest.hexdigest()[:16]
         if model is not None and rank == 0:

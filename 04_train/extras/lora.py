@@ -5,9 +5,11 @@ have few numbers. Where all parameters are trained, gradients and AdamW's averag
 the memory of the weights; here next to none. At the end B A can be added to W, and the model has
 its old shape again. A run has adapters if it is begun with --init and --lora RANK.
 
-    python 04_train/sft.py --init runs/tiny --data gsm8k --lora 8 --lr 1e-3 --name small
+    python 04_train/sft.py --init FOLDER --data gsm8k --lora 8 --lr 1e-3 --name small
     python 04_train/extras/lora.py merge --run small --name whole
 
+Embedding and head stay as they are; so a model that has never read a conversation can't learn to
+end an answer: the special tokens look alike to it. Give it some first (--preset mid).
 Left out: adapters of embedding and head, dropout, checkpoints without the frozen weights.
 merge reads a run, and writes one of the plain shape. Next: blocked.py.
 """

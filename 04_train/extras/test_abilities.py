@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 import abilities
-from abilities import is_right, main, measured, prompt_of, share, spent
+from abilities import as_parts, is_right, main, measured, prompt_of, share, spent
 from bpe import Tokenizer
+from conversations import render
 from runs import read_config
 from tasks import draw
 
@@ -34,10 +35,25 @@ def test_is_right(text, form, right):
 
 
 def test_share():
-    assert share([8, 8, 8], 8) == (1.0, 0.0)
-    mean, side = share([8, 0, 4, 4], 8)
+    def of(*seeds):
+        return {str(n): {"sft": {"chat": {"a": counts}}} for n, counts in enumerate(seeds)}
+    assert share(of([16] * 3), "sft", "chat", "a") == (1.0, 0.0)
+    mean, side = share(of([16, 0, 8, 8]), "sft", "chat", "a")
     assert mean == 0.5 and side == pytest.approx(1.96 * (0.125 ** 0.5) / 2)
-    assert share([1, 0], 2, k=2)[0] == 0.5
+    assert share(of([16, 0, 8, 8], [0, 16, 8, 8]), "sft", "chat", "a") == (0.5, 0.0), (
+        "a question is a single draw, whatever the number of seeds")
+    assert share(of([8, 0]), "sft", "chat", "a", k=16)[0] == 0.5
+
+
+def test_what_the_rival_learns_is_what_was_written():
+    """Calls of the calculator are calls again, whose output is not learned."""
+    task = draw("calculator", 3, level=2)
+    ids, mask = render(task.record("chat")["messages"], TOKENIZER)
+    begin = ids.index(TOKENIZER.special["<|assistant_start|>"]) + 1
+    parts = as_parts(TOKENIZER.decode(ids[begin:-1]))
+    assert render([{"role": "user", "content": task.question},
+                   {"role": "assistant", "content": parts}], TOKENIZER) == (ids, mask)
+    assert as_parts("<|python_start|>1+1") is None
 
 
 @pytest.mark.slow

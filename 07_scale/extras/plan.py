@@ -343,6 +343,12 @@ def check(options, world, config):
     if name not in ("ddp", "zero1") and config.batch_size % world:  # they talk in each micro-batch
         raise ValueError(f"batch_size {config.batch_size} can't be dealt evenly to {world} "
                          f"processes, as {name} needs")
+    if config.sampling == "answers" and name in ("torch-ddp", "fsdp2"):
+        raise ValueError(f"the model writes answers of its own length on each process, which "
+                         f"{name} can't do: give another --engine")
+    if config.sampling == "pairs" and config.batch_size % (2 * world):
+        raise ValueError(f"batch_size {config.batch_size} can't be dealt in pairs to {world} "
+                         "processes")
     if name == "fsdp2" and config.optimizer == "muon":
         raise ValueError("Muon needs whole matrices, which --engine fsdp2 doesn't have: give "
                          "--optimizer adamw, or --engine zero2")
