@@ -38,6 +38,9 @@ from runs import (WAYS, choose_run, newest_checkpoint, restore_state, restore_we
                   save_checkpoint, start_run, step_of, tensors, write_config)
 
 
+CHAT = {"conversations": "sft", "answers": "rl", "pairs": "dpo"}  # sampling: the file that has it
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(GPTConfig):
     """All options of a run. The same config gives the same weights bit for bit on one machine."""
@@ -105,11 +108,11 @@ class Config(GPTConfig):
 
     def batches(self, data, model=None, rank=0, world=1):
         """The batches of a run. Those of sft.py, rl.py and dpo.py also have objective(loss), the
-        loss that they need instead of another, and evaluate(), for what evaluate() does here.
+        loss that train_step() is to call, and evaluate(), for what evaluate() does here.
         """
-        stages = {"conversations": "sft", "answers": "rl", "pairs": "dpo"}
-        if stage := stages.get(self.sampling):
-            return importlib.import_module(stage).Batches(self, data, model, rank, world)
+        if self.sampling in CHAT:
+            stage = importlib.import_module(CHAT[self.sampling])
+            return stage.Batches(self, data, model, rank, world)
         return make_batches(data, self.batch_size, self.seq_len, self.seed, self.sampling, rank,
                             world)
 
@@ -286,8 +289,9 @@ def train(config, folder, data):
         bits = judge(model, data.val, sizes, config, config.last_eval_tokens)
         if beside:
             beside.finished(step, bits)
+    chat = ' --chat --prompt "What is 2 + 3?"' * (config.sampling in CHAT)
     print(f"{bits:.3f} bits per byte of validation text\n"
-          f"next: python 05_sample/sample.py --run {folder.name}")
+          f"next: python 05_sample/sample.py --run {folder.name}{chat}")
     return bits
 
 

@@ -30,10 +30,10 @@ COMMANDS = {"bpe", "data", "train", "sft", "rl", "sample", "evals", "scale"}  # 
 LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
           "02_data": {"data": 374, "conversations": 196},
           "03_model": {"gpt": 329},
-          "04_train": {"optim": 222, "runs": 350, "train": 374, "sft": 240, "rl": 348},
+          "04_train": {"optim": 222, "runs": 350, "train": 378, "sft": 240, "rl": 348},
           "05_sample": {"sample": 307}, "06_eval": {"evals": 350},
           "07_scale": {"scale": 328, "zero": 220}}
-MOST_TOGETHER = 3825  # lines of these files, but for evals.py
+MOST_TOGETHER = 3830  # lines of these files, but for evals.py
 MOST = 60  # lines of a function of the spine
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 every_spine = pytest.mark.parametrize("path", [ROOT / stage / f"{name}.py" for stage, names in
