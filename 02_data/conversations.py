@@ -171,12 +171,20 @@ EXAMPLE = [{"role": "system", "content": "Answer in one sentence."},
            {"role": "assistant", "content": "Here it is plain text, not a special token."}]
 
 
+def with_a_call(expression):
+    """A question, and an answer for which the calculator is called."""
+    return [{"role": "user", "content": f"What is {expression}?"},
+            {"role": "assistant", "content": [{"type": "python", "text": expression},
+                                              {"type": "output", "text": calculate(expression)},
+                                              {"type": "text", "text": "It is as it says."}]}]
+
+
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", help="see corpus.py for a list (default: an example)")
     parser.add_argument("--data-dir", default="data", help="where downloads go (default: data)")
     args = parser.parse_args(argv)
-    record = {"messages": EXAMPLE}
+    record = {"messages": [*EXAMPLE, *with_a_call("12 * 34")]}
     if args.source:
         from corpus import find_source
         record = next(find_source(args.source, args.data_dir).records(), {})

@@ -153,6 +153,7 @@ def test_command_line(capsys):
     out = capsys.readouterr().out
     assert f"[{EXAMPLE[-1]['content']}<|assistant_end|>]" in out
     assert "Answer in one sentence.\n\nIs <|assistant_start|> a word?<|user_end|>" in out
+    assert "[<|python_start|>12 * 34<|python_end|>]<|output_start|>408<|output_end|>[It" in out
 
 
 def test_command_line_with_a_source(tmp_path, capsys, fails):

@@ -439,7 +439,8 @@ def options(world, *more):
             "--data-dir", str(world / "data"), "--runs-dir", str(world / "runs"), "--batch-size",
             "16", "--group", "4", "--micro-batch", "8", "--steps", "4", "--warmup", "1",
             "--answer-tokens", "12", "--eval-every", "2", "--eval-tokens", "200",
-            "--last-eval-tokens", "200", "--save-every", "2", "--device", "cpu", *more]
+            "--last-eval-tokens", "200", "--save-every", "2", "--device", "cpu", "--no-by-hand",
+            *more]
 
 
 def test_a_run_stopped_and_resumed_bit_for_bit(world, monkeypatch):
@@ -468,7 +469,8 @@ def test_a_run_stopped_and_resumed_bit_for_bit(world, monkeypatch):
     main(options(world, "--name", "halved"))
     halved = world / "runs" / "halved"
     assert newest_checkpoint(halved).name == "step-000002"
-    trainer.main(["--name", "halved", "--resume", "--runs-dir", str(world / "runs")])
+    trainer.main(["--name", "halved", "--resume", "--no-by-hand", "--runs-dir",
+                  str(world / "runs")])
     one, other, start = ({n: t.clone() for n, t in tensors(load_run(world / "runs" / name)[0])}
                          for name in ("straight", "halved", "base"))
     assert newest_checkpoint(halved).name == "step-000004"

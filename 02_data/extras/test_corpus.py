@@ -112,7 +112,8 @@ def test_a_pair_is_two_documents_in_a_row(tmp_path):
             if n % 3:
                 other, rejected = next(documents)
                 assert [one["messages"][1]["content"] for one in (record, rejected)] == [
-                    f"yes {n}", f"no {n}"] and record.keys() == rejected.keys() == {"messages"}
+                    f"yes {n}", f"no {n}"] and record.keys() == {"messages"}
+                assert rejected.keys() == {"messages", "rejected"}, "by which writing.py knows it"
                 assert record["messages"][0] == rejected["messages"][0] and split == other
                 assert (split == "val") == is_validation(content(record), 0.05)
                 found.append(split)
