@@ -279,6 +279,14 @@ def look_up(results, tasks, texts):
         results[task.label] |= {"seen": seen.count(True), "checked": len(seen) - seen.count(None)}
 
 
+def look_up_run(results, tasks, folder, tokenizer, by_hand):
+    """look_up() in what a run was trained on; if that is gone, a line says so."""
+    try:
+        look_up(results, tasks, training_texts(run_data(folder, by_hand), tokenizer))
+    except (ValueError, OSError) as error:
+        print(escaped(f"the training text is unknown: {error}"), file=sys.stderr)
+
+
 def check(options):
     """ValueError if options don't go together."""
     one = [name for name in ("certify", "every_checkpoint", "shuffled", "against")
@@ -321,11 +329,7 @@ def main(argv=None):
         from certify import certify
         return certify(options, tasks, model, tokenizer, results, key)
     if step is not None:
-        try:
-            data = run_data(folder, config.by_hand)
-            look_up(results, tasks, training_texts(data, tokenizer))
-        except (ValueError, OSError) as error:
-            print(escaped(f"the training text is unknown: {error}"), file=sys.stderr)
+        look_up_run(results, tasks, folder, tokenizer, config.by_hand)
     for label, row in results.items():
         kept.put(label, row)
     print(escaped(f"{what}, {options.dtype}, a window of {model.config.seq_len:,} ids"))

@@ -2,7 +2,7 @@
 
 `train.py --snapshots N` keeps the weights of N steps. The accuracies of a small model stay near
 guessing for long; its loss on the right answers shows earlier what it learns. So both are drawn
-over the tokens seen.
+over the tokens seen. The table of the last one says what of each task was in the training text.
 
     python 04_train/train.py --preset tiny --snapshots 12
     python 06_eval/extras/core.py --bundle DIR --run tiny --every-checkpoint
@@ -21,7 +21,8 @@ import console  # noqa: F401, first, so that the others are found
 
 import numpy as np
 
-from core import decisions, derived, heading, key_of, mean_centred, prepare, right_answer
+from core import (decisions, derived, heading, key_of, look_up_run, mean_centred, prepare, report,
+                  right_answer)
 from kept import Kept
 from metrics import Hints
 from runs import load_weights, newest_run
@@ -35,7 +36,7 @@ def grow(options, tasks):
     options.checkpoint = str(max(weights_of(newest_run(options.runs_dir, options.run))))
     folder, model, tokenizer, config, _ = options.load()
     kept = Kept(folder / "growth.json", "checkpoints", "", folder.name, ("loss",))
-    prepared = {task.label: prepare(task, tokenizer, model.config.seq_len, options.items)[0]
+    prepared = {task.label: prepare(task, tokenizer, model.config.seq_len, options.items)
                 for task in tasks}
     points, checkpoints = {}, weights_of(folder)
     for n, (step, checkpoint) in enumerate(checkpoints.items(), 1):
@@ -50,11 +51,12 @@ def grow(options, tasks):
         for task in tasks:
             name = f"step {step}: {task.label}, {task.hash}, {key}"
             if name not in kept.rows:
-                losses = score_items(model, prepared[task.label], options.batch_size, options.dtype,
-                                     label=f"{n} of {len(checkpoints)}, {task.label}")
+                losses = score_items(model, prepared[task.label][0], options.batch_size,
+                                     options.dtype, label=f"{n} of {len(checkpoints)}, {task.label}")
                 kept.put(name, {"correct": decisions(task, losses), "loss": float(np.mean(
                     [right_answer(task, i, each) for i, each in enumerate(losses)]))})
-            points[step][task.label] = derived(task, kept.rows[name])
+            points[step][task.label] = derived(task, kept.rows[name]) | {
+                "cropped": prepared[task.label][1]}
         mean, side = mean_centred(points[step])
         print(f"step {step}: mean centred accuracy {mean:.4f} +- {side:.4f} (95%), loss of right "
               f"answers {np.mean([row['loss'] for row in points[step].values()]):.3f}")
@@ -62,6 +64,8 @@ def grow(options, tasks):
     title, last = folder.name, [*points.values()][-1]
     if options.tasks or options.items or options.max_per_task:
         title += f", at the end {heading(last, options)}"
+    look_up_run(last, tasks, folder, tokenizer, config.by_hand)
+    print(*report(last), sep="\n")
     from charts import draw_growth  # matplotlib takes a second
     Hints()("draw the scores", draw_growth, points, [*map(mean_centred, points.values())],
             tokens, folder / "growth.png", title)

@@ -39,6 +39,7 @@ def test_growth(course, capsys, monkeypatch, fails):
     assert means == [mean_centred(row) for row in points.values()]
     assert [*points] == [1, 2, 5, 10, 12], "four snapshots, and a checkpoint besides"
     assert tokens[5] == 5 * 8 * 64 and title == "nano"
+    assert "\nsums  " in out and "0 of 0" in out, "a table, with what was in the training text"
     assert out.count("mean centred accuracy") == 5 and "shows 5 checkpoints" in out
     assert path.read_bytes().startswith(b"\x89PNG")
     for task in read_bundle(course / "bundle"):
