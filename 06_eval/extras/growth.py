@@ -51,8 +51,9 @@ def grow(options, tasks):
         for task in tasks:
             name = f"step {step}: {task.label}, {task.hash}, {key}"
             if name not in kept.rows:
-                losses = score_items(model, prepared[task.label][0], options.batch_size,
-                                     options.dtype, label=f"{n} of {len(checkpoints)}, {task.label}")
+                losses = score_items(
+                    model, prepared[task.label][0], options.batch_size, options.dtype,
+                    label=f"{n} of {len(checkpoints)}, {task.label}")
                 kept.put(name, {"correct": decisions(task, losses), "loss": float(np.mean(
                     [right_answer(task, i, each) for i, each in enumerate(losses)]))})
             points[step][task.label] = derived(task, kept.rows[name]) | {
