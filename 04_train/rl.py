@@ -33,9 +33,9 @@ import torch
 import torch.nn.functional as F
 
 import sft
+import train
 from conversations import calculate, end_ids
 from gpt import generate
-from train import opened, train
 
 NUMBER = re.compile(r"-?\$?-?(\d{1,3}(,\d{3})+|\d+|(?=\.\d))(\.\d+)?")
 
@@ -337,9 +337,7 @@ class Batches(sft.Batches):
 
 def main(argv=None):
     given = sys.argv[1:] if argv is None else argv
-    with opened(["--preset", "rl", *given, "--sampling", "answers"]) as found:
-        if found:
-            train(*found)
+    train.main(["--preset", "rl", *given, "--sampling", "answers"])
 
 
 if __name__ == "__main__":

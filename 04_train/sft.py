@@ -6,7 +6,7 @@ attention mask keeps them from seeing each other: each is learned as if it were 
 mask (02_data/conversations.py) leaves only what the assistant says to be learned; else the model
 would also learn to write the user's questions, and to make up what a tool says.
 
-    python 04_train/sft.py --init runs/tiny --data tasks,form=chat --steps 100
+    python 04_train/sft.py --init runs/tiny --data tasks,form=chat --steps 60 --lr 0.003
     python 04_train/sft.py --init runs/tiny --data tasks,form=chat --show-mask 3    # in green
     torchrun --nproc-per-node 2 07_scale/scale.py --preset sft --init runs/tiny --data gsm8k
 

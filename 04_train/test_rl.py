@@ -21,7 +21,7 @@ from optim import make_optimizer
 from rl import (Answer, Batches, advantages, answer_of, as_arrays, draw, main, number_at, pass_at_k,
                 policy_loss, reward, write_answers)
 from runs import load_run, newest_checkpoint, tensors
-from test_sft import SHAPE, TOKENIZER, conversation, data_of, random_model
+from test_sft import SHAPE, TOKENIZER, conversation, data_of, random_model, with_a_run
 from train import Config, train_step
 
 SPECIAL = TOKENIZER.special
@@ -426,12 +426,7 @@ def world(tmp_path_factory):
     with open(folder / "sums.jsonl", "w", encoding="utf-8") as file:
         for n in range(200):
             file.write(json.dumps({"messages": conversation(f"{n}+1", f"#### {n + 1}")}) + "\n")
-    for i in range(3):
-        (folder / f"{i}.txt").write_text(f"spam and eggs {i} " * 200)
-    trainer.main(["--preset", "nano", "--vocab-size", "280", "--seq-len", "48", "--steps", "2",
-                  "--data", f"folder:{folder}", "--data-dir", str(folder / "data"), "--runs-dir",
-                  str(folder / "runs"), "--name", "base", "--device", "cpu", "--no-by-hand"])
-    return folder
+    return with_a_run(folder)
 
 
 def options(world, *more):

@@ -250,6 +250,16 @@ def test_spoiled_weights_are_noticed():
 
 
 # ---- whole runs ----
+def with_a_run(folder):
+    """The folder, once it has runs/base, trained for two steps."""
+    for i in range(3):
+        (folder / f"{i}.txt").write_text(f"spam and eggs {i} " * 200)
+    trainer.main(["--preset", "nano", "--vocab-size", "280", "--seq-len", "48", "--steps", "2",
+                  "--data", f"folder:{folder}", "--data-dir", str(folder / "data"), "--runs-dir",
+                  str(folder / "runs"), "--name", "base", "--device", "cpu", "--no-by-hand"])
+    return folder
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with conversations, and a run to begin with, trained for two steps."""
@@ -258,12 +268,7 @@ def world(tmp_path_factory):
         for n in range(150):
             talk = conversation(f"What is {n}?", f"It is {n}.")
             file.write(json.dumps({"messages": talk}) + "\n")
-    for i in range(3):
-        (folder / f"{i}.txt").write_text(f"spam and eggs {i} " * 200)
-    trainer.main(["--preset", "nano", "--vocab-size", "280", "--seq-len", "48", "--steps", "2",
-                  "--data", f"folder:{folder}", "--data-dir", str(folder / "data"), "--runs-dir",
-                  str(folder / "runs"), "--name", "base", "--device", "cpu", "--no-by-hand"])
-    return folder
+    return with_a_run(folder)
 
 
 def options(world, *more):

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 
 import sft
 import starting
+import train
 from lora import is_adapter
 from runs import tensors
-from train import opened, train
 
 STARTS = "<|assistant_start|>", "<|im_start|>"  # the last answer stands behind the last of these
 MEASURES = "margin", "accuracy", "chosen", "rejected"
@@ -211,9 +211,7 @@ class Batches(sft.Batches):
 
 def main(argv=None):
     given = sys.argv[1:] if argv is None else argv
-    with opened(["--preset", "dpo", *given, "--sampling", "pairs"]) as found:
-        if found:
-            train(*found)
+    train.main(["--preset", "dpo", *given, "--sampling", "pairs"])
 
 
 if __name__ == "__main__":

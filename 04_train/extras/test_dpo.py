@@ -15,7 +15,8 @@ from dpo import MEASURES, Batches, Pairs, dpo_loss, log_ratios, main, sums
 from optim import make_optimizer
 from presets import FullConfig
 from runs import load_run, newest_checkpoint, tensors
-from test_sft import SHAPE, TOKENIZER, conversation, data_of, random_model, split_of
+from test_sft import (SHAPE, TOKENIZER, conversation, data_of, random_model, split_of,
+                      with_a_run)
 from train import train_step
 
 
@@ -289,12 +290,7 @@ def world(tmp_path_factory):
             row = pair(*texts) if n % 2 else texts[1:]
             row = dict(zip(("prompt", "chosen", "rejected"), (texts[0], *row)))
             file.write(json.dumps(row) + "\n")
-    for i in range(3):
-        (folder / f"{i}.txt").write_text(f"spam and eggs {i} " * 200)
-    trainer.main(["--preset", "nano", "--vocab-size", "280", "--seq-len", "48", "--steps", "2",
-                  "--data", f"folder:{folder}", "--data-dir", str(folder / "data"), "--runs-dir",
-                  str(folder / "runs"), "--name", "base", "--device", "cpu", "--no-by-hand"])
-    return folder
+    return with_a_run(folder)
 
 
 def options(world, *more):
