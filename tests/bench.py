@@ -13,7 +13,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py weights SmolLM2
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
     python tests/bench.py stages --weights SmolLM2
-    python tests/bench.py crash --kills 100
+    python tests/bench.py crash --kills 100 --of pretraining sft rl
     python tests/bench.py stop --times 50
     python tests/bench.py scale --kills 10 --memory
     python tests/bench.py hostile --seconds 60 --seed 1
@@ -344,6 +344,9 @@ def main():
     command.add_argument("--data-dir", default="data", help="for its data (default: data)")
     command = commands.add_parser("crash", help="a run ended, damaged, disturbed; and resumed")
     command.add_argument("--kills", type=int, default=100, help="how often (default: 100)")
+    command.add_argument("--of", nargs="+", choices=("pretraining", "sft", "rl"), metavar="KIND",
+                         default=["pretraining"], help="pretraining, sft, rl: the runs that are "
+                         "ended, each kind so often (default: pretraining)")
     command.add_argument("--flips", type=int, default=0, help="of bits in its files (default: 0)")
     command.add_argument("--races", type=int, default=0, help="of each of four kinds (default: 0)")
     command.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
@@ -396,7 +399,7 @@ def main():
         bench_stages.bench_stages(args.weights, args.steps, args.data_dir)
     elif args.command == "crash":
         import bench_crash
-        bench_crash.bench_crash(args.kills, args.flips, args.races, args.seed)
+        bench_crash.bench_crash(args.kills, args.flips, args.races, args.seed, args.of)
     elif args.command == "stop":
         import bench_stop
         bench_stop.bench_stop(args.times, args.seed)

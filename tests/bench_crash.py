@@ -1,7 +1,7 @@
 """What can happen to a run. bench.py calls it.
 
 Kills: a run is ended again and again at any moment, and resumed, beside one that nothing ends: is a
-checkpoint ever damaged, is the result ever another? Flips: of one bit in a checkpoint's files: is
+checkpoint ever damaged, is the result ever another? Of pretraining, of sft.py, of rl.py. Flips: of one bit in a checkpoint's files: is
 what has changed ever taken for what was written? Races: of two that start, resume, prepare, or
 train and evaluate, at once: does any end badly, or spoil what the other does?
 
@@ -31,26 +31,36 @@ from console import read_text, run
 
 import data
 import evals
+import rl
+import sft
 import train
 from metrics import read_metrics
 from housekeeping import Progress
 from runs import (all_checkpoints, best_checkpoint, damage, load_run, load_state,
                   newest_checkpoint, run_data, step_of, val_of)
 
-SETTINGS = ["--sampling random --optimizer adamw", "--sampling stream --optimizer muon",
-            "--sampling bestfit --optimizer adamw --schedule cosine"]
+NANO = "--preset nano --vocab-size 300 --n-layer 1 --device cpu "
+OFTEN = "--batch-size 16 --save-every 2 --eval-every 2 "
+TEXT = NANO + OFTEN + "--seq-len 32 --steps 60 --eval-tokens 200 --data folder:{folder}/text "
+TASKS = "--data tasks,form=chat,only=counting,n=300 "
+BASE = NANO + TASKS + "--seq-len 64 --steps 150 --lr 0.02 --name base"  # right one time in four
+CHAT = TASKS + OFTEN + ("--init {folder}/base --seq-len 64 --steps 40 --warmup 2 --lr 0.003 "
+                        "--device cpu ")
+SETTINGS = {"pretraining": [TEXT + "--sampling random --optimizer adamw",
+                            TEXT + "--sampling stream --optimizer muon",
+                            TEXT + "--sampling bestfit --optimizer adamw --schedule cosine"],
+            "sft": [CHAT + "--eval-tokens 500"],
+            "rl": [CHAT + "--eval-tokens 500 --group 4 --answer-tokens 8"]}
+MAINS = {"pretraining": train.main, "sft": sft.main, "rl": rl.main}
 SIGNALS = {"SIGKILL": 8, "SIGTERM": 1, "SIGINT": 1}  # and how often, of 10
 
 
 def command_line(folder, setting, runs_dir):
-    """Of a run over several epochs of a small text, saved and evaluated at every second step: of a
+    """Of a run over several epochs of a few data, saved and evaluated at every second step: of a
     new one, or, where one was begun, of that. Its data it makes itself.
     """
-    return [*"--preset nano --vocab-size 300 --steps 60 --n-layer 1 --seq-len 32 --batch-size 16 "
-            "--save-every 2 --eval-every 2 --eval-tokens 200 --device cpu".split(),
-            *setting.split(), "--data", f"folder:{folder / 'text'}", "--data-dir",
-            str(runs_dir / "data"), "--runs-dir", str(runs_dir),
-            *(["--resume"] if run_in(runs_dir) else [])]
+    return [*setting.format(folder=folder).split(), "--data-dir", str(runs_dir / "data"),
+            "--runs-dir", str(runs_dir), *(["--resume"] if run_in(runs_dir) else [])]
 
 
 def write_text(folder, rng):
@@ -163,22 +173,23 @@ def interrupt(process, rng, runs_dir, seconds, log, counts):
     return True
 
 
-def bench_kills(kills, rng, folder):
-    """Prints a row, and returns how much is not as it should be."""
+def bench_kills(kills, rng, folder, kind="pretraining"):
+    """Prints a row, and returns how much is not as it should be. kind: one of SETTINGS."""
     counts, finished, n, log = collections.Counter(), 0, 0, folder / "log"
+    settings, main = SETTINGS[kind], MAINS[kind]
     with Progress() as progress:
         while (n := sum(counts[name] for name in SIGNALS)) < kills:
-            setting, runs_dir = SETTINGS[finished % len(SETTINGS)], folder / f"{finished}"
-            whole = folder / f"whole-{SETTINGS.index(setting)}"
+            setting, runs_dir = settings[finished % len(settings)], folder / f"{kind}-{finished}"
+            whole = folder / f"whole-{kind}-{settings.index(setting)}"
             if not whole.exists():
                 began = time.monotonic()
-                finish(start(command_line(folder, setting, whole), log), log)
+                finish(start(command_line(folder, setting, whole), log, main), log)
                 seconds = time.monotonic() - began
-            process = start(command_line(folder, setting, runs_dir), log)
+            process = start(command_line(folder, setting, runs_dir), log, main)
             while n < kills and interrupt(process, rng, runs_dir, seconds, log, counts):
                 n += 1
-                progress.show(f"ended {n} of {kills} times")
-                process = start(command_line(folder, setting, runs_dir), log)
+                progress.show(f"{kind}: ended {n} of {kills} times")
+                process = start(command_line(folder, setting, runs_dir), log, main)
             finish(process, log)
             finished += 1
             counts["different"] += not same(outcome(run_in(runs_dir)), outcome(run_in(whole)))
@@ -186,7 +197,7 @@ def bench_kills(kills, rng, folder):
             "while one was deleted": counts["while deleting"], "damaged": counts["damaged"],
             "lost": counts["lost"], "runs finished": finished,
             "with another result": counts["different"]}
-    print_table(", ".join(f"{counts[name]} {name}" for name in SIGNALS), [rows])
+    print_table(f"{kind}: " + ", ".join(f"{counts[name]} {name}" for name in SIGNALS), [rows])
     return counts["damaged"] + counts["lost"] + counts["different"]
 
 
@@ -212,7 +223,7 @@ def bench_flips(flips, rng, folder):
     changes nothing of what is read. All else is accepted, and bad.
     """
     log, runs_dir, counts = folder / "log", folder / "flips", collections.Counter()
-    finish(start([*command_line(folder, SETTINGS[0], runs_dir), "--steps", "6"], log), log)
+    finish(start([*command_line(folder, SETTINGS["pretraining"][0], runs_dir), "--steps", "6"], log), log)
     run_folder = run_in(runs_dir)
     newest, before = newest_checkpoint(run_folder), read_all(run_folder)
     names = sorted(path for path in newest.rglob("*") if path.is_file())
@@ -271,7 +282,7 @@ def race(kind, i, rng, folder, whole):
     place = folder / f"{kind.replace(' ', '-')}-{i}"
     place.mkdir()
     logs = [place / "log-0", place / "log-1"]
-    runs_dir, setting = place / "runs", SETTINGS[0]
+    runs_dir, setting = place / "runs", SETTINGS["pretraining"][0]
     line = command_line(folder, setting, runs_dir)
     short = [*line, "--steps", "6"]
 
@@ -317,7 +328,7 @@ RACES = ("new and new", "resume and resume", "prepare and prepare", "train and e
 
 def bench_races(races, rng, folder):
     log, rows, whole = folder / "log", [], folder / "whole-races"
-    line = command_line(folder, SETTINGS[0], whole)
+    line = command_line(folder, SETTINGS["pretraining"][0], whole)
     # As those that "resume and resume" disturbs.
     for arguments in ([*line, "--steps", "6"], [*line, "--resume"]):
         finish(start(arguments, log), log)
@@ -334,13 +345,19 @@ def bench_races(races, rng, folder):
     return sum(row["bad"] for row in rows)
 
 
-def bench_crash(kills, flips, races, seed):
+def bench_crash(kills, flips, races, seed, kinds=("pretraining",)):
     torch.set_num_threads(1)  # a fork does not get its parent's threads
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory() as folder:
         folder, bad = Path(folder), 0
         write_text(folder / "text", random.Random(seed))
-        for n, bench in ((kills, bench_kills), (flips, bench_flips), (races, bench_races)):
+        if {*kinds} - {"pretraining"}:  # which go on from a model
+            log = folder / "log"
+            finish(start([*BASE.split(), "--data-dir", str(folder / "data"), "--runs-dir",
+                          str(folder)], log), log)
+        for kind in kinds if kills else ():
+            bad += bench_kills(kills, random.Random(seed), folder, kind)
+        for n, bench in ((flips, bench_flips), (races, bench_races)):
             if n:
                 bad += bench(n, random.Random(seed), folder)
     if bad:

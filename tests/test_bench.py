@@ -158,6 +158,8 @@ def test_crash(bench, monkeypatch):
         r"\n\| (\d+) \| (\d+) \| (\d+) \| (\d+) \|\n", found).groups())
     assert refused + forgotten + harmless == 36 and not accepted and refused > 20, found
     assert len(re.findall(r"\n\| [a-z ]+ \| 1 \| \d+ \| \d+ \| 0 \|", found)) == 4, found
+    found = bench("crash", "--kills", 1, "--of", "sft", "rl")
+    assert len(re.findall(r"\n\| 1 \| [01] \| [01] \| 0 \| 0 \| \d \| 0 \|", found)) == 2, found
 
 
 @pytest.mark.slow
