@@ -181,7 +181,7 @@ def train_step(model, optimizer, batch, step, config, loss=None):  # exercise
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm, mean = clip(gradients, config.grad_clip), float(mean)
     if not math.isfinite(mean + norm):
-        where = extra("nonfinite") and extra("nonfinite").first_bad(model, *arrays[:2], config)
+        where = extra("nonfinite") and extra("nonfinite").first_bad(model, arrays, config, loss)
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                          f"{where or 'unknown'}. Stopped before it is saved; is --lr too high?")
     for group in optimizer.param_groups:

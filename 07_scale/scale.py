@@ -193,7 +193,7 @@ def train_step(engine, batch, step, config, stop=False):  # exercise
     mean, stopped = total(torch.tensor([float(mean), stop], dtype=torch.double)).tolist()
     if not math.isfinite(mean) or not (math.isfinite(norm) or engine.skips):
         where = extra("nonfinite") and extra("nonfinite").first_bad(
-            engine.model, *arrays[:2], config)
+            engine.model, arrays[:2], config)
         raise ValueError(f"step {step + 1}: loss {mean}, gradient norm {norm}; first to go bad: "
                          f"{where or 'unknown'}. Stopped before it is saved; is --lr too high?")
     for group in engine.param_groups:

@@ -27,11 +27,12 @@ def how_bad(tensor):
     return ""
 
 
-def first_bad(model, inputs, targets, config):
+def first_bad(model, arrays, config, loss=None):
     """A line that names the first tensor of a step that was not finite, and how much of it.
 
-    inputs, targets: (B, T), what this process had in the step. To be called before the weights
-    have changed: all is computed once more, in the order of the step, micro-batch by micro-batch:
+    arrays: inputs, targets, (B, T), and what else this process had in the step; loss: what gave the
+    step its losses of them (default: model.loss). To be called before the weights have changed: all
+    is computed once more, in the order of the step, micro-batch by micro-batch:
     the weights, as they are; what goes into every module and comes out of it; the loss; the
     gradients, from the last layer to the first; their norm, which can be too large for float32
     where they aren't.
@@ -50,13 +51,13 @@ def first_bad(model, inputs, targets, config):
     divided = hasattr(weights[0], "to_local")
     for name, weight in zip(names, weights):
         look(f"the weight {name}", weight.to_local() if divided else weight)
-    n_targets = max(1, int((targets >= 0).sum()))
+    n_targets = max(1, int((arrays[1] >= 0).sum()))
     dtype, micro_batch = getattr(torch, config.dtype), config.micro_batch
     with torch.compiler.set_stance("force_eager"), listening(model, look):
-        for x, y in zip(inputs.split(micro_batch), targets.split(micro_batch)):
+        for parts in zip(*(array.split(micro_batch) for array in arrays)):
             if divided or not found:
-                with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
-                    nats = model.loss(x, y)
+                with torch.autocast(parts[0].device.type, dtype, enabled=dtype != torch.float32):
+                    nats = (loss or model.loss)(*parts)
                 look("the loss", nats)
             if not divided and not found:
                 trained = {n: w for n, w in zip(names, weights) if w.requires_grad}

@@ -109,4 +109,4 @@ def test_what_else_a_compiled_model_does():
         p.data.zero_()
     assert not twin.loss(*windows()).sub(torch.tensor(31.0).log()).abs().gt(1e-6).any()
     model.blocks[1].mlp.up.register_forward_hook(lambda *given: given[-1] * float("inf"))
-    assert first_bad(model, *windows(), config).startswith("what comes out of blocks.1.mlp.up")
+    assert first_bad(model, windows(), config).startswith("what comes out of blocks.1.mlp.up")

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from nonfinite import first_bad, how_bad
 from optim import make_optimizer
+from sft import packed_loss
 from test_watch import NOTHING, every_family, hooks, random_ids, random_model
 from train import Config, train_step
 
@@ -19,7 +21,7 @@ def test_how_bad():
 
 
 def bad(model, micro_batch=2, n=4, dtype="float32"):
-    return first_bad(model, random_ids(n, 16), random_ids(n, 16, seed=1),
+    return first_bad(model, (random_ids(n, 16), random_ids(n, 16, seed=1)),
                      Config(micro_batch=micro_batch, dtype=dtype))
 
 
@@ -126,6 +128,21 @@ def test_a_step_that_is_not_finite_says_where_that_began():
         train_step(model, make_optimizer(model, Config()), (ids, ids), 7, Config())
 
 
+def test_first_bad_computes_the_loss_of_the_step():
+    """Of packed conversations, with the mask that keeps them apart."""
+    model, ids, seen = random_model(), random_ids(3, 16), []
+    batch = ids.numpy(), random_ids(3, 16, seed=1).numpy(), np.repeat([[0] * 8 + [8] * 8], 3, 0)
+
+    def loss(*parts):
+        seen.append(packed_loss(model.loss, *parts).detach())
+        return seen[-1].clone().requires_grad_() * math.nan
+    with pytest.raises(ValueError, match="first to go bad: the loss: 48 nan and 0 inf of 48 num"):
+        train_step(model, make_optimizer(model, Config()), batch, 7, Config(), loss)
+    step, again = seen
+    assert torch.equal(step, again) and not torch.allclose(
+        again, model.loss(*map(torch.tensor, batch[:2]))), "each conversation sees only itself"
+
+
 def test_first_bad_leaves_gradients_alone():
     """They are what another process may still wait for: it adds nothing, and sends nothing."""
     model = random_model()
@@ -138,5 +155,5 @@ def test_first_bad_leaves_gradients_alone():
     assert all(p.grad is grad for p, grad in zip(model.parameters(), kept))
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
     masked = torch.full((2, 16), -1)
-    found = first_bad(model, random_ids(2, 16), masked, Config(micro_batch=2))
+    found = first_bad(model, (random_ids(2, 16), masked), Config(micro_batch=2))
     assert found == NOTHING, "nothing to be learned"

@@ -238,7 +238,7 @@ def test_a_run_that_is_watched_is_the_same_run(family):
             loss = model.loss(inputs, targets).mean()
             loss.backward()
             if watched:
-                assert first_bad(model, inputs, targets, Config(micro_batch=2)) == NOTHING
+                assert first_bad(model, (inputs, targets), Config(micro_batch=2)) == NOTHING
                 spikes.seen(loss.item())
             optimizer.step()
             optimizer.zero_grad()

@@ -166,8 +166,8 @@ def test_the_first_that_is_not_finite():
         engine = engine_of(config)
         with torch.no_grad():
             engine.model.blocks[0].mlp.up.weight.to_local()[0, 0] = math.inf if rank else 0.5
-        inputs, targets = map(torch.from_numpy, windows(rank, 2))
-        return first_bad(engine.model, inputs, targets, config)
+        arrays = [*map(torch.from_numpy, windows(rank, 2))]
+        return first_bad(engine.model, arrays, config)
     first, second = on_ranks(work)
     assert second.startswith("the weight blocks.0.mlp.up.weight: 0 nan and 1 inf")
     assert first.startswith("what comes out of blocks.0.mlp.up")
