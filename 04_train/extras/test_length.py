@@ -198,3 +198,23 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     config = dataclasses.replace(SMALL, steps=0, flops=1e9)
     assert announce(config, Data) == dataclasses.replace(
         config, flops=0.0, steps=planned_steps(config, config.gpt(50)))
+
+
+def test_what_a_plan_does_not_count(monkeypatch):
+    """Adapters, the reference of pairs, and the keys and values of answers."""
+    monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e9)
+
+    def lines(**changes):
+        config = FullConfig(vocab_size=300, seq_len=64, n_layer=2, n_head=2, n_kv_head=1,
+                            d_model=32, d_ff=64, batch_size=16, init="x", device="cpu", **changes)
+        return config, [*plan(config, config.gpt(300))]
+    assert not any("not counted" in line for line in lines()[1])
+    assert "frozen matrices have no gradients" in lines(lora=4)[1][-1]
+    config, said = lines(sampling="answers")
+    n_bytes = 16 * 64 * 2 * 2 * 16 * 4  # answers, ids, keys and values, layers, a head's numbers
+    assert f"writing 16 answers at once takes other FLOP, and up to {n_bytes / 1e3:.3g} kB" in (
+        said[-1])
+    config, said = lines(sampling="pairs")
+    model = config.make_model(300)
+    assert memory_needed(config, config.gpt(300))["reference"] == 4 * sum(
+        p.numel() for p in model.parameters()) and "a third more FLOP" in said[-1]
