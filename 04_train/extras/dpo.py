@@ -4,7 +4,8 @@ The loop is train.py's, or 07_scale/scale.py's; only the batches and the loss ar
 of rewards is needed: an answer's reward is beta * log(p / p_ref), p_ref being its probability in
 the reference, the model as it was when the run began. A step makes the reward of the chosen answer
 larger than that of the rejected one (Rafailov et al. 2023, equation 7). The reference is a second
-model in the memory of each process, which --plan does not count.
+model in the memory of each process. "Best" is the checkpoint with the fewest bits per byte of the
+chosen answers; for the highest val_accuracy of metrics.jsonl: --keep 1000, then --checkpoint STEP.
 
     python 04_train/extras/dpo.py --init runs/sft --data jsonl:FILE    # see records.as_record()
     python 04_train/extras/dpo.py --init runs/sft --data tasks,form=pairs --lr 1e-5 --steps 100
