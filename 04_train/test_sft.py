@@ -206,7 +206,8 @@ def test_the_loss_is_divided_by_the_learned_tokens_of_the_step():
     mean, found = gradients(config, batch, loss, model)
     x, y, starts = map(torch.tensor, batch)
     expected = packed_loss(model.loss, x, y, starts).sum() / (2 + 2 + 39)
-    assert mean == pytest.approx(expected.item(), rel=1e-5)
+    assert mean == pytest.approx(expected.item(), rel=1e-5), (
+        "all nats of a step over all that it learns, not the mean of the micro-batches' means")
     for one, other in zip(found, torch.autograd.grad(expected, [*model.parameters()])):
         assert torch.allclose(one, other, atol=1e-6)
 

@@ -558,6 +558,10 @@ MISTAKES = {
         ("loss not divided by the accumulation", "loss(*parts).sum() / n_targets",
          "loss(*parts).sum() / max(1, (parts[1] >= 0).sum())",
          "test_micro_batches_give_the_gradients_of_one_big_batch"),
+        ("the mean of the micro-batches' means, however few targets one has",
+         "loss(*parts).sum() / n_targets", "loss(*parts).sum() / max(1, (parts[1] >= 0).sum()) "
+         "* len(parts[1]) / len(arrays[1])",
+         "test_micro_batches_give_the_gradients_of_one_big_batch"),
         ("masked tokens counted", "loss(*parts).sum() / n_targets",
          "loss(*parts).sum() / arrays[1].numel()",
          "test_micro_batches_give_the_gradients_of_one_big_batch"),
