@@ -3,6 +3,7 @@
 schedules.png: the learning rate over a run, a line for each schedule.
 muon.png: the singular values of a real gradient, of a small model trained for some steps on this
 folder's source, after each step of Muon's iteration, and those of AdamW's direction.
+packed.png: two conversations in a window of sft.py: what is learned, and what may be seen.
 race.png: loss in nats a character against seconds, a line for each run. ablations.png: how much
 longer it takes to reach the same loss without each ingredient.
 Left out: the race itself (tests/bench.py train --output race.json).
@@ -20,6 +21,7 @@ Writes the pictures into --out. Next: ladder.py.
 """
 
 import os
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -32,9 +34,13 @@ from console import Parser, run
 import numpy as np
 import torch
 
+from bpe import Tokenizer
+from conversations import render
+from data import Ids
 from gpt import GPT
 from optim import adamw_by_hand, learning_rate, make_optimizer, orthogonalize
 from optim import SCHEDULES
+from sft import Packed, packed_mask
 from shards import read_json
 from train import Config
 
@@ -168,6 +174,79 @@ def draw_muon(text, path):
     figure.savefig(path, dpi=120)
 
 
+# ---- packed conversations ----
+TALKS = [[{"role": "user", "content": "What is 2 + 3?"},
+          {"role": "assistant", "content": "It is 5."}],
+         [{"role": "user", "content": "How much is half of 96?"},
+          {"role": "assistant", "content": [{"type": "python", "text": "96/2"},
+                                            {"type": "output", "text": "48"},
+                                            {"type": "text", "text": "It is 48."}]}]]
+
+
+def packed_window(talks):
+    """Conversations in a window that they just fill: ([(texts of its tokens, which are learned) of
+    each], which ids each may attend to, (T, T), the targets, (T,), where each begins).
+    """
+    said = [Tokenizer([]).decode(render(talk, Tokenizer([]))[0]) for talk in talks]
+    tokenizer = Tokenizer.train(re.split(r"<\|\w+\|>", "".join(said)), 400)  # a word is a token
+    rows = [render(talk, tokenizer) for talk in talks]
+    begins = np.cumsum([0, *(len(ids) for ids, _ in rows)])
+    ids, learned = (np.concatenate(some) for some in zip(*rows))
+    packed = Packed(Ids(ids, begins[:-1], learned.astype(np.uint8)), len(ids) - len(rows))
+    _, targets, starts = packed.read([packed.conversations])
+    texts = [([tokenizer.decode([i]) for i in ids], learned) for ids, learned in rows]
+    return texts, packed_mask(torch.tensor(starts))[0, 0].numpy(), targets[0], np.unique(starts)
+
+
+def draw_tokens(axes, texts, learned, y, width=58):
+    """A conversation from line y on, a box for each token, green if it is learned, and a new line
+    for each answer. Returns the line below its last.
+    """
+    from matplotlib.patches import FancyBboxPatch
+
+    x = 0
+    for text, green in zip(texts, learned):
+        n = 0.68 * len(text) + 1.3
+        x, y = (0, y + 1) if x + n > width or text == "<|assistant_start|>" else (x, y)
+        axes.text(x + n / 2 - 0.2, y, text.replace(" ", "\u00b7"), family="monospace", fontsize=10,
+                  ha="center", va="center", color="white" if green else INK)
+        axes.add_patch(FancyBboxPatch((x, y - 0.36), n - 0.4, 0.72, boxstyle="round,pad=0,rounding"
+                                      "_size=0.2", color=GREEN if green else "0.92", lw=0))
+        x += n
+    return y + 1
+
+
+def draw_packed(path, talks=TALKS):
+    """Left the tokens of conversations; right, for each id of the window in which they are packed,
+    a row: which ids it may attend to, green if what it predicts is learned.
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
+
+    texts, mask, targets, starts = packed_window(talks)
+    figure, (left, right) = picture(13, 4.8, 2, width_ratios=[1.7, 1])
+    y = 0
+    for n, (tokens, learned) in enumerate(texts, 1):
+        left.text(0, y, f"conversation {n}", color=INK, fontsize=9.5, va="center")
+        y = draw_tokens(left, tokens, learned, y + 1) + 0.6
+    left.set(xlim=(0, 58), ylim=(y - 1, -0.6))
+    left.axis("off")
+    left.set_title("what is learned, in green: what the assistant writes, its calls and its end,"
+                   "\nand not what the calculator says", loc="left", fontsize=11)
+    shades = np.where(mask[..., None], np.where(
+        targets[:, None, None] >= 0, to_rgb(GREEN), to_rgb("0.85")), 1.0)
+    right.imshow(shades, interpolation="nearest")
+    for n, (start, end) in enumerate(zip(starts, [*starts[1:], len(mask)]), 1):
+        right.add_patch(Rectangle((start - 0.5, start - 0.5), end - start, end - start, fill=False,
+                                  ec=INK, lw=0.8, clip_on=False))
+        label(right, end - 1, start + 1.5, f"conversation {n}", INK, ha="right")
+    right.set(xlabel="may see this id", ylabel="the id at this place", xticks=starts, yticks=starts)
+    right.spines[:].set_visible(False)
+    right.set_title("the window's mask: only what came before in the\nsame conversation; green: "
+                    "the next id is learned", loc="left", fontsize=11)
+    figure.savefig(path, dpi=120)
+
+
 # ---- races and ablations ----
 def read_race(path):
     """The content of race.json. ValueError if it is not a race."""
@@ -245,7 +324,7 @@ def draw_ablations(race, path):
 def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--race", metavar="FILE", help="the numbers of a race: draws race.png and "
-                        "ablations.png; without it schedules.png and muon.png are drawn")
+                        "ablations.png; without it the others are drawn")
     parser.add_argument("--out", default=".", help="the folder for the pictures (default: .)")
     args = parser.parse_args(argv)
     out = Path(args.out)
@@ -262,7 +341,8 @@ def main(argv=None):
     draw_schedules(out / "schedules.png")
     sources = sorted(Path(__file__).resolve().parent.glob("*.py"))
     draw_muon(b"".join(path.read_bytes() for path in sources), out / "muon.png")
-    print(f"{out / 'schedules.png'}, {out / 'muon.png'}")
+    draw_packed(out / "packed.png")
+    print(f"{out / 'schedules.png'}, {out / 'packed.png'}, {out / 'muon.png'}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import curves
-from curves import (adamw_direction, draw_ablations, draw_race, learn, lifted, main, rates,
-                    read_race, singular_values, worth)
+from curves import (adamw_direction, draw_ablations, draw_packed, draw_race, learn, lifted, main,
+                    packed_window, rates, read_race, singular_values, worth)
 from optim import orthogonalize
 from optim import SCHEDULES
 
@@ -64,6 +64,24 @@ def test_lifted():
         sorted(singular_values(orthogonalize(matrix, 2))), rel=1e-3)
 
 
+def test_packed_window(tmp_path):
+    """What sft.py trains on; and another window is another picture."""
+    texts, mask, targets, starts = packed_window(curves.TALKS)
+    (first, learned), (second, _) = texts
+    assert "".join(first) == ("<|bos|><|user_start|>What is 2 + 3?<|user_end|><|assistant_start|>"
+                              "It is 5.<|assistant_end|>"), "each token has its text"
+    assert [text for text, own in zip(first, learned) if own][::5] == ["It", "<|assistant_end|>"]
+    n = len(first) - 1  # the last one is a target only
+    assert starts.tolist() == [0, n] and len(mask) == n + len(second) - 1 == len(targets)
+    assert mask[:n, :n].sum() == n * (n + 1) / 2 and not mask[n:, :n].any(), "only its own"
+    assert (targets[:n] >= 0).tolist() == [*map(bool, learned[1:])], "the next id is learned"
+    for i, talks in enumerate((curves.TALKS, curves.TALKS[::-1])):
+        draw_packed(tmp_path / f"{i}.png", talks)
+    pictures = [(tmp_path / f"{i}.png").read_bytes() for i in range(2)]
+    assert pictures[0] != pictures[1] and all(p.startswith(b"\x89PNG") for p in pictures)
+    assert min(map(len, pictures)) > 10_000
+
+
 RACE = {"target": 1.88,
         "runs": [{"name": name, "seed": seed, "seconds_to_target": reached,
                   "curve": [[i, 10 * i, 1.8 + 2 / i] for i in range(1, 40)]}
@@ -112,7 +130,7 @@ def test_command_line(learned, tmp_path, capsys, fails, monkeypatch):
     (tmp_path / "race.json").write_text(json.dumps(RACE))
     main(["--out", str(tmp_path), "--race", str(tmp_path / "race.json")])
     out = capsys.readouterr().out
-    for name in ("schedules.png", "muon.png", "race.png", "ablations.png"):
+    for name in ("schedules.png", "packed.png", "muon.png", "race.png", "ablations.png"):
         assert name in out and (tmp_path / name).stat().st_size > 10_000
     assert "no folder" in fails(main, "--out", tmp_path / "nowhere")
     assert "holds no race.json" in fails(main, "--out", tmp_path, "--race",
