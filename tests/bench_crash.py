@@ -1,9 +1,10 @@
 """What can happen to a run. bench.py calls it.
 
-Kills: a run is ended again and again at any moment, and resumed, beside one that nothing ends: is a
-checkpoint ever damaged, is the result ever another? Of pretraining, of sft.py, of rl.py. Flips: of one bit in a checkpoint's files: is
-what has changed ever taken for what was written? Races: of two that start, resume, prepare, or
-train and evaluate, at once: does any end badly, or spoil what the other does?
+Kills: a run of train.py, sft.py or rl.py is ended again and again at any moment, and resumed,
+beside one that nothing ends: is a checkpoint ever damaged, is the result ever another? Flips: of
+one bit in a checkpoint's files: is what has changed ever taken for what was written? Races: of two
+that start, resume, prepare, or train and evaluate, at once: does any end badly, or spoil what the
+other does?
 
 Processes are forked from one that has loaded torch, as loading takes seconds and writes nothing.
 Left out: the power going, which can't be tried from here.
@@ -223,7 +224,8 @@ def bench_flips(flips, rng, folder):
     changes nothing of what is read. All else is accepted, and bad.
     """
     log, runs_dir, counts = folder / "log", folder / "flips", collections.Counter()
-    finish(start([*command_line(folder, SETTINGS["pretraining"][0], runs_dir), "--steps", "6"], log), log)
+    line = command_line(folder, SETTINGS["pretraining"][0], runs_dir)
+    finish(start([*line, "--steps", "6"], log), log)
     run_folder = run_in(runs_dir)
     newest, before = newest_checkpoint(run_folder), read_all(run_folder)
     names = sorted(path for path in newest.rglob("*") if path.is_file())

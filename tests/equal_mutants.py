@@ -101,16 +101,16 @@ EQUAL |= {
             DELETED_TWICE,
     },
     "train.py": {
-        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, inputs, "
-                       "targets, config) -> extra('nonfinite').first_bad(model, inputs, "
-                       "targets, config)"): COPIED,
-        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, inputs, "
-                       "targets, config) -> extra('nonfinite')"): NO_MORE,
-        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, inputs, "
-                       "targets, config) -> extra('nonfinite') or extra('nonfinite').first_bad("
-                       "model, inputs, targets, config)"): NO_MORE,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, arrays, config, "
+                       "loss) -> extra('nonfinite').first_bad(model, arrays, config, "
+                       "loss)"): COPIED,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, arrays, config, "
+                       "loss) -> extra('nonfinite')"): NO_MORE,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(model, arrays, config, "
+                       "loss) -> extra('nonfinite') or extra('nonfinite').first_bad("
+                       "model, arrays, config, loss)"): NO_MORE,
         ("train_step", "extra('nonfinite') -> 'nonfinite'"): NO_MORE,
-        ("train_step", "extra('nonfinite').first_bad(model, inputs, targets, config) -> "
+        ("train_step", "extra('nonfinite').first_bad(model, arrays, config, loss) -> "
                        "extra('nonfinite')"): NO_MORE,
         ("train_step", "int((batch[1] >= 0).sum()) -> (batch[1] >= 0).sum()"):
             "a tensor can be divided by a number of NumPy's, too",
@@ -216,16 +216,16 @@ EQUAL |= {
             "a tensor with one number divides as the number does",
         ("train_step", "(batch[1] >= 0).sum(dtype=float) -> (batch[1] >= 0).sum()"):
             "whole numbers are added up exactly, too",
-        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, inputs, "
-                       "targets, config) -> extra('nonfinite').first_bad(engine.model, inputs, "
-                       "targets, config)"): COPIED,
-        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, inputs, "
-                       "targets, config) -> extra('nonfinite')"): NO_MORE,
-        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, inputs, "
-                       "targets, config) -> extra('nonfinite') or extra('nonfinite').first_bad("
-                       "engine.model, inputs, targets, config)"): NO_MORE,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, "
+                       "arrays[:2], config) -> extra('nonfinite').first_bad(engine.model, "
+                       "arrays[:2], config)"): COPIED,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, "
+                       "arrays[:2], config) -> extra('nonfinite')"): NO_MORE,
+        ("train_step", "extra('nonfinite') and extra('nonfinite').first_bad(engine.model, "
+                       "arrays[:2], config) -> extra('nonfinite') or extra('nonfinite').first_bad("
+                       "engine.model, arrays[:2], config)"): NO_MORE,
         ("train_step", "extra('nonfinite') -> 'nonfinite'"): NO_MORE,
-        ("train_step", "extra('nonfinite').first_bad(engine.model, inputs, targets, config) -> "
+        ("train_step", "extra('nonfinite').first_bad(engine.model, arrays[:2], config) -> "
                        "extra('nonfinite')"): NO_MORE,
         ("train_step", "nats.detach() -> nats"): FREED,
         ("train_step", "1.0 -> 0.5"): "without a target the sum is 0, whatever it is divided by",
