@@ -19,7 +19,6 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, check_options, option, run
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -28,7 +27,6 @@ from torch import nn
 @dataclass(frozen=True)
 class GPTConfig:
     """The shape of a model. family: None, or another recipe, a FamilyConfig of extras/family.py."""
-
     vocab_size: int = option(2048, "ids, special tokens included", least=1)
     seq_len: int = option(128, "tokens in a window", least=1)
     n_layer: int = option(3, "blocks", least=1)
@@ -202,8 +200,7 @@ class GPT(nn.Module):
 
     def __init__(self, config, seed=0):
         super().__init__()
-        self.config = config
-        self.norm = rms_norm if config.by_hand else rms_norm_fused
+        self.config, self.norm = config, rms_norm if config.by_hand else rms_norm_fused
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -245,13 +242,16 @@ class GPT(nn.Module):
 
     def loss(self, ids, targets, positions=None, mask=None):  # exercise
         """-log p of each target, the next id, in nats, (B, T) float32; 0 for a negative target.
-        B may be 0. positions, mask: as in hidden(). Without gradients, logits of 512 at a time.
+        B may be 0. positions, mask: as in hidden(). Without gradients, logits of 512 at a time;
+        with a mask, as of packed conversations, no logits where a target is negative.
         """
-        x = self.hidden(ids, None, positions, mask).flatten(0, 1)  # (B T, C)
-        flat, n = targets.flatten().clamp(min=-1), len(x) if torch.is_grad_enabled() else 512
-        nats = [F.cross_entropy(self.logits(x), y, ignore_index=-1, reduction="none")
-                for x, y in zip(x.split(n), flat.split(n))]
-        return torch.cat(nats).view_as(targets)
+        x, y = self.hidden(ids, None, positions, mask).flatten(0, 1), targets.flatten()
+        learned = slice(None) if mask is None else y >= 0  # of B T positions, those with logits
+        n, nats = len(x) if torch.is_grad_enabled() else 512, torch.zeros_like(y, dtype=torch.float)
+        nats[learned] = torch.cat([
+            F.cross_entropy(self.logits(x), y, ignore_index=-1, reduction="none")
+            for x, y in zip(x[learned].split(n), y[learned].clamp(min=-1).split(n))])
+        return nats.view_as(targets)
 
 
 def make_model(config, seed=0, std=0.0):

@@ -375,6 +375,26 @@ def test_loss_without_gradients_takes_logits_in_slices():
     assert max(seen[1:]) <= 512 and sum(seen[1:]) == 1200, f"logits of {seen[1:]} positions at once"
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_loss_with_a_mask_takes_logits_of_targets_alone(by_hand):
+    """Of packed conversations only answers are learned, and the head is the largest matrix."""
+    model = random_model(dataclasses.replace(SMALL, by_hand=by_hand))
+    ids, targets, seen = random_ids(2, 8), random_ids(2, 8, seed=1), []
+    targets[0, :5], targets[1, 2] = -1, -100
+    grads = []
+    for mask in (None, torch.ones(8, 8, dtype=torch.bool).tril()):
+        handle = model.head.register_forward_hook(lambda head, x, y: seen.append(y.numel() // 61))
+        losses = model.loss(ids, targets, None, mask)
+        handle.remove()
+        grads.append(torch.autograd.grad(losses.sum(), [*model.parameters()]))
+        same(losses, model.loss(ids, targets), "where logits are left out, losses stay as they are")
+    assert seen == [16, 10], f"logits of {seen} positions, where 16 and, with a mask, 10 are needed"
+    for one, other in zip(*grads):
+        same(one, other, "the gradients are those of all logits")
+    assert (model.loss(ids, torch.full_like(ids, -1), None, mask) == 0).all(), (
+        "nothing to learn, with a mask, is no error")
+
+
 # ---- writing ----
 def columns(steps):
     return torch.stack(list(steps), dim=1).tolist()

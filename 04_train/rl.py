@@ -292,22 +292,22 @@ class Batches(sft.Batches):
         return as_arrays(rows)
 
     def objective(self, loss):
-        """policy_loss() of a micro-batch, in place of `loss`. ValueError if the probabilities are
+        """policy_loss() of a micro-batch, (N,) of its N targets. ValueError if the probabilities are
         not those with which the answers were drawn: the gradient would be that of another model.
         With fewer digits than float32's, as in bfloat16 or TF32, they differ by more; then the
         largest difference, "gap" of the measures, is to be watched.
         """
-        exact = (self.config.dtype == "float32"
-                 and torch.get_float32_matmul_precision() == "highest")
+        exact = (self.config.dtype, torch.get_float32_matmul_precision()) == ("float32", "highest")
 
         def objective(x, y, advantage, logps):
-            logits = self.model.logits(self.model.hidden(x))
-            nats = policy_loss(logits, y, torch.ones_like(advantage), self.config.temperature)
-            gap = float(((nats.detach() + logps) * (y >= 0)).abs().max())
+            own = y >= 0  # N ids that the model wrote: of no others are logits needed
+            logits = self.model.logits(self.model.hidden(x)[own])[None]  # (1, N, V)
+            nats = policy_loss(logits, y[own][None], 1.0, self.config.temperature)[0]  # (N,)
+            gap = float((nats.detach() + logps[own]).abs().max())
             self.measures["gap"] = max(gap, self.measures["gap"])
             if exact and not gap * min(1.0, self.config.temperature) < 1e-4:
                 raise ValueError(f"a log-probability was {gap:.2g} different when it was drawn")
-            return advantage * nats
+            return advantage[own] * nats
         return objective
 
     def evaluate(self, model, ids, sizes, config, max_tokens=None, rank=0, world=1,

@@ -24,6 +24,7 @@ import rl
 import sft
 from core import Options
 from data import prepare
+from machine import keep_freed_memory
 from optim import make_optimizer
 from presets import FullConfig
 from records import library
@@ -147,6 +148,7 @@ def answers(weights, data_dir, n_prompts, samples, n_tokens):
 
 def bench_stages(weights, steps, data_dir="data"):
     """Print both comparisons."""
+    keep_freed_memory()  # as a run of ours does; here it serves both sides
     weights = Path(weights)
     mine, others = ours(weights, data_dir, steps), theirs(weights, data_dir, steps)
     print(f"{weights}, float32, windows of 256, 8 in a step, median of {steps - 1} steps\n\n"
