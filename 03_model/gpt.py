@@ -19,6 +19,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 from console import Parser, check_options, option, run
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -27,6 +28,7 @@ from torch import nn
 @dataclass(frozen=True)
 class GPTConfig:
     """The shape of a model. family: None, or another recipe, a FamilyConfig of extras/family.py."""
+
     vocab_size: int = option(2048, "ids, special tokens included", least=1)
     seq_len: int = option(128, "tokens in a window", least=1)
     n_layer: int = option(3, "blocks", least=1)
@@ -200,7 +202,8 @@ class GPT(nn.Module):
 
     def __init__(self, config, seed=0):
         super().__init__()
-        self.config, self.norm = config, rms_norm if config.by_hand else rms_norm_fused
+        self.config = config
+        self.norm = rms_norm if config.by_hand else rms_norm_fused
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)

@@ -282,6 +282,7 @@ class Batches(sft.Batches):
         groups, rewards = self.answers(chosen, [(seed, n) for n in numbers])
         rows = [(prompt, answer, value) for (prompt, _), group, values in zip(
             chosen, groups, advantages(rewards)) for answer, value in zip(group, values)]
+        rows.sort(key=lambda row: (row[2] == 0, len(row[0] + row[1].ids)))  # less padding is read
         self.tokens += self.world * sum(len(prompt) + len(answer.ids) for prompt, answer, _ in rows)
         entropies = [h for _, answer, _ in rows for h, own in zip(answer.entropies, answer.own)
                      if own]
@@ -292,18 +293,20 @@ class Batches(sft.Batches):
         return as_arrays(rows)
 
     def objective(self, loss):
-        """policy_loss() of a micro-batch, (N,) of its N targets. ValueError if the probabilities are
-        not those with which the answers were drawn: the gradient would be that of another model.
-        With fewer digits than float32's, as in bfloat16 or TF32, they differ by more; then the
-        largest difference, "gap" of the measures, is to be watched.
+        """policy_loss() of a micro-batch, of its N targets with an advantage that is not 0: others
+        have no gradient. ValueError if the probabilities are not those with which the answers were
+        drawn: the gradient would be that of another model. With fewer digits than float32's, as in
+        bfloat16, they differ by more; then the largest, "gap" of the measures, is to be watched.
         """
         exact = (self.config.dtype, torch.get_float32_matmul_precision()) == ("float32", "highest")
 
         def objective(x, y, advantage, logps):
+            taught, n = advantage.any(1), int((y >= 0).any(0).nonzero().max()) + 1
+            x, y, advantage, logps = (a[taught, :n] for a in (x, y, advantage, logps))
             own = y >= 0  # N ids that the model wrote: of no others are logits needed
             logits = self.model.logits(self.model.hidden(x)[own])[None]  # (1, N, V)
             nats = policy_loss(logits, y[own][None], 1.0, self.config.temperature)[0]  # (N,)
-            gap = float((nats.detach() + logps[own]).abs().max())
+            gap = max((nats.detach() + logps[own]).abs().tolist(), default=0.0)
             self.measures["gap"] = max(gap, self.measures["gap"])
             if exact and not gap * min(1.0, self.config.temperature) < 1e-4:
                 raise ValueError(f"a log-probability was {gap:.2g} different when it was drawn")

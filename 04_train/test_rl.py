@@ -320,9 +320,29 @@ def test_the_gradient_is_that_of_the_policy():
             "each id of the step weighs the same, whatever the length of its answer")
 
 
+def test_answers_that_teach_nothing_are_not_read(monkeypatch):
+    """Those whose advantage is 0; and no column behind the longest answer."""
+    model = talkative()
+    loader, shapes, hidden = batches_of(model, count_a), [], model.hidden
+    inputs, y, weights, logps = map(torch.tensor, next(loader))
+    taught = weights.any(1).tolist()
+    assert taught == sorted(taught, reverse=True), "in the last micro-batches nothing is to be done"
+    lengths = (y >= 0).cumsum(1).argmax(1) + 1
+    for some in (taught, [not one for one in taught]):
+        assert lengths[some].tolist() == sorted(lengths[some].tolist()), "short answers come first"
+    weights[2:] = 0
+    monkeypatch.setattr(model, "hidden", lambda x: shapes.append(x.shape) or hidden(x))
+    nats = loader.objective(None)(inputs, y, weights, logps)
+    assert shapes == [(2, int(lengths.max()))], "two rows teach something"
+    assert nats.shape == ((y[:2] >= 0).sum(),) and nats.sum() != 0
+    nats = loader.objective(None)(inputs, y, 0 * weights, logps).sum()
+    assert nats == 0 and all((one == 0).all() for one in torch.autograd.grad(
+        nats, [*model.parameters()])), "nothing to learn is a gradient of 0"
+
+
 @pytest.mark.parametrize("change", ["weights", "temperature"])
 def test_other_probabilities_than_when_they_were_drawn_are_noticed(change):
-    model = random_model()
+    model = talkative()
     loader = batches_of(model, count_a)
     x, y, weights, logps = map(torch.tensor, next(loader))
     if change == "weights":

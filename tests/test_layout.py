@@ -29,8 +29,8 @@ COMMANDS = {"bpe", "data", "train", "sft", "rl", "sample", "evals", "scale"}  # 
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
 LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
           "02_data": {"data": 374, "conversations": 202},
-          "03_model": {"gpt": 329},
-          "04_train": {"optim": 222, "runs": 350, "train": 378, "sft": 240, "rl": 348},
+          "03_model": {"gpt": 332},
+          "04_train": {"optim": 222, "runs": 350, "train": 378, "sft": 240, "rl": 349},
           "05_sample": {"sample": 307}, "06_eval": {"evals": 350},
           "07_scale": {"scale": 328, "zero": 220}}
 MOST_TOGETHER = 3840  # lines of these files, but for evals.py
