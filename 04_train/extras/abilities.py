@@ -10,10 +10,11 @@ become likelier (pass@1), and one that was out of reach before (pass@k).
     python 04_train/extras/abilities.py                # a seed; the same command goes on
     python 04_train/extras/abilities.py --seeds 0 1 2
 
-Writes runs/abilities/, a run for each stage and seed, abilities.json and abilities.png; what is
-there is not made again. Next: 05_sample/sample.py.
+Writes runs/abilities/, a run for each stage and seed, abilities.json, abilities.png, practice.png;
+what is there is not made again. Next: 05_sample/sample.py.
 """
 
+import itertools
 import json
 import math
 import os
@@ -33,29 +34,31 @@ import sft
 import train
 from budget import flops_per_token
 from conversations import prompt_ids
-from curves import COLOURS, picture
+from curves import COLOURS, label, picture
 from data import document_start
 from metrics import read_metrics
 from records import with_calculator
+from report import draw_smoothed
 from resuming import find_run
 from rl import pass_at_k, reward, write_answers
 from runs import load_run, newest_checkpoint, read_config
 from tasks import ABILITIES, examples
 
 STAGES = {"base": "", "mid": "base", "sft": "mid", "rl": "sft", "rival": "sft"}  # what each is from
-LEVEL, QUESTIONS, SAMPLES, LONGEST = 2, 100, 16, 64  # of a measurement; ids in an answer
+LEVEL, QUESTIONS, SAMPLES, LONGEST = 2, 200, 16, 64  # of a measurement; ids in an answer
+UNSURE = "addition+sorting+counting+dates+lookup+two_steps"  # what sft leaves to be practised
 SHAPE = ("--preset tiny --n-layer 4 --n-head 4 --n-kv-head 4 --d-model 128 --d-ff 512 "
-         "--vocab-size 512 --seq-len 128 --batch-size 32 --micro-batch 32").split()
-PROSE, CHAT = f"tasks,form=prose,level={LEVEL},n=100000", f"tasks,form=chat,level={LEVEL},n=100000"
+         "--vocab-size 320 --seq-len 128 --batch-size 32 --micro-batch 32").split()
+PROSE, CHAT = (f"tasks,form={form},level={LEVEL},n=100000" for form in ("prose", "chat"))
 OPTIONS = {
     "base": [*SHAPE, "--data", PROSE, "--steps", "1500"],
     "mid": ["--preset", "mid", "--data", f"{PROSE}:0.7", f"{CHAT},loss=all:0.3", "--steps", "500",
             "--seq-len", "128", "--batch-size", "32", "--micro-batch", "32", "--dtype", "float32"],
-    "sft": ["--preset", "sft", "--data", CHAT, "--steps", "300", "--seq-len", "128",
-            "--batch-size", "32", "--micro-batch", "32", "--lr", "1e-3"],
-    "rl": ["--preset", "rl", "--data", CHAT, "--steps", "150", "--seq-len", "128", "--batch-size",
-           "256", "--micro-batch", "64", "--group", "16", "--answer-tokens", str(LONGEST), "--lr",
-           "3e-4"],
+    "sft": ["--preset", "sft", "--data", CHAT, "--steps", "200", "--seq-len", "128",
+            "--batch-size", "32", "--micro-batch", "32", "--lr", "1e-3", "--warmup", "10"],
+    "rl": ["--preset", "rl", "--data", f"{CHAT},only={UNSURE}", "--steps", "120", "--seq-len",
+           "128", "--batch-size", "512", "--micro-batch", "64", "--group", "16", "--answer-tokens",
+           str(LONGEST), "--lr", "2e-4", "--beta2", "0.99"],
     "rival": ["--preset", "sft", "--seq-len", "128", "--batch-size", "32", "--micro-batch", "32",
               "--lr", "3e-4"],
 }
@@ -79,36 +82,60 @@ def is_right(text, task, form):
 
 
 def solved(model, tokenizer, tasks, form, samples):
-    """How many of `samples` answers to each task are right: [int, ...]."""
-    counts = []
+    """(how many of `samples` answers to each task are right, the first answer to the first)."""
+    counts, first = [], None
     for i in track(range(0, len(tasks), 16), f"answering, {form}", -(-len(tasks) // 16)):
         some = tasks[i:i + 16]
         groups = write_answers(model, [prompt_of(task, tokenizer, form) for task in some],
                                tokenizer, samples, LONGEST, range(i, i + len(some)))
         counts += [sum(one.ended and is_right(tokenizer.decode(one.ids[:-1]), task, form)
                        for one in group) for group, task in zip(groups, some)]
-    return counts
+        first = first or tokenizer.decode(groups[0][0].ids)
+    return counts, first
 
 
-def measured(folder, questions, samples):
-    """{form: {ability: how many of `samples` answers to each question are right}} of a run."""
+def asked(ability, n):
+    """The first n questions by which an ability is measured."""
+    return list(itertools.islice(examples([ability], "val", LEVEL, seed=1), n))
+
+
+def measured(folder, forms, questions, samples):
+    """{form: {ability: how many of `samples` answers to each question are right}} of a run, and
+    "said": {ability: an answer to its first question}, in the last of the forms.
+    """
     model, tokenizer, _, _ = load_run(folder)
-    found = {form: {} for form in ("prose", "chat")}
-    for form in found:
+    found, said = {form: {} for form in forms}, {}
+    for form in forms:
         for ability in ABILITIES:
-            stream = examples([ability], "val", LEVEL, seed=1)
-            tasks = [next(stream) for _ in range(questions)]
-            found[form][ability] = solved(model, tokenizer, tasks, form, samples)
-    return found
+            found[form][ability], said[ability] = solved(
+                model, tokenizer, asked(ability, questions), form, samples)
+    return found | {"said": said}
+
+
+def scores(results, stage, form, abilities, k=1):
+    """pass@k of each question, (questions,), by its mean over the seeds: all are asked the same, so
+    a question is a single draw, whatever the number of seeds.
+    """
+    return np.mean([[pass_at_k(SAMPLES, c, k) for ability in abilities
+                     for c in seed[stage][form][ability]] for seed in results.values()], axis=0)
+
+
+def with_interval(each):
+    """(the mean of numbers, half its 95% interval)."""
+    return float(each.mean()), 1.96 * float(each.std()) / math.sqrt(len(each))
 
 
 def share(results, stage, form, abilities, k=1):
-    """(pass@k, half its 95% interval) of a stage. All seeds are asked the same questions, so each
-    question is a single draw: its mean over the seeds.
+    """pass@k of a stage, with_interval()."""
+    return with_interval(scores(results, stage, form, abilities, k))
+
+
+def gain(results, stage, abilities, k=1):
+    """How much more than sft's it is in chat, with_interval(): of differences, question by
+    question, so that it doesn't matter which questions are hard for both.
     """
-    each = np.mean([[pass_at_k(SAMPLES, c, k) for ability in abilities
-                     for c in seed[stage][form][ability]] for seed in results.values()], axis=0)
-    return float(each.mean()), 1.96 * float(each.std()) / math.sqrt(len(each))
+    return with_interval(scores(results, stage, "chat", abilities, k)
+                         - scores(results, "sft", "chat", abilities, k))
 
 
 # ---- training ----
@@ -136,7 +163,8 @@ def right_answers(folder, path, ids):
     gives to training questions, until it has written so many ids.
     """
     model, tokenizer, config, _ = load_run(folder)
-    stream, written, rows, round_ = examples([*ABILITIES], "train", LEVEL, config.seed), 0, [], 0
+    stream = examples(UNSURE.split("+"), "train", LEVEL, config.seed)
+    written, rows, round_ = 0, [], 0
     while written < ids:
         tasks, round_ = [next(stream) for _ in range(16)], round_ + 1
         groups = write_answers(model, [prompt_of(task, tokenizer, "chat") for task in tasks],
@@ -172,44 +200,78 @@ def trained(stage, seed, top):
 
 
 # ---- results ----
+def heading(title, names):
+    return f"\n{title:16}" + "".join(f"{name:>16}" for name in names)
+
+
+def line(title, shares):
+    return f"{title:16}" + "".join("{:9.1%} +-{:5.1%}".format(*one) for one in shares)
+
+
+def between(results, least=0.1, most=0.6):
+    """The abilities that rl practises, of which sft has so large a share right."""
+    return [ability for ability in UNSURE.split("+")
+            if least <= share(results, "sft", "chat", [ability])[0] <= most]
+
+
 def table(results):
     """Yield lines: the share of answers that are right, by ability and stage, over all seeds."""
     for form, stages in (("prose", ["base", "mid"]), ("chat", [*STAGES])):
-        yield f"\n{form + ', pass@1':14}" + "".join(f"{stage:>16}" for stage in stages)
+        yield heading(f"{form}, pass@1", stages)
         for ability in [*ABILITIES, "all"]:
-            line = f"{ability:14}"
-            for stage in stages:
-                some = [*ABILITIES] if ability == "all" else [ability]
-                line += "{:9.1%} +-{:5.1%}".format(*share(results, stage, form, some))
-            yield line
-    for seed in results if len(results) > 1 else ():
+            some = [*ABILITIES] if ability == "all" else [ability]
+            yield line(ability, [share(results, stage, form, some) for stage in stages])
+    unsure = between(results)
+    yield "\nof which sft has 10% to 60% right: " + (", ".join(unsure) or "none")
+    for seed in results if unsure else ():
         one = {seed: results[seed]}
-        yield f"{f'all, seed {seed}':14}" + "".join("{:9.1%} +-{:5.1%}".format(
-            *share(one, stage, "chat", ABILITIES)) for stage in STAGES)
-    yield "\n" + f"{'chat, all':14}" + "".join(f"{stage:>16}" for stage in STAGES)
+        yield line(f"  seed {seed}", [share(one, stage, "chat", unsure) for stage in STAGES])
+        yield line("  more than sft", [gain(one, stage, unsure) for stage in STAGES])
+    yield heading("practised, chat", STAGES)
     for k in (1, 2, 4, 8, 16):
-        yield f"pass@{k:<9}" + "".join("{:9.1%} +-{:5.1%}".format(
-            *share(results, stage, "chat", ABILITIES, k)) for stage in STAGES)
+        yield line(f"pass@{k}", [share(results, stage, "chat", UNSURE.split("+"), k)
+                                 for stage in STAGES])
+        yield line("  more than sft", [gain(results, stage, UNSURE.split("+"), k)
+                                       for stage in STAGES])
+    yield "\nthe same questions to each stage, the first seed, the first answer drawn"
+    said = {stage: row["said"] for stage, row in next(iter(results.values())).items()}
+    for ability in ABILITIES:
+        task = asked(ability, 1)[0]
+        yield f"\n{task.question}  ({task.answer})"
+        for stage in STAGES:
+            yield f"{stage:>8}  " + escaped(said[stage][ability]).replace("\n", "; ")
+    yield heading("cost", ("ids read", "ids written", "FLOPs learning"))
+    for stage in STAGES:
+        costs = [row[stage]["spent"] for row in results.values()]
+        yield f"{stage:16}" + "".join(f"{np.mean([cost[key] for cost in costs]):16,.3g}"
+                                      for key in ("read", "written", "flops"))
 
 
-def draw(results, path):
-    """The share of right answers after each stage, by ability; and pass@k, by stage."""
-    figure, (left, right) = picture(11, 4.2, 2)
-    stages = [*STAGES]
+def draw(results, top):
+    """abilities.png: right answers by stage, and pass@k. practice.png: what rl goes through."""
+    figure, (ladder, curves) = picture(11, 4.4, 2)
     for n, ability in enumerate(ABILITIES):
-        shares = [share(results, stage, "chat", [ability]) for stage in stages]
-        left.errorbar(np.arange(5) + n / 40, *zip(*shares), fmt="o-", ms=3, lw=1, label=ability,
-                      color=f"C{n}")
-    left.set(xticks=range(5), xticklabels=stages, ylim=(0, 1), title="share of answers that are "
-             "right (pass@1), with 95% intervals")
-    left.legend(frameon=False, fontsize=8)
+        shares = [share(results, stage, "chat", [ability]) for stage in STAGES]
+        ladder.errorbar(np.arange(len(STAGES)) + n / 40, *zip(*shares), fmt="o-", ms=3, lw=1,
+                        label=ability)
+    ladder.set(xticks=range(len(STAGES)), xticklabels=STAGES, ylim=(0, 1.02),
+               title="answers that are right (pass@1), with 95% intervals")
+    ladder.legend(frameon=False, fontsize=8)
     for stage, colour in zip(("sft", "rl", "rival"), COLOURS):
-        ks = range(1, SAMPLES + 1)
-        right.plot(ks, [share(results, stage, "chat", ABILITIES, k)[0] for k in ks], color=colour,
-                   label=stage)
-    right.set(xlabel="k answers", title="questions with a right one among k answers (pass@k)")
-    right.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+        curve = [share(results, stage, "chat", UNSURE.split("+"), k)[0]
+                 for k in range(1, SAMPLES + 1)]
+        curves.plot(range(1, SAMPLES + 1), curve, color=colour)
+        label(curves, SAMPLES + 0.2, curve[-1], stage, colour)
+    curves.set(xlabel="k", title="what is practised: one of k answers is right (pass@k)")
+    figure.savefig(top / "abilities.png", dpi=120)
+    figure, panels = picture(11, 3, 3)
+    runs = [(colour, read_metrics(top / f"rl-{seed}" / "metrics.jsonl"))
+            for seed, colour in zip(results, COLOURS * len(results))]
+    for axes, key, title in zip(panels, ("reward", "entropy", "answer_length"), (
+            "rl: mean reward", "entropy of an id, nats", "ids in an answer")):
+        draw_smoothed(axes, runs, "step", key)
+        axes.set(title=title, xlabel="step")
+    figure.savefig(top / "practice.png", dpi=120)
 
 
 def main(argv=None):
@@ -229,16 +291,14 @@ def main(argv=None):
             if not folder:
                 print("\nstopped; the same command goes on from here")
                 return
-            results[seed][stage] = measured(folder, QUESTIONS, SAMPLES) | {"spent": spent(folder)}
+            forms = ("prose", "chat") if stage in ("base", "mid") else ("chat",)
+            results[seed][stage] = (measured(folder, forms, QUESTIONS, SAMPLES)
+                                    | {"spent": spent(folder)})
             write_safely(kept, json.dumps(results))
     whole = {seed: stages for seed, stages in results.items() if stages.keys() == STAGES.keys()}
     print(*table(whole), sep="\n")
-    for stage in STAGES:
-        cost = [stages[stage]["spent"] for stages in whole.values()]
-        print(f"{stage:6} " + ", ".join(f"{key} {np.mean([c[key] for c in cost]):,.3g}"
-                                        for key in cost[0]))
-    draw(whole, top / "abilities.png")
-    print(escaped(f"{top / 'abilities.png'} shows it"))
+    draw(whole, top)
+    print(escaped(f"\n{top / 'abilities.png'} and {top / 'practice.png'} show it"))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 import abilities
-from abilities import as_parts, is_right, main, measured, prompt_of, share, spent
+from abilities import as_parts, gain, is_right, main, measured, prompt_of, share, spent
 from bpe import Tokenizer
 from conversations import render
+from rl import write_answers
 from runs import read_config
 from tasks import draw
 
@@ -45,6 +46,15 @@ def test_share():
     assert share(of([8, 0]), "sft", "chat", "a", k=16)[0] == 0.5
 
 
+def test_gain():
+    """All questions gain as much, so that is certain, whatever each of them has."""
+    one = {"sft": {"chat": {"a": [0, 4, 8, 12]}}, "rl": {"chat": {"a": [4, 8, 12, 16]}}}
+    assert gain({"0": one}, "rl", "a") == (0.25, 0.0)
+    assert gain({"0": one}, "sft", "a") == (0.0, 0.0)
+    one["rl"]["chat"]["a"] = [0, 4, 8, 16]
+    assert gain({"0": one}, "rl", "a")[1] > 0
+
+
 def test_what_the_rival_learns_is_what_was_written():
     """Calls of the calculator are calls again, whose output is not learned."""
     task = draw("calculator", 3, level=2)
@@ -71,6 +81,14 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(abilities.OPTIONS, "rl", [*abilities.OPTIONS["rl"], "--answer-tokens",
                                                  "16"])
     monkeypatch.setattr(abilities, "is_right", lambda text, task, form: len(text) % 2 == 0)
+
+    def ended(*given):  # which answers of a model that has learned nothing don't do
+        groups = write_answers(*given)
+        for group in groups:
+            for answer in group:
+                answer.ended = True
+        return groups
+    monkeypatch.setattr(abilities, "write_answers", ended)
     train, words = abilities.rl.main, ["--folder", str(tmp_path / "abilities")]
 
     def stopped(argv):
@@ -93,5 +111,6 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     assert abs(cost["rival"]["read"] - cost["rl"]["read"]) <= batch, "as much training"
     assert (folder / "abilities.png").stat().st_size > 10_000
     assert read_config(folder / "rival-0").init == str(folder / "sft-0")
-    found = measured(folder / "sft-0", 1, 4)
-    assert {*found["chat"]} == {*abilities.ABILITIES}
+    assert (folder / "practice.png").stat().st_size > 10_000
+    found = measured(folder / "sft-0", ["chat"], 1, 4)
+    assert {*found["chat"]} == {*found["said"]} == {*abilities.ABILITIES}
