@@ -290,7 +290,7 @@ class Batches(sft.Batches):
         return as_arrays(rows)
 
     def objective(self, loss):
-        """policy_loss() of a micro-batch, (N,) of its N targets. ValueError if the probabilities are
+        """policy_loss() of the N targets in a micro-batch, (N,). ValueError if probabilities are
         not those with which the answers were drawn: the gradient would be that of another model.
         With fewer digits than float32's, as in bfloat16 or TF32, they differ by more; then the
         largest difference, "gap" of the measures, is to be watched.
