@@ -9,7 +9,7 @@ those with less reward less likely. This is right only for answers drawn from th
 probabilities and its clipping, for batches that serve several steps, are left out, and so is its KL
 penalty. Watch the reward, not the loss, which says nothing: a group's advantages sum to 0.
 The model may call a calculator (conversations.calculate), in our own format, not in ChatML. Nothing
-that it writes is executed. An answer that doesn't end by itself is wrong: its end is learned, too.
+that it writes is executed. An answer that doesn't end by itself is wrong: to end is learned, too.
 
     python 04_train/rl.py --init runs/sft --data tasks,form=chat --answer-tokens 48 --steps 20
 
@@ -176,10 +176,10 @@ def advantages(rewards):  # exercise
     """How much better each answer is than its group: rewards, an array (questions, answers), less
     the mean of each row. [[1, 0, 0, 1], [0, 0, 0, 0]] gives [[.5, -.5, -.5, .5], [0, 0, 0, 0]].
 
-    What is taken from all rewards of a question changes nothing in the mean gradient, but makes it
-    less noisy: without it no wrong answer would become less likely. A group whose rewards are equal
-    teaches nothing. (GRPO also divides by the standard deviation, which favours questions that are
-    nearly always, or never, solved: Liu et al. 2025, section 3.1.)
+    What is taken from all rewards of a question changes the mean gradient only by a factor, 1 - 1/G
+    for G answers, but makes it less noisy: without it no wrong answer would become less likely. A
+    group whose rewards are equal teaches nothing. (GRPO also divides by the standard deviation,
+    which favours questions that are nearly always, or never, solved: Liu et al. 2025, section 3.1.)
     """
     return rewards - rewards.mean(axis=1, keepdims=True)
 
@@ -222,7 +222,7 @@ def as_arrays(rows):  # exercise
 class Batches(sft.Batches):
     """Endless batches, as_arrays(), that the model writes: `group` answers to each of batch_size /
     group questions, in another order in each epoch. reward(text, reference): a number; an answer
-    cut off at answer_tokens gets 0.0. measures: of the last batch; tested: of held-out questions.
+    cut off at answer_tokens gets 0.0. measures: of a rank's last batch; tested: what is held out.
     """
 
     def __init__(self, config, data, model=None, rank=0, world=1, reward=reward):
@@ -233,11 +233,12 @@ class Batches(sft.Batches):
         self.model, self.tokenizer, self.reward = model, data.tokenizer, reward
         self.ends = end_ids(data.tokenizer)
         self.questions, self.held_out = map(self.questions_of, (self.packed, self.val))
-        self.measures, self.tested, self.tokens = {}, {}, 0  # tokens: read so far, by all ranks
+        self.measures, self.tested, self.tokens = {}, {}, 0  # tokens: learned from; times ranks
         if model is not None and rank == 0:
-            found, n = (self.questions, self.held_out), len(self.packed.conversations)
-            print("questions  {:,} to train on, {:,} to test".format(*map(len, found))
-                  + f"; {n - len(found[0]):,} left out, too long or with several answers")
+            n, m = len(self.questions), len(self.held_out)
+            out = sum(p.dropped + len(p.conversations) for p in (self.packed, self.val)) - n - m
+            print(f"questions  {n:,} to train on, {m:,} to test; {out:,} left out: too long, or "
+                  "several answers")
 
     def questions_of(self, packed):
         """[(prompt, the reference's text), ...]: what is before the first learned id, and what is
@@ -277,13 +278,13 @@ class Batches(sft.Batches):
         numbers, chosen = range(first + self.rank, self.n, self.world), []
         for n in numbers:
             epoch, place = divmod(n, len(self.questions))
-            order = np.random.default_rng((seed, epoch)).permutation(len(self.questions))
+            order = np.random.default_rng((seed, epoch, 1)).permutation(len(self.questions))
             chosen.append(self.questions[order[place]])
         groups, rewards = self.answers(chosen, [(seed, n) for n in numbers])
         rows = [(prompt, answer, value) for (prompt, _), group, values in zip(
             chosen, groups, advantages(rewards)) for answer, value in zip(group, values)]
         rows.sort(key=lambda row: (row[2] == 0, len(row[0] + row[1].ids)))  # less padding is read
-        self.tokens += self.world * sum(len(prompt) + len(answer.ids) for prompt, answer, _ in rows)
+        self.tokens += self.world * sum(len(row[0] + row[1].ids) for row in rows if row[2])
         entropies = [h for _, answer, _ in rows for h, own in zip(answer.entropies, answer.own)
                      if own]
         self.measures = {
@@ -295,8 +296,8 @@ class Batches(sft.Batches):
     def objective(self, loss):
         """policy_loss() of a micro-batch, of its N targets with an advantage that is not 0: others
         have no gradient. ValueError if the probabilities are not those with which the answers were
-        drawn: the gradient would be that of another model. With fewer digits than float32's, as in
-        bfloat16, they differ by more; then the largest, "gap" of the measures, is to be watched.
+        drawn, up to 1e-4 (over the temperature, if that is below 1): the gradient would be that of
+        another model. In bfloat16 they differ by more: watch the largest, "gap" of the measures.
         """
         exact = (self.config.dtype, torch.get_float32_matmul_precision()) == ("float32", "highest")
 
@@ -305,7 +306,8 @@ class Batches(sft.Batches):
             x, y, advantage, logps = (a[taught, :n] for a in (x, y, advantage, logps))
             own = y >= 0  # N ids that the model wrote: of no others are logits needed
             logits = self.model.logits(self.model.hidden(x)[own])[None]  # (1, N, V)
-            nats = policy_loss(logits, y[own][None], 1.0, self.config.temperature)[0]  # (N,)
+            y, one = y[own][None], torch.ones_like(logps[own])[None]  # (1, N)
+            nats = policy_loss(logits, y, one, self.config.temperature)[0]  # (N,)
             gap = max((nats.detach() + logps[own]).abs().tolist(), default=0.0)
             self.measures["gap"] = max(gap, self.measures["gap"])
             if exact and not gap * min(1.0, self.config.temperature) < 1e-4:

@@ -202,7 +202,8 @@ class Batches:
                 sums += nats.cpu().double().numpy()[n_bytes > 0].sum(), n_bytes.sum()
         nats, n_bytes = np.asarray(total(sums))
         if not math.isfinite(bits := nats / (math.log(2) * n_bytes)):
-            raise ValueError(f"validation costs {bits} bits per byte: the weights are spoiled")
+            raise ValueError(f"validation costs {bits} bits per byte: the weights are spoiled, "
+                             "or it has nothing to learn")
         return bits
 
     def epochs(self):

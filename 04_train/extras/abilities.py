@@ -2,10 +2,11 @@
 
 base reads tasks.py's prose; mid reads prose and conversations; sft learns the assistant's part of
 conversations alone; rl writes answers itself, and learns from which are right. Beside rl stands a
-rival that costs as much: best-of-n, which fine-tunes sft on its own right answers, with as many ids
-written and as many FLOPs of training. After each stage every ability is measured on questions that
-no stage has seen, several answers to each; so two things can be told apart: an answer that has
-become likelier (pass@1), and one that was out of reach before (pass@k).
+rival that costs as much: best-of-n, which fine-tunes sft on all the right ones among its own
+answers, with as many ids written and as many FLOPs of training. After each stage every ability is
+measured on questions that no stage has seen, several answers to each; so two things can be told
+apart: an answer that has become likelier (pass@1), and one that was out of reach before (pass@k).
+Intervals are those of other questions and answers; what another training would give, seeds show.
 
     python 04_train/extras/abilities.py                # a seed; the same command goes on
     python 04_train/extras/abilities.py --seeds 0 1 2
@@ -46,6 +47,7 @@ from tasks import ABILITIES, examples
 
 STAGES = {"base": "", "mid": "base", "sft": "mid", "rl": "sft", "rival": "sft"}  # what each is from
 LEVEL, QUESTIONS, SAMPLES, LONGEST = 2, 200, 16, 64  # of a measurement; ids in an answer
+OTHERS, ASKED = 2, 1  # seeds of the tasks to practise, and of those that measure; all else has 0
 UNSURE = "addition+sorting+counting+dates+lookup+two_steps"  # what sft leaves to be practised
 SHAPE = ("--preset tiny --n-layer 4 --n-head 4 --n-kv-head 4 --d-model 128 --d-ff 512 "
          "--vocab-size 320 --seq-len 128 --batch-size 32 --micro-batch 32").split()
@@ -56,13 +58,14 @@ OPTIONS = {
             "--seq-len", "128", "--batch-size", "32", "--micro-batch", "32", "--dtype", "float32"],
     "sft": ["--preset", "sft", "--data", CHAT, "--steps", "200", "--seq-len", "128",
             "--batch-size", "32", "--micro-batch", "32", "--lr", "1e-3", "--warmup", "10"],
-    "rl": ["--preset", "rl", "--data", f"{CHAT},only={UNSURE}", "--steps", "120", "--seq-len",
-           "128", "--batch-size", "512", "--micro-batch", "64", "--group", "16", "--answer-tokens",
-           str(LONGEST), "--lr", "2e-4", "--beta2", "0.99"],
+    "rl": ["--preset", "rl", "--data", f"{CHAT},only={UNSURE},seed={OTHERS}", "--steps", "120",
+           "--seq-len", "128", "--batch-size", "512", "--micro-batch", "64", "--group", "16",
+           "--answer-tokens", str(LONGEST), "--lr", "2e-4", "--beta2", "0.99",
+           "--eval-tokens", "100000", "--last-eval-tokens", "100000"],
     "rival": ["--preset", "sft", "--seq-len", "128", "--batch-size", "32", "--micro-batch", "32",
               "--lr", "3e-4"],
 }
-QUIET = ("--eval-every", "50", "--eval-tokens", "20000", "--last-eval-tokens", "20000")
+QUIET = ("--eval-every", "40", "--eval-tokens", "20000", "--last-eval-tokens", "20000")
 
 
 # ---- measuring ----
@@ -81,13 +84,14 @@ def is_right(text, task, form):
     return reward(text, f"#### {task.answer}") == 1
 
 
-def solved(model, tokenizer, tasks, form, samples):
+def solved(model, tokenizer, tasks, form, samples, seed=0):
     """(how many of `samples` answers to each task are right, the first answer to the first)."""
     counts, first = [], None
     for i in track(range(0, len(tasks), 16), f"answering, {form}", -(-len(tasks) // 16)):
         some = tasks[i:i + 16]
+        seeds = [(seed, i + j) for j in range(len(some))]
         groups = write_answers(model, [prompt_of(task, tokenizer, form) for task in some],
-                               tokenizer, samples, LONGEST, range(i, i + len(some)))
+                               tokenizer, samples, LONGEST, seeds)
         counts += [sum(one.ended and is_right(tokenizer.decode(one.ids[:-1]), task, form)
                        for one in group) for group, task in zip(groups, some)]
         first = first or tokenizer.decode(groups[0][0].ids)
@@ -96,7 +100,7 @@ def solved(model, tokenizer, tasks, form, samples):
 
 def asked(ability, n):
     """The first n questions by which an ability is measured."""
-    return list(itertools.islice(examples([ability], "val", LEVEL, seed=1), n))
+    return list(itertools.islice(examples([ability], "val", LEVEL, ASKED), n))
 
 
 def measured(folder, forms, questions, samples):
@@ -106,9 +110,9 @@ def measured(folder, forms, questions, samples):
     model, tokenizer, _, _ = load_run(folder)
     found, said = {form: {} for form in forms}, {}
     for form in forms:
-        for ability in ABILITIES:
+        for n, ability in enumerate(ABILITIES):
             found[form][ability], said[ability] = solved(
-                model, tokenizer, asked(ability, questions), form, samples)
+                model, tokenizer, asked(ability, questions), form, samples, n)
     return found | {"said": said}
 
 
@@ -139,14 +143,17 @@ def gain(results, stage, abilities, k=1):
 
 
 # ---- training ----
-def spent(folder):
-    """What a run has taken: {"read": ids, "written": ids, "flops": of training}."""
+def spent(folder, written=None):
+    """What a run has taken: {"written": ids of answers, "read": ids to learn from, "flops": of
+    learning}. Answers from which rl learns nothing, as their group had all the same reward, are
+    written, but not read. written: of a rival, as right_answers() returned it.
+    """
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
     config = read_config(folder)
-    shape = config.gpt(config.vocab_size)
-    written = sum(row.get("answer_length", 0) * config.batch_size for row in rows)
-    return {"read": rows[-1]["tokens"], "written": int(written),
-            "flops": rows[-1]["tokens"] * flops_per_token(shape)}
+    if written is None:
+        written = sum(row.get("answer_length", 0) * config.batch_size for row in rows)
+    return {"written": round(written), "read": rows[-1]["tokens"],
+            "flops": rows[-1]["tokens"] * flops_per_token(config.gpt(config.vocab_size))}
 
 
 def as_parts(text):
@@ -160,33 +167,36 @@ def as_parts(text):
 
 def right_answers(folder, path, ids):
     """Write to `path`, as conversations, the right answers among those that the model of a run
-    gives to training questions, until it has written so many ids.
+    gives to questions to practise, until it has written so many ids. A text that it wrote several
+    times stands there as often. Returns how many ids were written.
     """
     model, tokenizer, config, _ = load_run(folder)
-    stream = examples(UNSURE.split("+"), "train", LEVEL, config.seed)
+    stream = examples(UNSURE.split("+"), "train", LEVEL, OTHERS)
     written, rows, round_ = 0, [], 0
     while written < ids:
-        tasks, round_ = [next(stream) for _ in range(16)], round_ + 1
+        tasks, round_ = list(itertools.islice(stream, 32)), round_ + 1
         groups = write_answers(model, [prompt_of(task, tokenizer, "chat") for task in tasks],
                                tokenizer, SAMPLES, LONGEST, [(2, config.seed, round_, i)
                                                             for i in range(len(tasks))])
-        for task, group in zip(tasks, groups):
-            written += sum(len(one.ids) for one in group)
-            texts = {tokenizer.decode(one.ids[:-1]) for one in group if one.ended}
-            rows += [{"messages": [{"role": "user", "content": task.question},
-                                   {"role": "assistant", "content": as_parts(text)}]}
-                     for text in sorted(texts) if is_right(text, task, "chat") and as_parts(text)]
+        written += sum(len(one.ids) for group in groups for one in group)
+        texts = [(task, tokenizer.decode(one.ids[:-1])) for task, group in zip(tasks, groups)
+                 for one in group if one.ended]
+        rows += [{"messages": [{"role": "user", "content": task.question},
+                               {"role": "assistant", "content": as_parts(text)}]}
+                 for task, text in texts if is_right(text, task, "chat") and as_parts(text)]
     write_safely(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return written
 
 
 def trained(stage, seed, top):
     """The folder of a stage's run, which is trained if it isn't there; None if it was stopped."""
     name, before = f"{stage}-{seed}", f"{STAGES[stage]}-{seed}"
-    options, folder = [*OPTIONS[stage], *QUIET], find_run(top, name)
+    options, folder = [*QUIET, *OPTIONS[stage]], find_run(top, name)
     if stage == "rival":
         cost, path = spent(top / f"rl-{seed}"), top / f"right-{seed}.jsonl"
-        if not path.exists():
-            right_answers(top / before, path, cost["written"])
+        if not (top / f"written-{seed}.json").exists():
+            write_safely(top / f"written-{seed}.json",
+                         json.dumps(right_answers(top / before, path, cost["written"])))
         steps = max(1, round(cost["read"] / (32 * 128)))
         options += ["--data", f"jsonl:{path}", "--steps", str(steps)]
     if STAGES[stage]:
@@ -240,11 +250,11 @@ def table(results):
         yield f"\n{task.question}  ({task.answer})"
         for stage in STAGES:
             yield f"{stage:>8}  " + escaped(said[stage][ability]).replace("\n", "; ")
-    yield heading("cost", ("ids read", "ids written", "FLOPs learning"))
+    yield heading("cost, mean", ("ids written", "ids learned from", "FLOPs to learn"))
     for stage in STAGES:
         costs = [row[stage]["spent"] for row in results.values()]
-        yield f"{stage:16}" + "".join(f"{np.mean([cost[key] for cost in costs]):16,.3g}"
-                                      for key in ("read", "written", "flops"))
+        yield f"{stage:16}" + "".join(f"{np.mean([cost[key] for cost in costs]):16,.4g}"
+                                      for key in ("written", "read", "flops"))
 
 
 def draw(results, top):
@@ -292,8 +302,10 @@ def main(argv=None):
                 print("\nstopped; the same command goes on from here")
                 return
             forms = ("prose", "chat") if stage in ("base", "mid") else ("chat",)
+            written = (json.loads(read_text(top / f"written-{seed}.json")) if stage == "rival" else
+                       None)
             results[seed][stage] = (measured(folder, forms, QUESTIONS, SAMPLES)
-                                    | {"spent": spent(folder)})
+                                    | {"spent": spent(folder, written)})
             write_safely(kept, json.dumps(results))
     whole = {seed: stages for seed, stages in results.items() if stages.keys() == STAGES.keys()}
     print(*table(whole), sep="\n")

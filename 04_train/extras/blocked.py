@@ -1,7 +1,7 @@
 """Matrices stored in the order in which oneDNN reads them, for models that read but don't learn.
 
 On some processors (those of AMD, where torch's usual library, MKL, is slow) a model reads and
-writes two to three times as fast with them. They cost a copy of the model.
+writes faster with them; for_reading() has a figure. They cost a copy of the model.
 
 Used by rollouts.py, when answers are written, and by 05_sample and 06_eval. Reads and writes
 nothing. Next: rollouts.py.

@@ -1,17 +1,19 @@
 """Tests of abilities.py: what counts as right, and the whole way of a very small model."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
 import pytest
 
 import abilities
-from abilities import as_parts, gain, is_right, main, measured, prompt_of, share, spent
+from abilities import (LEVEL, OTHERS, STAGES, UNSURE, as_parts, asked, between, gain, is_right,
+                       main, measured, prompt_of, right_answers, share, spent)
 from bpe import Tokenizer
 from conversations import render
 from rl import write_answers
 from runs import read_config
-from tasks import draw
+from tasks import draw, examples
 
 TOKENIZER = Tokenizer([])
 
@@ -33,6 +35,43 @@ def test_prompts():
     ("140", "chat", False), ("#### 141", "chat", False)])
 def test_is_right(text, form, right):
     assert is_right(text, SimpleNamespace(answer="140"), form) == right
+
+
+def test_what_is_asked():
+    """What no stage has seen, and the same whenever it is asked."""
+    tasks = asked("addition", 50)
+    assert len(tasks) == 50 and all(task.split == "val" for task in tasks)
+    assert tasks[:9] == asked("addition", 9) and tasks[0].ability == "addition"
+
+
+def test_right_answers(tmp_path, monkeypatch):
+    """Those that are right and have ended are kept, as often as they are written."""
+    def written(model, prompts, tokenizer, n, longest, seeds):
+        texts = [tokenizer.decode(prompt).partition("What is ")[2].partition("?")[0]
+                 for prompt in prompts]
+        return [[SimpleNamespace(ids=tokenizer.encode(f"#### {sum(map(int, text.split('+')))}")
+                                 + [0], ended=n % 4 < 2) if n < 8 else
+                 SimpleNamespace(ids=tokenizer.encode("#### x") + [0], ended=True)
+                 for n in range(n)] for text in texts]
+    monkeypatch.setattr(abilities, "load_run", lambda folder: (
+        None, TOKENIZER, SimpleNamespace(seed=0), None))
+    monkeypatch.setattr(abilities, "write_answers", written)
+    monkeypatch.setattr(abilities, "UNSURE", "addition")
+    n = right_answers(tmp_path, tmp_path / "right.jsonl", 1)
+    rows = [json.loads(line) for line in (tmp_path / "right.jsonl").read_text().splitlines()]
+    tasks = [*itertools.islice(examples(["addition"], "train", LEVEL, OTHERS), 32)]
+    assert [row["messages"] for row in rows] == [
+        [{"role": "user", "content": task.question},
+         {"role": "assistant", "content": as_parts(f"#### {task.answer}")}] for task in tasks
+        for _ in range(4)], "four of sixteen are right, and end"
+    assert n == sum(8 * len(f"#### {task.answer}") + 8 * 6 + 16 for task in tasks)
+
+
+def test_between():
+    """Of what is practised, what sft has 10% to 60% right."""
+    counts = dict(zip(UNSURE.split("+"), (1, 2, 5, 9, 10, 16)))
+    results = {"0": {"sft": {"chat": {name: [n] for name, n in counts.items()}}}}
+    assert between(results) == ["sorting", "counting", "dates"]
 
 
 def test_share():
@@ -89,7 +128,7 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
                 answer.ended = True
         return groups
     monkeypatch.setattr(abilities, "write_answers", ended)
-    train, words = abilities.rl.main, ["--folder", str(tmp_path / "abilities")]
+    whole, words = abilities.rl.main, ["--folder", str(tmp_path / "abilities")]
 
     def stopped(argv):
         raise KeyboardInterrupt
@@ -98,19 +137,27 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
         main(words)
     kept = json.loads((tmp_path / "abilities" / "abilities.json").read_text())
     assert [*kept["0"]] == ["base", "mid", "sft"]
-    monkeypatch.setattr(abilities.rl, "main", train)
+    monkeypatch.setattr(abilities.rl, "main", whole)
     capsys.readouterr()
     main(words)
     said = capsys.readouterr().out
     assert "======== rl-0" in said and "======== sft-0" not in said
     assert "chat, pass@1" in said and "pass@16" in said and "counting" in said
     folder = tmp_path / "abilities"
-    cost = {stage: spent(folder / f"{stage}-0") for stage in ("rl", "rival")}
-    assert cost["rl"]["written"] > 0
+    results = json.loads((folder / "abilities.json").read_text())["0"]
+    cost = {stage: results[stage]["spent"] for stage in STAGES}
+    assert cost["rl"] == spent(folder / "rl-0") and cost["sft"]["written"] == 0
+    assert 0 <= cost["rival"]["written"] - cost["rl"]["written"] <= 32 * 16 * 16, "one round more"
     batch = 32 * 128
     assert abs(cost["rival"]["read"] - cost["rl"]["read"]) <= batch, "as much training"
     assert (folder / "abilities.png").stat().st_size > 10_000
     assert read_config(folder / "rival-0").init == str(folder / "sft-0")
     assert (folder / "practice.png").stat().st_size > 10_000
+    rows = [json.loads(line) for line in (folder / "right-0.jsonl").read_text().splitlines()]
+    questions = [row["messages"][0]["content"] for row in rows]
+    train = {task.question for task in itertools.islice(
+        examples(UNSURE.split("+"), "train", LEVEL, OTHERS), 1000)}
+    assert {*questions} <= train and len(questions) > len({*questions}), (
+        "questions of the training split, each as often as an answer was right")
     found = measured(folder / "sft-0", ["chat"], 1, 4)
     assert {*found["chat"]} == {*found["said"]} == {*abilities.ABILITIES}
