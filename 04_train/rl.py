@@ -132,12 +132,15 @@ def draw(logits, temperature, uniforms):  # exercise
     divided by the sum of all p, exceeds the row's number. Of all ids, not of the likeliest alone:
     others have a probability in the training step, too.
     """
-    p = (logits / temperature).softmax(-1)
+    logits = logits / temperature
+    p = logits.softmax(-1)
     upto = p.cumsum(-1)
     wanted = uniforms.to(p.device)[:, None] * upto[:, -1:]
     ids = torch.searchsorted(upto, wanted, right=True).clamp(max=p.shape[-1] - 1)
     logps = p.gather(-1, ids).log()
-    return ids[:, 0].tolist(), logps[:, 0].tolist(), torch.special.entr(p).sum(-1).tolist()
+    log_sum = (logits.gather(-1, ids) - logps)[:, 0]  # of any id, logits - log p
+    entropies = log_sum - torch.linalg.vecdot(p, logits)  # -sum(p log p), without V logarithms
+    return ids[:, 0].tolist(), logps[:, 0].tolist(), entropies.tolist()
 
 
 def uniforms(seeds, n_samples, n_tokens):

@@ -736,11 +736,11 @@ MISTAKES = {
          "test_the_calculator_answers"),
         ("a call that stays open", "            self.call = None\n        elif", "        elif",
          "test_the_calculator_answers"),
-        ("top-k in rollouts", "p = (logits / temperature).softmax(-1)",
-         "z = logits / temperature\n    p = z.masked_fill(z < z.topk(2).values[:, -1:], -1e30)"
-         ".softmax(-1)", "test_draw"),
-        ("the temperature forgotten when an id is drawn", "p = (logits / temperature).softmax(-1)",
-         "p = logits.softmax(-1)", "test_draw"),
+        ("top-k in rollouts", "p = logits.softmax(-1)",
+         "logits = logits.masked_fill(logits < logits.topk(2).values[:, -1:], -1e30)\n"
+         "    p = logits.softmax(-1)", "test_draw"),
+        ("the temperature forgotten when an id is drawn", "logits = logits / temperature\n    p",
+         "p", "test_draw"),
         ("ids of probability 0 drawn", "right=True", "right=False", "test_draw"),
         ("rewards without their group's mean", "rewards - rewards.mean(axis=1, keepdims=True)",
          "1.0 * rewards", "test_advantages"),

@@ -30,7 +30,7 @@ COMMANDS = {"bpe", "data", "train", "sft", "rl", "sample", "evals", "scale"}  # 
 LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
           "02_data": {"data": 374, "conversations": 202},
           "03_model": {"gpt": 332},
-          "04_train": {"optim": 222, "runs": 350, "train": 378, "sft": 240, "rl": 351},
+          "04_train": {"optim": 222, "runs": 350, "train": 378, "sft": 240, "rl": 354},
           "05_sample": {"sample": 307}, "06_eval": {"evals": 350},
           "07_scale": {"scale": 328, "zero": 220}}
 MOST_TOGETHER = 3840  # lines of these files, but for evals.py
