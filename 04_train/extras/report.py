@@ -84,9 +84,13 @@ def evenly(items, most):
 
 # ---- panels: each draws its curve of [(colour, metrics)], one run or several ----
 def logarithmic(axes):
-    """Powers of ten, and two and five times them, as plain numbers at the left of a panel."""
+    """Powers of ten, and two and five times them, as plain numbers at the left of a panel in which
+    all is drawn; not where all is 0, as gradients are while rl.py's answers are all wrong.
+    """
     from matplotlib.ticker import LogLocator
 
+    if not axes.dataLim.ymax > 0:
+        return
     axes.set_yscale("log", subs=[])
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -137,8 +141,7 @@ def draw_rate(axes, runs):
 def draw_norm(axes, runs):
     axes.set(title="gradient norm")
     draw_smoothed(axes, runs, "step", "grad_norm")
-    if axes.dataLim.ymax > 0:  # where rl.py's answers are all wrong, there are no gradients
-        logarithmic(axes)
+    logarithmic(axes)
 
 
 def draw_throughput(axes, runs):
@@ -160,13 +163,13 @@ def draw_parts(axes, runs, key):
     import matplotlib
 
     axes.set(title=key.replace("_", " "))
-    logarithmic(axes)
     [(_, metrics)] = runs
     rows = [{"step": row["step"]} | numbers(row.get(key)) for row in metrics]
     parts = list(dict.fromkeys(part for row in rows for part in row if part != "step"))
     shades = matplotlib.colormaps["viridis"](np.linspace(0.3, 0.9, len(parts)))
     for part, shade in zip(parts, shades):
         axes.plot(*column(rows, "step", part), color=shade, label=part)
+    logarithmic(axes)
     axes.legend(handles=evenly(axes.lines, 9)[::-1], bbox_to_anchor=(1, 0.5))
 
 
