@@ -29,8 +29,8 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "report", "page", "compare", "timing", "starting", "lora", "blocked", "rollouts",
                  "dpo", "compiling", "snapshots", "curves", "ladder", "abilities", "good_go",
                  "export", "lookup", "quant", "figures", "scoring", "bundle", "kept", "core",
-                 "charts", "growth", "certify", "harness", "ranks", "precision", "recompute",
-                 "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
+                 "charts", "growth", "certify", "harness", "answers", "ranks", "precision",
+                 "recompute", "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 
 def exercises(source):

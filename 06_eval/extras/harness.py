@@ -10,7 +10,7 @@ exported folder gets there. Left out: chat templates, beam search, several GPUs.
     python 06_eval/extras/harness.py --weights FOLDER --tasks NAME --include-path DIR
 
 Reads a run or a Hugging Face folder, and tasks; lm-eval downloads what a task's items are, once,
-into its own cache. Prints every metric with its standard error. Next: 07_scale/scale.py.
+into its own cache. Prints every metric with its standard error. Next: answers.py.
 """
 
 import os
