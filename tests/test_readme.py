@@ -59,6 +59,8 @@ ELSEWHERE = {
     "python tests/bench.py train": "tests/test_bench.py::test_train",
     "python tests/bench.py sample": "tests/test_bench.py::test_lookup",
     "python tests/bench.py eval": "tests/test_bench.py::test_eval",
+    "python tests/bench.py stages": "tests/test_bench.py::test_stages",
+    "python 04_train/extras/abilities.py": "04_train/extras/test_abilities.py::test_the_whole_way",
     "python tests/bench.py crash": "tests/test_bench.py::test_crash",
     "python tests/bench.py hostile": ".ci/run",
     "python tests/bench.py scale --memory": "tests/test_bench.py::test_memory",

@@ -35,7 +35,7 @@ import sft
 import train
 from budget import flops_per_token
 from conversations import prompt_ids
-from curves import COLOURS, label, picture
+from curves import COLOURS, picture
 from data import document_start
 from metrics import read_metrics
 from records import with_calculator
@@ -250,7 +250,7 @@ def table(results):
         yield f"\n{task.question}  ({task.answer})"
         for stage in STAGES:
             yield f"{stage:>8}  " + escaped(said[stage][ability]).replace("\n", "; ")
-    yield heading("cost, mean", ("ids written", "ids learned from", "FLOPs to learn"))
+    yield heading("cost, mean", ("ids written", "learned from", "FLOPs"))
     for stage in STAGES:
         costs = [row[stage]["spent"] for row in results.values()]
         yield f"{stage:16}" + "".join(f"{np.mean([cost[key] for cost in costs]):16,.4g}"
@@ -261,17 +261,18 @@ def draw(results, top):
     """abilities.png: right answers by stage, and pass@k. practice.png: what rl goes through."""
     figure, (ladder, curves) = picture(11, 4.4, 2)
     for n, ability in enumerate(ABILITIES):
-        shares = [share(results, stage, "chat", [ability]) for stage in STAGES]
+        shares = [share(results, stage, "prose" if stage == "base" else "chat", [ability])
+                  for stage in STAGES]
         ladder.errorbar(np.arange(len(STAGES)) + n / 40, *zip(*shares), fmt="o-", ms=3, lw=1,
                         label=ability)
-    ladder.set(xticks=range(len(STAGES)), xticklabels=STAGES, ylim=(0, 1.02),
-               title="answers that are right (pass@1), with 95% intervals")
-    ladder.legend(frameon=False, fontsize=8)
+    ladder.set_xticks(range(len(STAGES)), ["base, in prose", *[*STAGES][1:]])
+    ladder.set(ylim=(0, 1.02), title="answers that are right (pass@1), with 95% intervals")
+    ladder.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     for stage, colour in zip(("sft", "rl", "rival"), COLOURS):
         curve = [share(results, stage, "chat", UNSURE.split("+"), k)[0]
                  for k in range(1, SAMPLES + 1)]
-        curves.plot(range(1, SAMPLES + 1), curve, color=colour)
-        label(curves, SAMPLES + 0.2, curve[-1], stage, colour)
+        curves.plot(range(1, SAMPLES + 1), curve, color=colour, label=stage)
+    curves.legend(frameon=False, loc="lower right")
     curves.set(xlabel="k", title="what is practised: one of k answers is right (pass@k)")
     figure.savefig(top / "abilities.png", dpi=120)
     figure, panels = picture(11, 3, 3)
