@@ -20,6 +20,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -192,6 +193,9 @@ def trained(stage, seed, top):
     """The folder of a stage's run, which is trained if it isn't there; None if it was stopped."""
     name, before = f"{stage}-{seed}", f"{STAGES[stage]}-{seed}"
     options, folder = [*QUIET, *OPTIONS[stage]], find_run(top, name)
+    resumed = folder and newest_checkpoint(folder)
+    if folder and not resumed:  # ended before its first checkpoint: it begins again
+        shutil.rmtree(folder)
     if stage == "rival":
         cost, path = spent(top / f"rl-{seed}"), top / f"right-{seed}.jsonl"
         if not (top / f"written-{seed}.json").exists():
@@ -204,7 +208,7 @@ def trained(stage, seed, top):
     main = {"sft": sft.main, "rival": sft.main, "rl": rl.main}.get(stage, train.main)
     print(f"\n======== {name} ========")
     main([*options, "--seed", str(seed), "--name", name, "--runs-dir", str(top), "--data-dir",
-          str(top / "data"), *(["--resume"] if folder and newest_checkpoint(folder) else [])])
+          str(top / "data"), *(["--resume"] if resumed else [])])
     rows = read_metrics(top / name / "metrics.jsonl") if (top / name).exists() else []
     return top / name if any("baselines" in row for row in rows) else None
 

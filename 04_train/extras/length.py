@@ -23,7 +23,6 @@ import torch
 
 from budget import (count_adapters, count_parameters, flops_per_token, muon_groups, readable,
                     training_memory)
-from heads import cache_bytes
 from machine import free_memory, matmul_peak
 from housekeeping import check_writable, duration
 
@@ -105,21 +104,6 @@ def memory_needed(config, model_config):
                            rank=rank_of(config)) | needed | holes(config, model_config, windows)
 
 
-def not_counted(config, model_config, world=1):
-    """What plan() doesn't count of a run, a line for each: the FLOPs are those of training the
-    whole model on full windows, and the memory is that of a step.
-    """
-    if rank_of(config):
-        yield "adapters need about a third fewer FLOP: frozen matrices have no gradients"
-    if config.sampling == "pairs":
-        yield "the reference needs about a third more FLOP: it reads each answer once"
-    if config.sampling == "answers":
-        rows = config.batch_size // world
-        needed = rows * cache_bytes(model_config, config.seq_len)
-        yield (f"writing {rows:,} answers at once takes other FLOP, and up to {readable(needed)} "
-               "for their keys and values, twice that for a moment; --micro-batch doesn't matter")
-
-
 def available(device):
     """Bytes that a process may take on a device, None if unknown. On a CPU all processes of a
     machine share its memory: torchrun tells their number.
@@ -181,8 +165,10 @@ def plan(config, model_config, available=None, world=1, n_train_tokens=None, mem
     each = " a process" if world > 1 else ""
     yield f"memory     about {readable(sum(needed.values()))}{each}{free}:"
     yield "           " + ", ".join(f"{part} {readable(k)}" for part, k in needed.items() if k)
-    for line in not_counted(config, model_config, world):
-        yield f"           not counted: {line}"
+    if rank_of(config) or config.sampling in ("pairs", "answers"):
+        from planned import not_counted
+        for line in not_counted(config, model_config, world):
+            yield f"           not counted: {line}"
 
 
 def answered(words, folder, config, world=1, memory=None):

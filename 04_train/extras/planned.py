@@ -16,7 +16,23 @@ from console import choose_device
 
 from budget import readable
 from costs import evaluation_memory
+from heads import cache_bytes
 from length import available, memory_needed, plan, rank_of, refuse, windows_at_once
+
+
+def not_counted(config, model_config, world=1):
+    """What plan() doesn't count of a run, a line for each: the FLOPs are those of training the
+    whole model on full windows, and the memory is that of a step.
+    """
+    if rank_of(config):
+        yield "adapters need about a third fewer FLOP: frozen matrices have no gradients"
+    if config.sampling == "pairs":
+        yield "the reference needs about a third more FLOP: it reads each answer once"
+    if config.sampling == "answers":
+        rows = config.batch_size // world
+        needed = rows * cache_bytes(model_config, config.seq_len)
+        yield (f"writing {rows:,} answers at once takes other FLOP, and up to {readable(needed)} "
+               "for their keys and values, twice that for a moment; --micro-batch doesn't matter")
 
 
 def what_would_fit(config, model_config, available, world=1, memory=None):

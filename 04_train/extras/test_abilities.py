@@ -135,6 +135,8 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(abilities.rl, "main", stopped)
     with pytest.raises(KeyboardInterrupt):
         main(words)
+    (tmp_path / "abilities" / "rl-0").mkdir()  # a run that was ended before its first checkpoint
+    (tmp_path / "abilities" / "rl-0" / "config.json").write_text("{}")
     kept = json.loads((tmp_path / "abilities" / "abilities.json").read_text())
     assert [*kept["0"]] == ["base", "mid", "sft"]
     monkeypatch.setattr(abilities.rl, "main", whole)
