@@ -9,7 +9,7 @@ those with less reward less likely. This is right only for answers drawn from th
 probabilities and its clipping, for batches that serve several steps, are left out, and so is its KL
 penalty. Watch the reward, not the loss, which says nothing: a group's advantages sum to 0.
 The model may call a calculator (conversations.calculate), in our own format, not in ChatML. Nothing
-that it writes is executed. An answer that doesn't end by itself is wrong: to end is learned, too.
+that it writes is executed. An answer that doesn't end by itself is wrong: ending is learned, too.
 
     python 04_train/rl.py --init runs/sft --data tasks,form=chat --answer-tokens 48 --steps 20
 
@@ -236,7 +236,7 @@ class Batches(sft.Batches):
         self.model, self.tokenizer, self.reward = model, data.tokenizer, reward
         self.ends = end_ids(data.tokenizer)
         self.questions, self.held_out = map(self.questions_of, (self.packed, self.val))
-        self.measures, self.tested, self.tokens = {}, {}, 0  # tokens: learned from; times ranks
+        self.measures, self.tested, self.tokens = {}, {}, 0  # tokens: ids learned from, by all
         if model is not None and rank == 0:
             n, m = len(self.questions), len(self.held_out)
             out = sum(p.dropped + len(p.conversations) for p in (self.packed, self.val)) - n - m

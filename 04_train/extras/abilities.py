@@ -20,7 +20,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -194,8 +193,9 @@ def trained(stage, seed, top):
     name, before = f"{stage}-{seed}", f"{STAGES[stage]}-{seed}"
     options, folder = [*QUIET, *OPTIONS[stage]], find_run(top, name)
     resumed = folder and newest_checkpoint(folder)
-    if folder and not resumed:  # ended before its first checkpoint: it begins again
-        shutil.rmtree(folder)
+    if folder and not resumed:
+        raise ValueError(f"{folder} has no checkpoint yet: if nothing is training it, delete it, "
+                         "and the same command begins it again")
     if stage == "rival":
         cost, path = spent(top / f"rl-{seed}"), top / f"right-{seed}.jsonl"
         if not (top / f"written-{seed}.json").exists():

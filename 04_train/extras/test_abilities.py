@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -135,8 +136,13 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(abilities.rl, "main", stopped)
     with pytest.raises(KeyboardInterrupt):
         main(words)
-    (tmp_path / "abilities" / "rl-0").mkdir()  # a run that was ended before its first checkpoint
-    (tmp_path / "abilities" / "rl-0" / "config.json").write_text("{}")
+    early = tmp_path / "abilities" / "rl-0"  # of a run that was ended before its first checkpoint
+    early.mkdir()
+    (early / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="rl-0 has no checkpoint yet"):
+        main(words)
+    assert (early / "config.json").exists(), "nothing is deleted"
+    shutil.rmtree(early)
     kept = json.loads((tmp_path / "abilities" / "abilities.json").read_text())
     assert [*kept["0"]] == ["base", "mid", "sft"]
     monkeypatch.setattr(abilities.rl, "main", whole)
