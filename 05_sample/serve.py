@@ -561,13 +561,12 @@ def loaders(options):
     """{name: a function that loads an Engine}: of --weights; else of all runs, --run's first."""
     def loader(**chosen):
         def load():
-            _, model, tokenizer, config, _ = replace(options, **chosen).load()
-            chats = has_learned(config, tokenizer)
+            folder, model, tokenizer, config, _ = replace(options, **chosen).load()
             if options.weights_as != "float32" or not model.config.by_hand:
                 from quant import pack
                 model = pack(model, options.weights_as)
             engine = Engine(model.eval(), tokenizer)
-            engine.chats = chats
+            engine.chats = has_learned(folder, config)
             return engine
         return load
     if options.weights:
