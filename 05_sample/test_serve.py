@@ -9,12 +9,14 @@ import time
 import pytest
 import torch
 
+import api
 import serve
+from api import Engine, Refusal, Request, field
 from bpe import Tokenizer
 from conversations import end_ids, prompt_ids
 from gpt import GPT, GPTConfig
 from sample import Sampling, stream
-from serve import Engine, Handler, Refusal, Request, Server, event, field, main
+from serve import Server, event, main
 
 TOKENIZER = Tokenizer([])
 
@@ -172,7 +174,7 @@ def test_logprobs(server):
     assert found["tokens"][:9] == list("Hello you") and found["text_offset"][:9] == [*range(9)]
     best = logprobs.argmax(-1).tolist()
     for top, i in zip(found["top_logprobs"][1:], best):
-        assert len(top) == 2 and max(top, key=top.get) == serve.token_text(i, TOKENIZER)
+        assert len(top) == 2 and max(top, key=top.get) == api.token_text(i, TOKENIZER)
     scored = ask(server, "/v1/completions", body | {"max_tokens": 1, "logprobs": 0})[2]
     assert scored["choices"][0]["logprobs"]["token_logprobs"][:9] == found["token_logprobs"][:9]
     _, _, events = ask(server, "/v1/completions", body | {"stream": True})
@@ -211,7 +213,7 @@ def test_a_conversation_is_read_once(server):
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a" * 200}]}, 400,
      "too many for the model's window of 128"),
     ("/v1/chat/completions", talk("a", model="x"), 404, "no model 'x' here; there is tiny, other"),
-    ("/v1/chat/completions", talk("a", model=["x"]), 404, "no model"),
+    ("/v1/chat/completions", talk("a", model=["x"]), 400, "model must be of type str"),
     ("/v1/chat/completions", talk("a", temperature=-1), 400, "temperature must be from 0 to 100"),
     ("/v1/chat/completions", talk("a", temperature="1"), 400, "temperature must be of type float"),
     ("/v1/chat/completions", talk("a", n=17), 400, "n must be from 1 to 16"),
