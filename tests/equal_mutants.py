@@ -188,6 +188,13 @@ EQUAL |= {
     "quant.py": {
         ("quantize_tensor", "0 -> -1 (3)"): "x / scale + zero is at least -0.5, which rounds to 0",
     },
+    "microscope.py": {
+        ("logit_lens", "torch.tensor([ids[:position]], device=model.embed.weight.device) -> "
+                       "torch.tensor([ids[:position]])"): ON_A_CPU,
+        ("logit_lens", "0 -> -1"): "there is one row",
+        ("logit_lens", "-1 -> 1 (2)"): ROWS,
+        ("logit_lens", "-1 -> 1 (3)"): ROWS,
+    },
     "evals.py": {
         ("standard_error", "float(np.sqrt(D / (D - 1) * np.sum((B - r * S) ** 2)) / S.sum()) -> "
                            "np.sqrt(D / (D - 1) * np.sum((B - r * S) ** 2)) / S.sum()"):

@@ -841,6 +841,18 @@ MISTAKES = {
         ("a product in int8, which overflows", "(u.int() - zero) @ q.int().t()",
          "(u.int() - zero).to(torch.int8) @ q.t()", "test_int8_linear_by_hand"),
     ],
+    "05_sample/extras/microscope.py": [
+        ("the last norm left out", "model.logits(model.norm(x))", "model.logits(x)",
+         "test_logit_lens"),
+        ("what a block reads, not what it returns", "found.append(x)", "found.append(given[0])",
+         "test_logit_lens"),
+        ("the probability of the id that was read, not of the one that came",
+         "probs[:, ids[position]]", "probs[:, ids[position - 1]]", "test_logit_lens"),
+        ("the token that is to be predicted was read", "torch.tensor([ids[:position]]",
+         "torch.tensor([ids[:position + 1]]", "test_logit_lens"),
+        ("the first position, not the last", "x[0, -1] for x in found", "x[0, 0] for x in found",
+         "test_logit_lens"),
+    ],
     "06_eval/evals.py": [
         ("overlapping windows counted twice", "0 if i == 0 else seq_len - stride", "0",
          "test_windows"),
