@@ -11,7 +11,7 @@ Left out: what a head is for. A picture may suggest it, only experiments can sho
     python 05_sample/extras/figures.py --prompt "for i in range(10):\\n    print("
 
 Reads the newest run in runs/, or --run; writes both pictures into its folder, or --out.
-Next: 06_eval/evals.py.
+Next: lookback.py.
 """
 
 import contextlib
