@@ -10,7 +10,7 @@ at other positions. A base model, which has never seen a conversation, continues
     python 05_sample/chat.py --weights FOLDER --system "Answer in one sentence."
 
 Reads the newest run, or --run, or --weights, and what you type; /help lists commands. Ctrl-C ends
-an answer. /save appends to a file that --data jsonl:FILE reads. Next: 06_eval/evals.py.
+an answer. /save appends to a file that --data jsonl:FILE reads. Next: api.py.
 """
 
 import os

@@ -10,7 +10,7 @@ the middle of a character, and a stop string ends a text before it. The loop is 
     python 05_sample/sample.py --weights FOLDER --chat --temperature 0 --prompt "Who wrote Faust?"
 
 Reads the newest run, or --run, or --weights; writes to the screen. Left to extras/: several ids at
-a step (lookup.py), fewer bits (quant.py), pictures (figures.py). Next: 06_eval/evals.py.
+a step (lookup.py), fewer bits (quant.py), pictures (figures.py). Next: chat.py.
 """
 
 import os

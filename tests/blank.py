@@ -19,17 +19,18 @@ MINE = ROOT / "mine"
 
 # The spine as it is read, then extras, in the order in which they build on each other.
 READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train", "sft",
-                 "rl", "sample", "evals", "scale", "zero", "pieces", "dialects", "workers", "fast",
-                 "longwords", "mapped", "commands", "formats", "foreign", "picture",
-                 "housekeeping", "mistakes", "chatml", "records", "download", "hub", "folders",
-                 "corpus", "tasks", "duplicates", "filters", "clean", "fim", "writing", "mixtures",
-                 "batches", "packing", "family", "ngrams", "ragged", "losses", "machine", "budget",
-                 "costs", "heads", "huggingface", "shards", "weights", "presets", "length",
-                 "planned", "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite",
-                 "report", "page", "compare", "timing", "starting", "lora", "blocked", "rollouts",
-                 "dpo", "compiling", "snapshots", "curves", "ladder", "abilities", "good_go",
-                 "export", "lookup", "quant", "figures", "microscope", "scoring", "bundle", "kept",
-                 "core", "charts", "growth", "certify", "harness", "answers", "ranks", "precision",
+                 "rl", "sample", "chat", "api", "serve", "evals", "scale", "zero", "pieces",
+                 "dialects", "workers", "fast", "longwords", "mapped", "commands", "formats",
+                 "foreign", "picture", "housekeeping", "mistakes", "chatml", "records", "download",
+                 "hub", "folders", "corpus", "tasks", "duplicates", "filters", "clean", "fim",
+                 "writing", "mixtures", "batches", "packing", "family", "ngrams", "ragged",
+                 "losses", "machine", "budget", "costs", "heads", "huggingface", "shards",
+                 "weights", "presets", "length", "planned", "resuming", "beside", "metrics",
+                 "wandb_log", "watch", "nonfinite", "report", "page", "compare", "timing",
+                 "starting", "lora", "blocked", "rollouts", "dpo", "compiling", "snapshots",
+                 "curves", "ladder", "abilities", "good_go", "export", "lookup", "quant",
+                 "figures", "microscope", "lookback", "scoring", "bundle", "kept", "core",
+                 "charts", "growth", "certify", "harness", "answers", "ranks", "precision",
                  "recompute", "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 

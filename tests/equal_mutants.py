@@ -4,6 +4,8 @@ bench_mutants.py prints changes as they are written here, and leaves these out.
 
 BYTES = "bytes are read like a list of their numbers, and merge() returns a list"
 PROGRESS = "only the line that shows progress is another, which the task does not ask for"
+MORE = "one more suffix is looked at, which shares no more"
+PAIRS = "of ranks that are sorted again, none is by one more than another"
 ROUNDING = "any bound does that is above rounding errors and below a share"
 TRACK = "track(range(256, 256 + n_merges)"
 
@@ -184,6 +186,21 @@ EQUAL |= {
         ("generate_by_lookup", "torch.tensor([[row[end - 1], *guesses]], device=cache.keys.device)"
                                " -> torch.tensor([[row[end - 1], *guesses]])"): ON_A_CPU,
         ("generate_by_lookup", "0 -> -1 (2)"): "there is one row",
+    },
+    "lookback.py": {
+        ("suffix_array", "np.argsort(ids, kind='stable') -> np.argsort(ids)"):
+            "what is equal is sorted later; stable is a radix sort, and faster",
+        ("suffix_array", "1 -> 2 (2)"): "what is there beyond the end differs",
+        ("suffix_array", "1 -> 2 (6)"): "nobody reads that place",
+        ("suffix_array", "1 -> 2 (7)"): "ranks from 2 on are in the same order",
+        ("suffix_array", "N + 1 -> N - 1 (3)"): PAIRS,
+        ("suffix_array", "N + 1 -> N (3)"): PAIRS,
+        ("suffix_array", "1 -> 2 (10)"): PAIRS,
+        ("suffix_array", "1 -> 0 (10)"): PAIRS,
+        ("longest_match", "zip(beginning(i), pattern) -> zip(pattern, beginning(i))"):
+            "equality has no order",
+        ("longest_match", "1 -> 2"): MORE,
+        ("longest_match", "1 -> 2 (2)"): MORE,
     },
     "quant.py": {
         ("quantize_tensor", "0 -> -1 (3)"): "x / scale + zero is at least -0.5, which rounds to 0",

@@ -12,7 +12,7 @@ layers with a norm and a head that were trained for the last one: they may know 
         --prompt "The capital of France is Paris"
 
 Reads the newest run in runs/, --run, or --weights; writes to the screen.
-Next: 06_eval/evals.py.
+Next: lookback.py.
 """
 
 import bisect
