@@ -25,6 +25,7 @@ import contextlib
 import json
 import signal
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import torch
 
@@ -174,14 +175,14 @@ class Chat:
         return [{"role": role, "content": text} for role, text in said]
 
 
-def has_learned(config, tokenizer):
-    """Whether a model was trained on conversations: a run by its config; one from elsewhere if its
-    texts end as answers do.
+def has_learned(folder, config):
+    """Whether a model was trained on conversations: a run, as its config says, or one from
+    elsewhere whose folder brings a format for them.
     """
-    ends = {tokenizer.special.get(name) for name in ("<|assistant_end|>", "<|im_end|>")} - {None}
-    return (bool(ends & {*getattr(tokenizer, "ends", ())})
-            or getattr(config, "sampling", "") in ("conversations", "answers", "pairs")
-            or any("loss=all" in name for name in getattr(config, "data", ())))
+    if (path := Path(folder) / "tokenizer_config.json").exists():
+        return "chat_template" in read_text(path) or path.with_name("chat_template.jinja").exists()
+    return (config.sampling in ("conversations", "answers", "pairs")
+            or any("loss=all" in name for name in config.data))
 
 
 # ---- the terminal ----
@@ -214,7 +215,7 @@ def reply(chat, text):
     with StopSignal() as stop, contextlib.closing(chat.answer(text)) as answer:
         for part in answer:
             if chat.forgotten:
-                print(f"[the window is full: the oldest {chat.forgotten} turns are forgotten]")
+                print(f"[the window is full: forgotten: {chat.forgotten} of the first turns]")
                 chat.forgotten = 0
             print(escaped(part), end="", flush=True)
             if stop.asked:
@@ -242,7 +243,7 @@ def main(argv=None):
     if options.weights_as != "float32" or not model.config.by_hand:
         from quant import pack
         model = pack(model, options.weights_as, rows=1)
-    as_chat = options.mode == "chat" or options.mode == "auto" and has_learned(config, tokenizer)
+    as_chat = options.mode == "chat" or options.mode == "auto" and has_learned(folder, config)
     sampling = Sampling(**{f.name: getattr(options, f.name) for f in fields(Sampling)})
     chat = Chat(model, tokenizer, sampling, options.tokens, as_chat)
     chat.system, typed = options.system, sys.stdin.isatty()

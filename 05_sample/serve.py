@@ -259,10 +259,11 @@ def choices_of(engine, requests, streamed, make):
     rows = {}
     for n, part, row, shown in written(engine, requests):
         rows[n] = row
-        if streamed:
+        if streamed and (part or not shown):
             yield [{"index": n, **make(n, part, row, shown), "finish_reason": None}]
-            if row.finish:
-                yield [{"index": n, **make(n, "", row, len(row.ids)), "finish_reason": row.finish}]
+            shown = len(row.ids)
+        if streamed and row.finish:
+            yield [{"index": n, **make(n, "", row, shown), "finish_reason": row.finish}]
     if not streamed:
         yield [{"index": n, **make(n, row.text, row, 0), "finish_reason": row.finish}
                for n, row in rows.items()]
@@ -329,6 +330,8 @@ def complete(server, body):
                           param="prompt")
         prompts.append(start_of(one, tokenizer) if isinstance(one, str) else one)
     requests = requests_of(body, prompts, engine.model.config.seq_len, 16, tops or 0)
+    scores = [[(None, []), *engine.score(prompt, tops)] if echo and tops is not None else []
+              for prompt in prompts]  # before anything is written
     begun = {}
 
     def make(i, part, row, shown):
@@ -338,8 +341,8 @@ def complete(server, body):
         begun[i] = offset + len(before) + len(part)
         if tops is None:
             return {"text": before + part, "logprobs": None}
-        scored = [(None, []), *engine.score(prompt, tops)] if prompt else []
-        scored += [*zip(row.logprobs, row.tops or [[]] * len(row.ids))][shown:]
+        scored = scores[i // n] if prompt else []
+        scored = scored + [*zip(row.logprobs, row.tops or [[]] * len(row.ids))][shown:]
         return {"text": before + part, "logprobs": text_logprobs(
             tokenizer, prompt + row.ids[shown:], *zip(*scored), offset) if scored else None}
     return answer_with(body, engine, requests, "text_completion", "cmpl", make, len(prompts))
@@ -561,13 +564,12 @@ def loaders(options):
     """{name: a function that loads an Engine}: of --weights; else of all runs, --run's first."""
     def loader(**chosen):
         def load():
-            _, model, tokenizer, config, _ = replace(options, **chosen).load()
-            chats = has_learned(config, tokenizer)
+            folder, model, tokenizer, config, _ = replace(options, **chosen).load()
             if options.weights_as != "float32" or not model.config.by_hand:
                 from quant import pack
                 model = pack(model, options.weights_as)
             engine = Engine(model.eval(), tokenizer)
-            engine.chats = chats
+            engine.chats = has_learned(folder, config)
             return engine
         return load
     if options.weights:

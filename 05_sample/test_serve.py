@@ -1,0 +1,334 @@
+"""Tests of serve.py: fields of a request, the three addresses, what is refused, and who is."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+
+import pytest
+import torch
+
+import serve
+from bpe import Tokenizer
+from conversations import end_ids, prompt_ids
+from gpt import GPT, GPTConfig
+from sample import Sampling, stream
+from serve import Engine, Handler, Refusal, Request, Server, event, field, main
+
+TOKENIZER = Tokenizer([])
+
+
+def a_model(seq_len=128, seed=0):
+    model = GPT(GPTConfig(TOKENIZER.vocab_size, seq_len=seq_len, n_layer=2, n_head=2, n_kv_head=1,
+                          d_model=32, d_ff=64), seed)
+    for weight in model.parameters():  # a new one's blocks add 0
+        torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(seed))
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def server():
+    models = {"tiny": lambda: Engine(a_model(), TOKENIZER),
+              "other": lambda: Engine(a_model(seed=1), TOKENIZER)}
+    with Server(("127.0.0.1", 0), models, page="<p nonce={{nonce}}>", say=lambda line: None) as s:
+        thread = threading.Thread(target=s.serve_forever, args=(0.01,))
+        thread.start()
+        yield s
+        s.shutdown()
+        thread.join()
+
+
+def ask(server, path, body=None, method=None, raw=None, **headers):
+    """(status, headers, content): the JSON of an answer, or a list of that of its events."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    data = raw if raw is not None else None if body is None else json.dumps(body)
+    headers = {"Content-Type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method or ("GET" if data is None else "POST"), path, data, headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    if answer.getheader("Content-Type") == "text/event-stream":
+        events = text.split("\n\n")
+        assert events[-2:] == ["data: [DONE]", ""] and all(e.startswith("data: ") for e in events[:-1])
+        return answer.status, answer.headers, [json.loads(e[6:]) for e in events[:-2]]
+    return answer.status, answer.headers, json.loads(text) if text.startswith("{") else text
+
+
+def talk(text, **more):
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 12, "seed": 1, **more}
+
+
+def test_event():
+    assert event({"a": "\n\n"}) == b'data: {"a": "\\n\\n"}\n\n', (
+        "an event is data: , JSON in one line, and two line ends")
+
+
+def test_field():
+    body = {"n": 3, "t": 0.5, "yes": True, "nothing": None, "nan": float("nan")}
+    assert field(body, "n", int) == 3 and field(body, "n", float, 0.0, 1, 3) == 3
+    assert field(body, "missing", int, 7) == field(body, "nothing", int, 7) == 7, (
+        "a field that is missing or null has the default")
+    assert field(body, "yes", bool) is True
+    for name, kind in (("t", int), ("yes", int), ("yes", float), ("n", bool), ("n", str)):
+        with pytest.raises(Refusal, match=f"{name} must be of type {kind.__name__}") as refusal:
+            field(body, name, kind)
+        assert refusal.value.param == name
+    for name in ("n", "nan"):
+        with pytest.raises(Refusal, match=f"{name} must be from 4 to 9"):
+            field(body, name, float, None, 4, 9)
+
+
+def test_models(server):
+    status, _, answer = ask(server, "/v1/models")
+    assert status == 200 and [m["id"] for m in answer["data"]] == ["tiny", "other"]
+    assert answer["object"] == "list" and {m["object"] for m in answer["data"]} == {"model"}
+
+
+def alone(prompt, n_tokens, sampling, stops=(), seed=0):
+    """A text as stream() writes it: (text, TextStream)."""
+    rows = [row for _, _, row in stream(a_model(seed=seed), TOKENIZER, [prompt], n_tokens,
+                                        sampling, stops)]
+    return rows[-1]
+
+
+def test_a_chat(server):
+    """Whole and streamed, the text that stream() writes."""
+    row = alone(prompt_ids(talk("Hi")["messages"], TOKENIZER), 12, Sampling(1.0, seed=1))
+    status, _, answer = ask(server, "/v1/chat/completions", talk("Hi"))
+    assert status == 200 and answer["object"] == "chat.completion" and answer["model"] == "tiny"
+    assert answer["choices"] == [{"index": 0, "logprobs": None, "finish_reason": row.finish,
+                                  "message": {"role": "assistant", "content": row.text}}]
+    n = len(prompt_ids(talk("Hi")["messages"], TOKENIZER))
+    assert answer["usage"] == {"prompt_tokens": n, "completion_tokens": len(row.ids),
+                               "total_tokens": n + len(row.ids)}
+    _, headers, events = ask(server, "/v1/chat/completions", talk(
+        "Hi", stream=True, stream_options={"include_usage": True}))
+    assert {e["id"] for e in events} == {events[0]["id"]} and events[0]["id"] != answer["id"]
+    assert {(e["object"], e["model"]) for e in events} == {("chat.completion.chunk", "tiny")}
+    *parts, last, usage = events
+    assert usage["choices"] == [] and usage["usage"] == answer["usage"]
+    deltas = [e["choices"][0]["delta"] for e in parts]
+    assert deltas[0]["role"] == "assistant" and not any("role" in d for d in deltas[1:])
+    assert "".join(d["content"] for d in deltas) == row.text
+    assert {e["choices"][0]["finish_reason"] for e in parts} == {None}, (
+        "only the last chunk says how the text ended")
+    assert last["choices"][0] == {"index": 0, "delta": {}, "logprobs": None,
+                                  "finish_reason": row.finish}
+
+
+def test_parts_roles_and_stops(server):
+    """Content as parts; developer is system; stops as a string or a list; unknown fields."""
+    plain = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    parts = [{"role": "developer", "content": "Be brief."},
+             {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text",
+                                                                          "text": "i"}]}]
+    texts = [ask(server, "/v1/chat/completions", talk("", messages=m, user="x", tools=None))[2][
+        "choices"][0]["message"]["content"] for m in (plain, parts)]
+    assert texts[0] == texts[1] == alone(prompt_ids(plain, TOKENIZER), 12, Sampling(1.0, seed=1)).text
+    stop = texts[0][3]
+    for stops in (stop, [stop, "never"]):
+        choice = ask(server, "/v1/chat/completions", talk("", messages=plain, stop=stops))[2][
+            "choices"][0]
+        assert choice["message"]["content"] == texts[0].partition(stop)[0]
+        assert choice["finish_reason"] == "stop"
+    length = ask(server, "/v1/chat/completions", talk("Hi", max_completion_tokens=3))[2]
+    assert length["usage"]["completion_tokens"] == 3, "it counts instead of max_tokens"
+    assert length["choices"][0]["finish_reason"] == "length"
+
+
+def test_several_texts(server):
+    """n with a seed: different texts, each that of seed + i, and the same when asked again."""
+    answers = [ask(server, "/v1/completions", {"prompt": ["ab", [99]], "n": 2, "seed": 5,
+                                               "max_tokens": 8})[2] for _ in range(2)]
+    texts = [[c["text"] for c in answer["choices"]] for answer in answers]
+    bos = [TOKENIZER.special["<|bos|>"]]
+    assert texts[0] == texts[1] == [alone(prompt, 8, Sampling(1.0, seed=seed)).text for prompt in (
+        [*bos, *b"ab"], [99]) for seed in (5, 6)]
+    assert [c["index"] for c in answers[0]["choices"]] == [0, 1, 2, 3]
+    assert answers[0]["usage"]["prompt_tokens"] == 3 + 1, "a prompt counts once"
+    _, _, events = ask(server, "/v1/completions", {"prompt": ["ab", [99]], "n": 2, "seed": 5,
+                                                   "max_tokens": 8, "stream": True})
+    for i in range(4):
+        mine = [e["choices"][0] for e in events if e["choices"][0]["index"] == i]
+        assert "".join(c["text"] for c in mine) == texts[0][i]
+        assert [c["finish_reason"] is None for c in mine] == [True] * (len(mine) - 1) + [False]
+
+
+def test_logprobs(server):
+    """Of the prompt, by echo, those of the model, one pass; of what is written, the same."""
+    ids, model = [*b"Hello you"], a_model()
+    body = {"prompt": ids, "max_tokens": 3, "logprobs": 2, "echo": True, "temperature": 0}
+    answer = ask(server, "/v1/completions", body)[2]
+    choice, row = answer["choices"][0], alone(ids, 3, Sampling(0.0))
+    found = choice["logprobs"]
+    assert choice["text"] == "Hello you" + row.text and found["token_logprobs"][0] is None
+    whole = torch.tensor([[*ids, *row.ids]])
+    logprobs = model(whole[:, :-1]).log_softmax(-1)[0]
+    assert found["token_logprobs"][1:] == pytest.approx(
+        logprobs.gather(1, whole[0, 1:, None])[:, 0].tolist(), abs=1e-4)
+    assert len(found["tokens"]) == len(ids) + 3 == len(found["text_offset"])
+    assert found["tokens"][:9] == list("Hello you") and found["text_offset"][:9] == [*range(9)]
+    best = logprobs.argmax(-1).tolist()
+    for top, i in zip(found["top_logprobs"][1:], best):
+        assert len(top) == 2 and max(top, key=top.get) == serve.token_text(i, TOKENIZER)
+    scored = ask(server, "/v1/completions", body | {"max_tokens": 1, "logprobs": 0})[2]
+    assert scored["choices"][0]["logprobs"]["token_logprobs"][:9] == found["token_logprobs"][:9]
+    _, _, events = ask(server, "/v1/completions", body | {"stream": True})
+    parts = [e["choices"][0]["logprobs"]["token_logprobs"] for e in events
+             if e["choices"][0]["logprobs"]]
+    assert sum(parts, [])[1:] == pytest.approx(found["token_logprobs"][1:], abs=1e-4)
+    answer = ask(server, "/v1/chat/completions", talk("Hi", logprobs=True, top_logprobs=3))[2]
+    row = alone(prompt_ids(talk("Hi")["messages"], TOKENIZER), 12, Sampling(1.0, seed=1))
+    content = answer["choices"][0]["logprobs"]["content"]
+    own = [(i, p) for i, p in zip(row.ids, row.logprobs) if i not in end_ids(TOKENIZER)]
+    assert [c["bytes"] for c in content] == [[*TOKENIZER.decode_bytes([i])] for i, _ in own]
+    assert [c["logprob"] for c in content] == pytest.approx([p for _, p in own], abs=1e-4)
+    assert all(len(c["top_logprobs"]) == 3 for c in content)
+
+
+def test_a_conversation_is_read_once(server):
+    """The next turn costs its new ids only."""
+    engine = server.engine({})
+    messages = talk("Tell me something")["messages"]
+    prompt = prompt_ids(messages, TOKENIZER)
+    list(engine.write(Request(prompt, 5, Sampling())))
+    before = engine.memory.n_read
+    list(engine.write(Request(engine.memory.ids + [65, 66], 1, Sampling())))
+    assert engine.memory.n_read == before + 1 + 2
+
+
+@pytest.mark.parametrize("path,body,status,words", [
+    ("/v1/nothing", {}, 404, "there is nothing at /v1/nothing"),
+    ("/v1/models", {}, 405, "/v1/models takes GET"),
+    ("/v1/chat/completions", {"messages": []}, 400, "must end with a user's"),
+    ("/v1/chat/completions", {"messages": "hi"}, 400, "messages must be of type list"),
+    ("/v1/chat/completions", {"messages": [{"role": "user"}]}, 400, "content must be a string"),
+    ("/v1/chat/completions", {"messages": [{"role": "x", "content": ""}]}, 400, "no role 'x'"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}] * 2}, 400,
+     "turn 2 of a conversation is by 'user'"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a" * 200}]}, 400,
+     "too many for the model's window of 128"),
+    ("/v1/chat/completions", talk("a", model="x"), 404, "no model 'x' here; there is tiny, other"),
+    ("/v1/chat/completions", talk("a", model=["x"]), 404, "no model"),
+    ("/v1/chat/completions", talk("a", temperature=-1), 400, "temperature must be from 0 to 100"),
+    ("/v1/chat/completions", talk("a", temperature="1"), 400, "temperature must be of type float"),
+    ("/v1/chat/completions", talk("a", n=17), 400, "n must be from 1 to 16"),
+    ("/v1/chat/completions", talk("a", seed=2**64), 400, "seed must be from"),
+    ("/v1/chat/completions", talk("a", stop=[""]), 400, "stop must be a string"),
+    ("/v1/chat/completions", talk("a", stream=1), 400, "stream must be of type bool"),
+    ("/v1/chat/completions", talk("\ud800"), 400, "surrogates not allowed"),
+    ("/v1/completions", {"prompt": [[0, 265]]}, 400, "lists of ids below 265"),
+    ("/v1/completions", {"prompt": {"a": 1}}, 400, "prompt must be a string"),
+    ("/v1/completions", {"prompt": []}, 400, "prompt must be a string"),
+    ("/v1/completions", {"prompt": [[]]}, 400, "prompt must hold strings"),
+    ("/v1/completions", {"prompt": "a", "logprobs": 21}, 400, "logprobs must be from 0 to 20"),
+])
+def test_what_is_wrong_gets_a_sentence(server, path, body, status, words):
+    found, _, answer = ask(server, path, body)
+    assert found == status and words in answer["error"]["message"], answer
+    assert answer["error"].keys() == {"message", "type", "param", "code"}
+    assert answer["error"]["type"] == "invalid_request_error"
+    status, _, answer = ask(server, path, body | {"stream": True}) if status == 400 and (
+        "stream" not in body) else (status, None, None)
+    assert status != 200, "what is wrong is said by the status also if the answer is streamed"
+
+
+@pytest.mark.parametrize("raw,status,words", [
+    ("{", 400, "not JSON"), ("[1]", 400, "must be a JSON object"), ("", 400, "not JSON"),
+    ("[" * 100_000, 400, "not JSON"), ('{"n": ' + "9" * 5000 + "}", 400, "not JSON"),
+    (b"\xff\xfe", 400, "not JSON")])
+def test_bodies(server, raw, status, words):
+    found, _, answer = ask(server, "/v1/completions", raw=raw)
+    assert found == status and words in answer["error"]["message"]
+
+
+def raw_request(server, data):
+    """The status line of what is answered to these bytes; "" if nothing is."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(data)
+        return connection.makefile("rb").readline().decode().strip()
+
+
+def test_who_may_ask(server):
+    assert ask(server, "/v1/models", Host="evil.com")[0] == 403
+    assert ask(server, "/v1/models", Host="localhost:80")[0] == 200
+    assert ask(server, "/v1/models", Origin="http://evil.com")[0] == 403
+    here = f"127.0.0.1:{server.server_port}"
+    assert ask(server, "/v1/models", Origin=f"http://{here}", Host=here)[0] == 200
+    assert ask(server, "/v1/completions", {"prompt": "a"}, Content_Type="text/plain")[0] == 415
+    assert ask(server, "/v1/models", method="PUT")[0] in (405, 501)
+    assert "411" in raw_request(server, b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+                                        b"Content-Type: application/json\r\n\r\n")
+    assert "413" in raw_request(server, b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+                                        b"Content-Type: application/json\r\n"
+                                        b"Content-Length: 99999999999999999999999\r\n\r\n")
+    server.api_key = "secret"
+    try:
+        status, _, answer = ask(server, "/v1/models")
+        assert status == 401 and answer["error"]["code"] == "invalid_api_key"
+        assert ask(server, "/v1/models", Authorization="Bearer secret")[0] == 200
+        assert ask(server, "/v1/models", Authorization="Bearer s\u00e9cret".encode("latin-1"))[0] == 401
+    finally:
+        server.api_key = ""
+    with pytest.raises(ValueError, match="--host 0.0.0.0 may be reached .* give an --api-key"):
+        main(["--host", "0.0.0.0"])
+
+
+def test_the_page(server):
+    status, headers, text = ask(server, "/")
+    nonce = text.split("nonce=")[1].rstrip(">")
+    policy = headers["Content-Security-Policy"]
+    assert status == 200 and f"script-src 'nonce-{nonce}'" in policy and "default-src 'none'" in policy
+    assert ask(server, "/")[2] != text, "each page has its own nonce"
+
+
+def test_a_client_that_goes_away(server):
+    """Its text isn't written to the end, and the next client is served."""
+    body = json.dumps({"prompt": "a", "max_tokens": 120, "stream": True, "temperature": 5}).encode()
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                               b"application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            connection.recv(1)
+    assert ask(server, "/v1/completions", {"prompt": "a", "max_tokens": 1})[0] == 200
+
+
+def test_the_queue_is_bounded(server, monkeypatch):
+    """Whoever finds it full gets 429, and is told to come back; connections are bounded, too."""
+    taken = [server.places.acquire(blocking=False) for _ in range(serve.MOST_WAITING)]
+    try:
+        status, headers, answer = ask(server, "/v1/models")
+        assert all(taken) and status == 429 and headers["Retry-After"] == "1"
+        assert answer["error"]["type"] == "rate_limit_error"
+    finally:
+        for _ in taken:
+            server.places.release()
+    idle = [socket.create_connection(("127.0.0.1", server.server_port))
+            for _ in range(serve.MOST_CONNECTIONS)]
+    time.sleep(0.3)
+    assert "503" in raw_request(server, b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for connection in idle:
+        connection.close()
+    for _ in range(100):
+        if (answer := raw_request(server, b"GET /v1/models HTTP/1.0\r\nHost: localhost\r\n\r\n")):
+            if "200" in answer:
+                break
+        time.sleep(0.05)
+    assert "200" in answer
+
+
+def test_a_failure_in_the_model_is_500(server, monkeypatch):
+    def broken(self, request):
+        raise RuntimeError("boom")
+        yield
+    monkeypatch.setattr(Engine, "write", broken)
+    status, _, answer = ask(server, "/v1/completions", {"prompt": "a"})
+    assert status == 500 and answer["error"]["type"] == "server_error"
+
+
+def test_models_are_loaded_when_they_are_asked_for(server):
+    texts = [ask(server, "/v1/completions", {"prompt": "a", "seed": 1, "model": name})[2][
+        "choices"][0]["text"] for name in ("tiny", "other", "tiny")]
+    assert texts[0] == texts[2] != texts[1]
