@@ -294,6 +294,7 @@ def test_text_stays_text(page):
     page.click(".answer button", "Microscope")
     page.wait("document.querySelector('#source h3, #source p')")
     assert "onerror" in "".join(page.texts(".token")), "the prompt's tokens are shown, too"
+    assert page.js("return survey.chosen") >= len(WILD), "a token of the answer is chosen first"
     assert not page.js("return document.querySelector('main img, main script')")
 
 
