@@ -123,6 +123,31 @@ def field(body, name, kind, default=None, least=None, most=None):  # exercise
     return value
 
 
+def prompts_of(body, tokenizer, size):
+    """The ids of the prompts of a completion: "prompt" is a string, a list of ids, or a list of
+    either. With a "suffix", the text behind the gap that is to be filled (02_data/extras/fim.py).
+    """
+    given, suffix = body.get("prompt", ""), field(body, "suffix", str, "")
+    if isinstance(given, str) or given and isinstance(given, list) and isinstance(given[0], int):
+        given = [given]
+    if not isinstance(given, list) or not 0 < len(given) <= 128:
+        raise Refusal("prompt must be a string, a list of ids, or up to 128 of them",
+                      param="prompt")
+    if suffix:
+        from fim import encode_gap
+        if len(given) > 1 or not isinstance(given[0], str):
+            raise Refusal("with a suffix, prompt must be a single string", param="prompt")
+        return [encode_gap(given[0], suffix, tokenizer)]
+    prompts = []
+    for one in given:
+        if not isinstance(one, str) and not (isinstance(one, list) and one and all(
+                type(i) is int and 0 <= i < size for i in one)):
+            raise Refusal(f"prompt must hold strings, or lists of ids below {size:,}",
+                          param="prompt")
+        prompts.append(start_of(one, tokenizer) if isinstance(one, str) else one)
+    return prompts
+
+
 def stops_of(body):
     """The strings before which a text ends: a tuple, of "stop", which is one or a list."""
     stops = body.get("stop")
@@ -133,8 +158,10 @@ def stops_of(body):
     return tuple(stops)
 
 
-def messages_of(body):
-    """The messages of a chat as conversations.py takes them, their contents as strings."""
+def messages_of(body, last="user"):
+    """The messages of a chat as conversations.py takes them, their contents as strings. Refusal if
+    one is none, or if the role of the last is another than `last`.
+    """
     messages = field(body, "messages", list, [])
     found = []
     for n, message in enumerate(messages):
@@ -152,8 +179,8 @@ def messages_of(body):
         if role not in ("system", "user", "assistant"):
             raise Refusal(f"{name}: there is no role {role!r} here", param="messages")
         found.append({"role": role, "content": content})
-    if not found or found[-1]["role"] != "user":
-        raise Refusal("messages must end with a user's", param="messages")
+    if not found or found[-1]["role"] != last:
+        raise Refusal(f"messages must end with one of the role {last}", param="messages")
     return found
 
 
@@ -295,26 +322,14 @@ def chat(server, body):
 
 
 def complete(server, body):
-    """POST /v1/completions: how a text goes on. prompt: a string, a list of ids, or a list of
-    either. "echo" returns the prompt, too; with "logprobs", also its ids' log-probabilities.
+    """POST /v1/completions: how texts go on. "echo" returns the prompts, too; with "logprobs", also
+    the log-probabilities of their ids.
     """
     engine, n = server.engine(body), field(body, "n", int, 1, 1, 16)
     tokenizer, tops = engine.tokenizer, field(body, "logprobs", int, None, 0, 20)
-    echo, size = field(body, "echo", bool, False), engine.model.config.vocab_size
-    given = body.get("prompt", "")
-    if isinstance(given, str) or given and isinstance(given, list) and isinstance(given[0], int):
-        given = [given]
-    if not isinstance(given, list) or not 0 < len(given) <= 128:
-        raise Refusal("prompt must be a string, a list of ids, or up to 128 of them",
-                      param="prompt")
-    prompts = []
-    for one in given:
-        if not isinstance(one, str) and not (isinstance(one, list) and one and all(
-                type(i) is int and 0 <= i < size for i in one)):
-            raise Refusal(f"prompt must hold strings, or lists of ids below {size:,}",
-                          param="prompt")
-        prompts.append(start_of(one, tokenizer) if isinstance(one, str) else one)
-    requests = requests_of(body, prompts, engine.model.config.seq_len, 16, tops or 0)
+    echo, config = field(body, "echo", bool, False), engine.model.config
+    prompts = prompts_of(body, tokenizer, config.vocab_size)
+    requests = requests_of(body, prompts, config.seq_len, 16, tops or 0)
     scores = [[(None, []), *engine.score(prompt, tops)] if echo and tops is not None else []
               for prompt in prompts]  # before anything is written
     begun = {}

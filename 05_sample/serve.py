@@ -19,7 +19,7 @@ import sys
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import Parser, add_options, escaped, option, run
+from console import Parser, add_options, by_hand, escaped, option, run
 import hmac
 import json
 import secrets
@@ -243,25 +243,35 @@ class Options(RunOptions):
     api_key: str = option("", "a secret without which nothing is answered")
 
 
+class Loader:
+    """Called, loads a model as an Engine: the run `folder`, or --weights if there is none."""
+
+    def __init__(self, options, folder=None, checkpoint="newest"):
+        self.options, self.folder = options, folder
+        if folder:
+            self.options = replace(options, run=folder.name, checkpoint=checkpoint)
+
+    def __call__(self):
+        options = self.options
+        folder, model, tokenizer, config, _ = options.load()
+        if options.weights_as != "float32" or not model.config.by_hand:
+            from quant import pack
+            model = pack(model, options.weights_as)
+        engine = Engine(model.eval(), tokenizer)
+        engine.run, engine.chats = self.folder, has_learned(folder, config)
+        return engine
+
+
 def loaders(options):
-    """{name: a function that loads an Engine}: of --weights; else of all runs, --run's first."""
-    def loader(**chosen):
-        def load():
-            folder, model, tokenizer, config, _ = replace(options, **chosen).load()
-            if options.weights_as != "float32" or not model.config.by_hand:
-                from quant import pack
-                model = pack(model, options.weights_as)
-            engine = Engine(model.eval(), tokenizer)
-            engine.chats = has_learned(folder, config)
-            return engine
-        return load
+    """{name: Loader}: of --weights alone, or of all runs, of which --run, or the newest, is first.
+    """
     if options.weights:
-        return {Path(options.weights).resolve().name: loader()}
+        return {Path(options.weights).resolve().name: Loader(options)}
     first = newest_run(options.runs_dir, options.run)
-    others = sorted(folder.name for folder in Path(options.runs_dir).glob("*")
-                    if newest_checkpoint(folder) and folder.name != first.name)
-    return {first.name: loader(run=first.name)} | {
-        name: loader(run=name, checkpoint="newest") for name in others}
+    others = [folder for folder in sorted(Path(options.runs_dir).glob("*"))
+              if newest_checkpoint(folder) and folder != first]
+    return {first.name: Loader(options, first, options.checkpoint)} | {
+        folder.name: Loader(options, folder) for folder in others}
 
 
 def main(argv=None):
@@ -272,9 +282,11 @@ def main(argv=None):
         raise ValueError(f"--host {options.host} may be reached from other machines: give an "
                          "--api-key, which their programs must send")
     models = loaders(options)
-    page = Path(__file__).with_name("page.html")
-    with Server((options.host, options.port), models, options.api_key,
-                page.read_text(encoding="utf-8") if page.exists() else "",
+    if not by_hand():  # what the page asks for besides: extras/routes.py
+        from routes import MORE
+        ROUTES.update(MORE)
+    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    with Server((options.host, options.port), models, options.api_key, page,
                 lambda line: print(escaped(line))) as server:
         server.engine({})  # what can't be loaded shows at once
         print(f"http://{options.host}:{server.server_port} serves {', '.join(models)}; Ctrl-C ends",

@@ -58,3 +58,16 @@ def encode_fim(text, tokenizer, rate):
     for token, part in fill_in_the_middle(text, rate):
         ids += ([tokenizer.special[token]] if token else []) + tokenizer.encode(part)
     return ids
+
+
+def encode_gap(prefix, suffix, tokenizer):
+    """The ids after which a model writes what stands between two texts: PSM, with an empty middle.
+    ValueError if the tokenizer has no tokens for it.
+    """
+    if not {*TOKENS} <= {*tokenizer.special}:
+        raise ValueError("this model can't fill a gap: it was not trained with fim, so leave out "
+                         "the suffix")
+    ids = document_start(tokenizer)
+    for token, part in rearrange(prefix, "", suffix, False):
+        ids += [tokenizer.special[token], *tokenizer.encode(part)]
+    return ids

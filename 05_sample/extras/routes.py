@@ -1,0 +1,103 @@
+"""What page.html asks for besides OpenAI's API: which models there are, and what they see in a text.
+
+    GET  /api/models                           of each model: does it chat, how long is its window?
+    POST /api/survey    {"text" or "messages"}     every token of a text: microscope.survey()
+    POST /api/inside    {"ids", "position"}        one token from inside: microscope.inside()
+    POST /api/lookback  {"ids", "position"}        where in the training text it may come from
+
+Used by serve.py, whose ROUTES it extends. Reads a run's config.json and data. Next: batching.py.
+"""
+
+import os
+import sys
+
+if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
+    sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
+
+import console  # noqa: F401, first, so that the others are found
+
+from api import Refusal, field, messages_of
+from bpe import Tokenizer
+from chat import has_learned
+from conversations import prompt_ids
+from fim import TOKENS
+from lookback import Lookback
+from microscope import inside, survey
+from runs import read_config
+from sample import start_of
+
+
+def about(server, name):
+    """{"id", "chats": was it trained on conversations, "window": ids, "fim": can it fill a gap} of
+    a model, by its run's files if it isn't loaded.
+    """
+    folder = getattr(server.models[name], "folder", None)
+    if name in server.engines or not folder:
+        engine = server.engine({"model": name})
+        chats, window, tokenizer = engine.chats, engine.model.config.seq_len, engine.tokenizer
+    else:
+        config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
+        chats, window = has_learned(folder, config), config.seq_len
+    return {"id": name, "chats": chats, "window": window,
+            "fim": {*TOKENS} <= {*tokenizer.special}}
+
+
+def list_known(server, body):
+    """GET /api/models: about() all."""
+    return {"data": [about(server, name) for name in server.models]}
+
+
+def read_text(server, body):
+    """POST /api/survey: {"ids", "tokens"} of a text, or of a conversation that the model answered:
+    its last message's ids then stand where the model began to write.
+    """
+    engine = server.engine(body)
+    if body.get("messages") is None:
+        ids = start_of(field(body, "text", str, ""), engine.tokenizer)
+    else:
+        *before, last = messages_of(body, last="assistant")
+        ids = prompt_ids(before, engine.tokenizer) + engine.tokenizer.encode(last["content"])
+    with engine.free:
+        tokens = survey(engine.model, engine.tokenizer, ids)
+    special = {*engine.tokenizer.special.values()}
+    for token in tokens:  # a special token stands for no text
+        token["bytes"] = "" if token["id"] in special else token["bytes"]
+    return {"ids": ids, "tokens": tokens}
+
+
+def ids_of(body, engine):
+    """(ids, position) that a request names. Refusal if they can't be of the model's text."""
+    ids, size = field(body, "ids", list, []), engine.model.config.vocab_size
+    if not ids or not all(type(i) is int and 0 <= i < size for i in ids):
+        raise Refusal(f"ids must be a list of ids below {size:,}", param="ids")
+    return ids, field(body, "position", int, len(ids) - 1, 0, len(ids) - 1)
+
+
+def look_inside(server, body):
+    """POST /api/inside: what microscope.inside() returns."""
+    engine = server.engine(body)
+    ids, position = ids_of(body, engine)
+    with engine.free:
+        return inside(engine.model, engine.tokenizer, ids, position)
+
+
+def look_back(server, body):
+    """POST /api/lookback: of the longest match that ends at the position {"length", "count", "of",
+    "match", "places"}, or {"error": why there is none}.
+    """
+    engine = server.engine(body)
+    ids, position = ids_of(body, engine)
+    if engine.run is None:
+        return {"error": "this model was trained elsewhere: its training text is not here"}
+    with engine.free:
+        try:
+            engine.lookback = getattr(engine, "lookback", None) or Lookback.of_run(engine.run)
+            found = engine.lookback.matches(ids[:position + 1])[-1]
+        except (ValueError, OSError) as error:
+            return {"error": str(error)}
+    match = engine.tokenizer.decode(ids[position + 1 - found["length"]:position + 1])
+    return found | {"of": str(engine.lookback), "match": match}
+
+
+MORE = {("GET", "/api/models"): list_known, ("POST", "/api/survey"): read_text,
+        ("POST", "/api/inside"): look_inside, ("POST", "/api/lookback"): look_back}
