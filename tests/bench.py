@@ -13,6 +13,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py weights SmolLM2
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
     python tests/bench.py stages --weights SmolLM2
+    python tests/bench.py serve --weights SmolLM2
     python tests/bench.py crash --kills 100 --of pretraining sft rl
     python tests/bench.py stop --times 50
     python tests/bench.py scale --kills 10 --memory
@@ -342,6 +343,12 @@ def main():
     command.add_argument("--weights", required=True, help="a Hugging Face folder")
     command.add_argument("--steps", type=int, default=6, help="of fine-tuning (default: 6)")
     command.add_argument("--data-dir", default="data", help="for its data (default: data)")
+    command = commands.add_parser("serve", help="many clients at once, beside transformers serve")
+    command.add_argument("--weights", required=True, help="a Hugging Face folder")
+    command.add_argument("--tokens", type=int, default=64, help="of each answer (default: 64)")
+    command.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    command.add_argument("--requests", type=int, default=10000, help="to a tiny model, to see what "
+                         "they leave in the memory (default: 10000)")
     command = commands.add_parser("crash", help="a run ended, damaged, disturbed; and resumed")
     command.add_argument("--kills", type=int, default=100, help="how often (default: 100)")
     command.add_argument("--of", nargs="+", choices=("pretraining", "sft", "rl"), metavar="KIND",
@@ -397,6 +404,9 @@ def main():
     elif args.command == "stages":
         import bench_stages
         bench_stages.bench_stages(args.weights, args.steps, args.data_dir)
+    elif args.command == "serve":
+        import bench_serve
+        bench_serve.bench_serve(args.weights, args.tokens, args.rounds, args.requests)
     elif args.command == "crash":
         import bench_crash
         bench_crash.bench_crash(args.kills, args.flips, args.races, args.seed, args.of)
