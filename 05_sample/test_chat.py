@@ -31,7 +31,7 @@ def said(role, text):
     return {"role": role, "content": text}
 
 
-def test_a_text_that_goes_on_is_not_read_again():
+def test_a_text_that_goes_on_is_not_read_again(explains):
     """The ids are generate()'s; each id of the text is read once; a text that differs in the middle
     is read from there on; one that is there already is read at its last id.
     """
@@ -48,7 +48,8 @@ def test_a_text_that_goes_on_is_not_read_again():
         "other ids than without a memory: are all ids before them in the cache?")
     assert memory.n_read == len(longer) + 4, "what was read before was read again"
     before = memory.n_read
-    assert write(longer, 1) == more[:1], "other ids, when a prompt comes again"
+    with explains("a prompt that was read before must still be read at its last id"):
+        assert write(longer, 1) == more[:1], "other ids, when the same prompt comes again"
     assert memory.n_read == before + 1, "of a prompt that was read, the last id alone is read again"
     changed = [*first[:3], 7, *longer[4:]]
     assert write(changed) == [i.item() for i in generate(model, [changed], 5)], (
@@ -78,12 +79,14 @@ def test_prompt(tokenizer):
              said("assistant", "well"), said("user", "So")]
     assert talk.prompt(turns, "So") == prompt_ids(whole, tokenizer)
     talk.system = "Be brief."
-    assert talk.prompt(turns, "So") == prompt_ids([said("system", "Be brief."), *whole], tokenizer)
+    assert talk.prompt(turns, "So") == prompt_ids([said("system", "Be brief."), *whole],
+                                                  tokenizer), "the instruction stands in front"
     assert talk.prompt([], "So") == prompt_ids([said("system", "Be brief."), said("user", "So")],
                                                tokenizer)
     text = Chat(a_model(), TOKENIZER, as_chat=False)
     assert text.prompt([("One ", [50, 51])], " more") == [TOKENIZER.special["<|bos|>"],
-                                                          *b"One ", 50, 51, *b" more"]
+                                                          *b"One ", 50, 51, *b" more"], (
+        "a text that is continued has no turns")
 
 
 def test_make_room():
@@ -91,11 +94,12 @@ def test_make_room():
     talk.turns = [("a" * 20, [65] * 10), ("b" * 20, [66] * 10), ("c" * 10, [67] * 5)]
     whole = [*talk.turns]
     ids, n = talk.make_room("d" * 10)
+    assert len(ids) <= 80, "the prompt and n_tokens ids of an answer must fit into the window"
     assert n == 1 and talk.turns == whole[1:], "as few turns as possible are forgotten, the oldest"
-    assert ids == talk.prompt(whole[1:], "d" * 10) and len(ids) <= 80
+    assert ids == talk.prompt(whole[1:], "d" * 10)
     n_ids = len(talk.prompt(talk.turns, ""))
     assert talk.make_room("d" * (80 - n_ids))[1] == 0, "a prompt that just leaves room, does"
-    assert talk.make_room("d" * (81 - n_ids))[1] == 1
+    assert talk.make_room("d" * (81 - n_ids))[1] == 1, "one id more leaves too little room"
     with pytest.raises(ValueError, match="too long: this has 101 ids, .* only 80 fit"):
         talk.make_room("e" * 97)
     assert talk.turns == whole[2:], "nothing is forgotten for a text that is too long by itself"
@@ -131,15 +135,17 @@ def test_an_answer_can_be_stopped():
         [("Hello", ids)], "More")
 
 
-def test_the_calculator_is_called_and_shown():
+def test_the_calculator_is_called_and_shown(explains):
     """A model that always calls it: the result is forced, and read by the model."""
     special = TOKENIZER.special
     wanted = [special["<|python_start|>"], *b"48/2", special["<|python_end|>"]]
     script = iter([*wanted, *[0] * 4, *b"so", special["<|assistant_end|>"]])
     memory = Memory(a_model(), TOKENIZER)
-    ids = [i.item() for i in memory.generate(
-        a_model(), [[65]], 12, lambda logits: torch.tensor([next(script)]))]
-    assert ids == [*wanted, special["<|output_start|>"], *b"24", special["<|output_end|>"], *b"so"]
+    with explains("the calculator's output must come instead of what is picked"):
+        ids = [i.item() for i in memory.generate(
+            a_model(), [[65]], 12, lambda logits: torch.tensor([next(script)]))]
+    assert ids == [*wanted, special["<|output_start|>"], *b"24", special["<|output_end|>"],
+                   *b"so"], "behind a call must come its result, as Answer.add() returns it"
     assert Shown(TOKENIZER).decode_bytes(ids) == b"[48/2 = 24]so"
     assert Shown(CHATML).decode_bytes([*b"48", 256]) == b"48<|im_start|>"
 

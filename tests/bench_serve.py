@@ -24,7 +24,7 @@ from console import ROOT
 
 
 from bpe import Tokenizer
-from gpt import GPT, GPTConfig
+from gpt import GPT
 from runs import as_json, save_checkpoint, start_run, tensors
 from train import Config
 

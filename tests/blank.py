@@ -29,8 +29,8 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "wandb_log", "watch", "nonfinite", "report", "page", "compare", "timing",
                  "starting", "lora", "blocked", "rollouts", "dpo", "compiling", "snapshots",
                  "curves", "ladder", "abilities", "good_go", "export", "lookup", "quant",
-                 "figures", "microscope", "lookback", "scoring", "bundle", "kept", "core",
-                 "charts", "growth", "certify", "harness", "answers", "ranks", "precision",
+                 "figures", "microscope", "lookback", "routes", "scoring", "bundle", "kept",
+                 "core", "charts", "growth", "certify", "harness", "answers", "ranks", "precision",
                  "recompute", "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 

@@ -809,6 +809,40 @@ MISTAKES = {
         ("a whole stop string held back for ever", "range(1, len(s))",
          "range(1, len(s) - 1)", "test_held_back"),
     ],
+    "05_sample/chat.py": [
+        ("the cache of another text used", "if a != b), len(held))", "if a != b and False), "
+         "len(held))", "test_a_text_that_goes_on_is_not_read_again"),
+        ("the whole prompt taken from the cache and nothing computed",
+         "min(same, len(prompt) - 1), [*prompt]", "min(same, len(prompt)), [*prompt]",
+         "test_a_text_that_goes_on_is_not_read_again"),
+        ("the whole conversation read again at each turn",
+         "min(same, len(prompt) - 1), [*prompt]", "0, [*prompt]",
+         "test_a_text_that_goes_on_is_not_read_again"),
+        ("the calculator never called", "i = answer.add(pick(model.logits(x)).item(), 0.0, 0.0)",
+         "i = pick(model.logits(x)).item()", "test_the_calculator_is_called_and_shown"),
+        ("the end of an answer forgotten", "whole[len(prompt_ids(empty[:1], tokenizer)):]",
+         "whole[len(prompt_ids(empty[:1], tokenizer)) + 1:]", "test_next_turn"),
+        ("the system's message given to the newest turn",
+         '{"role": "user", "content": first}], self', '{"role": "user", "content": first}][-1:], '
+         "self", "test_prompt"),
+        ("a base model asked as if it had seen conversations",
+         "ids = start_of(first, self.tokenizer)",
+         'ids = prompt_ids([{"role": "user", "content": first}], self.tokenizer)', "test_prompt"),
+        ("the newest turns forgotten", "ids = self.prompt(self.turns[n:], text)",
+         "ids = self.prompt(self.turns[:len(self.turns) - n], text)", "test_make_room"),
+        ("no room left for the answer", "most = window - min(self.n_tokens, window // 2)",
+         "most = window", "test_make_room"),
+    ],
+    "05_sample/api.py": [
+        ("true taken for the number 1", "isinstance(value, bool) != (kind is bool))\n    if wrong",
+         "False)\n    if wrong", "test_field"),
+        ("nan let through", "not least <= value <= most:", "(value < least or value > most):",
+         "test_field"),
+    ],
+    "05_sample/serve.py": [
+        ("an event that does not end", 'json.dumps(answer).encode() + b"\\n\\n"',
+         'json.dumps(answer).encode() + b"\\n"', "test_event"),
+    ],
     "05_sample/extras/lookup.py": [
         ("the first place, not the latest", "matches[-1] + n", "matches[0] + n", "test_guess"),
         ("the match itself guessed", "matches[-1] + n", "matches[-1]", "test_guess"),
@@ -852,6 +886,7 @@ MISTAKES = {
          "torch.tensor([ids[:position + 1]]", "test_logit_lens"),
         ("the first position, not the last", "x[0, -1] for x in found", "x[0, 0] for x in found",
          "test_logit_lens"),
+    ],
     "05_sample/extras/lookback.py": [
         ("the end of the text comes after every id", "rank = np.zeros(N + 1, np.int32)",
          "rank = np.full(N + 1, N + 1, np.int32)", "test_suffix_array"),

@@ -31,9 +31,9 @@ LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
           "02_data": {"data": 374, "conversations": 202},
           "03_model": {"gpt": 332},
           "04_train": {"optim": 222, "runs": 350, "train": 378, "sft": 240, "rl": 354},
-          "05_sample": {"sample": 307, "chat": 275, "api": 345, "serve": 290}, "06_eval": {"evals": 350},
+          "05_sample": {"sample": 307, "chat": 275, "api": 360, "serve": 300}, "06_eval": {"evals": 350},
           "07_scale": {"scale": 328, "zero": 220}}
-MOST_TOGETHER = 4750  # lines of these files, but for evals.py
+MOST_TOGETHER = 4800  # lines of these files, but for evals.py
 MOST = 60  # lines of a function of the spine
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 every_spine = pytest.mark.parametrize("path", [ROOT / stage / f"{name}.py" for stage, names in
@@ -74,6 +74,7 @@ def test_a_stage_shows_its_spine(stage):
     """One or two files, their tests, extras/: what `ls` shows a reader."""
     shown = {path.name for path in (ROOT / stage).iterdir() if path.name != "__pycache__"}
     expected = {f"{test}{name}.py" for name in LIMITS[stage] for test in ("", "test_")}
+    expected |= {"page.html"} if stage == "05_sample" else set()
     assert shown - {"extras"} == expected
     assert not [p.name for p in ROOT.glob(f"{stage}/extras/*.py") if p.stem in SPINE]
 
@@ -92,7 +93,7 @@ def test_a_spine_file_is_small(path):
 def test_the_spine_is_small_together():
     counts = {path.stem: len(path.read_text(encoding="utf-8").splitlines())
               for path in CODE if path.stem in {*SPINE, "console"} - {"evals"}}
-    assert len(counts) == 13 and sum(counts.values()) <= MOST_TOGETHER, counts
+    assert len(counts) == 16 and sum(counts.values()) <= MOST_TOGETHER, counts
 
 
 @every_spine

@@ -12,7 +12,7 @@ place was drawn during the run, which may have read only a part of its data.
     python 05_sample/sample.py --run tiny | python 05_sample/extras/lookback.py --prompt -
 
 Reads the newest run in runs/ and its data, or --run; writes lookback-KEY.npy into the data's
-folder; prints matches. Next: 06_eval/evals.py.
+folder; prints matches. Next: routes.py.
 """
 
 import io

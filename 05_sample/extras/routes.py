@@ -1,11 +1,12 @@
-"""What page.html asks for besides OpenAI's API: which models there are, and what they see in a text.
+"""What page.html asks for besides OpenAI's API: the models, and what they see in a text.
 
     GET  /api/models                           of each model: does it chat, how long is its window?
     POST /api/survey    {"text" or "messages"}     every token of a text: microscope.survey()
     POST /api/inside    {"ids", "position"}        one token from inside: microscope.inside()
     POST /api/lookback  {"ids", "position"}        where in the training text it may come from
 
-Used by serve.py, whose ROUTES it extends. Reads a run's config.json and data. Next: batching.py.
+Used by serve.py, whose ROUTES it extends. Reads a run's config.json and data.
+Next: 06_eval/evals.py.
 """
 
 import os
