@@ -28,8 +28,8 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "planned", "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite",
                  "report", "page", "compare", "timing", "starting", "lora", "blocked", "rollouts",
                  "dpo", "compiling", "snapshots", "curves", "ladder", "abilities", "good_go",
-                 "export", "lookup", "quant", "figures", "scoring", "bundle", "kept", "core",
-                 "charts", "growth", "certify", "harness", "answers", "ranks", "precision",
+                 "export", "lookup", "batching", "quant", "figures", "scoring", "bundle", "kept",
+                 "core", "charts", "growth", "certify", "harness", "answers", "ranks", "precision",
                  "recompute", "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 

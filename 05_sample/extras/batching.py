@@ -3,18 +3,20 @@
 A step of decoding reads every weight, whether it writes one id or eight; so texts are written side
 by side. They neither begin together nor are equally long. So it is decided before each step who
 takes part (Yu et al. 2022, "Orca"): who has ended leaves, and who waits enters, as long as there is
-memory. A long prompt is read in pieces, and all others write an id after each of them.
+memory. A long prompt is read in pieces, and after each of them all others write an id.
 
 The memory is a pool of cached positions. A text takes them one by one, wherever some are free, as a
 program takes pages (Kwon et al. 2023, "PagedAttention"). Texts that begin alike, with the same
 system prompt or the same turns, share what they have in common: it is computed once. What an ended
-text leaves behind stays until the memory is needed; what was used last goes last. If nothing is
-free, the newest text gives its positions back and waits; what it has lost is computed again.
+text leaves behind stays until the memory is needed; what was used last stays longest. If nothing is
+free, the newest text gives its positions back and waits; what it loses is computed again.
 
-A text is what it would be alone (serve.Engine), whoever comes and goes: wherever the logits of the
-two best ids are more than 1e-4 apart, as a batch changes the last bits of a float32. (In bfloat16
-and int8 numbers are rounded more roughly, and this is not promised.) Left out: blocks of several
-positions, and a kernel that reads them where they lie (vLLM); here each step copies them together.
+Whoever comes and goes, a text has the ids that it would have alone (serve.Engine), wherever the
+margin between the two best logits exceeds 1e-4: a batch changes the last bits of a float32, which
+decide only where it is that close (or a random number that close to the border between two ids). In
+bfloat16 and int8 numbers are rounded more roughly, so that there this is not promised. Left out:
+blocks of several positions, and a kernel that reads them where they lie (vLLM); here each step
+copies the keys and values of those that write into one tensor.
 
 Used by serve.py. Next: quant.py.
 """
@@ -26,6 +28,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 import console  # noqa: F401, first, so that the others are found
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,14 +48,16 @@ from serve import Engine, alternatives
 
 class Text:
     """A request's text. ids: the prompt and what was written; slots: where in the Pool the keys and
-    values of the ids lie; n_read: how many of them are computed. parts: what write() passes on.
+    values of the ids lie; n_read: how many of them are computed. random, seen: what a Picker needs
+    to know of it; parts: what write() passes on.
     """
 
     def __init__(self, request, tokenizer):
         self.request, self.ids, self.slots, self.n_read = request, [*request.prompt], [], 0
-        self.pick, self.answer = Picker([request.sampling], [request.prompt]), Answer(tokenizer)
+        self.random, self.seen = random.Random(request.sampling.seed), [*request.prompt]
         self.stream = TextStream(Shown(tokenizer), end_ids(tokenizer), request.stops)
-        self.tops, self.parts, self.gone = [], SimpleQueue(), False
+        self.answer, self.tops, self.parts = Answer(tokenizer), [], SimpleQueue()
+        self.gone = False  # nobody waits for it any more
 
     @property
     def unread(self):
@@ -62,13 +67,14 @@ class Text:
     def ended(self):
         return self.gone or bool(self.stream.finish)
 
-    def add(self, logits):
-        """Choose the next id by logits, (V,), as Engine.write() does."""
+    def add(self, i, logprob, logits):
+        """An id was picked, by logits, (V,). What follows is as in Engine.write()."""
+        self.seen.append(i)
         if self.request.tops:
             self.tops.append(alternatives(logits, self.request.tops))
-        i = self.answer.add(self.pick(logits[None]).item(), 0.0, 0.0)
+        i = self.answer.add(i, 0.0, 0.0)
         self.ids.append(i)
-        self.say(self.stream.add(i, self.pick.logprobs.item()))
+        self.say(self.stream.add(i, logprob))
         if not self.ended and len(self.stream.ids) == self.request.n_tokens:
             self.say(self.stream.end("length"))
 
@@ -83,14 +89,14 @@ class Text:
 
 # ---- memory ----
 class Pool:
-    """Keys and values of `size` positions, the slots. A slot holds one id of a text, or of several
-    that are the same up to this id.
+    """Keys and values of `size` positions, the slots. A slot belongs to one id of a text, or of
+    several texts that are the same up to this id.
 
     Keys depend on all ids before. So a slot's name is (the slot of the id before or None, its id),
     and the slots of any beginning are found from name to name. users: how many texts use a slot;
-    free: those without users, the one to be taken next first. A free slot keeps its name, and can
-    be found, until it is taken. As a text's last slots are freed first, none loses its name before
-    those that go on from it.
+    free: the slots without users, in the order in which they will be taken. A free slot keeps its
+    name, and can be found, until it is taken. A text's last slots are freed, and so taken, before
+    those in front of them: so no name ever begins with a slot that is another text's by now.
     """
 
     def __init__(self, config, size, dtype=torch.float32, device=None):
@@ -100,12 +106,13 @@ class Pool:
         self.named, self.names = {}, {}  # {name: slot}, {slot: name}
 
     def find(self, ids):  # exercise
-        """The slots of the longest beginning of a text that is in the pool, but not of all its ids:
-        at least the last is always computed, as the next one is chosen by what comes of it.
+        """The slots of the longest beginning of a text that is in the pool, but never of all ids:
+        the last is always computed, as the next one is chosen by what comes of it.
 
-        ids: a list -> a list of slots. The first is self.named[None, ids[0]], and the next of slot
-        s self.named[s, the id there], as long as there is such a name. With {(None, 5): 2,
-        (2, 6): 0, (None, 6): 1}, find([5, 6, 7]) is [2, 0], find([5, 6]) [2], find([7, 6]) [].
+        ids: a list -> a list of slots. The first is self.named[None, ids[0]], and behind slot s
+        comes self.named[s, the next id], as long as there are such names. If self.named is {(None,
+        5): 2, (2, 6): 0, (None, 6): 1}, then find([5, 6, 7]) is [2, 0], find([5, 6]) is [2], and
+        find([7, 6, 7]) is [].
         """
         slots, last = [], None
         for i in ids[:-1]:
@@ -122,12 +129,13 @@ class Pool:
         self.use(text.slots)
 
     def use(self, slots):
+        """One user more."""
         for slot in slots:
             self.users[slot] += 1
             self.free.pop(slot, None)
 
     def extend(self, text):
-        """Give a text slots for all of its ids. Returns whether so many are free; else none is."""
+        """Give a text slots for all of its ids. False, and nothing is done, if too few are free."""
         missing = len(text.ids) - len(text.slots)
         if missing > len(self.free):
             return False
@@ -150,6 +158,7 @@ class Pool:
         text.n_read += n
 
     def leave(self, slots):
+        """One user less."""
         for slot in slots:
             self.users[slot] -= 1
             if not self.users[slot]:
@@ -180,9 +189,9 @@ class Table(RaggedCache):
         return torch.tensor([(text.ids + [0] * S)[:S] for text in self.texts], device=device)
 
     def append(self, layer, k, v):  # exercise
-        """Store k, v, (B, G, T, D), in the pool, and return all that the rows have there, each
-        (B, G, S, D). New ones of row b go where self.slots[b] has its self.positions(T), (B, T);
-        self.keys[layer] and self.values[layer] are (size, G, D).
+        """Store k, v, (B, G, T, D), in the pool, and return [keys, values] of all self.slots, each
+        (B, G, S, D). Those at self.positions(T)[b], (T,), of row b belong into the slots that stand
+        there in self.slots[b]. self.keys[layer] and self.values[layer] are (size, G, D).
         """
         new, gathered = self.slots.gather(1, self.positions(k.shape[2])), []  # (B, T)
         for stored, x in ((self.keys[layer], k), (self.values[layer], v)):
@@ -195,7 +204,7 @@ class Table(RaggedCache):
 # ---- who takes part in a step ----
 class Scheduler:
     """waiting: texts that wait for memory, the first to enter first; running: those that have it,
-    the oldest first. most_read: how many ids of prompts are read in a step.
+    the oldest first. most_read: how many ids are read in a step, besides those of texts that write.
     """
 
     def __init__(self, pool, most_read):
@@ -216,17 +225,18 @@ class Scheduler:
         return False
 
     def step(self):  # exercise
-        """Yield what is computed in the next step, as (texts, n): the next n ids of each, in one
-        call of the model. The caller computes them before it asks for more: texts' n_read and
-        unread have changed then, and whoever enters later shares what was read before.
+        """Yield (texts, n) for each call of the model in the next step: the next n ids of each of
+        these texts are computed. The caller does so before it asks for more; then n_read and unread
+        of the texts have changed, and whoever enters later shares what was read before.
 
-        1. Texts that have ended leave both lists. The pool releases those that were running.
-        2. The pool extends running texts, the oldest first. While one can't be extended, the newest
-           of all (it may be the same one) is released and becomes the first that waits.
-        3. Reading: running texts, the oldest first, and then each that can enter(), yield ([text],
-           n) for all their unread ids but one, if there are such. All n together are at most
-           most_read: what would be more is read in the next step, and then nobody else enters.
-        4. Writing: all running texts with one unread id, (texts, 1), if there are any.
+        1. Texts that have `ended` leave both lists, and the pool releases those that were running.
+        2. The pool extends the running texts, the oldest first. As long as it can't extend one, the
+           newest of all, which may be the same one, stops running: the pool releases it, and it
+           becomes the first that waits.
+        3. Reading. For each running text, the oldest first, and then for each that can enter():
+           ([text], n), where n is all unread ids but one; if n is 0, nothing. The sum of n over a
+           step is at most most_read: a larger n is cut. When the sum is most_read, nobody enters.
+        4. Writing. (texts, 1) for all running texts that have one unread id by now, if any.
         """
         for text in [text for text in self.running if text.ended]:
             self.running.remove(text)
@@ -262,6 +272,26 @@ def concerning(texts):
             text.fail(error)
 
 
+def pick(texts, logits):
+    """Add an id to each text, by logits, (B, V). All are picked together, which is faster, but each
+    with the Sampling, the random numbers and the seen ids of its text.
+    """
+    picker = Picker([text.request.sampling for text in texts], [text.seen for text in texts])
+    picker.uniforms = [text.random for text in texts]
+    try:
+        ids = picker(logits).tolist()
+    except ValueError:  # not all are finite: whose are not?
+        if len(texts) == 1:
+            raise
+        for b, text in enumerate(texts):
+            with concerning([text]):
+                pick([text], logits[b:b + 1])
+        return
+    for text, *picked in zip(texts, ids, picker.logprobs.tolist(), logits):
+        with concerning([text]):
+            text.add(*picked)
+
+
 class Batching(Engine):
     """An Engine that writes all texts at the same time. size: how many positions are cached, by
     default 8,192, or a window if that is more; most_read: see Scheduler.
@@ -280,7 +310,7 @@ class Batching(Engine):
 
     def write(self, request):
         """As Engine.write(), but the text is begun now, not when its first part is asked for.
-        ValueError if it can't fit into the window, or into all of the pool.
+        ValueError if it can never fit: into the window, or into all of the pool.
         """
         room = min(self.pool.size, self.model.config.seq_len)
         if not request.prompt:
@@ -331,10 +361,8 @@ class Batching(Engine):
             for texts, n in self.scheduler.step():
                 with concerning(texts):
                     x = self.read(texts, n)
-                    if not texts[0].unread:  # they write
-                        for text, logits in zip(texts, self.model.logits(x)):
-                            with concerning([text]):
-                                text.add(logits)
+                    if not texts[0].unread:
+                        pick(texts, self.model.logits(x))
         self.stepping = not all(text.ended for text in self.scheduler.texts())
         if self.stepping:
             self.worker.submit(self.step)
