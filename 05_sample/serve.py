@@ -254,10 +254,13 @@ class Loader:
     def __call__(self):
         options = self.options
         folder, model, tokenizer, config, _ = options.load()
+        kind = Engine
+        if not model.config.by_hand:
+            from batching import Batching as kind
         if options.weights_as != "float32" or not model.config.by_hand:
             from quant import pack
-            model = pack(model, options.weights_as)
-        engine = Engine(model.eval(), tokenizer)
+            model = pack(model, options.weights_as, rows=8)
+        engine = kind(model.eval(), tokenizer)
         engine.run, engine.chats = self.folder, has_learned(folder, config)
         return engine
 

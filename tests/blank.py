@@ -28,10 +28,11 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "weights", "presets", "length", "planned", "resuming", "beside", "metrics",
                  "wandb_log", "watch", "nonfinite", "report", "page", "compare", "timing",
                  "starting", "lora", "blocked", "rollouts", "dpo", "compiling", "snapshots",
-                 "curves", "ladder", "abilities", "good_go", "export", "lookup", "quant",
-                 "figures", "microscope", "lookback", "routes", "scoring", "bundle", "kept",
-                 "core", "charts", "growth", "certify", "harness", "answers", "ranks", "precision",
-                 "recompute", "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
+                 "curves", "ladder", "abilities", "good_go", "export", "lookup", "batching",
+                 "quant", "figures", "microscope", "lookback", "routes", "scoring", "bundle",
+                 "kept", "core", "charts", "growth", "certify", "harness", "answers", "ranks",
+                 "precision", "recompute", "plan", "simulate", "timeline", "fsdp", "selftest",
+                 "launch"]
 
 
 def exercises(source):

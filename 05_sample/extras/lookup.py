@@ -14,7 +14,7 @@ Left out: draft models, trees of guesses, more than one text.
 
     python 05_sample/sample.py --prompt "def main(" --temperature 0 --guesses 8
 
-Used by sample.py. Next: quant.py.
+Used by sample.py. Next: batching.py.
 """
 
 import os
