@@ -168,8 +168,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def event(answer):  # exercise
-    """A server-sent event, as bytes: "data: ", the answer as JSON, and two line ends. In JSON a line
-    end is spelled \\n, so that no text can end an event.
+    """A server-sent event, bytes: "data: ", the answer as JSON, two line ends. In JSON a line end
+    is spelled \\n, so that no text can end an event.
     """
     return b"data: " + json.dumps(answer).encode() + b"\n\n"
 

@@ -357,7 +357,7 @@ class Batching(Engine):
     @torch.inference_mode()
     def step(self):
         """Compute a step, then submit the next one, if there are texts."""
-        with self.free, concerning(self.scheduler.texts()):  # of all, if it can't be decided who takes part
+        with self.free, concerning(self.scheduler.texts()):  # if it's unknown who takes part, all
             for texts, n in self.scheduler.step():
                 with concerning(texts):
                     x = self.read(texts, n)

@@ -10,12 +10,12 @@ from contextlib import closing
 import pytest
 import torch
 
+from api import Engine, Request
 from batching import Batching, Pool, Scheduler, Table, Text
 from bpe import Tokenizer
 from family import FAMILIES, model_config
 from gpt import GPT, GPTConfig, make_model
 from sample import Sampling
-from api import Engine, Request
 
 TOKENIZER = Tokenizer([])
 SPECIAL = TOKENIZER.special
@@ -429,6 +429,7 @@ def test_what_can_never_fit_is_refused(batching):
     with pytest.raises(ValueError, match="60 ids and 6 more don't fit into 64 positions"):
         engine.write(Request([1] * 60, 6, Sampling()))
     assert len(whole(engine.write(Request([1] * 60, 5, Sampling(0))))[1]) == 5, "the whole window"
+    engine.worker.submit(int).result()  # the last step has ended
     assert not engine.stepping
 
 
