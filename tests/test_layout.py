@@ -25,13 +25,15 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 """
 SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sft", "rl", "sample",
          "chat", "api", "serve", "evals", "scale", "zero"}
-COMMANDS = {"bpe", "data", "train", "sft", "rl", "sample", "chat", "serve", "evals", "scale"}  # may run for long
+COMMANDS = {"bpe", "data", "train", "sft", "rl", "sample", "chat", "serve", "evals",
+            "scale"}  # may run for long
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
 LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
           "02_data": {"data": 374, "conversations": 202},
           "03_model": {"gpt": 332},
           "04_train": {"optim": 222, "runs": 350, "train": 378, "sft": 240, "rl": 354},
-          "05_sample": {"sample": 307, "chat": 275, "api": 360, "serve": 302}, "06_eval": {"evals": 350},
+          "05_sample": {"sample": 307, "chat": 275, "api": 360, "serve": 302},
+          "06_eval": {"evals": 350},
           "07_scale": {"scale": 328, "zero": 220}}
 MOST_TOGETHER = 4800  # lines of these files, but for evals.py
 MOST = 60  # lines of a function of the spine
