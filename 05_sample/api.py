@@ -251,8 +251,10 @@ def written(engine, requests):
     """Yield (number of the request, part of the text, TextStream, how many of its ids earlier parts
     had) until all are written. An engine that can writes all at the same time.
     """
-    writings = [engine.write(request) for request in requests]
+    writings = []
     try:
+        for request in requests:
+            writings.append(engine.write(request))
         for n, writing in enumerate(writings):
             shown = 0
             for part, row in writing:

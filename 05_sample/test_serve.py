@@ -2,9 +2,14 @@
 
 import http.client
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +20,10 @@ from api import Engine, Request
 from bpe import Tokenizer
 from conversations import end_ids, prompt_ids
 from gpt import GPT, GPTConfig
+from runs import as_json, save_checkpoint, start_run, tensors
 from sample import Sampling, stream
 from serve import Server, event, main
+from train import Config
 
 TOKENIZER = Tokenizer([])
 
@@ -323,3 +330,31 @@ def test_models_are_loaded_when_they_are_asked_for(server):
     texts = [ask(server, "/v1/completions", {"prompt": "a", "seed": 1, "model": name})[2][
         "choices"][0]["text"] for name in ("tiny", "other", "tiny")]
     assert texts[0] == texts[2] != texts[1]
+
+
+def test_the_command(tmp_path):
+    """A run is served until a signal comes; the page is there, and all runs are listed."""
+    config = Config(n_layer=1, n_head=2, n_kv_head=1, d_model=32, d_ff=64, seq_len=64)
+    for name in ("one", "two"):
+        folder = start_run(tmp_path, name)
+        (folder / "config.json").write_text(json.dumps(
+            as_json(config) | {"data_hash": "", "data_folders": []}))
+        TOKENIZER.save(folder / "tokenizer.json")
+        save_checkpoint(folder, 7, tensors(GPT(config.gpt(TOKENIZER.vocab_size))), {})
+    process = subprocess.Popen(
+        [sys.executable, serve.__file__, "--runs-dir", str(tmp_path), "--run", "one", "--port",
+         "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        where = SimpleNamespace(server_port=int(re.search(r":(\d+) serves one, two;", line)[1]))
+        assert "Token by token" in ask(where, "/")[2]
+        assert [m["id"] for m in ask(where, "/api/models")[2]["data"]] == ["one", "two"]
+        for name in ("one", "two"):
+            body = {"model": name, "prompt": "a", "max_tokens": 3}
+            assert ask(where, "/v1/completions", body)[2]["usage"]["completion_tokens"] == 3
+        assert ask(where, "/api/survey", {"text": "ab"})[2]["ids"][1:] == [97, 98]
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in error, error
+    assert "POST /v1/completions 200" in out

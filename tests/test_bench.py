@@ -148,6 +148,18 @@ def test_stages(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_serve(capsys):
+    """All but the comparison with transformers, at a small size: memory after requests of which
+    some were given up, and a server that is asked and ended.
+    """
+    import bench_serve
+    rows = bench_serve.many(100)
+    assert [n for n, _ in rows] == [*range(10, 101, 10)]
+    assert all(50e6 < size < 3e9 for _, size in rows)
+    assert rows[-1][1] - rows[1][1] < 30e6, rows
+
+
+@pytest.mark.slow
 def test_crash(bench, monkeypatch):
     for owner, name in ((beside.Beside, "redraw"), (beside, "page"), (beside, "sample")):
         monkeypatch.setattr(owner, name, lambda *what: "")  # thirty times a run
