@@ -224,7 +224,7 @@ def test_step():
 
 
 def test_step_without_memory():
-    """12 slots: two texts of 4 ids, then one of 6, which grow until they don't fit."""
+    """12 slots: texts of 4, 4, 6 and 1 ids, which grow until they don't fit."""
     scheduler, a, b = Scheduler(Pool(CONFIG, 12), 100), text([1] * 4), text([2] * 4)
     c, last = text([3] * 6), text([3])
     scheduler.waiting = [a, b, c, last]
