@@ -195,7 +195,7 @@ class Table(RaggedCache):
         """
         new, gathered = self.slots.gather(1, self.positions(k.shape[2])), []  # (B, T)
         for stored, x in ((self.keys[layer], k), (self.values[layer], v)):
-            stored[new] = x.transpose(1, 2).to(stored.dtype)
+            stored[new] = x.transpose(1, 2)
             rows = F.embedding(self.slots, stored.flatten(1))  # stored[self.slots], but faster
             gathered.append(rows.unflatten(2, stored.shape[1:]).transpose(1, 2))
         return gathered

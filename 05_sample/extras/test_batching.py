@@ -224,19 +224,20 @@ def test_step():
 
 
 def test_step_without_memory():
-    """12 slots: two texts of 4 ids, then one of 6, which grow until they don't fit."""
+    """12 slots: texts of 4, 4, 6 and 1 ids, which grow until they don't fit."""
     scheduler, a, b = Scheduler(Pool(CONFIG, 12), 100), text([1] * 4), text([2] * 4)
-    c = text([3] * 6)
-    scheduler.waiting = [a, b, c]
+    c, last = text([3] * 6), text([3])
+    scheduler.waiting = [a, b, c, last]
     scheduled(scheduler)
-    assert scheduler.running == [a, b] and scheduler.waiting == [c], (
+    assert scheduler.running == [a, b] and scheduler.waiting == [c, last], (
         "a text must wait until all of its ids fit into the pool")
     assert c.slots == [] and c.n_read == 0
     scheduled(scheduler)
     assert scheduled(scheduler) == [([a, b], 1)] and len(a.slots) == len(b.slots) == 6
     assert scheduled(scheduler) == [([a], 1)] and scheduler.running == [a], (
         "without memory the newest text must give its own back, and not the oldest")
-    assert scheduler.waiting == [b, c], "who has given its memory back is the first that waits"
+    assert scheduler.waiting == [b, c, last], (
+        "who has given its memory back is the first that waits")
     a.gone = True
     assert scheduled(scheduler) == [([b], 1)] * 2 and scheduler.running == [b], (
         "with memory it goes on; of what it had computed, only the slot that was taken is lost")
@@ -271,8 +272,7 @@ def test_step_of_texts_that_begin_alike():
 # ---- texts ----
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_text_is_as_if_it_were_alone(kind, batching):
-    """Of any family, with shared beginnings, in pieces, also with memory for hardly more than one.
-    """
+    """Of any family; they begin alike, are read in pieces, and the memory may be for one alone."""
     model = random_model(**KINDS[kind])
     start = [256, *range(60, 80)]
     requests = [Request(start[:n] + [100 + i % 3] * i, 12, Sampling(temperature=i % 2, seed=i), (),
@@ -282,6 +282,14 @@ def test_each_text_is_as_if_it_were_alone(kind, batching):
         engine = batching(model, TOKENIZER, size, most_read)
         found = [whole(writing) for writing in [*map(engine.write, requests)]]
         assert found == expected, "a text is another one than it would be alone"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_bfloat16(kind, batching):
+    engine = batching(random_model(**KINDS[kind]).bfloat16(), TOKENIZER)
+    assert engine.pool.keys.dtype == torch.bfloat16, "the cache is in the weights' type"
+    for writing in [engine.write(Request([256, *range(n)], 5, Sampling(0))) for n in (3, 9)]:
+        assert 0 < len(whole(writing)[1]) <= 5
 
 
 def random_request(numbers, starts):
@@ -429,8 +437,6 @@ def test_what_can_never_fit_is_refused(batching):
     with pytest.raises(ValueError, match="60 ids and 6 more don't fit into 64 positions"):
         engine.write(Request([1] * 60, 6, Sampling()))
     assert len(whole(engine.write(Request([1] * 60, 5, Sampling(0))))[1]) == 5, "the whole window"
-    engine.worker.submit(int).result()  # the last step has ended
-    assert not engine.stepping
 
 
 # ---- the thread ----
