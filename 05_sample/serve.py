@@ -266,15 +266,20 @@ class Loader:
 
 
 def loaders(options):
-    """{name: Loader}: of --weights alone, or of all runs, of which --run, or the newest, is first.
+    """{name: Loader}: of --weights; or of all runs, of which --run, or the newest, is first. That
+    model is there as int8, too, to be seen beside itself.
     """
+    int8, others = replace(options, weights_as="int8"), {}
     if options.weights:
-        return {Path(options.weights).resolve().name: Loader(options)}
-    first = newest_run(options.runs_dir, options.run)
-    others = [folder for folder in sorted(Path(options.runs_dir).glob("*"))
-              if newest_checkpoint(folder) and folder != first]
-    return {first.name: Loader(options, first, options.checkpoint)} | {
-        folder.name: Loader(options, folder) for folder in others}
+        name, how = Path(options.weights).resolve().name, ()
+    else:
+        first = newest_run(options.runs_dir, options.run)
+        name, how = first.name, (first, options.checkpoint)
+        others = {folder.name: Loader(options, folder)
+                  for folder in sorted(Path(options.runs_dir).glob("*"))
+                  if newest_checkpoint(folder) and folder != first}
+    twin = {f"{name}:int8": Loader(int8, *how)} if options.weights_as == "float32" else {}
+    return {name: Loader(options, *how)} | twin | others
 
 
 def main(argv=None):

@@ -346,10 +346,11 @@ def test_the_command(tmp_path):
          "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
-        where = SimpleNamespace(server_port=int(re.search(r":(\d+) serves one, two;", line)[1]))
+        where = SimpleNamespace(server_port=int(re.search(r":(\d+) serves one, one:int8, two;", line)[1]))
         assert "Token by token" in ask(where, "/")[2]
-        assert [m["id"] for m in ask(where, "/api/models")[2]["data"]] == ["one", "two"]
-        for name in ("one", "two"):
+        assert [m["id"] for m in ask(where, "/api/models")[2]["data"]] == [
+            "one", "one:int8", "two"]
+        for name in ("one", "one:int8", "two"):
             body = {"model": name, "prompt": "a", "max_tokens": 3}
             assert ask(where, "/v1/completions", body)[2]["usage"]["completion_tokens"] == 3
         assert ask(where, "/api/survey", {"text": "ab"})[2]["ids"][1:] == [97, 98]
