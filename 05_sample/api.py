@@ -17,9 +17,12 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 import console  # noqa: F401, first, so that the others are found
+import codecs
+import math
 import secrets
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +30,9 @@ import torch
 from chat import Memory, Shown
 from conversations import end_ids, prompt_ids
 from sample import Sampling, start_of, stream
+
+
+MOST_TEXTS = 32  # that a request may ask for: prompts times n
 
 
 class Refusal(Exception):
@@ -79,10 +85,10 @@ class Engine:
 
         def generate(model, prompts, n_tokens, pick, n_samples):
             def listening(logits):
-                if request.tops:
-                    tops.append(alternatives(logits[0], request.tops))
+                tops.append(alternatives(logits[0], request.tops))
                 return pick(logits)
-            return self.memory.generate(model, prompts, n_tokens, listening, n_samples)
+            return self.memory.generate(model, prompts, n_tokens,
+                                        listening if request.tops else pick, n_samples)
         with self.free:
             for _, part, row in stream(self.model, Shown(self.tokenizer), [request.prompt],
                                        request.n_tokens, request.sampling, request.stops,
@@ -100,6 +106,9 @@ class Engine:
                 logits = self.model.logits(x[start:start + 256])
                 wanted = torch.tensor(ids[start + 1:start + 1 + len(logits)], device=device)
                 chosen = logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0].tolist()
+                if not math.isfinite(sum(chosen)):
+                    raise ValueError("the model predicts nan or infinity: its weights must be "
+                                     "damaged")
                 found += [(logprob, alternatives(row, tops) if tops else [])
                           for logprob, row in zip(chosen, logits)]
         return found
@@ -123,28 +132,35 @@ def field(body, name, kind, default=None, least=None, most=None):  # exercise
     return value
 
 
+def plain_text(ids, tokenizer):
+    """The text of some ids, of which special tokens have none."""
+    special = {*tokenizer.special.values()}
+    return tokenizer.decode([i for i in ids if i not in special])
+
+
 def prompts_of(body, tokenizer, size):
-    """The ids of the prompts of a completion: "prompt" is a string, a list of ids, or a list of
+    """The prompts of a completion, [(text, ids)]: "prompt" is a string, a list of ids, or a list of
     either. With a "suffix", the text behind the gap that is to be filled (02_data/extras/fim.py).
     """
     given, suffix = body.get("prompt", ""), field(body, "suffix", str, "")
     if isinstance(given, str) or given and isinstance(given, list) and isinstance(given[0], int):
         given = [given]
-    if not isinstance(given, list) or not 0 < len(given) <= 128:
-        raise Refusal("prompt must be a string, a list of ids, or up to 128 of them",
+    if not isinstance(given, list) or not 0 < len(given) <= MOST_TEXTS:
+        raise Refusal(f"prompt must be a string, a list of ids, or up to {MOST_TEXTS} of them",
                       param="prompt")
     if suffix:
         from fim import encode_gap
         if len(given) > 1 or not isinstance(given[0], str):
             raise Refusal("with a suffix, prompt must be a single string", param="prompt")
-        return [encode_gap(given[0], suffix, tokenizer)]
+        return [(given[0], encode_gap(given[0], suffix, tokenizer))]
     prompts = []
     for one in given:
         if not isinstance(one, str) and not (isinstance(one, list) and one and all(
                 type(i) is int and 0 <= i < size for i in one)):
             raise Refusal(f"prompt must hold strings, or lists of ids below {size:,}",
                           param="prompt")
-        prompts.append(start_of(one, tokenizer) if isinstance(one, str) else one)
+        prompts.append((one, start_of(one, tokenizer)) if isinstance(one, str) else
+                       (plain_text(one, tokenizer), one))
     return prompts
 
 
@@ -188,6 +204,9 @@ def requests_of(body, prompts, window, default, tops):
     """n Requests for each prompt, a list of ids: what "n", "seed" and the rest of a body say."""
     n, seed = (field(body, "n", int, 1, 1, 16),
                field(body, "seed", int, secrets.randbelow(2**31), -2**63, 2**63))
+    if len(prompts) * n > MOST_TEXTS:
+        raise Refusal(f"{len(prompts)} prompts with n = {n} make more than {MOST_TEXTS} texts",
+                      param="n")
     stops, how = stops_of(body), {
         "temperature": field(body, "temperature", float, 1.0, 0, 100),
         "top_p": max(1e-30, field(body, "top_p", float, 1.0, 0, 1)),
@@ -232,9 +251,10 @@ def chat_logprobs(tokenizer, row, start):
 def text_logprobs(tokenizer, ids, logprobs, tops, offset):
     """Of some ids, as completions have it. offset: of the first in the text, in characters."""
     texts, offsets = [token_text(i, tokenizer) for i in ids], []
+    decoder, special = codecs.getincrementaldecoder("utf-8")("replace"), tokenizer.special.values()
     for i in ids:
         offsets.append(offset)
-        offset += len(tokenizer.decode([i]))
+        offset += len(decoder.decode(b"" if i in special else tokenizer.decode_bytes([i])))
     named = [{token_text(i, tokenizer): value for i, value in top} if top else None for top in tops]
     return {"tokens": texts, "token_logprobs": [*logprobs], "top_logprobs": named,
             "text_offset": offsets}
@@ -267,12 +287,15 @@ def written(engine, requests):
 
 def choices_of(engine, requests, streamed, make):
     """Yield lists of choices of an answer, each {"index": ..., "finish_reason": ...} | make(n,
-    part, row, shown): if streamed, one for each part of a text, then an empty one, which alone has
-    a finish_reason; else one list, of the whole texts. Then the rows, {n: TextStream}.
+    part, row, shown). If streamed, one list for each part of a text, and a last one without text
+    that says how it ended. Else None for each part, then one list, of the whole texts. In the end
+    the rows, {n: TextStream}.
     """
     rows = {}
     for n, part, row, shown in written(engine, requests):
         rows[n] = row
+        if not streamed:
+            yield None
         if streamed and (part or not shown):
             yield [{"index": n, **make(n, part, row, shown), "finish_reason": None}]
             shown = len(row.ids)
@@ -285,23 +308,25 @@ def choices_of(engine, requests, streamed, make):
 
 
 def answer_with(body, engine, requests, kind, head, make, n_prompts=1):
-    """An answer, a dict; or, if it is to be streamed, a generator of such, one for each event."""
+    """Yield the parts of an answer, dicts, if it is to be streamed. Else None as long as the texts
+    are being written, so that the caller may give up, then the answer.
+    """
     streamed = field(body, "stream", bool, False)
     with_usage = field(field(body, "stream_options", dict, {}), "include_usage", bool, False)
     head = {"id": f"{head}-{secrets.token_hex(12)}", "created": int(time.time()),
             "model": body["model"], "object": kind + ".chunk" * (streamed and "chat" in kind)}
-    found = choices_of(engine, requests, streamed, make)
-    if not streamed:
-        choices, rows = found
-        return head | {"choices": choices, "usage": usage_of(requests, rows, n_prompts)}
-
-    def events():
+    with closing(choices_of(engine, requests, streamed, make)) as found:
         for choices in found:
-            if isinstance(choices, list):
-                yield head | {"choices": choices}
+            if not isinstance(choices, dict):
+                last = choices
+                if streamed or choices is None:
+                    yield choices and head | {"choices": choices}
+                continue
+            usage = usage_of(requests, choices, n_prompts)
+            if not streamed:
+                yield head | {"choices": last, "usage": usage}
             elif with_usage:
-                yield head | {"choices": [], "usage": usage_of(requests, choices, n_prompts)}
-    return events()
+                yield head | {"choices": [], "usage": usage}
 
 
 def chat(server, body):
@@ -330,7 +355,7 @@ def complete(server, body):
     engine, n = server.engine(body), field(body, "n", int, 1, 1, 16)
     tokenizer, tops = engine.tokenizer, field(body, "logprobs", int, None, 0, 20)
     echo, config = field(body, "echo", bool, False), engine.model.config
-    prompts = prompts_of(body, tokenizer, config.vocab_size)
+    texts, prompts = zip(*prompts_of(body, tokenizer, config.vocab_size))
     requests = requests_of(body, prompts, config.seq_len, 16, tops or 0)
     scores = [[(None, []), *engine.score(prompt, tops)] if echo and tops is not None else []
               for prompt in prompts]  # before anything is written
@@ -338,7 +363,7 @@ def complete(server, body):
 
     def make(i, part, row, shown):
         prompt = requests[i].prompt if echo and i not in begun else []
-        before = tokenizer.decode(prompt)
+        before = texts[i // n] if prompt else ""
         offset = begun.setdefault(i, 0)
         begun[i] = offset + len(before) + len(part)
         if tops is None:

@@ -22,6 +22,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 from console import (Parser, StopSignal, add_options, escaped, option, read_text, run,
                      write_safely)
 import contextlib
+import itertools
 import json
 import signal
 from dataclasses import dataclass, fields, replace
@@ -111,7 +112,7 @@ class Chat:
     def __init__(self, model, tokenizer, sampling=Sampling(), n_tokens=500, as_chat=True):
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.n_tokens, self.as_chat, self.system, self.turns = n_tokens, as_chat, "", []
-        self.memory = Memory(model, tokenizer)
+        self.memory, self.n_answers = Memory(model, tokenizer), 0
         self.finish, self.forgotten = "", 0  # of the last answer
 
     def prompt(self, turns, text):  # exercise
@@ -133,33 +134,41 @@ class Chat:
         return ids
 
     def make_room(self, text):  # exercise
-        """Forget as few of the oldest turns as leave room in the window, behind the prompt for
-        `text`, for n_tokens ids, or for half a window if that is less. Returns (the prompt, how
-        many turns were forgotten). ValueError "too long" if `text` alone leaves none; then no turn
-        is forgotten.
+        """Forget the oldest turns, if the prompt for `text` doesn't leave room in the window for
+        n_tokens ids, or for half a window if that is less. Then as many as bring it down to half a
+        window, if that can be: not every turn after is to be read from the beginning. Returns (the
+        prompt, how many turns were forgotten). ValueError "too long" if `text` alone leaves no
+        room; then no turn is forgotten.
         """
         window = self.model.config.seq_len
         most = window - min(self.n_tokens, window // 2)
-        for n in range(len(self.turns) + 1):
-            ids = self.prompt(self.turns[n:], text)
-            if len(ids) <= most:
-                self.turns = self.turns[n:]
-                return ids, n
-        raise ValueError(f"too long: this has {len(ids):,} ids, and with room for an answer only "
-                         f"{most:,} fit into the model's window of {window:,}")
+        prompts = [self.prompt(self.turns[n:], text) for n in range(len(self.turns) + 1)]
+        if len(prompts[-1]) > most:
+            raise ValueError(f"too long: this has {len(prompts[-1]):,} ids, and with room for an "
+                             f"answer only {most:,} fit into the model's window of {window:,}")
+        most = most if len(prompts[0]) <= most else max(window // 2, len(prompts[-1]))
+        n = next(n for n, ids in enumerate(prompts) if len(ids) <= most)
+        self.turns = self.turns[n:]
+        return prompts[n], n
 
-    def answer(self, text):
-        """Yield the answer in parts, as it is written. What was written stays in the conversation,
-        also if the caller ends this early. Sets self.forgotten, a number of turns, and at the end
-        self.finish, "stop" or "length".
+    def answer(self, text, stopped=lambda: False):
+        """Yield the answer in parts, as it is written, until stopped() is true after an id. What
+        was written stays in the conversation, also if the caller ends this early. Sets
+        self.forgotten, a number of turns, and at the end self.finish, "stop" or "length".
         """
         prompt, self.forgotten = self.make_room(text)
-        sampling = replace(self.sampling, seed=self.sampling.seed + len(self.turns))
+        sampling = replace(self.sampling, seed=self.sampling.seed + self.n_answers)
         most = min(self.n_tokens, self.model.config.seq_len - len(prompt))
-        ends, self.finish = end_ids(self.tokenizer), ""
+        ends, self.finish, self.n_answers = end_ids(self.tokenizer), "", self.n_answers + 1
+
+        def generate(*given):
+            for ids in self.memory.generate(*given):
+                yield ids
+                if stopped():
+                    return
         try:
             for _, part, row in stream(self.model, Shown(self.tokenizer), [prompt], most, sampling,
-                                       generate=self.memory.generate):
+                                       generate=generate):
                 self.finish = row.finish
                 yield part
         finally:
@@ -167,12 +176,24 @@ class Chat:
             self.turns.append((text, [i for i in written if i not in ends]))
 
     def messages(self):
-        """The conversation as messages, {"role": ..., "content": ...}, of what was shown."""
-        said, decode = [("system", self.system)] if self.system else [], Shown(self.tokenizer)
+        """The conversation as messages, as conversations.py reads them."""
+        said = [{"role": "system", "content": self.system}] if self.system else []
         for text, answer in self.turns:
-            shown = decode.decode_bytes(answer).decode(errors="replace")
-            said += [("user", text), ("assistant", shown)]
-        return [{"role": role, "content": text} for role, text in said]
+            said += [{"role": "user", "content": text},
+                     {"role": "assistant", "content": parts_of(answer, self.tokenizer)}]
+        return said
+
+
+def parts_of(ids, tokenizer):
+    """What the ids of an answer say: a string; if it calls the calculator, a list of parts."""
+    names = {tokenizer.special[name]: name for name in TOOL if name in tokenizer.special}
+    parts, kind = [], "text"
+    for name, span in itertools.groupby(ids, key=names.get):
+        if name:
+            kind = name[2:].partition("_start")[0] if "_start" in name else "text"
+        else:
+            parts.append({"type": kind, "text": tokenizer.decode([*span])})
+    return parts if len(parts) > 1 else "".join(part["text"] for part in parts)
 
 
 def has_learned(folder, config):
@@ -193,6 +214,8 @@ def obey(chat, line):
         chat.turns = []
         return "forgotten"
     if command == "/system":
+        if not chat.as_chat:
+            raise ValueError("the model continues a text, which has no instruction before it")
         chat.system = rest
         return "from now on this stands before the conversation" if rest else "no instruction"
     if command == "/temperature":
@@ -205,6 +228,7 @@ def obey(chat, line):
         if not chat.turns:
             raise ValueError("there is nothing to save yet")
         before = read_text(rest) if os.path.exists(rest) else ""
+        before += "\n" * bool(before and not before.endswith("\n"))
         write_safely(rest, before + json.dumps({"messages": chat.messages()}) + "\n")
         return f"appended to {rest}"
     return COMMANDS
@@ -212,15 +236,13 @@ def obey(chat, line):
 
 def reply(chat, text):
     """Print the answer to a text, until Ctrl-C. Returns the signal that stopped it, or 0."""
-    with StopSignal() as stop, contextlib.closing(chat.answer(text)) as answer:
-        for part in answer:
+    with StopSignal() as stop:
+        for part in chat.answer(text, lambda: stop.asked):
             if chat.forgotten:
-                print(f"[the window is full: forgotten: {chat.forgotten} of the first turns]")
+                print(f"[the window is full; forgotten: {chat.forgotten} of the oldest turns]")
                 chat.forgotten = 0
-            print(escaped(part), end="", flush=True)
-            if stop.asked:
-                break
-    print({"stop": "", "length": " [cut off]"}.get(chat.finish, " [stopped]"))
+            print("\t".join(map(escaped, part.split("\t"))), end="", flush=True)
+    print(" [stopped]" if stop.asked else " [cut off]" if chat.finish == "length" else "")
     return stop.asked
 
 
@@ -255,16 +277,16 @@ def main(argv=None):
             import readline  # noqa: F401, with which input() has a history
     with contextlib.suppress(EOFError):
         while True:
-            with StopSignal():  # one Ctrl-C at the prompt does nothing, two end the program
+            with StopSignal() as stop:  # one Ctrl-C at the prompt does nothing, two end this
                 line = input("\n> " if typed else "")
-            if line.strip() == "/quit":
+            if line.strip() == "/quit" or stop.asked == signal.SIGTERM:
                 return
             try:
                 if line.startswith("/"):
                     print(escaped(obey(chat, line)))
                 elif line.strip() and reply(chat, line) == signal.SIGTERM:
                     return
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 print(escaped(f"error: {error}"))
 
 

@@ -23,6 +23,8 @@ from console import Parser, add_options, by_hand, escaped, option, run
 import hmac
 import json
 import secrets
+import select
+import socket
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
@@ -35,9 +37,9 @@ from chat import has_learned
 from runs import newest_checkpoint, newest_run
 from sample import RunOptions
 
-MOST_BYTES = 2_000_000  # of a request's body
+MOST_BYTES, MOST_DRAINED = 2_000_000, 16_000_000  # of a request's body; of one that is refused
 MOST_WAITING, MOST_CONNECTIONS = 32, 128
-SLOW = 30  # seconds after which a client that neither sends nor reads is given up
+SLOW = 30  # seconds in which a request must have come, or a part of an answer been read
 HERE = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -47,7 +49,22 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version, timeout, server_version, sys_version = "HTTP/1.1", SLOW, "serve.py", ""
 
+    def handle_one_request(self):
+        self.late = threading.Timer(SLOW, self.give_up)
+        self.late.daemon = True
+        self.late.start()
+        try:
+            super().handle_one_request()
+        finally:
+            self.late.cancel()
+
+    def give_up(self):
+        """The client has not sent its request in time."""
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def do_GET(self):
+        self.close_connection |= "Content-Length" in self.headers  # which nobody reads
         self.handle_request("GET")
 
     def do_POST(self):
@@ -65,12 +82,15 @@ class Handler(BaseHTTPRequestHandler):
                 raise Refusal(f"{path} takes {', '.join(there)}" if there else
                               f"there is nothing at {path}", 405 if there else 404)
             body = self.read_body() if method == "POST" else {}
+            self.late.cancel()
             with self.server.place():
                 answer = ROUTES[method, path](self.server, body)
                 if isinstance(answer, dict):
                     self.send_json(200, answer)
-                else:
+                elif body.get("stream"):
                     self.send_events(answer)
+                else:
+                    self.send_json(200, self.last_of(answer))
         except Refusal as refusal:
             self.refuse(refusal)
         except (ConnectionError, TimeoutError):  # the client is gone
@@ -102,12 +122,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get_content_type() != "application/json":
             raise Refusal("Content-Type must be application/json", 415)
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal():
-            raise Refusal("a Content-Length is missing", 411)
-        if int(length[:20]) > MOST_BYTES:
+        if not length.isdecimal() or "Transfer-Encoding" in self.headers:
+            raise Refusal("send a Content-Length, and no Transfer-Encoding", 411)
+        if (n := int(length.lstrip("0")[:20] or 0)) > MOST_BYTES:
+            for _ in range(min(n, MOST_DRAINED) // 65536):  # or the client doesn't read the answer
+                self.rfile.read(65536)
             raise Refusal(f"the body has more than {MOST_BYTES:,} bytes", 413)
-        data = self.rfile.read(int(length))
-        self.read = True
+        data = self.rfile.read(n)
         try:
             body = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -133,15 +154,27 @@ class Handler(BaseHTTPRequestHandler):
         self.send_head(status, "application/json", len(data), **more)
         self.wfile.write(data)
 
-    def send_events(self, events):
-        """Server-sent events. The client may go at any time: then nothing more is computed."""
-        with closing(events):
-            first = next(events)  # what is wrong shows here, while there is still a status to send
-            self.send_head(200, "text/event-stream")
-            self.wfile.write(event(first))
-            for answer in events:
-                self.wfile.write(event(answer))
-            self.wfile.write(b"data: [DONE]\n\n")
+    def parts_of(self, answer):
+        """Yield what an answer's generator does, as long as the client is there; then close it."""
+        with closing(answer):
+            for part in answer:
+                ready, _, _ = select.select([self.connection], [], [], 0)
+                if ready and not self.connection.recv(1, socket.MSG_PEEK):
+                    raise ConnectionAbortedError("the client is gone")
+                yield part
+
+    def last_of(self, answer):
+        *_, last = self.parts_of(answer)
+        return last
+
+    def send_events(self, answer):
+        """Server-sent events. What is wrong shows before the first, while there is still a status.
+        """
+        for part in self.parts_of(answer):
+            if not self.begun:
+                self.send_head(200, "text/event-stream")
+            self.wfile.write(event(part))
+        self.wfile.write(b"data: [DONE]\n\n")
 
     def send_page(self):
         """page.html, whose own script and style alone may run (Content-Security-Policy)."""
@@ -162,6 +195,12 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.send_json(refusal.status, refusal.body(), Connection="close",
                                Retry_After=1 if refusal.status in (429, 503) else None)
+
+    def send_error(self, code, message=None, explain=None):
+        """What Python's server refuses by itself, such as another method, as JSON, too."""
+        self.begun = False
+        self.refuse(Refusal("only GET and POST are used here", 405) if code == 501 else
+                    Refusal(message or "this is no HTTP request", code))
 
     def log_message(self, *args):
         pass  # handle_request() does
@@ -191,18 +230,19 @@ class Server(ThreadingHTTPServer):
 
     def engine(self, body):
         """The Engine of the model that a body names, by default the first; loaded if need be. At
-        most two are kept: an older one goes.
+        most two are kept: the one that was loaded first goes.
         """
         name = body["model"] = field(body, "model", str, next(iter(self.models)))
         if name not in self.models:
             raise Refusal(f"there is no model {name[:80]!r} here; there is "
                           f"{', '.join(self.models)}", 404, "model", "model_not_found")
+        if engine := self.engines.get(name):
+            return engine
         with self.loading:
             if name not in self.engines:
                 while len(self.engines) > 1:
                     del self.engines[next(iter(self.engines))]
                 self.engines[name] = self.models[name]()
-            self.engines[name] = self.engines.pop(name)  # the newest is last
             return self.engines[name]
 
     @contextmanager
@@ -286,6 +326,8 @@ def main(argv=None):
     parser = Parser(description=__doc__.splitlines()[0])
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
+    if not options.api_key.isascii():
+        raise ValueError("--api-key must be ASCII, as it is sent in a header")
     if options.host not in HERE and not options.api_key:
         raise ValueError(f"--host {options.host} may be reached from other machines: give an "
                          "--api-key, which their programs must send")

@@ -74,16 +74,17 @@ def test_messages_of():
 def test_prompts_of():
     bos, special = TOKENIZER.special["<|bos|>"], ("<|fim_prefix|>", "<|fim_middle|>",
                                                   "<|fim_suffix|>")
-    assert prompts_of({}, TOKENIZER, 265) == [[bos]]
-    assert prompts_of({"prompt": "ab"}, TOKENIZER, 265) == [[bos, 97, 98]]
-    assert prompts_of({"prompt": [97, 98]}, TOKENIZER, 265) == [[97, 98]], "ids are taken as given"
-    assert prompts_of({"prompt": ["a", [98]]}, TOKENIZER, 265) == [[bos, 97], [98]]
+    assert prompts_of({}, TOKENIZER, 265) == [("", [bos])]
+    assert prompts_of({"prompt": "ab"}, TOKENIZER, 265) == [("ab", [bos, 97, 98])]
+    assert prompts_of({"prompt": [bos, 98]}, TOKENIZER, 265) == [("b", [bos, 98])], (
+        "ids are taken as given; special tokens have no text")
+    assert prompts_of({"prompt": ["a", [98]]}, TOKENIZER, 265) == [("a", [bos, 97]), ("b", [98])]
     with pytest.raises(ValueError, match="can't fill a gap"):
         prompts_of({"prompt": "a", "suffix": "b"}, TOKENIZER, 265)
     filling = Tokenizer([], special_tokens=("<|bos|>", *special))
     prefix, middle, suffix = (filling.special[name] for name in special)
     assert prompts_of({"prompt": "a", "suffix": "b"}, filling, 265) == [
-        [filling.special["<|bos|>"], prefix, 97, suffix, 98, middle]]
+        ("a", [filling.special["<|bos|>"], prefix, 97, suffix, 98, middle])]
     with pytest.raises(Refusal, match="must be a single string"):
         prompts_of({"prompt": ["a", "c"], "suffix": "b"}, filling, 265)
 
@@ -102,6 +103,8 @@ def test_requests_of():
         with pytest.raises(Refusal, match="too many for the model's window of 64") as refusal:
             lengths(body, prompt)
         assert refusal.value.code == "context_length_exceeded"
+    with pytest.raises(Refusal, match="3 prompts with n = 11 make more than 32 texts"):
+        requests_of({"n": 11}, [[1]] * 3, 64, None, 0)
     seeds = [r.sampling.seed for r in requests_of({"n": 3, "seed": 7}, [[1]], 64, None, 0)]
     assert seeds == [7, 8, 9], "each further text adds 1 to the seed"
     assert requests_of({}, [[1]], 64, None, 0) != requests_of({}, [[1]], 64, None, 0), (

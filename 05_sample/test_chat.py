@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
+import signal
 
 import pytest
 import torch
 
 from bpe import Tokenizer
-from chat import Chat, Memory, Shown, has_learned, main, next_turn, obey
+from chat import Chat, Memory, Shown, has_learned, main, next_turn, obey, parts_of, reply
 from conversations import prompt_ids
 from gpt import GPT, GPTConfig, generate, greedy
 from runs import as_json, save_checkpoint, start_run, tensors
@@ -90,21 +92,29 @@ def test_prompt(tokenizer):
 
 
 def test_make_room():
+    """The window has 100 ids, and an answer 20. Each turn has 4 ids besides its texts."""
     talk = Chat(a_model(100), TOKENIZER, n_tokens=20)
-    talk.turns = [("a" * 20, [65] * 10), ("b" * 20, [66] * 10), ("c" * 10, [67] * 5)]
-    whole = [*talk.turns]
-    ids, n = talk.make_room("d" * 10)
+    whole = talk.turns = [("a" * 20, [65] * 10), ("b" * 20, [66] * 10), ("c" * 10, [67] * 5)]
+    n_ids = len(talk.prompt(whole[1:], ""))
+    talk.turns = whole[1:]
+    assert talk.make_room("d" * (80 - n_ids)) == (talk.prompt(whole[1:], "d" * (80 - n_ids)), 0), (
+        "a prompt that just leaves room for an answer, does")
+    ids, n = talk.make_room("d" * (81 - n_ids))
     assert len(ids) <= 80, "the prompt and n_tokens ids of an answer must fit into the window"
-    assert n == 1 and talk.turns == whole[1:], "as few turns as possible are forgotten, the oldest"
-    assert ids == talk.prompt(whole[1:], "d" * 10)
-    n_ids = len(talk.prompt(talk.turns, ""))
-    assert talk.make_room("d" * (80 - n_ids))[1] == 0, "a prompt that just leaves room, does"
-    assert talk.make_room("d" * (81 - n_ids))[1] == 1, "one id more leaves too little room"
+    assert n == 1 and talk.turns == whole[2:], "the oldest turn is forgotten, not the newest"
+    assert ids == talk.prompt(whole[2:], "d" * (81 - n_ids))
+    talk.turns = [*whole]
+    ids, n = talk.make_room("d" * 10)
+    assert n == 2 and len(ids) <= 50, "if turns are forgotten, then down to half a window"
+    talk.turns = [*whole]
+    assert talk.make_room("e" * 70)[1] == 3, "all of them, for a long text"
+    talk.turns = [*whole]
     with pytest.raises(ValueError, match="too long: this has 101 ids, .* only 80 fit"):
         talk.make_room("e" * 97)
-    assert talk.turns == whole[2:], "nothing is forgotten for a text that is too long by itself"
+    assert talk.turns == whole, "nothing is forgotten for a text that is too long by itself"
     talk.n_tokens = 90
-    assert talk.make_room("f" * 40)[1] == 1, "room for half a window is enough"
+    talk.turns = whole[2:]
+    assert talk.make_room("f" * 20)[1] == 0, "room for half a window is enough"
 
 
 def test_a_turn_costs_its_new_ids():
@@ -135,6 +145,22 @@ def test_an_answer_can_be_stopped():
         [("Hello", ids)], "More")
 
 
+def test_a_signal_stops_an_answer(monkeypatch, capsys):
+    """Ctrl-C and SIGTERM: the answer ends behind the id that is being written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        talk, read = Chat(a_model(512), TOKENIZER, Sampling(seed=1), n_tokens=50), GPT.hidden
+
+        def hidden(model, *given):
+            if len(talk.memory.ids) > 30:
+                os.kill(os.getpid(), number)
+                monkeypatch.setattr(GPT, "hidden", read)
+            return read(model, *given)
+        monkeypatch.setattr(GPT, "hidden", hidden)
+        assert reply(talk, "Hello") == number
+        assert capsys.readouterr().out.endswith(" [stopped]\n")
+        assert 0 < len(talk.turns[0][1]) < 50 and len(talk.memory.ids) == 32
+
+
 def test_the_calculator_is_called_and_shown(explains):
     """A model that always calls it: the result is forced, and read by the model."""
     special = TOKENIZER.special
@@ -147,6 +173,9 @@ def test_the_calculator_is_called_and_shown(explains):
     assert ids == [*wanted, special["<|output_start|>"], *b"24", special["<|output_end|>"],
                    *b"so"], "behind a call must come its result, as Answer.add() returns it"
     assert Shown(TOKENIZER).decode_bytes(ids) == b"[48/2 = 24]so"
+    assert parts_of(ids, TOKENIZER) == [
+        {"type": "python", "text": "48/2"}, {"type": "output", "text": "24"},
+        {"type": "text", "text": "so"}], "as conversations.py reads it"
     assert Shown(CHATML).decode_bytes([*b"48", 256]) == b"48<|im_start|>"
 
 
@@ -159,6 +188,10 @@ def test_commands(tmp_path):
     for _ in range(2):
         obey(talk, f"/save {tmp_path / 'talk.jsonl'}")
     lines = (tmp_path / "talk.jsonl").read_text().splitlines()
+    with open(tmp_path / "talk.jsonl", "a") as file:
+        file.write("{}")  # without a line end
+    obey(talk, f"/save {tmp_path / 'talk.jsonl'}")
+    assert len((tmp_path / "talk.jsonl").read_text().splitlines()) == 4
     assert [json.loads(line)["messages"] for line in lines] == 2 * [
         [said("system", "Be brief."), said("user", "Hi"), said("assistant", "Ho")]]
     obey(talk, "/temperature 0.5")
@@ -190,12 +223,14 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         as_json(config) | {"data_hash": "", "data_folders": []}))
     TOKENIZER.save(folder / "tokenizer.json")
     save_checkpoint(folder, 7, tensors(a_model(64)), {})
-    typed = "Hello\n\n/temperature x\nAgain\n/quit\nnever read\n"
+    typed = (f"Hello\n\n/temperature x\n/save {tmp_path}/none/x\n/system x\nAgain\n/quit\n"
+             "never read\n")
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     main(["--runs-dir", str(tmp_path), "--tokens", "8"])
     out = capsys.readouterr().out
     assert "not trained on conversations, so it continues your text" in out
-    assert "error: temperature is 'x'" in out
+    assert "error: temperature is 'x'" in out and "error: [Errno 2]" in out
+    assert "error: the model continues a text" in out and "never read" not in out
     monkeypatch.setattr("sys.stdin", io.StringIO("x" * 100))
     main(["--runs-dir", str(tmp_path), "--tokens", "8", "--mode", "chat"])
     out = capsys.readouterr().out

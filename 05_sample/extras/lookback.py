@@ -179,22 +179,23 @@ class Lookback:
         return f"{text:,} ids of training text, " + (
             "all of it" if self.share == 1 else f"a sample, {self.share:.2%} of it")
 
-    def matches(self, ids, n_places=3, around=16):
-        """For each of a list of ids, the longest match that ends there: a dict {"length", "count":
-        how often it occurs, "places"}; 0, 0 and [] for an id that the training text lacks.
+    def matches(self, ids, n_places=3, around=16, first=0):
+        """For each of a list of ids, from number `first` on, the longest match that ends there: a
+        dict {"length", "count": how often it occurs, "places"}; 0, 0 and [] for an id that the
+        training text lacks.
         places: up to n_places, evenly spread over all: {"source", "document": its number in that
         source, from 0, "offset": the id of it at which the match begins, "before", "after": the
         text of up to `around` ids on either side}.
         """
         assert all(0 <= i < self.tokenizer.vocab_size for i in ids), "ids of another tokenizer"
-        found, length = [], 0
-        for t in range(len(ids)):
+        found, length = [], first
+        for t in range(first, len(ids)):
             # A match is at most by one id longer than that of the id before.
             pattern = [int(i) for i in ids[t - length:t + 1]]
-            length, first, count = longest_match(self.ids[::-1], self.order, pattern[::-1])
+            length, begin, count = longest_match(self.ids[::-1], self.order, pattern[::-1])
             count = count if length else 0
             n = min(count, n_places)
-            few = [first + k * count // n for k in range(n)]
+            few = [begin + k * count // n for k in range(n)]
             found.append({"length": length, "count": count, "places": [
                 self._place(len(self.ids) - int(self.order[k]), length, around) for k in few]})
         return found

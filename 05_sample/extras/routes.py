@@ -16,6 +16,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
 import console  # noqa: F401, first, so that the others are found
+import threading
 
 from api import Refusal, field, messages_of
 from bpe import Tokenizer
@@ -30,14 +31,17 @@ from sample import start_of
 
 def about(server, name):
     """{"id", "chats": was it trained on conversations, "window": ids, "fim": can it fill a gap} of
-    a model, by its run's files if it isn't loaded.
+    a model, by its run's files if it isn't loaded. None if these are damaged.
     """
     folder = getattr(server.models[name], "folder", None)
     if name in server.engines or not folder:
-        engine = server.engine({"model": name})
+        engine = server.engine({"model": name.removesuffix(":int8")})  # which is not to be loaded
         chats, window, tokenizer = engine.chats, engine.model.config.seq_len, engine.tokenizer
     else:
-        config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
+        try:
+            config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
+        except (ValueError, OSError):
+            return None
         chats, window = has_learned(folder, config), config.seq_len
     return {"id": name, "chats": chats, "window": window,
             "fim": {*TOKENS} <= {*tokenizer.special}}
@@ -45,10 +49,10 @@ def about(server, name):
 
 def list_known(server, body):
     """GET /api/models: about() all."""
-    return {"data": [about(server, name) for name in server.models]}
+    return {"data": [*filter(None, (about(server, name) for name in server.models))]}
 
 
-def read_text(server, body):
+def look_over(server, body):
     """POST /api/survey: {"ids", "tokens"} of a text, or of a conversation that the model answered:
     its last message's ids then stand where the model began to write.
     """
@@ -84,21 +88,24 @@ def look_inside(server, body):
 
 def look_back(server, body):
     """POST /api/lookback: of the longest match that ends at the position {"length", "count", "of",
-    "match", "places"}, or {"error": why there is none}.
+    "match", "places"}, or {"error": why there is none}. The first time the text is indexed.
     """
     engine = server.engine(body)
     ids, position = ids_of(body, engine)
-    if engine.run is None:
-        return {"error": "this model was trained elsewhere: its training text is not here"}
-    with engine.free:
-        try:
-            engine.lookback = getattr(engine, "lookback", None) or Lookback.of_run(engine.run)
-            found = engine.lookback.matches(ids[:position + 1])[-1]
-        except (ValueError, OSError) as error:
-            return {"error": str(error)}
+    with INDEXING:  # not engine.free: meanwhile the model writes
+        if not hasattr(engine, "lookback"):
+            try:
+                engine.lookback = engine.run and Lookback.of_run(engine.run)
+            except (ValueError, OSError) as error:
+                engine.lookback = str(error)
+    if not isinstance(engine.lookback, Lookback):
+        return {"error": engine.lookback or "this model was trained elsewhere: its training text "
+                                            "is not here"}
+    found, = engine.lookback.matches(ids[:position + 1], first=position)
     match = engine.tokenizer.decode(ids[position + 1 - found["length"]:position + 1])
     return found | {"of": str(engine.lookback), "match": match}
 
 
-MORE = {("GET", "/api/models"): list_known, ("POST", "/api/survey"): read_text,
+INDEXING = threading.Lock()
+MORE = {("GET", "/api/models"): list_known, ("POST", "/api/survey"): look_over,
         ("POST", "/api/inside"): look_inside, ("POST", "/api/lookback"): look_back}

@@ -202,6 +202,8 @@ def test_matches(tmp_path, texts):
             assert match["count"] == len(places), f"every occurrence counts, once: {text!r}"
             assert places_of(match) == places, f"where the matches of {text!r} are in {texts}"
         assert json.loads(json.dumps(found)) == found, "a page can have it as JSON"
+        t = len(ids) // 2
+        assert Lookback(data).matches(ids, 10**6, first=t) == found[t:], "from the middle on"
     assert Lookback(data).matches([]) == [], "an empty text has no ids"
     with pytest.raises(AssertionError, match="another tokenizer"):
         Lookback(data).matches([data.tokenizer.vocab_size])
