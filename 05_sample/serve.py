@@ -125,8 +125,6 @@ class Handler(BaseHTTPRequestHandler):
         if not length.isdecimal() or "Transfer-Encoding" in self.headers:
             raise Refusal("send a Content-Length, and no Transfer-Encoding", 411)
         if (n := int(length.lstrip("0")[:20] or 0)) > MOST_BYTES:
-            for _ in range(min(n, MOST_DRAINED) // 65536):  # or the client doesn't read the answer
-                self.rfile.read(65536)
             raise Refusal(f"the body has more than {MOST_BYTES:,} bytes", 413)
         data = self.rfile.read(n)
         try:
@@ -195,6 +193,10 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.send_json(refusal.status, refusal.body(), Connection="close",
                                Retry_After=1 if refusal.status in (429, 503) else None)
+            if refusal.status == 413:  # a client reads no answer while it still sends
+                self.connection.settimeout(1)
+                for _ in range(MOST_DRAINED // 65536):
+                    self.rfile.read(65536)
 
     def send_error(self, code, message=None, explain=None):
         """What Python's server refuses by itself, such as another method, as JSON, too."""

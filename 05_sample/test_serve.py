@@ -258,7 +258,7 @@ def test_who_may_ask(server):
     assert ask(server, "/v1/completions", {"prompt": "a"}, Content_Type="text/plain")[0] == 415
     status, _, answer = ask(server, "/v1/models", method="PUT")
     assert status == 405 and "GET and POST" in answer["error"]["message"]
-    assert "400" in raw_request(server, b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    assert "411" in raw_request(server, b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
                                         b"Content-Type: application/json\r\nContent-Length: 2\r\n"
                                         b"Transfer-Encoding: chunked\r\n\r\n{}")
     assert "413" in raw_request(server, b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
@@ -269,6 +269,8 @@ def test_who_may_ask(server):
     assert "413" in raw_request(server, b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
                                         b"Content-Type: application/json\r\n"
                                         b"Content-Length: 99999999999999999999999\r\n\r\n")
+    status, _, answer = ask(server, "/v1/completions", raw=b" " * 8_000_000)
+    assert status == 413, "a client that sends a large body gets to read the answer"
     server.api_key = "secret"
     try:
         status, _, answer = ask(server, "/v1/models")
