@@ -16,6 +16,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
@@ -23,9 +24,14 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 from console import ROOT
 
 
+from api import Request
+from batching import Batching
 from bpe import Tokenizer
+from conversations import prompt_ids
 from gpt import GPT
+from quant import pack
 from runs import as_json, save_checkpoint, start_run, tensors
+from sample import RunOptions, Sampling
 from train import Config
 
 TOPICS = ("a lighthouse", "two brothers", "a lost key", "the first snow", "an old map", "a garden",
@@ -71,13 +77,13 @@ def theirs(weights):
         port = free.getsockname()[1]
     return running(Path(sys.executable).with_name("transformers"), "serve", weights, "--port",
                    port, "--device", "cpu", "--dtype", "float32", "--log-level", "error",
-                   ready="", where=f"http://127.0.0.1:{port}")
+                   "--continuous-batching", ready="", where=f"http://127.0.0.1:{port}")
 
 
 def chat(address, model, messages, n_tokens):
-    """(seconds to the first text, seconds in all, pieces, text) of a streamed answer."""
+    """(seconds to the first text, seconds in all, ids written, text) of a streamed answer."""
     body = {"model": str(model), "messages": messages, "max_tokens": n_tokens, "temperature": 0,
-            "stream": True}
+            "stream": True, "stream_options": {"include_usage": True}}
     request = urllib.request.Request(f"{address}/v1/chat/completions", json.dumps(body).encode(),
                                      {"Content-Type": "application/json"})
     start, first, text, n = time.perf_counter(), None, "", 0
@@ -85,38 +91,63 @@ def chat(address, model, messages, n_tokens):
         for line in answer:
             if not line.startswith(b"data: {"):
                 continue
-            choices = json.loads(line[6:])["choices"]
-            part = choices[0]["delta"].get("content") if choices else None
+            event = json.loads(line[6:])
+            part = event["choices"] and event["choices"][0]["delta"].get("content")
             if part:
-                first = first or time.perf_counter() - start
-                text, n = text + part, n + 1
+                first, text = first or time.perf_counter() - start, text + part
+            if event.get("usage"):
+                n = event["usage"]["completion_tokens"]
     return first, time.perf_counter() - start, n, text
 
 
-def story(topic):
-    return [{"role": "user", "content": f"Write a long story about {topic}."}]
+def story(topic, n=0):
+    return [{"role": "user", "content": f"Write chapter {n} of a long story about {topic}."}]
 
 
-def at_once(address, model, n_tokens, n):
-    """Seconds until n stories are written, all asked for at the same moment."""
+def at_once(address, model, n_tokens, n, chapter):
+    """(seconds until n stories are written, all asked for at the same moment, ids written)."""
     start = time.perf_counter()
     with ThreadPoolExecutor(n) as pool:
-        found = [*pool.map(lambda topic: chat(address, model, story(topic), n_tokens), TOPICS[:n])]
+        found = [*pool.map(lambda topic: chat(address, model, story(topic, chapter), n_tokens),
+                           TOPICS[:n])]
     return time.perf_counter() - start, sum(row[2] for row in found)
 
 
-def one_by_one(address, model, n_tokens):
+def one_by_one(address, model, n_tokens, chapter):
     start = time.perf_counter()
     for topic in TOPICS:
-        chat(address, model, story(topic), n_tokens)
+        chat(address, model, story(topic, chapter), n_tokens)
     return time.perf_counter() - start
+
+
+def outside(weights, n_tokens):
+    """The share of the time that eight texts take in which the model computes nothing."""
+    _, model, tokenizer, _, _ = RunOptions.load(SimpleNamespace(
+        by_hand=False, weights=str(weights), device="cpu", run="", checkpoint="newest"))
+    engine, inside = Batching(pack(model, "float32", rows=8), tokenizer), []
+    for name in ("hidden", "logits"):
+        def timed(*given, compute=getattr(model, name)):
+            start = time.perf_counter()
+            found = compute(*given)
+            inside.append(time.perf_counter() - start)
+            return found
+        setattr(model, name, timed)
+    requests = [Request(prompt_ids(story(topic), tokenizer), n_tokens, Sampling(0.8, seed=1))
+                for topic in TOPICS]
+    start = time.perf_counter()
+    for writing in [engine.write(request) for request in requests]:
+        for _ in writing:
+            pass
+    share = 1 - sum(inside) / (time.perf_counter() - start)
+    engine.end()
+    return share
 
 
 def turns(address, model, n_turns=10, n_tokens=40):
     """[(characters of the conversation so far, seconds to the first text)] of each turn."""
     messages, rows = [], []
     for n in range(n_turns):
-        messages += story(TOPICS[n % 8])
+        messages += story(TOPICS[n % 8], n)
         length = sum(len(message["content"]) for message in messages)
         first, _, _, text = chat(address, model, messages, n_tokens)
         messages += [{"role": "assistant", "content": text}]
@@ -145,12 +176,12 @@ def many(n):
                      "--port", 0, ready=r"(http://[\d.:]+) serves") as (address, pid):
             def ask(i):
                 body = {"prompt": f"text {i}", "max_tokens": 4, "stream": i % 2 == 0, "seed": i}
-                with contextlib.suppress(OSError):
-                    with urllib.request.urlopen(urllib.request.Request(
-                            f"{address}/v1/completions", json.dumps(body).encode(),
-                            {"Content-Type": "application/json"}), timeout=60) as answer:
-                        if i % 10:  # every tenth goes away at once
-                            answer.read()
+                body["max_tokens"] = 4 if i % 10 else 50
+                with urllib.request.urlopen(urllib.request.Request(
+                        f"{address}/v1/completions", json.dumps(body).encode(),
+                        {"Content-Type": "application/json"}), timeout=60) as answer:
+                    if i % 10:  # every tenth goes away at once
+                        assert b"text_completion" in answer.read()
             with ThreadPoolExecutor(8) as pool:
                 for step in range(10):
                     list(pool.map(ask, range(step * n // 10, (step + 1) * n // 10)))
@@ -165,11 +196,13 @@ def bench_serve(weights, n_tokens, rounds, n_requests):
     with ours(weights) as (here, _), theirs(weights) as (there, _):
         for address, model in ((here, weights.name), (there, weights)):
             chat(address, model, story("nothing"), 4)  # both have loaded it
-        for _ in range(rounds):
+        for chapter in range(rounds):
             for name, address, model in (("ours", here, weights.name), ("theirs", there, weights)):
                 for n in (1, 8):
-                    found.setdefault((name, n), []).append(at_once(address, model, n_tokens, n))
-            found.setdefault("one by one", []).append(one_by_one(here, weights.name, n_tokens))
+                    found.setdefault((name, n), []).append(
+                        at_once(address, model, n_tokens, n, 2 * chapter + n // 8))
+            found.setdefault("one by one", []).append(
+                one_by_one(here, weights.name, n_tokens, 2 * chapter))
     print(f"{weights.name}, float32, {n_tokens} ids each, medians of {rounds} rounds\n\n"
           "| | one, tokens/s | eight at once, tokens/s |\n|---|---|---|")
     rates = {key: statistics.median(n / seconds for seconds, n in rows)
@@ -180,7 +213,8 @@ def bench_serve(weights, n_tokens, rounds, n_requests):
           f"{rates['ours', 8] / rates['theirs', 8]:.2f} |\n")
     together = statistics.median(seconds for seconds, _ in found["ours", 8])
     print(f"eight at once are done {statistics.median(found['one by one']) / together:.2f} times "
-          "sooner than one by one\n")
+          f"sooner than one by one; {outside(weights, n_tokens):.1%} of the time is outside the "
+          "model\n")
     with ours(weights) as (here, _):
         rows = turns(here, weights.name)
     print("| turn | characters so far | first text after, s |\n|---|---|---|")
