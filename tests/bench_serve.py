@@ -16,7 +16,6 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
@@ -28,10 +27,11 @@ from api import Request
 from batching import Batching
 from bpe import Tokenizer
 from conversations import prompt_ids
+from core import Options
 from gpt import GPT
 from quant import pack
 from runs import as_json, save_checkpoint, start_run, tensors
-from sample import RunOptions, Sampling
+from sample import Sampling
 from train import Config
 
 TOPICS = ("a lighthouse", "two brothers", "a lost key", "the first snow", "an old map", "a garden",
@@ -122,8 +122,7 @@ def one_by_one(address, model, n_tokens, chapter):
 
 def outside(weights, n_tokens):
     """The share of the time that eight texts take in which the model computes nothing."""
-    _, model, tokenizer, _, _ = RunOptions.load(SimpleNamespace(
-        by_hand=False, weights=str(weights), device="cpu", run="", checkpoint="newest"))
+    _, model, tokenizer, _, _ = Options(weights=str(weights), device="cpu").load()
     engine, inside = Batching(pack(model, "float32", rows=8), tokenizer), []
     for name in ("hidden", "logits"):
         def timed(*given, compute=getattr(model, name)):
