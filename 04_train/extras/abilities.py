@@ -61,11 +61,11 @@ OPTIONS = {
     "rl": ["--preset", "rl", "--data", f"{CHAT},only={UNSURE},seed={OTHERS}", "--steps", "120",
            "--seq-len", "128", "--batch-size", "512", "--micro-batch", "64", "--group", "16",
            "--answer-tokens", str(LONGEST), "--lr", "2e-4", "--beta2", "0.99",
-           "--eval-tokens", "100000", "--last-eval-tokens", "100000"],
+           "--eval-every", "40", "--eval-tokens", "100000", "--last-eval-tokens", "100000"],
     "rival": ["--preset", "sft", "--seq-len", "128", "--batch-size", "32", "--micro-batch", "32",
               "--lr", "3e-4"],
 }
-QUIET = ("--eval-every", "40", "--eval-tokens", "20000", "--last-eval-tokens", "20000")
+QUIET = ("--eval-every", "100", "--eval-tokens", "20000", "--last-eval-tokens", "20000")
 
 
 # ---- measuring ----
@@ -87,8 +87,8 @@ def is_right(text, task, form):
 def solved(model, tokenizer, tasks, form, samples, seed=0):
     """(how many of `samples` answers to each task are right, the first answer to the first)."""
     counts, first = [], None
-    for i in track(range(0, len(tasks), 16), f"answering, {form}", -(-len(tasks) // 16)):
-        some = tasks[i:i + 16]
+    for i in track(range(0, len(tasks), 64), f"answering, {form}", -(-len(tasks) // 64)):
+        some = tasks[i:i + 64]
         seeds = [(seed, i + j) for j in range(len(some))]
         groups = write_answers(model, [prompt_of(task, tokenizer, form) for task in some],
                                tokenizer, samples, LONGEST, seeds)
@@ -235,12 +235,14 @@ def table(results):
         for ability in [*ABILITIES, "all"]:
             some = [*ABILITIES] if ability == "all" else [ability]
             yield line(ability, [share(results, stage, form, some) for stage in stages])
-    unsure = between(results)
-    yield "\nof which sft has 10% to 60% right: " + (", ".join(unsure) or "none")
-    for seed in results if unsure else ():
+    yield "\nof which sft has 10% to 60% right"
+    for seed in results:
         one = {seed: results[seed]}
-        yield line(f"  seed {seed}", [share(one, stage, "chat", unsure) for stage in STAGES])
-        yield line("  more than sft", [gain(one, stage, unsure) for stage in STAGES])
+        unsure = between(one)
+        yield f"seed {seed}: {', '.join(unsure) or 'none'}"
+        if unsure:
+            yield line("  right", [share(one, stage, "chat", unsure) for stage in STAGES])
+            yield line("  more than sft", [gain(one, stage, unsure) for stage in STAGES])
     yield heading("practised, chat", STAGES)
     for k in (1, 2, 4, 8, 16):
         yield line(f"pass@{k}", [share(results, stage, "chat", UNSURE.split("+"), k)
