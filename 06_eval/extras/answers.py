@@ -1,7 +1,8 @@
 """Questions with one answer that can be checked: how often is a model right?
 
-A question is put to the model as a user's, and its answer is right if rl.reward() says so. A base
-model, which has never been asked anything, is shown other questions and their answers first
+A question is put to the model as a user's, and its answer is right if rl.reward() says so: behind
+"####". A model that has not learned this form may know the answer nevertheless; so it is also
+counted how often the last number of the answer is right, whatever stands before it. A base model, which has never been asked anything, is shown other questions and their answers first
 (--shots). With several answers to each question (--samples) pass@k is the probability that one or
 more of k is right.
 
@@ -31,7 +32,7 @@ from conversations import end_ids, prompt_ids
 from core import CERTAIN, interval
 from corpus import find_source
 from harness import Harness, divided
-from rl import pass_at_k, reward, write_answers
+from rl import NUMBER, answer_of, number_at, pass_at_k, reward, write_answers
 from sample import RunOptions, Sampling, start_of
 
 
@@ -78,13 +79,25 @@ def answer_all(model, tokenizer, questions, examples, options, first=0):
     return divided(texts, samples)
 
 
-def summary(right):
-    """Lines on (questions, samples) booleans: pass@1, and of several samples pass@k."""
+def last_number_is_right(text, reference):
+    """Whether the last number of a text is the reference's, in any form. False if there is none."""
+    numbers = [number_at(found[0]) for found in NUMBER.finditer(text)]
+    return bool(numbers) and numbers[-1] == number_at(answer_of(reference))
+
+
+def share(right):
+    """The share of (questions, samples) booleans that are true, with its interval: a text."""
     n_questions, n = right.shape
     mean = right.mean()
     low, high = interval(int(right.sum()), n_questions) if n == 1 else (
         mean + sign * CERTAIN * right.mean(1).std() / math.sqrt(n_questions) for sign in (-1, 1))
-    yield f"pass@1   {mean:.1%}, 95% interval {max(0, low):.1%} to {min(1, high):.1%}"
+    return f"{mean:.1%}, 95% interval {max(0, low):.1%} to {min(1, high):.1%}"
+
+
+def summary(right):
+    """Lines on (questions, samples) booleans: pass@1, and of several samples pass@k."""
+    n = right.shape[1]
+    yield f"pass@1   {share(right)}"
     for k in (2**i for i in range(1, n.bit_length())):
         yield f"pass@{k:<4}{np.mean([pass_at_k(n, int(c), k) for c in right.sum(1)]):.1%}"
 
@@ -126,6 +139,9 @@ def main(argv=None):
     print(escaped(f"{folder}{'' if step is None else f', step {step}'}: {len(rows):,} questions of "
                   f"{source.name}, {options.samples} answers to each, {ended:.0%} of which end"))
     print(*summary(np.array([row["right"] for row in rows])), sep="\n")
+    loosely = np.array([[last_number_is_right(text or "", row["reference"])
+                         for text in row["answers"]] for row in rows])
+    print(f"by the last number of the answer, in any form: {share(loosely)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import answers
-from answers import answer_all, main, pairs_of, summary, with_examples
+from answers import (answer_all, last_number_is_right, main, pairs_of, summary,
+                     with_examples)
 from bpe import Tokenizer
 from corpus import find_source
 from gpt import GPT, GPTConfig
@@ -87,6 +88,13 @@ def test_summary():
         "pass@1   50.0%, 95% interval 23.7% to 76.3%"], "Wilson's"
 
 
+def test_last_number_is_right():
+    for text, right in (("So it is 1,800 dollars.", True), ("#### 1800", True), ("", False),
+                        ("1800 of 2", False), ("none", False), ("it costs $1800.00", True)):
+        assert last_number_is_right(text, "1000 + 800\n#### 1,800") == right, text
+    assert not last_number_is_right("abc 3", "#### abc"), "an answer that is no number"
+
+
 def test_command_line(tmp_path, capsys, fails):
     """A run that has learned nothing answers; all is in the file."""
     config = Config(n_layer=1, n_head=2, n_kv_head=2, d_model=16, d_ff=32, seq_len=64,
@@ -102,5 +110,6 @@ def test_command_line(tmp_path, capsys, fails):
     said = capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 3 and "3 questions of tasks" in said and "pass@1" in said
+    assert "by the last number of the answer" in said
     assert all(row.keys() == {"question", "reference", "answers", "right"} for row in rows)
     assert "no conversations of one question" in fails(main, *words, "--data", "tasks,n=100")
