@@ -2,9 +2,10 @@
 
 A question is put to the model as a user's, and its answer is right if rl.reward() says so: behind
 "####". A model that has not learned this form may know the answer nevertheless; so it is also
-counted how often the last number of the answer is right, whatever stands before it. A base model, which has never been asked anything, is shown other questions and their answers first
-(--shots). With several answers to each question (--samples) pass@k is the probability that one or
-more of k is right.
+counted how often the last number of the answer is right, whatever stands before it. A base model,
+which has never been asked anything, is shown other questions and their answers first (--shots).
+With several answers to each question (--samples) pass@k is the probability that one or more of k is
+right.
 
     python 06_eval/extras/answers.py --run rl --data tasks,form=chat,level=2
     python 06_eval/extras/answers.py --weights FOLDER --data gsm8k --shots 5 --questions 200
