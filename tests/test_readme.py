@@ -189,7 +189,7 @@ def test_commands_are_understood(line, fork):
         after = words[words.index(script) + 1:][:1]
         command = after if script in WITH_COMMANDS else []
         known = help_of(fork, script, *command)
-        if script in ("04_train/train.py", "04_train/sft.py"):  # whose --help says that presets.py has more
+        if script in ("04_train/train.py", "04_train/sft.py"):  # --help: presets.py has more
             known += "".join(f" --{field.name.replace('_', '-')}" for field in fields(FullConfig))
         for option in options:
             assert re.search(rf"{option}\b", known), f"{script} has no {option}"
