@@ -22,6 +22,7 @@ import math
 import secrets
 import threading
 import time
+from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -71,6 +72,8 @@ class Engine:
     """A model that writes one text at a time. Its cache keeps the last one: a request that goes on
     from there, as the next turn of a conversation does, costs only its new ids.
     """
+
+    together = False
 
     def __init__(self, model, tokenizer):
         self.model, self.tokenizer = model, tokenizer
@@ -269,19 +272,25 @@ def usage_of(requests, rows, n_prompts=1):
 
 def written(engine, requests):
     """Yield (number of the request, part of the text, TextStream, how many of its ids earlier parts
-    had) until all are written. An engine that can writes all at the same time.
+    had) until all are written: one text after another, or, if the engine writes them together, a
+    part of each in turn.
     """
-    writings = []
+    writings, shown = deque(), [0] * len(requests)
     try:
-        for request in requests:
-            writings.append(engine.write(request))
-        for n, writing in enumerate(writings):
-            shown = 0
+        for n, request in enumerate(requests):
+            writings.append((n, engine.write(request)))
+        while writings:
+            n, writing = writings[0]
             for part, row in writing:
-                yield n, part, row, shown
-                shown = len(row.ids)
+                yield n, part, row, shown[n]
+                shown[n] = len(row.ids)
+                if engine.together:
+                    break
+            if row.finish:
+                writings.popleft()
+            writings.rotate(-1)
     finally:
-        for writing in writings:
+        for _, writing in writings:
             writing.close()
 
 

@@ -1,11 +1,12 @@
 """Tests of api.py: fields of a request, then what is written; test_serve.py has whole answers."""
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from api import (Engine, Refusal, Request, alternatives, field, messages_of, prompts_of,
+from api import (Engine, Refusal, Request, alternatives, chat, field, messages_of, prompts_of,
                  requests_of, stops_of, text_logprobs, token_text)
 from bpe import Tokenizer
 from gpt import GPT, GPTConfig
@@ -118,6 +119,24 @@ def test_logprobs_of_ids():
         "text_offset": [5, 6]}
     logits = torch.tensor([0.0, 2.0, 1.0])
     assert [i for i, _ in alternatives(logits, 2)] == [1, 2] and len(alternatives(logits, 9)) == 3
+
+
+def test_parts_of_an_answer():
+    """Of a streamed chat: the role first, then text, then how it ended, in the last part alone."""
+    server = SimpleNamespace(engine=lambda body: body.setdefault("model", "tiny") and Engine(
+        a_model(), TOKENIZER))
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9, "seed": 1, "n": 2}
+    whole = [part for part in chat(server, dict(body)) if part][-1]["choices"]
+    parts = [part["choices"][0] for part in chat(server, body | {"stream": True})]
+    for n in range(2):
+        mine = [part for part in parts if part["index"] == n]
+        assert [part["finish_reason"] for part in mine[:-1]] == [None] * (len(mine) - 1), (
+            "only the last part says how the text ended")
+        assert mine[-1]["finish_reason"] == "length" and mine[-1]["delta"] == {}
+        assert ["role" in part["delta"] for part in mine] == [True] + [False] * (len(mine) - 1), (
+            "only the first part says who speaks")
+        text = "".join(part["delta"].get("content", "") for part in mine)
+        assert text == whole[n]["message"]["content"], "all parts together are the whole text"
 
 
 def test_engine():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -344,6 +345,26 @@ def test_the_queue_is_bounded(server, monkeypatch):
                 break
         time.sleep(0.05)
     assert "200" in answer
+
+
+def test_a_hundred_at_once(server):
+    """Each gets its own text, or is told to come back; then the server is as before."""
+    texts = {seed: alone([97], 5, Sampling(1.0, seed=seed)).text for seed in range(5)}
+
+    def one(i):
+        body = {"prompt": [97], "max_tokens": 5, "seed": i % 5, "stream": i % 2 == 0}
+        try:
+            status, _, answer = ask(server, "/v1/completions", body)
+        except OSError:  # the connections are used up, and this one was reset
+            return 503
+        if status == 200:
+            parts = answer if isinstance(answer, list) else [answer]
+            assert "".join(p["choices"][0]["text"] for p in parts) == texts[i % 5]
+        return status
+    with ThreadPoolExecutor(100) as pool:
+        found = [*pool.map(one, range(100))]
+    assert set(found) <= {200, 429, 503} and found.count(200) >= serve.MOST_WAITING, found
+    assert one(0) == 200
 
 
 def test_a_failure_in_the_model_is_500(server, monkeypatch):

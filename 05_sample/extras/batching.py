@@ -301,6 +301,8 @@ class Batching(Engine):
     score() is computed. Without tasks the thread sleeps.
     """
 
+    together = True
+
     def __init__(self, model, tokenizer, size=None, most_read=128):
         self.model, self.tokenizer, self.free = model, tokenizer, threading.Lock()
         weight, window = model.embed.weight, model.config.seq_len

@@ -355,6 +355,25 @@ def test_the_microscope(page):
     assert not page.js("return document.querySelector('.gazed')")
 
 
+def test_a_telephone(page, server):
+    """Nothing is wider than a small screen, and what is pressed is large enough for a finger."""
+    page.call("/goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params={
+        "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
+    try:
+        open_page(page, server)
+        opened(page)
+        talk(page, "Hi")
+        for view in ("Chat", "Text", "Microscope"):
+            page.click(".tab", view)
+            assert page.js("return document.documentElement.scrollWidth") <= 390, view
+            low = page.js("return [...document.querySelectorAll('button')].filter((b) => "
+                          "b.checkVisibility() && b.getBoundingClientRect().height < 24)"
+                          ".map((b) => b.textContent)")
+            assert not low, view
+    finally:
+        page.call("/goog/cdp/execute", cmd="Emulation.clearDeviceMetricsOverride", params={})
+
+
 def test_a_key(page, server):
     """A server with --api-key: the page asks for it, again after a wrong one."""
     with serving(api_key="secret") as locked:

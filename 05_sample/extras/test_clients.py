@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from api import Engine
+from batching import Batching
 from bpe import Tokenizer
 from conversations import prompt_ids
 from gpt import GPT, GPTConfig
@@ -27,10 +28,10 @@ def a_model():
     return model.requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def address():
-    with Server(("127.0.0.1", 0), {"tiny": lambda: Engine(a_model(), TOKENIZER)}, api_key="secret",
-                say=lambda line: None) as server:
+@pytest.fixture(scope="module", params=[Engine, Batching])
+def address(request):
+    with Server(("127.0.0.1", 0), {"tiny": lambda: request.param(a_model(), TOKENIZER)},
+                api_key="secret", say=lambda line: None) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
