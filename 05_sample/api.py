@@ -288,7 +288,8 @@ def written(engine, requests):
                     break
             if row.finish:
                 writings.popleft()
-            writings.rotate(-1)
+            else:
+                writings.rotate(-1)
     finally:
         for _, writing in writings:
             writing.close()
@@ -312,7 +313,7 @@ def choices_of(engine, requests, streamed, make):
             yield [{"index": n, **make(n, "", row, shown), "finish_reason": row.finish}]
     if not streamed:
         yield [{"index": n, **make(n, row.text, row, 0), "finish_reason": row.finish}
-               for n, row in rows.items()]
+               for n, row in sorted(rows.items())]
     yield rows
 
 
