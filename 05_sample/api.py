@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import torch
 
-from chat import Memory, Shown
+from chat import Memory, Shown, with_calls
 from conversations import end_ids, prompt_ids
 from sample import Sampling, start_of, stream
 
@@ -46,8 +46,7 @@ class Refusal(Exception):
     def body(self):
         kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
             self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param,
-                          "code": self.code}}
+        return {"error": dict(message=str(self), type=kind, param=self.param, code=self.code)}
 
 
 # ---- writing ----
@@ -88,10 +87,13 @@ class Engine:
 
         def generate(model, prompts, n_tokens, pick, n_samples):
             def listening(logits):
-                tops.append(alternatives(logits[0], request.tops))
+                if request.tops:
+                    tops.append(alternatives(logits[0], request.tops))
                 return pick(logits)
-            return self.memory.generate(model, prompts, n_tokens,
-                                        listening if request.tops else pick, n_samples)
+            for ids in self.memory.generate(model, prompts, n_tokens, listening, n_samples):
+                if not self.memory.answer.own[-1]:  # the calculator's: it was certain
+                    pick.logprobs, tops[-1:] = torch.zeros(1), [[]] * bool(request.tops)
+                yield ids
         with self.free:
             for _, part, row in stream(self.model, Shown(self.tokenizer), [request.prompt],
                                        request.n_tokens, request.sampling, request.stops,
@@ -126,9 +128,8 @@ def field(body, name, kind, default=None, least=None, most=None):  # exercise
     value = body.get(name)
     if value is None:
         return default
-    wrong = not isinstance(value, (int, float) if kind is float else kind) or (
-        isinstance(value, bool) != (kind is bool))
-    if wrong:
+    if not isinstance(value, (int, float) if kind is float else kind) or (
+            isinstance(value, bool) != (kind is bool)):
         raise Refusal(f"{name} must be of type {kind.__name__}", param=name)
     if least is not None and not least <= value <= most:
         raise Refusal(f"{name} must be from {least:g} to {most:g}", param=name)
@@ -344,7 +345,11 @@ def chat(server, body):
     engine, streamed, begun = server.engine(body), field(body, "stream", bool, False), set()
     tokenizer, with_logprobs = engine.tokenizer, field(body, "logprobs", bool, False)
     tops = field(body, "top_logprobs", int, 0, 0, 20) if with_logprobs else 0
-    prompt = prompt_ids(messages_of(body), tokenizer)
+    messages = messages_of(body)
+    if "<|python_start|>" in tokenizer.special:
+        messages = [m | {"content": with_calls(m["content"])} if m["role"] == "assistant" else m
+                    for m in messages]
+    prompt = prompt_ids(messages, tokenizer)
     requests = requests_of(body, [prompt], engine.model.config.seq_len, None, tops)
 
     def make(n, part, row, shown):

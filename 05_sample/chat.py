@@ -24,13 +24,14 @@ from console import (Parser, StopSignal, add_options, escaped, option, read_text
 import contextlib
 import itertools
 import json
+import re
 import signal
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 
-from conversations import end_ids, prompt_ids
+from conversations import calculate, end_ids, prompt_ids
 from gpt import KVCache
 from rl import Answer
 from sample import RunOptions, Sampling, start_of, stream
@@ -75,13 +76,13 @@ class Memory:
            self.ids becomes a copy of the prompt.
         2. n_tokens times: read those of self.ids that are not in the cache, (1, new), by
            model.hidden(), and add their number to self.n_read; pick() from the last logits, (1, V);
-           give the id, 0.0 and 0.0 to the add() of one rl.Answer, which calls the calculator;
+           give the id, 0.0 and 0.0 to self.answer, a new rl.Answer: add() calls the calculator;
            append what that returns to self.ids, then yield it, (1,).
         """
         prompt, held = prompts[0], self.ids[:self.cache.length]
         same = next((n for n, (a, b) in enumerate(zip(held, prompt)) if a != b), len(held))
         self.cache.length, self.ids = min(same, len(prompt) - 1), [*prompt]
-        answer = Answer(self.tokenizer)
+        answer = self.answer = Answer(self.tokenizer)
         for _ in range(n_tokens):
             new = torch.tensor([self.ids[self.cache.length:]], device=self.cache.keys.device)
             x = model.hidden(new, self.cache)[:, -1]
@@ -171,9 +172,12 @@ class Chat:
                                        generate=generate):
                 self.finish = row.finish
                 yield part
+        except ValueError:  # the model is damaged
+            text = None
+            raise
         finally:
-            written = self.memory.ids[len(prompt):]
-            self.turns.append((text, [i for i in written if i not in ends]))
+            written = [i for i in self.memory.ids[len(prompt):] if i not in ends]
+            self.turns += [(text, written)] if text is not None else []
 
     def messages(self):
         """The conversation as messages, as conversations.py reads them."""
@@ -194,6 +198,19 @@ def parts_of(ids, tokenizer):
         else:
             parts.append({"type": kind, "text": tokenizer.decode([*span])})
     return parts if len(parts) > 1 else "".join(part["text"] for part in parts)
+
+
+def with_calls(text):
+    """What parts_of() returned, from the text that Shown made of it: a call that has the value that
+    stands behind it becomes parts again, so that the model reads what it wrote.
+    """
+    parts = []
+    for i, piece in enumerate(re.split(r"\[([^][=]+) = ([^][]+)\]", text)):
+        parts.append({"type": ("text", "python", "output")[i % 3], "text": piece})
+    for call, value in zip(parts[1::3], parts[2::3]):
+        if calculate(call["text"]) != value["text"]:
+            return text
+    return [part for part in parts if part["text"]] if len(parts) > 1 else text
 
 
 def has_learned(folder, config):
@@ -284,7 +301,7 @@ def main(argv=None):
             try:
                 if line.startswith("/"):
                     print(escaped(obey(chat, line)))
-                elif line.strip() and reply(chat, line) == signal.SIGTERM:
+                elif (line.strip() or not as_chat) and reply(chat, line) == signal.SIGTERM:
                     return
             except (ValueError, OSError) as error:
                 print(escaped(f"error: {error}"))

@@ -139,6 +139,35 @@ def test_parts_of_an_answer():
         assert text == whole[n]["message"]["content"], "all parts together are the whole text"
 
 
+def test_what_the_calculator_writes_was_certain(monkeypatch):
+    """Its ids have the log-probability 0, and no alternatives. The client's copy of the answer, in
+    the next turn, is read as what the model wrote.
+    """
+    special, engine = TOKENIZER.special, Engine(a_model(), TOKENIZER)
+    script = [special["<|python_start|>"], *b"1+1", special["<|python_end|>"], 0, 0, 0, 65]
+    script = iter(script)
+    real = engine.memory.generate
+
+    def generate(model, prompts, n_tokens, pick, n_samples):
+        return real(model, prompts, n_tokens, lambda logits: pick(logits) * 0 + next(script),
+                    n_samples)
+    monkeypatch.setattr(engine.memory, "generate", generate)
+    row = [row for _, row in engine.write(Request([97], 9, Sampling(), tops=2))][-1]
+    forced = [special["<|output_start|>"], *b"2", special["<|output_end|>"]]
+    assert row.text == "[1+1 = 2]A" and row.ids[5:8] == forced
+    assert [p == 0 for p in row.logprobs] == [False] * 5 + [True] * 3 + [False]
+    assert [len(top) for top in row.tops] == [2] * 5 + [0] * 3 + [2]
+    asked = []
+    server = SimpleNamespace(engine=lambda body: SimpleNamespace(
+        tokenizer=TOKENIZER, model=engine.model, together=False,
+        write=lambda request: asked.append(request.prompt) or iter(())))
+    messages = [{"role": role, "content": text} for role, text in (
+        ("user", "a"), ("assistant", row.text), ("user", "b"))]
+    with contextlib.suppress(Exception):
+        list(chat(server, {"model": "tiny", "messages": messages}))
+    assert "<|python_start|>1+1<|python_end|><|output_start|>2<" in TOKENIZER.decode(asked[0])
+
+
 def test_engine():
     """What it writes is what stream() writes; scores are the model's own."""
     engine, how = Engine(a_model(), TOKENIZER), Sampling(1.0, seed=4)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bpe import Tokenizer
-from chat import Chat, Memory, Shown, has_learned, main, next_turn, obey, parts_of, reply
+from chat import (Chat, Memory, Shown, has_learned, main, next_turn, obey, parts_of, reply,
+                  with_calls)
 from conversations import prompt_ids
 from gpt import GPT, GPTConfig, generate, greedy
 from runs import as_json, save_checkpoint, start_run, tensors
@@ -176,7 +177,23 @@ def test_the_calculator_is_called_and_shown(explains):
     assert parts_of(ids, TOKENIZER) == [
         {"type": "python", "text": "48/2"}, {"type": "output", "text": "24"},
         {"type": "text", "text": "so"}], "as conversations.py reads it"
+    assert with_calls("[48/2 = 24]so") == parts_of(ids, TOKENIZER), "as the model wrote it"
+    assert with_calls("a[1+1 = 2]b[2*2 = 4]") == [
+        {"type": kind, "text": text} for kind, text in (
+            ("text", "a"), ("python", "1+1"), ("output", "2"), ("text", "b"), ("python", "2*2"),
+            ("output", "4"))]
+    for text in ("[48/2 = 25]", "x[0 = 1]", "[a = b]", "plain", "", "[1+1=2]"):
+        assert with_calls(text) == text, "no call of the calculator, or another value"
     assert Shown(CHATML).decode_bytes([*b"48", 256]) == b"48<|im_start|>"
+
+
+def test_a_turn_that_fails_is_not_kept():
+    """Of a damaged model: the conversation is as before."""
+    talk = Chat(a_model(), TOKENIZER)
+    talk.model.head.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="nan or infinity"):
+        list(talk.answer("Hello"))
+    assert talk.turns == []
 
 
 def test_commands(tmp_path):

@@ -837,8 +837,8 @@ MISTAKES = {
          "most = window", "test_make_room"),
     ],
     "05_sample/api.py": [
-        ("true taken for the number 1", "isinstance(value, bool) != (kind is bool))\n    if wrong",
-         "False)\n    if wrong", "test_field"),
+        ("true taken for the number 1", "isinstance(value, bool) != (kind is bool)):",
+         "False):", "test_field"),
         ("finish_reason on every chunk", '"finish_reason": None}]', '"finish_reason": "length"}]',
          "test_parts_of_an_answer"),
         ("nan let through", "not least <= value <= most:", "(value < least or value > most):",

@@ -73,6 +73,8 @@ class Text:
         if self.request.tops:
             self.tops.append(alternatives(logits, self.request.tops))
         i = self.answer.add(i, 0.0, 0.0)
+        if not self.answer.own[-1]:  # the calculator's: it was certain
+            logprob, self.tops[-1:] = 0.0, [[]] * bool(self.tops)
         self.ids.append(i)
         self.say(self.stream.add(i, logprob))
         if not self.ended and len(self.stream.ids) == self.request.n_tokens:
