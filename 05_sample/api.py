@@ -4,8 +4,8 @@ There are three addresses: the models there are, the answer to a conversation, a
 on. An answer is a dict; or, if the client wants to see the text as it is written, a generator of
 small ones, one for each part. What is asked is checked before anything is computed, and what is
 wrong refused with a sentence, and a status by which programs know whether to try again. Text never
-becomes a special token. Several clients wait for each other here; extras/batching.py writes for
-many at the same time.
+becomes a special token, but for calls of the calculator that a client sends back. The engine here
+writes one text at a time; serve.py takes extras/batching.py's, for many, except by hand.
 
 Used by serve.py. Next: serve.py.
 """
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import torch
 
-from chat import Memory, Shown, with_calls
+from chat import Memory, Shown, as_written
 from conversations import end_ids, prompt_ids
 from sample import Sampling, start_of, stream
 
@@ -152,6 +152,8 @@ def prompts_of(body, tokenizer, size):
     if not isinstance(given, list) or not 0 < len(given) <= MOST_TEXTS:
         raise Refusal(f"prompt must be a string, a list of ids, or up to {MOST_TEXTS} of them",
                       param="prompt")
+    if suffix and body.get("echo"):
+        raise Refusal("a suffix can't be echoed", param="echo")
     if suffix:
         from fim import encode_gap
         if len(given) > 1 or not isinstance(given[0], str):
@@ -345,11 +347,7 @@ def chat(server, body):
     engine, streamed, begun = server.engine(body), field(body, "stream", bool, False), set()
     tokenizer, with_logprobs = engine.tokenizer, field(body, "logprobs", bool, False)
     tops = field(body, "top_logprobs", int, 0, 0, 20) if with_logprobs else 0
-    messages = messages_of(body)
-    if "<|python_start|>" in tokenizer.special:
-        messages = [m | {"content": with_calls(m["content"])} if m["role"] == "assistant" else m
-                    for m in messages]
-    prompt = prompt_ids(messages, tokenizer)
+    prompt = prompt_ids(as_written(messages_of(body), tokenizer), tokenizer)
     requests = requests_of(body, [prompt], engine.model.config.seq_len, None, tops)
 
     def make(n, part, row, shown):

@@ -42,7 +42,8 @@ COMMANDS = """/reset          forget the conversation
 /system TEXT    an instruction before the conversation; without TEXT, none
 /temperature T  0: always the likeliest id
 /save FILE      append the conversation to a file, as a line of JSON
-/quit           or Ctrl-D"""
+/quit           or Ctrl-D
+Ctrl-C ends an answer once its prompt is read; a second one ends the program"""
 
 
 class Shown:
@@ -211,6 +212,14 @@ def with_calls(text):
         if calculate(call["text"]) != value["text"]:
             return text
     return [part for part in parts if part["text"]] if len(parts) > 1 else text
+
+
+def as_written(messages, tokenizer):
+    """Messages in which calls of the calculator are again what the model wrote: with_calls()."""
+    if "<|python_start|>" not in tokenizer.special:
+        return messages
+    return [message | {"content": with_calls(message["content"])}
+            if message["role"] == "assistant" else message for message in messages]
 
 
 def has_learned(folder, config):

@@ -9,8 +9,9 @@ machine is answered, unless you ask for it.
     python 05_sample/serve.py --run sft                  # then open http://127.0.0.1:8000
     python 05_sample/serve.py --weights FOLDER --weights-as int8 --port 8001
 
-Reads the newest run, --run or --weights, and page.html; writes a line for each request. Left to
-extras/: many texts at once (batching.py), what is inside (microscope.py). Next: 06_eval/evals.py.
+Reads the newest run, --run or --weights, and page.html; writes a line for each request. From
+extras/ come many texts at once (batching.py), except by hand, and what the page asks for besides
+(routes.py). Next: 06_eval/evals.py.
 """
 
 import os
@@ -40,7 +41,7 @@ from sample import RunOptions
 MOST_BYTES, MOST_DRAINED = 2_000_000, 16_000_000  # of a request's body; of one that is refused
 MOST_WAITING, MOST_CONNECTIONS = 32, 128
 SLOW = 30  # seconds in which a request must have come, or a part of an answer been read
-HERE = ("localhost", "127.0.0.1", "[::1]")
+HERE = ("localhost", "127.0.0.1")
 
 
 # ---- HTTP ----
@@ -162,16 +163,18 @@ class Handler(BaseHTTPRequestHandler):
                 yield part
 
     def last_of(self, answer):
-        *_, last = self.parts_of(answer)
+        with closing(self.parts_of(answer)) as parts:
+            *_, last = parts
         return last
 
     def send_events(self, answer):
         """Server-sent events. What is wrong shows before the first, while there is still a status.
         """
-        for part in self.parts_of(answer):
-            if not self.begun:
-                self.send_head(200, "text/event-stream")
-            self.wfile.write(event(part))
+        with closing(self.parts_of(answer)) as parts:
+            for part in parts:
+                if not self.begun:
+                    self.send_head(200, "text/event-stream")
+                self.wfile.write(event(part))
         self.wfile.write(b"data: [DONE]\n\n")
 
     def send_page(self):
@@ -242,9 +245,13 @@ class Server(ThreadingHTTPServer):
             return engine
         with self.loading:
             if name not in self.engines:
+                try:
+                    engine = self.models[name]()
+                except (ValueError, OSError) as error:
+                    raise Refusal(f"{name} can't be loaded: {error}", 500) from None
                 while len(self.engines) > 1:
                     del self.engines[next(iter(self.engines))]
-                self.engines[name] = self.models[name]()
+                self.engines[name] = engine
             return self.engines[name]
 
     @contextmanager
@@ -340,7 +347,10 @@ def main(argv=None):
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     with Server((options.host, options.port), models, options.api_key, page,
                 lambda line: print(escaped(line))) as server:
-        server.engine({})  # what can't be loaded shows at once
+        try:
+            server.engine({})
+        except Refusal as refusal:
+            raise ValueError(str(refusal)) from None
         print(f"http://{options.host}:{server.server_port} serves {', '.join(models)}; Ctrl-C ends",
               flush=True)
         server.serve_forever()

@@ -56,6 +56,8 @@ def running(*command, ready, where=None):
                 raise ValueError(f"{command[0]} ended before it was ready")
         threading.Thread(target=process.stdout.read, daemon=True).start()
         for _ in range(600 if where else 1):
+            if process.poll() is not None:
+                raise ValueError(f"{command[0]} ended before it was ready")
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{address}/v1/models", timeout=5).read()
                 break
@@ -63,7 +65,10 @@ def running(*command, ready, where=None):
         yield address, process.pid
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def ours(weights, kind="float32", extra=()):
@@ -121,7 +126,7 @@ def one_by_one(address, model, n_tokens, chapter):
 
 
 def outside(weights, n_tokens):
-    """The share of the time that eight texts take in which the model computes nothing."""
+    """The share of the engine's time for eight texts outside model.hidden() and logits()."""
     _, model, tokenizer, _, _ = Options(weights=str(weights), device="cpu").load()
     engine, inside = Batching(pack(model, "float32", rows=8), tokenizer), []
     for name in ("hidden", "logits"):
@@ -199,9 +204,9 @@ def bench_serve(weights, n_tokens, rounds, n_requests):
             for name, address, model in (("ours", here, weights.name), ("theirs", there, weights)):
                 for n in (1, 8):
                     found.setdefault((name, n), []).append(
-                        at_once(address, model, n_tokens, n, 2 * chapter + n // 8))
+                        at_once(address, model, n_tokens, n, 3 * chapter + n // 8))
             found.setdefault("one by one", []).append(
-                one_by_one(here, weights.name, n_tokens, 2 * chapter))
+                one_by_one(here, weights.name, n_tokens, 3 * chapter + 2))
     print(f"{weights.name}, float32, {n_tokens} ids each, medians of {rounds} rounds\n\n"
           "| | one, tokens/s | eight at once, tokens/s |\n|---|---|---|")
     rates = {key: statistics.median(n / seconds for seconds, n in rows)

@@ -32,10 +32,10 @@ LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
           "02_data": {"data": 374, "conversations": 202},
           "03_model": {"gpt": 332},
           "04_train": {"optim": 222, "runs": 350, "train": 378, "sft": 240, "rl": 354},
-          "05_sample": {"sample": 307, "chat": 316, "api": 400, "serve": 350},
+          "05_sample": {"sample": 307, "chat": 322, "api": 400, "serve": 360},
           "06_eval": {"evals": 350},
           "07_scale": {"scale": 328, "zero": 220}}
-MOST_TOGETHER = 4930  # lines of these files, but for evals.py
+MOST_TOGETHER = 4950  # lines of these files, but for evals.py
 MOST = 60  # lines of a function of the spine
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 every_spine = pytest.mark.parametrize("path", [ROOT / stage / f"{name}.py" for stage, names in

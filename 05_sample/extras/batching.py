@@ -207,17 +207,19 @@ class Table(RaggedCache):
 class Scheduler:
     """waiting: texts that wait for memory, the first to enter first; running: those that have it,
     the oldest first. most_read: how many ids are read in a step, besides those of texts that write.
+    most_running: how many texts run, also if they share all of their memory.
     """
 
-    def __init__(self, pool, most_read):
+    def __init__(self, pool, most_read, most_running=32):
         self.pool, self.most_read, self.waiting, self.running = pool, most_read, [], []
+        self.most_running = most_running
 
     def texts(self):
         return [*self.running, *self.waiting]
 
     def enter(self):
         """Let the first that waits run, if there is memory for its ids. Returns whether."""
-        if self.waiting:
+        if self.waiting and len(self.running) < self.most_running:
             text = self.waiting[0]
             self.pool.share(text)
             if self.pool.extend(text):
@@ -342,7 +344,7 @@ class Batching(Engine):
             while not seen.finish:
                 found = text.parts.get()
                 if isinstance(found, Exception):
-                    raise found
+                    raise type(found)(*found.args) from None  # others raise it in their threads
                 part, n, seen.finish = found
                 for mine, all_ids in ((seen.ids, text.stream.ids), (seen.tops, text.tops),
                                       (seen.logprobs, text.stream.logprobs)):

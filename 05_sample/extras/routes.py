@@ -20,7 +20,7 @@ import threading
 
 from api import Refusal, field, messages_of
 from bpe import Tokenizer
-from chat import has_learned
+from chat import as_written, has_learned, next_turn
 from conversations import prompt_ids
 from fim import TOKENS
 from lookback import Lookback
@@ -34,8 +34,9 @@ def about(server, name):
     a model, by its run's files if it isn't loaded. None if these are damaged.
     """
     folder = getattr(server.models[name], "folder", None)
-    if name in server.engines or not folder:
-        engine = server.engine({"model": name.removesuffix(":int8")})  # which is not to be loaded
+    if not (engine := server.engines.get(name)) and not folder:  # there is but one, and its twin
+        engine = server.engine({"model": name.removesuffix(":int8")})
+    if engine:
         chats, window, tokenizer = engine.chats, engine.model.config.seq_len, engine.tokenizer
     else:
         try:
@@ -60,8 +61,10 @@ def look_over(server, body):
     if body.get("messages") is None:
         ids = start_of(field(body, "text", str, ""), engine.tokenizer)
     else:
-        *before, last = messages_of(body, last="assistant")
-        ids = prompt_ids(before, engine.tokenizer) + engine.tokenizer.encode(last["content"])
+        *before, last = as_written(messages_of(body, last="assistant"), engine.tokenizer)
+        until = prompt_ids([*before, last, {"role": "user", "content": ""}], engine.tokenizer)
+        behind = len(next_turn("", engine.tokenizer))  # the end of the answer, and what follows
+        ids = until[:len(until) - behind]
     with engine.free:
         tokens = survey(engine.model, engine.tokenizer, ids)
     special = {*engine.tokenizer.special.values()}

@@ -439,6 +439,18 @@ def test_what_can_never_fit_is_refused(batching):
     assert len(whole(engine.write(Request([1] * 60, 5, Sampling(0))))[1]) == 5, "the whole window"
 
 
+def test_no_more_texts_run_than_is_allowed():
+    """Also if all of them share their memory."""
+    pool = Pool(CONFIG, 20)
+    scheduler = Scheduler(pool, 100, most_running=2)
+    first = text([1, 2, 3])
+    pool.extend(first)
+    pool.computed(first, 3)
+    pool.release(first)
+    scheduler.waiting = [text([1, 2, 3]) for _ in range(3)]
+    assert [len(texts) for texts, _ in scheduler.step()] == [2] and len(scheduler.waiting) == 1
+
+
 # ---- the thread ----
 def test_an_error_ends_only_those_that_it_concerns(batching):
     model = random_model()

@@ -56,6 +56,11 @@ def test_what_a_model_sees_in_a_text():
     talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
     found = call("/api/survey", hosts, messages=talk)
     assert found["ids"] == prompt_ids(talk[:1], tokenizer) + [*b"Ho"]
+    talk[1]["content"] = "[1+1 = 2]so"
+    found = call("/api/survey", hosts, messages=talk)
+    assert "".join(t["text"] for t in found["tokens"]).endswith(
+        "<|python_start|>1+1<|python_end|><|output_start|>2<|output_end|>so"), "as it was written"
+    found = call("/api/survey", hosts, messages=[talk[0], {"role": "assistant", "content": "Ho"}])
     seen = call("/api/inside", hosts, ids=found["ids"], position=4)
     assert len(seen["lens"]) == 2 and [len(head) for head in seen["attention"][0]] == [4, 4]
     for wrong in ({"ids": []}, {"ids": [1, 999]}, {"ids": [1, True]}, {"ids": [1], "position": 1}):
