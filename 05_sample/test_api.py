@@ -9,18 +9,8 @@ import torch
 from api import (Engine, Refusal, Request, alternatives, chat, field, messages_of, prompts_of,
                  requests_of, stops_of, text_logprobs, token_text)
 from bpe import Tokenizer
-from gpt import GPT, GPTConfig
 from sample import Sampling, stream
-
-TOKENIZER = Tokenizer([])
-
-
-def a_model(seq_len=128):
-    model = GPT(GPTConfig(TOKENIZER.vocab_size, seq_len=seq_len, n_layer=2, n_head=2, n_kv_head=1,
-                          d_model=32, d_ff=64))
-    for weight in model.parameters():  # a new one's blocks add 0
-        torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(0))
-    return model.requires_grad_(False)
+from test_chat import TOKENIZER, a_model
 
 
 @contextlib.contextmanager

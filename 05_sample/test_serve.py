@@ -19,23 +19,13 @@ import torch
 import api
 import serve
 from api import Engine, Request
-from bpe import Tokenizer
 from conversations import end_ids, prompt_ids
-from gpt import GPT, GPTConfig
+from gpt import GPT
 from runs import as_json, save_checkpoint, start_run, tensors
 from sample import Sampling, stream
 from serve import Server, event, main
+from test_chat import TOKENIZER, a_model
 from train import Config
-
-TOKENIZER = Tokenizer([])
-
-
-def a_model(seq_len=128, seed=0):
-    model = GPT(GPTConfig(TOKENIZER.vocab_size, seq_len=seq_len, n_layer=2, n_head=2, n_kv_head=1,
-                          d_model=32, d_ff=64), seed)
-    for weight in model.parameters():  # a new one's blocks add 0
-        torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(seed))
-    return model.requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

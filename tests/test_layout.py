@@ -5,6 +5,7 @@ import ast
 import importlib
 import inspect
 import re
+import subprocess
 import sys
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -59,6 +60,14 @@ def tree(path):
 def imports(path):
     """Every module that a file imports, at its top or inside a function."""
     return imported(ast.walk(tree(path)))
+
+
+def test_no_link_is_committed():
+    """Such as data, where a reader's own lies elsewhere: in a clone it would lead nowhere."""
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True)
+    lines = listed.stdout.splitlines() if listed.returncode == 0 else []  # a copy without git
+    assert not [line for line in lines if line.startswith("120000")]
+    assert not [line for line in lines if line.split("\t")[1].startswith(("data", "runs", "mine"))]
 
 
 def test_names_are_unique():
