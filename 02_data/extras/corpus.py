@@ -65,6 +65,7 @@ class Source:
     fingerprint: str  # changes when the documents do
     share: float = 0.05  # of the documents that is validation, when split by hash
     fim: float = 0.0  # share of the training documents that fim.py rearranges
+    pattern: str = ""  # a name in pieces.py: how a tokenizer trained on it cuts texts; "": gpt4
     loss: str = "answers"  # which ids of a conversation are learned: those of answers, or "all"
 
     @property
@@ -160,10 +161,13 @@ def folder(path, include=(), exclude=(), links=("0",), strict=("0",)):
     return from_files(name, top, files)
 
 
-def rows(kind, read, endings, hidden, path, field=(None,), links=("0",)):
+def rows(kind, read, endings, hidden, path, field=(None,), links=("0",), val=("0.05",)):
     """The Source of what read() finds in the file `path`, or in all files below it whose names end
-    in one of `endings`, except where a part of the path begins with one of `hidden`.
+    in one of `endings`, except where a part of the path begins with one of `hidden`. val: the share
+    that is validation; 1: all.
     """
+    if not re.fullmatch(r"0?\.\d+|[01]", val[-1]):
+        raise ValueError(f"val is {val[-1]!r}, but must be a share from 0 to 1")
     name = f"{kind}:{path}"
     files, left_out = files_of(name, Path(path), endings, hidden, links)
     note = told(name, path, texts((), left_out)[1]) if left_out else ""
@@ -171,7 +175,7 @@ def rows(kind, read, endings, hidden, path, field=(None,), links=("0",)):
         raise ValueError(note or f"{name} holds no file that ends in {' or '.join(endings)}")
     say(note)
     return Source(name, lambda: (record for file in files for record in read(file, field[-1])),
-                  "hash", fingerprint(files))
+                  "hash", fingerprint(files), float(val[-1]))
 
 
 def tasks(path, **options):
@@ -213,7 +217,7 @@ SOURCES = {
                        "(follow links), strict=1 (leave nothing out)",
                        "hash or tail", "files", open=folder),
     "jsonl:PATH": Info("JSON lines (.gz, .zst): messages, chosen and rejected, text, content, or "
-                      "field=NAME; links=1",
+                      "field=NAME; links=1; val=1 (all is validation)",
                       "hash", "lines", open=functools.partial(
                           rows, "jsonl", read_jsonl, (".jsonl", ".jsonl.gz", ".jsonl.zst"),
                           (".",))),
@@ -316,8 +320,9 @@ def open_source(base, options, data_dir="data"):
         raise ValueError(f"there is no source {base!r}; there are {', '.join(SOURCES)}{hint}")
     if colon and not path:
         raise ValueError(f"{base} needs a path behind it")
-    known = ({"folder": {"include", "exclude", "links", "strict"}, "jsonl": {"field", "links"},
-              "parquet": {"field", "links"}, "tasks": {"form", "level", "n", "only", "seed"}}
+    known = ({"folder": {"include", "exclude", "links", "strict"},
+              "jsonl": {"field", "links", "val"}, "parquet": {"field", "links", "val"},
+              "tasks": {"form", "level", "n", "only", "seed"}}
              .get(kind, {"num_shards"} if row.hub else set()))
     if unknown := set(options) - known:
         raise ValueError(f"{base} takes {', '.join(sorted(known)) or 'no option'}; not "

@@ -27,6 +27,7 @@ from bpe import SPECIAL_TOKENS, tokenizer_class
 from corpus import open_source, parse_name, strings
 from data import FORMAT, Dataset, Ids, hash_of
 from housekeeping import readers_code
+from pieces import PATTERNS
 from writing import write_folder
 
 OWN = {"include", "exclude", "field", "links", "strict", "num_shards", "n", "form", "only", "level",
@@ -138,7 +139,8 @@ def check_arrays(name, data):
 def open_name(name, data_dir="data", by_hand=False, say=print):
     """A Dataset for prepared:FOLDER, else a Source, cleaned if it has options of clean.py.
 
-    Options behind a name: fim, the share of training documents that fim.py rearranges; loss, which
+    Options behind a name: fim, the share of training documents that fim.py rearranges; pattern, by
+    which a tokenizer that is trained on it cuts texts (pieces.py has names for some); loss, which
     ids of a conversation are learned, those of the "answers" or "all"; against and the fields of
     Rules, for clean.py; all others are the source's own. ValueError for a wrong or unknown option.
     """
@@ -155,6 +157,9 @@ def open_name(name, data_dir="data", by_hand=False, say=print):
     loss = options.pop("loss", ["answers"])[-1]
     if loss not in ("answers", "all"):
         raise ValueError(f"loss is {loss!r}, but must be answers or all")
+    pattern = options.pop("pattern", [""])[-1]
+    if pattern not in ("", *PATTERNS):
+        raise ValueError(f"pattern is {pattern!r}, but must be {', '.join(PATTERNS)}")
     cleaning = {}
     if options.keys() - OWN:
         from clean import RULES, open_clean
@@ -164,13 +169,21 @@ def open_name(name, data_dir="data", by_hand=False, say=print):
         source = open_clean(source, cleaning, data_dir, say)
     if float(fim):  # the name gets it, so that the data's folder differs
         source = dataclasses.replace(source, name=f"{source.name},fim={float(fim)}", fim=float(fim))
+    if pattern:
+        source = dataclasses.replace(source, name=f"{source.name},pattern={pattern}",
+                                     pattern=pattern)
     if loss == "all":
         source = dataclasses.replace(source, name=f"{source.name},loss=all", loss=loss)
     return source
 
 
 def train_tokenizer(sources, vocab_size, by_hand=False, workers=1):
-    """A tokenizer of the training documents of all `sources`, with the tokens that fim needs."""
+    """A tokenizer of the training documents of all `sources`, with the tokens that fim needs.
+    ValueError if two of them name different patterns.
+    """
+    patterns = {source.pattern for source in sources if source.pattern} or {"gpt4"}
+    if len(patterns) > 1:
+        raise ValueError(f"a tokenizer has one pattern, not {' and '.join(sorted(patterns))}")
     texts = (text for source in sources for split, record in source.documents()
              if split == "train" for text in strings(record))
     special = SPECIAL_TOKENS
@@ -178,7 +191,8 @@ def train_tokenizer(sources, vocab_size, by_hand=False, workers=1):
         from fim import TOKENS
         special = (*SPECIAL_TOKENS, *TOKENS)
     more = {} if by_hand else {"workers": workers}
-    return tokenizer_class(by_hand).train(texts, vocab_size, special_tokens=special, **more)
+    return tokenizer_class(by_hand).train(texts, vocab_size, PATTERNS[patterns.pop()], special,
+                                          **more)
 
 
 def make_dataset(source, vocab_size=2048, data_dir="data", tokenizer=None, by_hand=False,

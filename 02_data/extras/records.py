@@ -22,6 +22,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from pathlib import Path
 
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
@@ -222,8 +223,11 @@ def lines_of(file, where):
         yield number, line
 
 
-def read_jsonl(path, field=None):
-    """The records of a .jsonl file, plain or compressed (.gz, .zst), one line at a time."""
+def read_rows(path):
+    """(where, value) of each line of a file of JSON Lines, plain or compressed (.gz, .zst). where:
+    the file and the line, for messages. ValueError if it is damaged, or a line is not JSON.
+    """
+    path = Path(path)
     with open(path, "rb") as raw:
         file = raw
         if path.suffix in (".gz", ".zst") and not raw.peek(1).startswith(b"version"):
@@ -234,7 +238,12 @@ def read_jsonl(path, field=None):
         for number, line in lines_of(file, path):
             if line.strip():
                 where = f"{path}, line {number},"
-                yield as_record(parsed(line, where), where, field)
+                yield where, parsed(line, where)
+
+
+def read_jsonl(path, field=None):
+    """The records of such a file, one line at a time."""
+    return (as_record(value, where, field) for where, value in read_rows(path))
 
 
 def parsed(line, where):

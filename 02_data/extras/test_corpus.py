@@ -98,6 +98,19 @@ def test_rows_of_others(tmp_path, fails):
     assert "does not exist" in fails(main, f"jsonl:{tmp_path}/none")
 
 
+def test_a_file_is_held_out_as_a_whole(tmp_path, fails):
+    """As the texts of an evaluation are, none of which is for training."""
+    path = tmp_path / "a.jsonl"
+    texts = [f"{n}" for n in range(200)]
+    path.write_bytes(lines(*({"text": text} for text in texts)))
+    for option, share in ((",val=1", 1), (",val=0", 0), (",val=.5", 0.5), ("", 0.05)):
+        source = find_source(f"jsonl:{path}{option}")
+        held_out = [record["text"] for split, record in source.documents() if split == "val"]
+        assert held_out == [text for text in texts if is_validation(text, share)]
+        assert len(held_out) == 200 if share == 1 else len(held_out) < 150
+    assert "val is '2', but must be a share from 0 to 1" in fails(main, f"jsonl:{path},val=2")
+
+
 def test_a_pair_is_two_documents_in_a_row(tmp_path):
     """In one split, which the chosen answer decides."""
     with open(tmp_path / "a.jsonl", "w") as file:

@@ -14,6 +14,7 @@ from data import (Dataset, Ids, baselines, hash_of, make_batches, prepare, reope
                   token_bytes)
 from fim import MIDDLE
 from mixtures import Joined, Mixture, open_name, prepare_any, split_share
+from pieces import PATTERNS
 from writing import write_folder
 
 CHAT = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]
@@ -129,6 +130,19 @@ def test_options_make_other_data(tmp_path):
     assert len(folders) == 4
     with pytest.raises(ValueError, match="takes field, links; not nonsense"):
         prepare([f"{name},nonsense=1"], 280, tmp_path / "data")
+
+
+def test_pattern(source, tmp_path):
+    """A source may say how a tokenizer trained on it cuts texts, which makes other data."""
+    plain, ours = (prepare([source.name + more], 300, tmp_path / "data", say=quiet)
+                   for more in ("", ",pattern=go"))
+    assert ours.tokenizer.pattern == PATTERNS["go"] != plain.tokenizer.pattern == PATTERNS["gpt4"]
+    assert ours.folder != plain.folder
+    with pytest.raises(ValueError, match="a tokenizer has one pattern, not go and gpt2"):
+        prepare([f"{source.name},pattern=go", f"{source.name},pattern=gpt2"], 300,
+                tmp_path / "data", say=quiet)
+    with pytest.raises(ValueError, match="pattern is 'rust', but must be gpt2, gpt4, "):
+        open_name(f"{source.name},pattern=rust")
 
 
 def test_fim_is_for_training_only(source, tmp_path):
