@@ -13,7 +13,7 @@ the lowest loss counts as its choice. The format and rules are those of CORE, 22
     python 06_eval/evals.py --task FILE.jsonl --item 3   # an item, its choices and their losses
 
 Reads the newest run in runs/, or --run, and the data it was trained on; writes context.png into
-the run's folder. Left to extras/core.py: many items at once, all tasks. Next: 07_scale/scale.py.
+the run's folder. Left to extras/core.py: many items at once, all tasks. Next: humaneval.py.
 """
 
 import os

@@ -1,0 +1,185 @@
+"""Tests of samples.py: what is drawn, what is kept, and the whole command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import humaneval
+import samples
+from bpe import Tokenizer
+from fast import FastTokenizer
+from gpt import GPT, GPTConfig
+from humaneval import Options, main
+from runs import as_json, save_checkpoint, start_run, tensors
+from sample import Sampling
+from samples import Samples, behind, complete, opening, sampling_of, show
+from test_humaneval import PROBLEM, needs_sandbox, write_rows
+from train import Config
+
+TOKENIZER = Tokenizer([])
+GO = {"task_id": "go/0", "prompt": "func Two() int {\n", "test": ""}
+ROW = {"task_id": "ours/0", "sample": 0, "completion": "x", "passed": False, "verdict": "crash"}
+
+
+def test_sampling_of():
+    assert sampling_of(Options()).temperature == 0, "one sample: the likeliest"
+    assert sampling_of(Options(samples=2, seed=5)) == Sampling(0.8, top_p=0.95, seed=5)
+    assert sampling_of(Options(temperature=0.2)).temperature == 0.2
+
+
+def test_opening():
+    """Each way of cutting text has an end of the prompt that it keeps."""
+    python = {**PROBLEM, "prompt": 'def f():\n    """x."""\n'}
+    for pattern, in_go, in_python in (("go", "func Two() int {\n\t", None),
+                                      ("gpt4", "func Two() int {\n", 'def f():\n    """x."""\n'),
+                                      ("gpt2", "func Two() int {", 'def f():\n    """x."""')):
+        texts = [GO["prompt"] + "\treturn 2\n}\n", PROBLEM["prompt"] + "    return x\n"] * 9
+        tokenizer = FastTokenizer.train(texts, 340, pattern)
+        assert opening(GO, tokenizer) == in_go, (
+            f"with the pattern {pattern} the ids end there where more text follows")
+        if in_python:
+            assert opening(python, tokenizer) == in_python, f"Python, cut by {pattern}"
+    assert opening(GO, TOKENIZER) == "func Two() int {", "of bytes, any end will do: the first"
+
+
+def test_behind():
+    for start, text in (("func Two() int {", "\n\treturn 2"), ("func Two() int {\n", "\treturn 2"),
+                        ("func Two() int {\n\t", "return 2")):
+        assert behind(GO, start, text) == "\treturn 2\n}\n", "Go's texts stop before the end"
+    assert behind(GO, "func Two() int {", " return 2 }") == " return 2 }\n}\n"
+    assert behind(PROBLEM, PROBLEM["prompt"].rstrip("\n"), "\n    return 2") == "    return 2"
+
+
+def test_complete(monkeypatch):
+    """Prompts without their last line end, the last ids of them for which there is room; stops."""
+    seen = {}
+
+    def stream(model, tokenizer, prompts, n_tokens, samplings, stops):
+        seen.update(prompts=[tokenizer.decode(ids) for ids in prompts], stops=stops, n=n_tokens,
+                    samplings=samplings)
+        yield from ((b, text, None) for b, text in ((0, "\n\tre"), (1, "\n"), (0, "turn 2")))
+
+    monkeypatch.setattr(samples, "stream", stream)
+    model = GPT(GPTConfig(vocab_size=TOKENIZER.vocab_size, seq_len=30, n_layer=1, n_head=2,
+                          n_kv_head=2, d_model=8, d_ff=8))
+    how = [Sampling(seed=n) for n in (3, 4)]
+    long = GO | {"prompt": "// " + "x" * 40 + "\n" + GO["prompt"]}
+    assert complete(model, TOKENIZER, [GO, long], how, 10) == ["\treturn 2\n}\n", "\n}\n"]
+    assert seen["prompts"] == ["<|bos|>func Two() int {", "xxx\nfunc Two() int {"]
+    assert seen["stops"] == ("\n}\n",) and seen["n"] == 10 and seen["samplings"] == how
+
+
+def test_kept_samples(tmp_path):
+    path, of = tmp_path / "new" / "a.jsonl", {"model": "x"}
+    kept = Samples(path, of)
+    kept.add([ROW])
+    with open(path, "a") as file:
+        file.write('{"task_id": "ours/0", "sam')  # a kill while it was written
+    again = Samples(path, of)
+    assert again.rows == {("ours/0", 0): ROW}
+    again.add([ROW | {"sample": 1}])
+    assert len(Samples(path, of).rows) == 2
+    with pytest.raises(ValueError, match="holds samples of .* give another --out"):
+        Samples(path, {"model": "y"})
+    path.write_text(json.dumps(of) + "\n" + json.dumps({"task_id": "x"}) + "\n")
+    with pytest.raises(ValueError, match="line 2, is no sample"):
+        Samples(path, of)
+    path.write_text("")
+    with pytest.raises(ValueError, match="give another --out"):
+        Samples(path, of)
+
+
+def test_show(capsys, monkeypatch):
+    """A completion never reaches the terminal as it is."""
+    show(PROBLEM, ROW | {"completion": "\x1b[2Jx"})
+    out = capsys.readouterr().out
+    assert out.startswith("def double") and out.endswith("\\x1b[2Jx\n--- ours/0: crash\n\n")
+    monkeypatch.setattr(samples, "has_colours", lambda: True)
+    show(PROBLEM, ROW)
+    assert "\x1b[31mx\x1b[0m" in capsys.readouterr().out
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = Config(n_layer=1, d_model=16, n_head=2, n_kv_head=2, d_ff=16, seq_len=128)
+    folder = start_run(tmp_path / "runs", "x")
+    (folder / "config.json").write_text(json.dumps(
+        as_json(config) | {"data_hash": "", "data_folders": []}))
+    TOKENIZER.save(folder / "tokenizer.json")
+    save_checkpoint(folder, 7, tensors(GPT(config.gpt(TOKENIZER.vocab_size))), {})
+    return folder
+
+
+@needs_sandbox
+def test_sample_and_judge(run, tmp_path, capsys, monkeypatch):
+    """Samples depend on their numbers alone; a second call draws only what is missing."""
+    problems = write_rows(tmp_path / "p.jsonl", PROBLEM, PROBLEM | {"task_id": "ours/1"})
+    words = ["--problems", str(problems), "--runs-dir", str(run.parent), "--tokens", "12"]
+    main([*words, "--demo"])
+    out = capsys.readouterr().out
+    assert "--- ours/1: " in out and "pass@1   0.0%\n95% interval 0.0% to 65.8%\n" in out
+    assert "x, step 7: 2 problems of p, 1 samples of each, greedy; " in out
+    monkeypatch.setattr(samples, "AT_ONCE", 3)
+    words += ["--temperature", "2", "--out", str(tmp_path / "s.jsonl")]
+    main([*words, "--samples", "3"])
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()[1:]]
+    assert len({row["completion"] for row in rows}) == 6, "each is drawn by itself"
+    monkeypatch.setattr(samples, "AT_ONCE", 1)
+    (tmp_path / "s.jsonl").write_text("\n".join(
+        (tmp_path / "s.jsonl").read_text().splitlines()[:3]) + "\n")
+    main([*words, "--samples", "3"])
+    assert [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()[1:]] == (
+        rows), "the rest is drawn again as it was"
+    assert "pass@1 " in capsys.readouterr().out
+
+
+@needs_sandbox
+@pytest.mark.slow
+def test_it_may_be_killed(run, tmp_path):
+    """kill -9 while it samples; what was kept is not drawn again, and the end is the same."""
+    rows = [PROBLEM | {"task_id": f"ours/{n}"} for n in range(40)]
+    problems = write_rows(tmp_path / "p.jsonl", *rows)
+    command = [sys.executable, humaneval.__file__, "--problems", str(problems), "--runs-dir",
+               str(run.parent), "--tokens", "8", "--temperature", "1"]
+    path = tmp_path / "a.jsonl"
+    process = subprocess.Popen([*command, "--out", str(path)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.read_bytes().count(b"\n") < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = path.read_bytes()
+    for name in ("a", "b"):
+        subprocess.run([*command, "--out", str(tmp_path / f"{name}.jsonl")], check=True,
+                       stdout=subprocess.DEVNULL)
+    assert path.read_bytes().startswith(kept.rpartition(b"\n")[0])
+    assert path.read_text() == (tmp_path / "b.jsonl").read_text()
+
+
+@needs_sandbox
+def test_a_server_is_asked(tmp_path, monkeypatch, capsys):
+    """All samples of a problem in one request; what it cost is told."""
+    asked = []
+
+    class Server:
+        endpoint, model, chat = "http://127.0.0.1:1/v1", "m", False
+
+        def texts(self, prompt, n, temperature, top_p, most, stops, seed):
+            asked.append((prompt, n, temperature, most, stops, seed))
+            return iter(["\n    return 2 * n\n"] * n)
+
+        def summary(self):
+            return "m: 1 request"
+
+    samples.sample_and_judge({"ours/0": PROBLEM}, Options(samples=2, tokens=9, seed=4, data_dir=str(
+        tmp_path)), Server())
+    assert asked == [(PROBLEM["prompt"], 2, 0.8, 9, samples.STOPS, 4)]
+    out = capsys.readouterr().out
+    assert "m: 1 request\n" in out and out.endswith("passed: 2\npass@1   100.0%\n")
+    assert (tmp_path / "samples-problems.jsonl").exists()
