@@ -11,7 +11,7 @@ right.
     python 06_eval/extras/answers.py --weights FOLDER --data gsm8k --shots 5 --questions 200
 
 Reads a run or a Hugging Face folder, and the held-out questions of a source of conversations;
---json FILE gets every answer. Next: 07_scale/scale.py.
+--json FILE gets every answer. Next: inside.py.
 """
 
 import itertools
