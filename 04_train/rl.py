@@ -149,15 +149,15 @@ def uniforms(seeds, n_samples, n_tokens):
         (n_samples, n_tokens), np.float32) for seed in seeds]))
 
 
-def write_answers(model, prompts, tokenizer, n_samples, n_tokens, seeds, temperature=1.0):
-    """n_samples Answers, of at most n_tokens ids, to each prompt: a list of lists. A prompt is read
-    once. seeds: of the random numbers for each prompt, so that answers don't depend on which other
-    prompts are beside it. Unless by_hand: the same, faster, by extras/rollouts.py.
+def write_answers(model, prompts, tokenizer, n_samples, n_tokens, seeds, temperature=1.0,
+                  kind=Answer):
+    """n_samples Answers, of at most n_tokens ids, to each prompt: a list of lists. seeds: of each
+    prompt's random numbers, whichever prompts are beside it. Unless by_hand: by extras/rollouts.py.
     """
     if not model.config.by_hand and max(map(len, prompts)) + n_tokens <= model.config.seq_len:
         from rollouts import write_fast
-        return write_fast(model, prompts, tokenizer, n_samples, n_tokens, seeds, temperature)
-    answers = [Answer(tokenizer) for _ in prompts for _ in range(n_samples)]
+        return write_fast(model, prompts, tokenizer, n_samples, n_tokens, seeds, temperature, kind)
+    answers = [kind(tokenizer) for _ in prompts for _ in range(n_samples)]
     columns = iter(uniforms(seeds, n_samples, n_tokens).T)
 
     def pick(logits):

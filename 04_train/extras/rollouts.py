@@ -25,9 +25,10 @@ from rl import Answer, draw, uniforms
 CHUNK = 16
 
 
-def write_fast(model, prompts, tokenizer, n_samples, n_tokens, seeds, temperature=1.0):
+def write_fast(model, prompts, tokenizer, n_samples, n_tokens, seeds, temperature=1.0,
+               kind=Answer):
     """As rl.write_answers(), of answers that fit into the model's window."""
-    answers = [Answer(tokenizer) for _ in prompts for _ in range(n_samples)]
+    answers = [kind(tokenizer) for _ in prompts for _ in range(n_samples)]
     rows = [prompt for prompt in prompts for _ in range(n_samples)]
     numbers, model = uniforms(seeds, n_samples, n_tokens), for_reading(model, len(rows))
     alive, steps = [*range(len(rows))], iter(range(n_tokens))
