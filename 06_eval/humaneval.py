@@ -2,10 +2,10 @@
 
 A problem is the head of a function, with a comment that says what it does; the model writes the
 body, and a test says whether it is right. What a model writes is hostile until proved otherwise: it
-runs in a sandbox, and passes only if its test says a secret that it can't know. The more samples,
-the surer is pass@k, the probability that one or more of k is right (Chen et al. 2021; see rl.py).
+runs in a sandbox, and passes only if the test reports so behind a secret that it can't know. More
+samples make the estimate of pass@k better, the probability that one of k is right (see rl.py).
 
-    python 06_eval/humaneval.py --run go --demo
+    python 06_eval/humaneval.py --run go --tokens 64 --demo
     python 06_eval/humaneval.py --weights FOLDER --problems HumanEval.jsonl.gz --samples 20
     python 06_eval/humaneval.py --problems FILE --judge ROWS.jsonl --json
     python 06_eval/humaneval.py --canonical humaneval_go.jsonl.gz
@@ -66,7 +66,7 @@ def of_folder(folder):
     for file in sorted(folder.glob("[0-9]*.go")):
         if not file.stem.endswith("_test"):
             text = read_text(file)
-            at = text.index("\n", text.rindex("\nfunc ") + 1) + 1
+            at = text.find("\n", text.rfind("\nfunc ") + 1) + 1  # the end of its last head
             yield file, {"task_id": file.stem, "prompt": text[:at], "canonical_solution": text[at:],
                          "test": read_text(file.with_name(f"{file.stem}_test.go"))}
 
@@ -184,7 +184,7 @@ class Options(RunOptions):
     weights: str = option("", "a Hugging Face folder, read instead of a run")
     problems: str = option(str(OURS), "JSON Lines as HumanEval's, or a folder of Go files")
     judge: str = option("", "a file of {task_id, completion}: judge these instead")
-    json: bool = option(False, "with --judge: print JSON, an object a row")
+    json: bool = option(False, "print verdicts as JSON, an object a row")
     canonical: str = option("", "judge the solutions of these problems instead")
     demo: bool = option(False, "show what is written")
     samples: int = option(1, "completions of each problem", least=1)
@@ -200,9 +200,7 @@ class Options(RunOptions):
 
 
 def completions_of(path, problems):
-    """[(problem, completion)] of a JSON Lines file of {task_id, completion}. ValueError if a row is
-    something else, or has an unknown task_id.
-    """
+    """[(problem, completion)] of JSON Lines of {task_id, completion}. ValueError for other rows."""
     from records import read_rows
     pairs = []
     for where, row in read_rows(path):
@@ -224,11 +222,12 @@ def main(argv=None):
     add_options(parser, Hosted)
     given = vars(parser.parse_args(argv))
     server, options = hosted_of(given), Options(**given)
+    if options.judge and options.canonical:
+        raise ValueError("--judge and --canonical are two things: give one of them")
     problems = read_problems(options.canonical or options.problems)
     pairs = completions_of(options.judge, problems) if options.judge else []
-    from sandbox import trouble
-    if not options.unsafe and (why := trouble()):
-        raise ValueError(f"{why}; --unsafe runs programs all the same, as this user")
+    from programs import check
+    check(problems.values(), options.unsafe)
     if options.canonical:  # cut as samples are: Go's by judge()
         pairs = [(row, text if "entry_point" not in row else cut_python(text)) for row in
                  problems.values() for text in [row.get("canonical_solution", "")]]

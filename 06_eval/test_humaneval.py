@@ -191,6 +191,7 @@ def test_judge_command(tmp_path, capsys, fails):
                        (3, "is no object of a task_id")):
         write_rows(file, row)
         assert words in fails(main, "--problems", problems, "--judge", file)
+    assert "give one of them" in fails(main, "--canonical", problems, "--judge", file)
     file.write_text("")
     assert "rows.jsonl is empty" in fails(main, "--problems", problems, "--judge", file)
 
@@ -198,7 +199,7 @@ def test_judge_command(tmp_path, capsys, fails):
 def test_without_a_sandbox(tmp_path, monkeypatch, fails, capsys):
     """Nothing is run where that isn't safe, unless the user insists."""
     problems = write_rows(tmp_path / "problems.jsonl", PROBLEM)
-    monkeypatch.setattr("sandbox.trouble", lambda: "no namespaces here")
+    monkeypatch.setattr("programs.trouble", lambda: "no namespaces here")
     assert fails(main, "--canonical", problems) == (
         "error: no namespaces here; --unsafe runs programs all the same, as this user")
     main(["--canonical", str(problems), "--unsafe"])

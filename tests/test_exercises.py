@@ -1032,8 +1032,8 @@ MISTAKES = {
          " and before not in (\"interface\", \"struct\")", "", "test_cut_go"),
         ("a function without an end kept", "return completion[:end] if end else completion",
          "return completion[:at] if end else completion", "test_cut_go"),
-        ("the first stop of the list, not of the text", "completion[:min((at for",
-         "completion[:next((at for", "test_cut_python"),
+        ("the last stop taken for the first", "completion[:min((at for",
+         "completion[:max((at for", "test_cut_python"),
         ("exit code 0 taken for a pass", "if ended.code else \"ended early\"",
          "if ended.code else \"passed\"", "test_verdict"),
         ("the secret searched for anywhere", "said.startswith(secret):", "secret in said:",
@@ -1071,6 +1071,7 @@ MISTAKES = {
          "re.match(before, part)", "test_python"),
         ("Python's lines as far in as they came", "\"    \") + indented(body)", "\"    \") + body",
          "test_python"),
+    ],
     "06_eval/extras/renumbering.py": [
         ("a result 6 and the question's 6 that become different numbers",
          "new.setdefault(result, Decimal(found)) != Decimal(found)",

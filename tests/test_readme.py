@@ -52,8 +52,7 @@ ELSEWHERE = {
     "python 05_sample/chat.py": "05_sample/test_chat.py::test_the_command",
     "python 05_sample/serve.py": "05_sample/test_serve.py::test_the_command",
     "python 06_eval/extras/core.py": "06_eval/extras/test_core.py::test_command",
-    "python 04_train/train.py --preset d4 --tokens-per-param 4 --data \"jsonl:":
-        "02_data/extras/test_mixtures.py::test_pattern",
+    "python 06_eval/evals.py --run go": "06_eval/test_evals.py::test_command_line",
     "python 06_eval/humaneval.py": "06_eval/extras/test_samples.py::test_sample_and_judge",
     "python tests/bench.py judge": "tests/test_bench.py::test_judge",
     "python 06_eval/extras/harness.py":

@@ -128,7 +128,7 @@ def test_options_make_other_data(tmp_path):
         text = data.tokenizer.decode(data.train.read(1, 3))
         assert ("b" in text) == ("other" in options), text
     assert len(folders) == 4
-    with pytest.raises(ValueError, match="takes field, links; not nonsense"):
+    with pytest.raises(ValueError, match="takes field, links, val; not nonsense"):
         prepare([f"{name},nonsense=1"], 280, tmp_path / "data")
 
 

@@ -108,7 +108,7 @@ def program_of(row, completion):
 
 def go(words, work, data_dir="data", unsafe=False, limits=BUILDING):
     """Run a command of the Go toolchain, gofmt or go, in a module's folder: an Outcome."""
-    root, cache = go_root(), go_cache(data_dir)
+    root, cache = go_root(), go_cache(data_dir, unsafe)
     return run([root / "bin" / words[0], *words[1:]], work, readable=[root], writable=[cache],
                keep=True, unsafe=unsafe, limits=dataclasses.replace(limits, output=1 << 26), env={
                    "GOROOT": str(root), "GOCACHE": str(cache), "GOENV": "off", "GOPROXY": "off",

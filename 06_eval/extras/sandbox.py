@@ -83,6 +83,9 @@ def run(argv, folder, stdin="", readable=(), writable=(), keep=False, env={}, li
         RUNNING.add(process)
         try:
             report, errors = process.communicate(marshal.dumps(spec), limits.seconds + 20)
+        except subprocess.TimeoutExpired:  # the machine, not the program, has stood still
+            process.kill()
+            return Outcome("timeout", -signal.SIGKILL, time.monotonic() - begun, b"", "")
         except BaseException:  # also Ctrl-C: what runs there ends with it
             process.kill()
             raise

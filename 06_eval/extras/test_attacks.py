@@ -730,7 +730,7 @@ func result[T any](f func(*T) T) (t T) { return }
 	time.Sleep(time.Hour)
 	return xs
 }
-#### memory: uses much memory
+#### ?: uses much memory
 	for {
 		xs = append(xs, make([]int, 1<<20)...)
 	}

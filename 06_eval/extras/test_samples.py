@@ -53,6 +53,7 @@ def test_behind():
         assert behind(GO, start, text) == "\treturn 2\n}\n", "Go's texts stop before the end"
     assert behind(GO, "func Two() int {", " return 2 }") == " return 2 }\n}\n"
     assert behind(PROBLEM, PROBLEM["prompt"].rstrip("\n"), "\n    return 2") == "    return 2"
+    assert behind(PROBLEM, PROBLEM["prompt"], "    return 2\nprint(") == "    return 2", "cut"
 
 
 def test_complete(monkeypatch):
@@ -84,8 +85,14 @@ def test_kept_samples(tmp_path):
     assert again.rows == {("ours/0", 0): ROW}
     again.add([ROW | {"sample": 1}])
     assert len(Samples(path, of).rows) == 2
-    with pytest.raises(ValueError, match="holds samples of .* give another --out"):
+    good = path.read_bytes()
+    with pytest.raises(ValueError, match="not samples of .* give another --out"):
         Samples(path, {"model": "y"})
+    assert path.read_bytes() == good
+    (tmp_path / "mine.json").write_text('{"a": 1}')
+    with pytest.raises(ValueError, match="give another --out"):
+        Samples(tmp_path / "mine.json", of)
+    assert (tmp_path / "mine.json").read_text() == '{"a": 1}', "another file is left alone"
     path.write_text(json.dumps(of) + "\n" + json.dumps({"task_id": "x"}) + "\n")
     with pytest.raises(ValueError, match="line 2, is no sample"):
         Samples(path, of)
@@ -168,7 +175,7 @@ def test_a_server_is_asked(tmp_path, monkeypatch, capsys):
     asked = []
 
     class Server:
-        endpoint, model, chat = "http://127.0.0.1:1/v1", "m", False
+        endpoint, model, chat, at_once = "http://127.0.0.1:1/v1", "m", False, 2
 
         def texts(self, prompt, n, temperature, top_p, most, stops, seed):
             asked.append((prompt, n, temperature, most, stops, seed))
@@ -179,7 +186,7 @@ def test_a_server_is_asked(tmp_path, monkeypatch, capsys):
 
     samples.sample_and_judge({"ours/0": PROBLEM}, Options(samples=2, tokens=9, seed=4, data_dir=str(
         tmp_path)), Server())
-    assert asked == [(PROBLEM["prompt"], 2, 0.8, 9, samples.STOPS, 4)]
+    assert [row[:-1] for row in asked] == [(PROBLEM["prompt"], 2, 0.8, 9, samples.STOPS)]
     out = capsys.readouterr().out
     assert "m: 1 request\n" in out and out.endswith("passed: 2\npass@1   100.0%\n")
-    assert (tmp_path / "samples-problems.jsonl").exists()
+    assert len([*tmp_path.glob("samples-problems-*.jsonl")]) == 1

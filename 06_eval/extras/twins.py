@@ -58,7 +58,7 @@ def write_rows(path, rows):
 
 
 def verdicts(rows, strict=True):
-    """({item: verdicts of its samples}) of rows by answers.py or humaneval.py. strict: as they say;
+    """{item: verdicts of its samples} of rows by answers.py or humaneval.py. strict: as they say;
     otherwise by the last number of an answer, in whatever form.
     """
     found = {}
