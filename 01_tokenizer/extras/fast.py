@@ -1,15 +1,19 @@
 """The same merges and the same ids as bpe.py, fast: training with numpy, encoding with a cache.
 
 Training visits only the places where a pair occurs, all of them in one numpy operation. Encoding
-caches the ids of each word, since texts repeat their words. pieces.py finds the pieces, and
-workers.py shares the work between processes. Every function returns the same as its plain version
-in bpe.py; tests compare them.
+caches the ids of each word, since texts repeat their words, and looks up all words of a text, and
+merges all new ones, side by side. pieces.py finds the pieces, and workers.py shares the work
+between processes. Every function returns the same as its plain version in bpe.py; tests compare
+them.
 
 Reads and writes nothing. Next: longwords.py.
 """
 
+import functools
+import itertools
 import os
 import sys
+import threading
 from array import array
 
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
@@ -20,8 +24,17 @@ from console import track
 import numpy as np
 
 from bpe import SPECIAL_TOKENS, Tokenizer, split_special
-from pieces import (PATTERNS, blocks, count_pieces, cut, each_text, is_cuttable, piece_finder,
-                    uncut)
+from pieces import (PATTERNS, Chunks, blocks, count_pieces, each_text, in_batches, is_cuttable,
+                    piece_finder)
+
+
+def ranges(starts, sizes):
+    """start, start + 1, ... of each of `starts`, one after the other, `sizes` of them."""
+    ends = np.cumsum(sizes)
+    found = np.repeat(starts - ends + sizes, sizes)
+    found += np.arange(len(found))
+    return found
+
 
 # ---- training ----
 class Symbols:
@@ -38,7 +51,7 @@ class Symbols:
 
     def __init__(self, words):
         sizes = np.array([len(word) + 1 for word in words], dtype=np.int64)
-        row = b"".join(b"\0" + word for word in words) + b"\0"
+        row = b"\0".join([b"", *words, b""])
         n = len(row)
         self.symbols = np.frombuffer(row, np.uint8).astype(np.int64)
         self.symbols[np.cumsum(np.append(0, sizes))] = self.FENCE
@@ -50,6 +63,7 @@ class Symbols:
         self.keys, self.counts = np.empty(3 * n, np.int64), np.zeros(3 * n, np.int64)
         self.pair_at = np.zeros(n, np.int64)
         self.n_pairs, self.n_places = 1, 0  # number 0 is "no pair"
+        self.frequent, self.n_seen = np.empty(0, np.int64), 1  # of the first n_seen pairs
         self.add_pairs(np.flatnonzero((self.symbols[:-1] >= 0) & (self.symbols[1:] >= 0)))
         self.threshold = max(1, int(self.counts.max()))
 
@@ -57,9 +71,10 @@ class Symbols:
         """Number, count and store the pairs, all of them new, that begin at `places`."""
         if not len(places):
             return
-        keys = self.symbols[places] << 32 | self.symbols[self.right[places]]
-        order = np.argsort(keys, kind="stable")
-        places, keys = places[order], keys[order]
+        a, b = self.symbols[places], self.symbols[self.right[places]]
+        narrow = self.n_pairs == 1  # at first all are bytes, and 16 bits are soon sorted
+        order = np.argsort((a << 8 | b).astype(np.uint16) if narrow else a << 32 | b, kind="stable")
+        places, keys = places[order], (a << 32 | b)[order]
         first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
         pairs = np.arange(self.n_pairs, self.n_pairs + len(first))
         self.keys[pairs] = keys[first]
@@ -84,10 +99,14 @@ class Symbols:
         pairs the one with the older symbols comes first. Only (a, a) can make a pair of its own
         product, (aa, aa), which may be frequent; so (a, a) ends the list.
         """
-        while not len(best := np.flatnonzero(self.counts[:self.n_pairs] >= self.threshold)):
+        self.frequent = np.append(self.frequent, np.arange(self.n_seen, self.n_pairs))
+        self.n_seen = self.n_pairs
+        while not len(best := self.frequent[self.counts[self.frequent] >= self.threshold]):
             if self.threshold == 1:
                 return [], best
             self.threshold -= max(1, self.threshold // 8)  # a few pairs at a time: they are sorted
+            self.frequent = np.arange(1, self.n_pairs)
+        self.frequent = best
         best = best[np.lexsort((self.keys[best], -self.counts[best]))][:limit]
         pairs, firsts, seconds = [], set(), set()
         for key in self.keys[best].tolist():
@@ -103,10 +122,10 @@ class Symbols:
 
     def merge(self, numbers, new_id):
         """Merge the pairs of these numbers wherever they occur, into new_id, new_id + 1, ..."""
-        places = [self.places[self.starts[p]:self.starts[p + 1]] for p in numbers]
-        places = [at[self.pair_at[at] == p] for at, p in zip(places, numbers)]
-        made = np.repeat(np.arange(new_id, new_id + len(places)), [len(at) for at in places])
-        i = np.concatenate(places)
+        starts, sizes = self.starts[numbers], self.starts[numbers + 1] - self.starts[numbers]
+        i = self.places[ranges(starts, sizes)]
+        valid = self.pair_at[i] == np.repeat(numbers, sizes)
+        i, made = i[valid], np.repeat(np.arange(new_id, new_id + len(numbers)), sizes)[valid]
         overlaps = np.append(False, self.right[i[:-1]] == i[1:])  # "aaa" holds (a, a) twice
         if overlaps.any():  # from left to right: of a run, every other place
             n = np.arange(len(i))
@@ -184,38 +203,88 @@ class Pieces(dict):
         return ids
 
 
-class Chunks(dict):
-    """{chunk: its ids} for the chunks that cut() makes of a text, mostly a word and its comma.
+class Merger:
+    """apply_merges() for many pieces side by side: each round merges one pair of every piece."""
 
-    The first `limit` chunks stay; most frequent ones are among them. Others are encoded by pieces.
+    NEVER = 1 << 30  # the id of a pair that is none, and of the fence between two pieces
+
+    def __init__(self, ranks):
+        keys = np.array([*ranks], np.int64).reshape(-1, 2) @ (1 << 32, 1)
+        order = np.argsort(keys)
+        self.ranks, self.keys = ranks, np.append(keys[order], (1 << 63) - 1)
+        self.ids = np.append(np.array([*ranks.values()], np.int64)[order], self.NEVER)
+        every = np.arange(256)
+        self.of_bytes = self.look_up(np.repeat(every, 256), np.tile(every, 256))
+
+    def look_up(self, a, b):
+        """The ids that the pairs (a, b) become, for two arrays."""
+        keys = a << 32 | b
+        found = np.searchsorted(self.keys, keys)
+        return np.where(self.keys[found] == keys, self.ids[found], self.NEVER)
+
+    def merge(self, pieces):
+        """(the symbols of all `pieces`, which are bytes, in one row; how many each piece has)."""
+        row = np.frombuffer(b"\0".join([b"", *pieces, b""]), np.uint8).astype(np.int64)
+        ends = np.cumsum([len(piece) + 1 for piece in pieces])
+        start, places = np.append(0, ends[:-1]), np.arange(len(row))
+        new = np.append(self.of_bytes[row[:-1] << 8 | row[1:]], self.NEVER)
+        new[start] = new[ends - 1] = row[start] = row[-1] = self.NEVER
+        todo = new << 32 | places  # of each pair its id and its place: the least is merged first
+        left, right, unfinished = places - 1, places + 1, start
+        while len(unfinished):
+            first = np.minimum.reduceat(todo, unfinished)
+            some = first < self.NEVER << 32
+            unfinished, first = unfinished[some], first[some]
+            if len(unfinished) < 20 + len(row) // 1000:  # too few for numpy
+                break
+            i, new = first & 0xffffffff, first >> 32
+            j, before = right[i], left[i]
+            after = right[j]
+            row[i], row[j], todo[j] = new, self.NEVER, self.NEVER << 32
+            right[i], left[after] = after, i
+            todo[i] = self.look_up(new, row[after]) << 32 | i
+            todo[before] = self.look_up(row[before], new) << 32 | before
+        for i, j in zip(unfinished, ends[np.searchsorted(start, unfinished)]):
+            ids = apply_merges_fast([k for k in row[i:j].tolist() if k < self.NEVER], self.ranks)
+            row[i:j] = ids + [self.NEVER] * (j - i - len(ids))
+        merged = row < self.NEVER
+        return row[merged], np.add.reduceat(merged, start, dtype=np.int64)
+
+
+class Encoded(Chunks):
+    """The ids of all chunks met so far, in one row. A chunk's number tells where its ids begin, and
+    in its lower 32 bits how many there are.
     """
 
-    def __init__(self, find_pieces, pieces, limit=1 << 20):
-        self.find_pieces, self.pieces, self.limit = find_pieces, pieces, limit
+    def __init__(self, pattern, find_pieces, pieces, limit=1 << 23):
+        super().__init__(pattern, limit)
+        self.find_pieces, self.pieces, self.merger = find_pieces, pieces, Merger(pieces.ranks)
+        self.ids = np.array([0 if i is None else i for i in pieces.ids], np.uint32)
+        self.row, self.lock = array("I"), threading.Lock()  # a server encodes in several threads
 
-    def encode(self, text):
-        """The ids of `text`, as bytes."""
-        first, chunks, last = cut(text)
-        ids = list(map(self.get, chunks))
-        if None in ids:
-            new = [i for i, known in enumerate(ids) if known is None]
-            for i, learned in zip(new, self.learn([chunks[i] for i in new])):
-                ids[i] = learned
-        return b"".join([*map(self.pieces.__getitem__, self.find_pieces(first)), *ids,
-                         *map(self.pieces.__getitem__, self.find_pieces(last))])
+    def forget(self):
+        super().forget()
+        self.row = array("I")
 
     def learn(self, chunks):
-        """The ids of each of `chunks`, with one call of find_pieces()."""
-        pieces = self.find_pieces(uncut(chunks))
-        ids = [self.pieces[piece] for piece in pieces]
-        # A chunk's last piece ends where the chunk does: its length plus a space after the last.
-        ends = np.cumsum([len(piece) for piece in pieces])
-        stops = np.searchsorted(ends, np.cumsum([len(chunk) + 1 for chunk in chunks])) + 1
-        stops = stops.tolist()
-        learned = [b"".join(ids[start:stop]) for start, stop in zip([0, *stops], stops)]
-        if len(self) < self.limit:
-            self.update(zip(chunks, learned))
-        return learned
+        pieces = [self.find_pieces(chunk.decode()) for chunk in chunks]
+        each = [piece.encode().translate(None, self.pieces.left_out)
+                for many in pieces for piece in many]
+        some = [self.merger.merge(part) for part in in_batches(each, 1 << 20)]  # memory is bounded
+        row, sizes = map(np.concatenate, zip(*some))
+        ends = np.cumsum(sizes)[np.cumsum([len(many) for many in pieces]) - 1]
+        sizes = np.diff(ends, prepend=0)
+        numbers = len(self.row) + ends - sizes << 32 | sizes
+        self.row.frombytes(self.ids[row].tobytes())
+        self.update(zip(chunks, numbers.tolist()))
+
+    def encode(self, texts):
+        """The ids of each of `texts`, arrays."""
+        with self.lock:
+            numbers, n = self.numbers(texts)
+            sizes = numbers & 0xffffffff
+            ids = np.frombuffer(self.row, np.uint32)[ranges(numbers >> 32, sizes)]
+            return np.split(ids, np.append(0, np.cumsum(sizes))[n[:-1]])
 
 
 # ---- both in one ----
@@ -235,7 +304,11 @@ class FastTokenizer(Tokenizer):
         """Set the id of each byte and of each merge's result, and empty the caches."""
         self.ids = list(ids)
         self._pieces = Pieces(self.ranks, self.ids)
-        self._chunks = Chunks(self.find_pieces, self._pieces)
+        self.__dict__.pop("_chunks", None)
+
+    @functools.cached_property
+    def _chunks(self):
+        return Encoded(self.pattern, self.find_pieces, self._pieces)
 
     def __reduce__(self):  # pickled without its caches
         return type(self), (self.merges, self.pattern, list(self.special))
@@ -251,11 +324,7 @@ class FastTokenizer(Tokenizer):
         pattern = cls([], pattern, special_tokens).pattern
         parts = (part for text in each_text(texts) for part in blocks(text, pattern, 1 << 20))
         parts = track(parts, "counting", size=lambda part: len(part) / 1e6, unit=" MB")
-        if workers == 1:
-            words = count_pieces(parts, pattern)
-        else:
-            from workers import count_together
-            words = count_together(count_pieces, parts, pattern, workers)
+        words = count_pieces(parts, pattern, workers)
         if not words:
             raise ValueError("there is no text to train a tokenizer on")
         words = {word.encode(): count for word, count in words.items()}
@@ -265,22 +334,29 @@ class FastTokenizer(Tokenizer):
         return self.encode_array(text, allowed_special).tolist()
 
     def encode_array(self, text, allowed_special=()):
-        """The ids as a read-only array (n,) uint32, in a quarter of the memory.
+        """The ids as a read-only array (n,) uint32, in a quarter of the memory."""
+        return self.encode_batch([text], allowed_special)[0]
 
-        Where the pattern allows it, a text is first cut at spaces: the same ids, in less time.
-        """
+    def encode_batch(self, texts, allowed_special=()):
+        """The ids of each of `texts`, as encode_array() gives them, in less time."""
         allowed = set(self.special if allowed_special == "all" else allowed_special)
         if unknown := allowed - set(self.special):
             raise ValueError(f"not special tokens of this tokenizer: {sorted(unknown)}")
-        ids = []
-        for part, i in self.segments(text, allowed):
-            if i is not None:
-                ids.append(array("I", [i]).tobytes())
-            elif is_cuttable(self.pattern):
-                ids += [self._chunks.encode(block) for block in blocks(part, self.pattern)]
-            else:
-                ids += [self._pieces[piece] for piece in self.find_pieces(part)]
-        return np.frombuffer(b"".join(ids), dtype=np.uint32)
+        parts = [[(block, i) for part, i in self.segments(text, allowed)
+                  for block in ([part] if i is not None else blocks(part, self.pattern))]
+                 for text in texts]
+        ids = self.encode_blocks([block for many in parts for block, i in many if i is None])
+        return [np.frombuffer(b"".join([next(ids) if i is None else array("I", [i])
+                                        for _, i in many]), np.uint32) for many in parts]
+
+    def encode_blocks(self, texts):
+        """Yield the ids of each of `texts`, without special tokens, as bytes or an array."""
+        if is_cuttable(self.pattern) and sum(map(len, texts)) > 2000:  # fewer are not worth it
+            for batch in in_batches(texts, 1 << 17):
+                yield from self._chunks.encode(batch)
+        else:
+            for text in texts:
+                yield b"".join([self._pieces[piece] for piece in self.find_pieces(text)])
 
     def segments(self, text, allowed):
         """`text` cut at the special tokens that are allowed: pairs (part, its id or None)."""
@@ -291,5 +367,6 @@ class FastTokenizer(Tokenizer):
         """Yield the ids of each text, as encode_array() gives them; `workers` processes share the
         work. Texts are read lazily, a few megabytes ahead.
         """
-        from workers import map_in_batches
-        return map_in_batches(self.encode_array, each_text(texts), workers)
+        from workers import parallel
+        batches = parallel(self.encode_batch, in_batches(each_text(texts), 1 << 20), workers)
+        return itertools.chain.from_iterable(batches)

@@ -1,15 +1,17 @@
 """Text -> pieces, as in bpe.py, with more patterns and in less time.
 
 Finding the pieces is the slow part of counting and encoding. So patterns are translated for
-Python's own regex engine, the faster of the two, where that is safe, and texts are first cut at
-spaces where the pattern allows it.
+Python's own regex engine, the faster of the two, where that is safe. Where the pattern allows it,
+texts are first cut into chunks by numpy, and only new chunks are cut into pieces.
 
 Reads and writes nothing. Next: dialects.py.
 """
 
 import functools
+import itertools
 import os
 import re
+import string
 import sys
 from collections import Counter
 
@@ -20,6 +22,7 @@ import console  # noqa: F401, first, so that the others are found
 
 import bpe
 
+import numpy as np
 import regex
 
 # Lu and Ll are upper and lower case.
@@ -167,25 +170,24 @@ def spell_out(pattern):
 
 # ---- cutting without a regular expression ----
 #
-# With these patterns a space that follows a non-space always begins a new piece, and none of them
-# looks behind. So a text may be cut at such spaces, by str.split(), which is faster still.
+# With these patterns a piece always ends between certain neighbours, such as a letter and a comma,
+# whatever stands around them, and none of the patterns looks behind. So numpy may cut texts there,
+# at all of these places at once. Most of the chunks are a single piece, and most have been met.
 
 CUTTABLE = {group_digits(PATTERNS[name], n) for name in ("gpt2", "gpt4", "o200k")
             for n in (1, 2, 3)} | {PATTERNS["gpt2"]}
 SAFE_SPACE = re.compile(r" (?<=\S )")
-WHITESPACE = "\t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
-    map(chr, range(0x2000, 0x200b)))
 
 
 def is_cuttable(pattern):
-    """Whether texts may be cut at spaces that follow a non-space."""
+    """Whether texts may be cut between these neighbours."""
     *before, last = [pattern] if isinstance(pattern, str) else pattern
     return last in CUTTABLE and set(before) <= set(DIGITS.values())
 
 
-def blocks(text, pattern, size=1 << 15):
+def blocks(text, pattern, size=1 << 17):
     """`text` in blocks of little more than `size` characters, to be cut into pieces block by block,
-    which keeps short-lived strings in the processor's cache; one block if `pattern` forbids it.
+    which keeps what is made of them in the processor's cache; one block if `pattern` forbids it.
     """
     start, cuttable = 0, is_cuttable(pattern)
     while start < len(text):
@@ -195,40 +197,150 @@ def blocks(text, pattern, size=1 << 15):
         start = end
 
 
-def cut(text):
-    """(beginning, chunks, end) of `text`, cut at every space after a non-space.
+@functools.cache
+def safe_cuts(pattern):
+    """For bytes a, b at 256a + b: 1 if a text may be cut between them, 2 if it may before a."""
+    def among(characters):
+        return np.isin(np.arange(256), list(characters))
+    letter, digit = among(string.ascii_letters.encode()), among(string.digits.encode())
+    space, other = among(b" \t\n\v\f\r"), among(range(128, 256))  # other: not ASCII, any kind
+    between = (np.outer(letter, ~letter & ~other & ~among(b"'")) | np.outer(digit, ~digit & ~other)
+               | np.outer(~space & ~digit & ~other, digit) | np.outer(~space & ~other, among(b" ")))
+    if not isinstance(pattern, str):  # digits are cut off first, and then spaces stay together
+        return between.astype(np.uint8).ravel()
+    # The last of some spaces goes with what follows. Spaces beyond ASCII begin with these bytes.
+    nonspace = ~space & ~among((*range(128, 0xc3), 0xe1, 0xe2, 0xe3))
+    return (between + 2 * np.outer(among(b" \t"), nonspace)).astype(np.uint8).ravel()
 
-    Only a space after a non-space is a safe cut, so all other spaces are first replaced by \\0, and
-    then str.split() cuts. Chunks lack the spaces at which they were cut. The beginning has none
-    before it, and the end may end in white space, so both are returned as plain text.
-    A text with \\0 in it is returned as the beginning.
-    cut("a bc  d\\n e f") == ("a", ["bc", "\\0d\\n\\0e"], " f")
+
+class Chunks(dict):
+    """{chunk: a number} for the chunks of texts, as UTF-8; the method learn() gives the numbers.
+
+    A dictionary finds one chunk at a time. So chunks of at most 15 bytes, which with their length
+    are two words of 8, are first looked for in a table, those of a whole text at once. A chunk's
+    hash tells its row, and the chunk that was met last has it. Once chunks of `limit` bytes are
+    known, all are forgotten: endless new words must not fill the memory.
     """
-    if "\0" in text:
-        return text, [], ""
-    text = text.replace("  ", " \0").replace("\0 ", "\0\0")  # of a run only the first may cut
-    for space in WHITESPACE:
-        if space in text:
-            text = text.replace(space + " ", space + "\0")
-    first, *chunks = text.split(" ")
-    return uncut([first])[1:], chunks[:-1], uncut(chunks[-1:])
+
+    ROWS = 18  # 2 ** 18 of them
+    LOW = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
+    HIGH = np.array([(1 << 8 * min(max(n - 8, 0), 7)) - 1 for n in range(17)], np.uint64)
+    LENGTH = np.arange(17, dtype=np.uint64) << 56
+
+    def __init__(self, pattern, limit=1 << 23):
+        self.safe = safe_cuts(pattern if isinstance(pattern, str) else None)
+        self.low, self.high = np.zeros((2, 1 << self.ROWS), np.uint64)
+        self.number = np.zeros(1 << self.ROWS, np.int64)
+        self.limit, self.n_bytes = limit, 0
+
+    def numbers(self, texts):
+        """(the numbers of all chunks of `texts`, how many there are up to the end of each text)."""
+        if self.n_bytes > self.limit:
+            self.forget()
+        texts = [text.encode() for text in texts]
+        ends, data = np.cumsum([len(text) for text in texts]), b"".join([*texts, bytes(16)])
+        n = len(data) - 16
+        row = np.frombuffer(data, np.uint8, n)
+        safe = self.safe[row[:-1].astype(np.uint16) << 8 | row[1:]]
+        safe[ends[(0 < ends) & (ends < n)] - 1] = 0  # the next text is no neighbour
+        cuts = np.ones(n + 1, bool)
+        cuts[1:n] = safe & 1
+        cuts[1:n - 1] |= safe[1:] > 1
+        cuts[ends] = True
+        places = np.flatnonzero(cuts)
+
+        start, size = places[:-1], np.minimum(np.diff(places), 16)
+        words = np.ndarray(n + 9, "<u8", data, strides=1)  # at each byte, the 8 from there on
+        low = words[start] & self.LOW[size]
+        high = words[start + 8] & self.HIGH[size] | self.LENGTH[size]
+        slot = (low ^ high * np.uint64(0xc2b2ae3d27d4eb4f)) * np.uint64(0x9e3779b97f4a7c15)
+        slot >>= np.uint64(64 - self.ROWS)
+        numbers = self.number[slot]
+        rest = np.flatnonzero((self.low[slot] != low) | (self.high[slot] != high) | (size > 15))
+        chunks = [data[i:j] for i, j in zip(start[rest].tolist(), places[rest + 1].tolist())]
+        if new := [chunk for chunk in dict.fromkeys(chunks) if chunk not in self]:
+            self.learn(new)
+            self.n_bytes += sum(map(len, new))
+        numbers[rest] = [self[chunk] for chunk in chunks]
+        rest = rest[size[rest] < 16]
+        slot = slot[rest]
+        self.high[slot] = 0  # a row is valid only once it is complete
+        self.number[slot], self.low[slot] = numbers[rest], low[rest]
+        self.high[slot] = high[rest]
+        return numbers, np.searchsorted(places, ends)
+
+    def learn(self, chunks):
+        """Number `chunks`, which are new, in order."""
+        self.update(zip(chunks, range(len(self), len(self) + len(chunks))))
+
+    def forget(self):
+        self.high[:] = 0
+        self.clear()
+        self.n_bytes = 0
 
 
-def uncut(chunks):
-    """The text that `chunks` were cut from, with the space in front of each."""
-    return "".join([" " + chunk for chunk in chunks]).replace("\0", " ")
+class PieceCounter(Chunks):
+    """Counts pieces. A call with texts counts theirs; one with None returns {piece: how often it
+    occurred in all of them}, a Counter. So each of several processes answers once.
+    """
+
+    def __init__(self, pattern, limit=1 << 23):
+        super().__init__(pattern, limit)
+        self.pattern, self.find_pieces = pattern, piece_finder(pattern)
+        self.total, self.times = Counter(), np.zeros(0, np.int64)  # of pieces, and of chunks
+
+    def __reduce__(self):  # sent to another process
+        return type(self), (self.pattern, self.limit)
+
+    def __call__(self, texts):
+        if texts is None:
+            self.forget()
+            return self.total
+        if is_cuttable(self.pattern):
+            times = np.bincount(self.numbers(texts)[0], minlength=len(self))
+            times[:len(self.times)] += self.times
+            self.times = times
+            return
+        for text in texts:
+            pieces = self.find_pieces(text)
+            if "".join(pieces) != text:
+                raise ValueError(f"the pattern {self.pattern!r} loses or reorders text")
+            self.total.update(pieces)
+
+    def forget(self):
+        """Count the pieces of all chunks, and forget the chunks."""
+        total = self.total
+        for chunk, n in zip(self, self.times.tolist()):
+            for piece in self.find_pieces(chunk.decode()):
+                total[piece] = total.get(piece, 0) + n
+        self.times = self.times[:0]
+        super().forget()
 
 
-def count_pieces(texts, pattern):
-    """{piece: how often it occurs} over all `texts`, a Counter.
+def in_batches(items, limit, size=len):
+    """Lists of consecutive `items`, each full as soon as the sizes in it reach `limit`."""
+    batch, total = [], 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= limit:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def count_pieces(texts, pattern, workers=1):
+    """{piece: how often it occurs} over all `texts`, a Counter, by `workers` processes.
 
     ValueError if `pattern` loses or reorders text.
     """
-    find_pieces, counts = piece_finder(pattern), Counter()
-    for text in each_text(texts):
-        for block in blocks(text, pattern):
-            pieces = find_pieces(block)
-            if "".join(pieces) != block:
-                raise ValueError(f"the pattern {pattern!r} loses or reorders text")
-            counts.update(pieces)
-    return counts
+    parts = (block for text in each_text(texts) for block in blocks(text, pattern))
+    asked = itertools.chain(in_batches(parts, 1 << 17), [None] * workers)  # the last: one for each
+    if workers == 1:
+        return [*map(PieceCounter(pattern), asked)][-1]
+    from workers import parallel
+    total = Counter()
+    for counts in filter(None, parallel(PieceCounter(pattern), asked, workers)):
+        total.update(counts)
+    return total

@@ -7,7 +7,7 @@ from array import array
 import pytest
 
 from bpe import Tokenizer, apply_merges, tokenizer_class, train_naive
-from fast import Chunks, FastTokenizer, Pieces, Symbols, apply_merges_fast, train_fast
+from fast import Encoded, FastTokenizer, Merger, Pieces, Symbols, apply_merges_fast, train_fast
 from pieces import PATTERNS, piece_finder
 
 TEXTS = ["the cat sat on the mat; the cat's hat isn't flat\n\n",
@@ -82,15 +82,29 @@ def test_pieces_forget_when_they_are_many():
         assert unpack(pieces[word]) == ids and len(pieces) <= 3
 
 
-def test_chunks_stay_when_they_are_many():
+def test_many_pieces_merged_side_by_side():
+    seed = 4
+    rng = random.Random(seed)
+    for i in range(60):
+        ranks = {pair: 256 + n for n, pair in enumerate(train_naive(random_words(rng), 25))}
+        longest = rng.choice((4, 15, 200))
+        pieces = [bytes(rng.choices(b"abcd\0\xff", k=rng.randint(0, longest))) for _ in range(99)]
+        row, sizes = Merger(ranks).merge(pieces)
+        expected = [apply_merges(list(piece), ranks) for piece in pieces]
+        assert row.tolist() == sum(expected, []), f"seed {seed}, case {i}"
+        assert sizes.tolist() == [len(ids) for ids in expected], f"seed {seed}, case {i}"
+
+
+def test_chunks_forget_when_they_are_many():
     find_pieces = piece_finder(PATTERNS["gpt2"])
-    pieces = Pieces({(32, 97): 256}, range(257))
-    chunks = Chunks(find_pieces, pieces, limit=2)
-    text = "a a b, a\n c  d a b, e a "
-    expected = [i for piece in find_pieces(text) for i in unpack(pieces[piece])]
-    for _ in range(3):
-        assert unpack(chunks.encode(text)) == expected
-    assert chunks and unpack(chunks.encode("")) == []
+    pieces = Pieces({(32, 97): 256}, [*range(255), None, 300])
+    for limit in (0, 5, 1 << 20):
+        chunks = Encoded(PATTERNS["gpt2"], find_pieces, pieces, limit)
+        texts = ["a a b, a\n c  d a b, e a ", "\0 a\0", " a a", "b" * 20, "a" * 15, "\xff"]
+        for some in (texts[:1], texts, texts[:0:-1], ["a"], texts):
+            expected = [[i for piece in find_pieces(text) for i in unpack(pieces[piece])]
+                        for text in some]
+            assert [ids.tolist() for ids in chunks.encode(some)] == expected, f"limit {limit}"
 
 
 # ---- the tokenizer ----

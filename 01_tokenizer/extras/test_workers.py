@@ -6,11 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 
 import pytest
 
-from workers import count_together, in_batches, map_in_batches, parallel
+from workers import parallel
 
 
 def double(x):
@@ -124,20 +123,3 @@ if __name__ == "__main__":
 """)
     done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
-
-
-def test_in_batches():
-    assert list(in_batches(["ab", "c", "d", "efgh", "i"], 3)) == [["ab", "c"], ["d", "efgh"], ["i"]]
-    assert list(in_batches([], 3)) == []
-
-
-def count_letters(texts, pattern):
-    return Counter(letter for text in texts for letter in text if letter in pattern)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_texts_in_batches(workers):
-    """Batches of a megabyte; the results are those of one process."""
-    texts = ["ab" * 300_000, "", "bc", "c" * (1 << 20), "a"]
-    assert [*map_in_batches(len, texts, workers)] == [*map(len, texts)]
-    assert count_together(count_letters, texts, "ac", workers) == count_letters(texts, "ac")

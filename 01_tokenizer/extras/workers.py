@@ -1,28 +1,13 @@
 """Work shared by several processes: results in order, and an error if a process dies.
 
-Used by fast.py and 02_data. Reads and writes nothing. Next: fast.py.
+Used by fast.py, pieces.py and 02_data. Reads and writes nothing. Next: fast.py.
 """
 
-import functools
-import itertools
 import multiprocessing
 import signal
-from collections import Counter, deque
+from collections import deque
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def in_batches(items, limit, size=len):
-    """Lists of consecutive `items`, each full as soon as the sizes in it reach `limit`."""
-    batch, total = [], 0
-    for item in items:
-        batch.append(item)
-        total += size(item)
-        if total >= limit:
-            yield batch
-            batch, total = [], 0
-    if batch:
-        yield batch
 
 
 def mask(how):
@@ -105,27 +90,3 @@ def parallel(function, items, workers):
         for process in processes:
             process.terminate()
             process.join()
-
-
-def list_of(function, batch):
-    return [*map(function, batch)]
-
-
-def map_in_batches(function, texts, workers):
-    """map(function, texts), in order, on `workers` processes, which get about a megabyte at a time.
-    Texts are read lazily.
-    """
-    if workers == 1:
-        return map(function, texts)
-    batches = parallel(functools.partial(list_of, function), in_batches(texts, 1 << 20), workers)
-    return itertools.chain.from_iterable(batches)
-
-
-def count_together(count, texts, pattern, workers):
-    """count(texts, pattern), a Counter: the sum of the counts of `workers` processes."""
-    counts = parallel(functools.partial(count, pattern=pattern), in_batches(texts, 1 << 20),
-                      workers)
-    total = Counter()
-    for each in counts:
-        total.update(each)
-    return total

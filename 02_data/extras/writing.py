@@ -32,7 +32,8 @@ import data
 from conversations import render_any
 from corpus import content
 from data import FORMAT, document_start, hash_of
-from workers import in_batches, parallel
+from pieces import in_batches
+from workers import parallel
 
 
 # ---- one document ----
