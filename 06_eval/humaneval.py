@@ -227,7 +227,7 @@ def main(argv=None):
     problems = read_problems(options.canonical or options.problems)
     pairs = completions_of(options.judge, problems) if options.judge else []
     from programs import check
-    check(problems.values(), options.unsafe)
+    check(problems.values(), options.data_dir, options.unsafe)
     if options.canonical:  # cut as samples are: Go's by judge()
         pairs = [(row, text if "entry_point" not in row else cut_python(text)) for row in
                  problems.values() for text in [row.get("canonical_solution", "")]]

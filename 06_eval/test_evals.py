@@ -69,7 +69,7 @@ def test_standard_error():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, quick_runs):
     base = tmp_path_factory.mktemp("evals")
     for i in range(3):
         (base / f"{i}.txt").write_text("".join(f"{i} spam {j} eggs\n" for j in range(400)))

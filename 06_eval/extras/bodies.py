@@ -21,16 +21,18 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 from console import track
 
 from corpus import find_source
-from data import document_start, is_validation
+from data import is_validation
 from humaneval import cut_go, tokens
-from programs import BUILDING, LIBRARY, go_cache, go_program, go_root, packages, work_in
+from programs import BUILDING, LIBRARY, go, go_program, packages, work_in
 from rl import Answer
-from sandbox import run
+from sample import start_of
+from samples import behind, opening
 
 LEVELS = ("parses", "compiles", "vets")  # each implies those before it
 FACTS = (*LEVELS, "trivial", "ignores", "honest")  # what is known of each body
 AT_ONCE = 500  # programs in one call of the compiler
 LONGEST = 96  # ids in a body
+ALL_SAID = dataclasses.replace(BUILDING, output=1 << 26)  # of all programs together
 HEAD = re.compile(r"^(?://(?: [^\n]*)?\n)+func [A-Za-z_]\w*[(\[][^\n]*\{\n", re.MULTILINE)
 GIVEN = {*"bool byte complex64 complex128 error float32 float64 int int8 int16 int32 int64 rune "
          "string uint uint8 uint16 uint32 uint64 uintptr any comparable map chan struct interface "
@@ -62,13 +64,6 @@ def stands_alone(head, body):
     return not foreign and packages(head + body) <= LIBRARY.keys()
 
 
-def start_of(row, tokenizer):
-    """The ids that a body is to follow. A line's indent belongs to them, since tokenizers of Go
-    have " {\\n\\t" as one id.
-    """
-    return document_start(tokenizer) + tokenizer.encode(row["prompt"] + "\t")
-
-
 def find_heads(names, data_dir, tokenizer, room, compiler):
     """(rows to practise on, rows held out) of functions whose own body compiles and fits. A
     signature is taken once. Held out are whole repositories, or folders.
@@ -97,7 +92,12 @@ def find_heads(names, data_dir, tokenizer, room, compiler):
 def fits(row, tokenizer, room):
     """Whether a body has at most LONGEST ids, and its head no more than the window's rest."""
     return (len(tokenizer.encode(row["canonical_solution"])) <= LONGEST
-            and len(start_of(row, tokenizer)) + LONGEST <= room)
+            and len(asked(row, tokenizer)) + LONGEST <= room)
+
+
+def asked(row, tokenizer):
+    """The ids that a body is to follow, as in samples.py."""
+    return start_of(opening(row, tokenizer), tokenizer)
 
 
 # ---- what the compiler says ----
@@ -106,18 +106,7 @@ def program_of(row, completion):
     return go_program(row, cut_go(completion))[1]
 
 
-def go(words, work, data_dir="data", unsafe=False, limits=BUILDING):
-    """Run a command of the Go toolchain, gofmt or go, in a module's folder: an Outcome."""
-    root, cache = go_root(), go_cache(data_dir, unsafe)
-    return run([root / "bin" / words[0], *words[1:]], work, readable=[root], writable=[cache],
-               keep=True, unsafe=unsafe, limits=dataclasses.replace(limits, output=1 << 26), env={
-                   "GOROOT": str(root), "GOCACHE": str(cache), "GOENV": "off", "GOPROXY": "off",
-                   "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOSUMDB": "off",
-                   "GOTELEMETRY": "off", "CGO_ENABLED": "0",
-                   **({"GOPATH": "/tmp/go", "GOTMPDIR": "/tmp"} if not unsafe else {})})
-
-
-def checked(programs, data_dir="data", unsafe=False, limits=BUILDING):
+def checked(programs, data_dir="data", unsafe=False, limits=ALL_SAID):
     """How far each of some Go files gets: 0, it doesn't parse; 1, it parses; 2, it compiles; 3, vet
     finds nothing in it, either. Each is a package of one module, and each command is run once for
     all that have come so far. What it says of a package begins with the name of the package's
@@ -232,8 +221,9 @@ class Body(Answer):
         self.ended = i in self.ends or b"\n}\n" in self.text
         return i
 
-    def completion(self):
-        return "\t" + self.text.decode("utf-8", errors="replace")
+    def completion(self, row):
+        return behind(row["prompt"], opening(row, self.tokenizer),
+                      self.text.decode("utf-8", errors="replace"))
 
 
 def facts_of(row, text, level):
@@ -249,8 +239,8 @@ def facts(rows, groups, compiler):
     """facts_of() each Body in each row's group, a list of lists; those that were cut off at their
     greatest length get nowhere.
     """
-    programs = [program_of(row, body.completion()) for row, group in zip(rows, groups)
+    programs = [program_of(row, body.completion(row)) for row, group in zip(rows, groups)
                 for body in group if body.ended]
     levels = iter(compiler(programs))
-    return [[facts_of(row, cut_go(body.completion()), next(levels) if body.ended else 0)
+    return [[facts_of(row, cut_go(body.completion(row)), next(levels) if body.ended else 0)
              for body in group] for row, group in zip(rows, groups)]

@@ -36,7 +36,7 @@ import numpy as np
 
 import rl
 from abilities import spent, with_interval
-from bodies import FACTS, LONGEST, Body, Compiler, facts, facts_of, find_heads, start_of
+from bodies import FACTS, LONGEST, Body, Compiler, asked, facts, facts_of, find_heads
 from core import interval
 from curves import COLOURS, picture
 from data import token_bytes
@@ -74,7 +74,7 @@ class Batches(rl.Batches):
 
     def __init__(self, config, data, model, rows, compiler, strict=False, most=None):
         self.config, self.model, self.tokenizer = config, model, data.tokenizer
-        self.questions = [(start_of(row, data.tokenizer), row) for row in rows]
+        self.questions = [(asked(row, data.tokenizer), row) for row in rows]
         self.compiler, self.strict = compiler, strict
         self.rank, self.world, self.n, self.tokens = 0, 1, 0, 0
         self.measures, self.tested, self.seen, self.right = {}, {}, {}, []
@@ -200,15 +200,15 @@ def measured(folder, rows, options, compiler, label):
     found, bodies, n = [], Counter(), options.samples
     for i in track(range(0, len(rows), 32), f"{label}: writing", -(-len(rows) // 32)):
         some = rows[i:i + 32]
-        prompts = [start_of(row, tokenizer)[-(config.seq_len - LONGEST):] for row in some]
+        prompts = [asked(row, tokenizer)[-(config.seq_len - LONGEST):] for row in some]
         groups = write_answers(model, prompts, tokenizer, n, LONGEST, [
             (options.seed, 1, i + j) for j in range(len(some))], kind=Body)
         for row, group, each in zip(some, groups, facts(some, groups, compiler)):
             found.append({name: sum(one[name] for one in each) / n for name in FACTS})
             found[-1]["ids"] = sum(len(body.ids) for body in group) / n
             found[-1]["one of them honest"] = float(any(one["honest"] for one in each))
-            bodies.update(" ".join(cut_go(body.completion()).split()) for body in group)
-            found[-1]["try"] = [body.completion() for body, one in zip(group, each)
+            bodies.update(" ".join(cut_go(body.completion(row)).split()) for body in group)
+            found[-1]["try"] = [body.completion(row) for body, one in zip(group, each)
                                 if one["compiles"] and "func Test" in row["test"]]
     pairs = [(k, text) for k, one in enumerate(found) for text in dict.fromkeys(one["try"])]
     judged = track(judge_all([(rows[k], text) for k, text in pairs], options),

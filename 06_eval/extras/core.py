@@ -239,7 +239,7 @@ class Options(RunOptions):
     def load(self):
         """As RunOptions.load(); a batch size that is not given becomes one that fits."""
         loaded = super().load()
-        if self.dtype == "float32":  # not TF32, which choose_device() has allowed on a GPU
+        if self.dtype == "float32" and loaded[1].embed.weight.is_cuda:  # not choose_device()'s TF32
             torch.set_float32_matmul_precision("highest")
         self.batch_size = self.batch_size or min(8, getattr(loaded[3], "micro_batch", 8))
         return loaded

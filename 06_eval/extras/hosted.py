@@ -36,8 +36,9 @@ from replies import body_start, completion_of, function_at_end, instruction, nam
 
 KEY = "OPENAI_API_KEY"
 MOST_BYTES = 16_000_000  # of an answer
-LONGEST = 60  # seconds between two tries
+LONGEST_PAUSE = 60  # seconds between two tries
 AGAIN = {408, 409, 429}  # and from 500 on: it may work the next time
+OWN = ("temperature", "top_p", "seed")  # of a request; some models have values of their own
 FOLDERS = {"good_go": ROOT / "04_train" / "extras" / "good_go",
            "problems": ROOT / "06_eval" / "extras" / "problems"}
 
@@ -142,7 +143,7 @@ class Hosted:
         # A proxy may pass https on, which it can't read; what stays on this machine needs none.
         proxy = urllib.request.ProxyHandler({} if self.endpoint.startswith("http:") else None)
         self.opener = urllib.request.build_opener(NoRedirect, Open, OpenSecurely, proxy)
-        self.limit = "max_tokens"
+        self.limit, self.refused = "max_tokens", set()
 
     @property
     def cost(self):
@@ -200,6 +201,13 @@ class Hosted:
                     self.limit = "max_completion_tokens"  # the name that newer models insist on
                     body[self.limit] = body.pop("max_tokens")
                     continue
+                refused = [name for name in OWN if name in body and re.search(
+                    rf"'{name}'.*not support", reason)]  # thinking models have their own
+                if error.code == 400 and refused:
+                    self.say(f"{self.model} takes no {' and no '.join(refused)}; it uses its own")
+                    self.refused.update(refused)
+                    body = {name: body[name] for name in body if name not in refused}
+                    continue
                 if error.code not in AGAIN and error.code < 500:
                     raise ValueError(reason) from None
             except Refused:
@@ -209,7 +217,7 @@ class Hosted:
             failed += 1
             if failed >= self.tries:
                 raise OSError(f"{reason}; given up after {failed} tries")
-            pause = min(LONGEST, float(asked[:9]) if re.fullmatch(r"\d+(\.\d+)?", asked) else
+            pause = min(LONGEST_PAUSE, float(asked[:9]) if re.fullmatch(r"\d+(\.\d+)?", asked) else
                         self.wait * 2 ** (failed - 1))
             self.say(f"{reason}; again in {pause:.0f} s")
             time.sleep(pause)
@@ -259,16 +267,13 @@ class Hosted:
                     "seed": None if seed is None else seed + done}
             body |= {"messages": [{"role": "user", "content": instruction(prompt)}]} if (
                 self.chat) else {"prompt": prompt, "stop": [*stops][:4] or None}
-            body = {name: value for name, value in body.items() if value is not None}
+            body = {name: value for name, value in body.items()
+                    if value is not None and name not in self.refused}
             data = self.ask("chat/completions" if self.chat else "completions", body)
             found = self.texts_in(data)[:wanted]
             done += len(found)  # some servers write one text, whatever n is
             for text in found:
                 yield completion_of(prompt, text) if self.chat else text
-
-    def write(self, *what, **how):
-        """texts(), as a list."""
-        return [*self.texts(*what, **how)]
 
 
 def hosted_of(given):
@@ -279,6 +284,8 @@ def hosted_of(given):
            if "help" in one.metadata and one.name in given}
     if own and not own.get("endpoint"):
         raise ValueError(f"--{next(iter(own)).replace('_', '-')} needs --endpoint")
+    if own and (other := given.keys() & {"run", "weights"}):
+        raise ValueError(f"--endpoint and --{other.pop()} are two models: give one of them")
     return Hosted(**own) if own else None
 
 

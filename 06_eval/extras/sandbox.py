@@ -12,13 +12,16 @@ with user namespaces, on x86-64 or ARM); elsewhere run() refuses, unless it is t
 Prints what the program printed, and how it ended. How it is made: inside.py. Next: proxy.py.
 """
 
+import contextlib
 import marshal
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 
@@ -28,10 +31,11 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 from console import Parser, add_options, escaped, option, run as run_command
 
 INSIDE = (f"import sys; sys.path.append({os.path.dirname(os.path.realpath(__file__))!r}); "
-          "import inside; sys.exit(inside.start())")  # its bytecode is kept, unlike a script's
+          "import inside; inside.serve()")  # its bytecode is kept, unlike a script's
 PYTHON = os.path.realpath(sys.executable)
 PATH = "/usr/local/bin:/usr/bin:/bin"
-RUNNING = set()  # the processes that watch programs
+RUNNING = set()  # ends of sockets, on whose other ends programs are watched
+KEPT, LOCK = [], threading.Lock()  # of inner()
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,34 @@ class Outcome:
     output: str
 
 
+class Inner:
+    """The interpreter of inside.py that starts programs; one for this process, and for all of its
+    threads.
+    """
+
+    def __init__(self):
+        self.of, (self.control, theirs) = os.getpid(), socket.socketpair(type=socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [PYTHON, "-I", "-S", "-c", INSIDE], stdin=theirs, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, start_new_session=True, cwd="/")
+
+    def start(self, *files):
+        """Start a program. files: what it is, what becomes of it, and errors."""
+        socket.send_fds(self.control, [b"."], [file.fileno() for file in files])
+
+    def lives(self):
+        return self.of == os.getpid() and self.process.poll() is None
+
+
+def inner():
+    """The Inner of this process. It is made when it is needed."""
+    with LOCK:
+        if not (KEPT and KEPT[0].lives()):
+            KEPT[:] = [Inner()]
+        return KEPT[0]
+
+
 def run(argv, folder, stdin="", readable=(), writable=(), keep=False, env={}, limits=Limits(),
         unsafe=False):
     """Run argv, whose first word is an absolute path, and wait for it: an Outcome.
@@ -76,25 +108,29 @@ def run(argv, folder, stdin="", readable=(), writable=(), keep=False, env={}, li
             "readable": [str(path) for path in readable],
             "writable": [str(path) for path in writable],
             "env": {"PATH": PATH, "HOME": tmp, "TMPDIR": tmp, "LANG": "C.UTF-8", **env}}
-    begun = time.monotonic()
-    with subprocess.Popen([PYTHON, "-I", "-S", "-c", INSIDE], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          start_new_session=True) as process:
-        RUNNING.add(process)
+    begun, report, ours, theirs = time.monotonic(), b"", *socket.socketpair()
+    with ours, tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as errors:
+        RUNNING.add(ours)
         try:
-            report, errors = process.communicate(marshal.dumps(spec), limits.seconds + 20)
-        except subprocess.TimeoutExpired:  # the machine, not the program, has stood still
-            process.kill()
+            given.write(marshal.dumps(spec))
+            given.seek(0)
+            with theirs, contextlib.suppress(ConnectionError):  # then there is no report
+                starter = inner()
+                starter.start(given, theirs, errors)
+            ours.settimeout(limits.seconds + 20)
+            while part := ours.recv(1 << 20):
+                report += part
+        except TimeoutError:  # the machine, not the program, has stood still
             return Outcome("timeout", -signal.SIGKILL, time.monotonic() - begun, b"", "")
-        except BaseException:  # also Ctrl-C: what runs there ends with it
-            process.kill()
-            raise
-        finally:
-            RUNNING.remove(process)
-    if not report:
-        lines = errors.decode("utf-8", "replace").split("\n")
-        raise ValueError("programs that are not trusted can't be run here: "
-                         f"{next(filter(None, reversed(lines)), 'no report')}")
+        finally:  # also after Ctrl-C: what runs there ends when this end is closed
+            RUNNING.remove(ours)
+        if not report:
+            errors.seek(0)
+            lines = errors.read().decode("utf-8", "replace").split("\n")
+            raise ValueError("programs that are not trusted can't be run here: "
+                             f"{next(filter(None, reversed(lines)), 'no report')}")
+    if report == b"." and not starter.lives():
+        raise ValueError("what starts programs has been ended, and with it all that ran")
     if report == b".":  # the process that watched the program was ended, by it or by stop()
         return Outcome("ended", -signal.SIGKILL, time.monotonic() - begun, b"", "")
     found = marshal.loads(report[1:])
@@ -103,8 +139,9 @@ def run(argv, folder, stdin="", readable=(), writable=(), keep=False, env={}, li
 
 def stop():
     """End all programs that other threads run now."""
-    for process in list(RUNNING):
-        process.kill()
+    for end in list(RUNNING):
+        with contextlib.suppress(OSError):  # it has just been closed
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def trouble():
@@ -114,7 +151,7 @@ def trouble():
     try:
         with tempfile.TemporaryDirectory() as folder:
             os.chmod(folder, 0o755)
-            found = run(["/bin/true"], folder)
+            found = run([PYTHON, "-I", "-S", "-c", ""], folder, readable=[sys.base_prefix])
             return found.output.strip() if found.code else ""
     except (OSError, ValueError) as error:
         return str(error)

@@ -71,10 +71,17 @@ def read(text, problems):
     return found
 
 
-def check(cases, seconds=2.0):
+def judged(cases, seconds):
     options = Options(seconds=seconds, data_dir=str(ROOT / "data"))
     pairs = [(problem, code) for _, problem, code in cases.values()]
-    words = dict(zip(cases, (word for _, word in judge_all(pairs, options))))
+    return dict(zip(cases, (word for _, word in judge_all(pairs, options))))
+
+
+def check(cases, seconds=1.0):
+    words = judged(cases, seconds)
+    slow = {name: case for name, case in cases.items()  # on a machine that has much else to do
+            if words[name] == "timeout" and case[0] not in ("?", "timeout")}
+    words |= judged(slow, 60.0)
     passed = [name for name in cases if words[name] == "passed" and cases[name][0] != "passed"]
     assert not passed, f"wrong completions that pass: {passed}"
     wrong = {name: f"{words[name]}, not {expected}" for name, (expected, *_) in cases.items()

@@ -5,18 +5,20 @@ What needs no Go is tested everywhere; the rest where there is Go, and a sandbox
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import bodies
-from bodies import (FACTS, Body, Compiler, checked, facts, find_heads, functions, ignores,
-                    parameters, problem_of, program_of, stands_alone, start_of, statements, trivial)
+from bodies import (FACTS, Body, Compiler, asked, checked, facts, find_heads, functions, ignores,
+                    parameters, problem_of, program_of, stands_alone, statements, trivial)
 from bpe import Tokenizer
 from programs import go_root
 from sandbox import Outcome, trouble
 
 TOKENIZER = Tokenizer([])
+DATA = Path(__file__).resolve().parents[2] / "data"  # with Go's build cache
 
 
 def go_is_missing():
@@ -61,7 +63,7 @@ def test_a_head_is_a_problem():
     assert program.startswith('package p\n\nimport (\n\tstrings "strings"\n)\n')
     assert program.endswith("// F is a.\nfunc F(a string) string {\n"
                             "\treturn strings.ToUpper(a)\n}\n")
-    assert TOKENIZER.decode(start_of(row, TOKENIZER)) == f"<|bos|>{row['prompt']}\t"
+    assert TOKENIZER.decode(asked(row, TOKENIZER)) == f"<|bos|>{row['prompt']}".rstrip("\n")
     assert program_of(row, "\treturn a\n}\nvar x = 1\n") == program_of(row, "\treturn a\n}\n"), (
         "what follows the function is cut off, as when its tests are run")
 
@@ -129,9 +131,13 @@ def test_ignores(body, unused):
     assert not ignores("func F() int {\n", body), "there is nothing to ignore"
 
 
+ROW = problem_of("// F is.\nfunc F(a int) int {\n", "", "me")
+
+
 def written(text, end=()):
+    """A body whose text follows the { of the head."""
     body = Body(TOKENIZER)
-    for i in [*TOKENIZER.encode(text), *end]:
+    for i in [*TOKENIZER.encode("\n\t" + text), *end]:
         if body.ended:
             break
         body.add(i, -1.0, 0.5)
@@ -141,23 +147,23 @@ def written(text, end=()):
 def test_a_body_ends_where_the_function_does():
     text = 'if x {\n\t\treturn "}"\n\t}\n\treturn 2\n}\n'
     body = written(text + "\nfunc g() {\n}\n")
-    assert body.ended and body.completion() == "\t" + text, "a line } ends it"
-    assert body.ids == TOKENIZER.encode(text), "the end is one of its ids, so it is learned"
-    assert body.own == [1] * len(text) and body.logps == [-1.0] * len(text)
+    assert body.ended and body.completion(ROW) == "\t" + text, "a line } ends it"
+    assert body.ids == TOKENIZER.encode("\n\t" + text), "its end is one of its ids"
+    assert body.own == [1] * len(body.ids) and body.logps == [-1.0] * len(body.ids)
     assert not written("return 1\n\t}\n").ended and not written("\treturn 1\n}").ended
     bos = TOKENIZER.special["<|bos|>"]
     body = written("return 1\n", [bos])
-    assert body.ended and body.ids[-1] == bos and body.completion() == "\treturn 1\n"
+    assert body.ended and body.ids[-1] == bos
+    assert body.completion(ROW) == "\treturn 1\n"
     assert not written("1", [TOKENIZER.special["<|python_start|>"]]).ended, "nothing is called"
 
 
 def test_facts():
     """The compiler isn't asked of a body that was cut off; what compiles may still be idle."""
-    row = problem_of("// F is.\nfunc F(a int) int {\n", "", "me")
     asked = []
     groups = [[written("return 1\n}\n"), written("return a\n}\n"), written("return a +")]]
-    found = facts([row], groups, lambda programs: asked.extend(programs) or [2, 3])
-    assert asked == [program_of(row, "\treturn 1\n}\n"), program_of(row, "\treturn a\n}\n")]
+    found = facts([ROW], groups, lambda programs: asked.extend(programs) or [2, 3])
+    assert asked == [program_of(ROW, "\treturn 1\n}\n"), program_of(ROW, "\treturn a\n}\n")]
     assert [[one[name] for name in FACTS] for one in found[0]] == [
         [True, True, False, True, True, False], [True, True, True, False, False, True],
         [False, False, False, False, False, False]]
@@ -190,7 +196,7 @@ def test_a_program_that_takes_all_the_time(monkeypatch):
 
 
 @needs_go
-def test_how_far_go_gets(tmp_path):
+def test_how_far_go_gets():
     """Errors are put down to the package that has them, whatever the others say."""
     right = "package p\n\nfunc f() int {\n\treturn 1\n}\n"
     programs = [
@@ -203,12 +209,12 @@ def test_how_far_go_gets(tmp_path):
         "package p\n\nfunc f() {\n\tx := `\np0/p.go:1:1: bad\n# all/p3\nvet: ./p6/p.go:1: no`\n}\n"
     ]
     expected = [3, 0, 1, 3, 1, 1, 3, 2, 3, 1]
-    assert checked(programs, tmp_path) == expected
-    assert checked(programs[::-1], tmp_path) == expected[::-1]
+    assert checked(programs, DATA) == expected
+    assert checked(programs[::-1], DATA) == expected[::-1]
 
 
 @needs_go
-def test_a_folder_that_is_guessed_is_not_blamed(tmp_path, monkeypatch):
+def test_a_folder_that_is_guessed_is_not_blamed(monkeypatch):
     """A program may imitate what the compiler says, but it doesn't know the other's folder."""
     right, seen = "package p\n\nfunc f() int {\n\treturn 1\n}\n", []
     liar = 'package p\n\nfunc f() {\n\tvar x int = "\\np0x0/p.go:1:1: bad"\n}\n'
@@ -218,7 +224,7 @@ def test_a_folder_that_is_guessed_is_not_blamed(tmp_path, monkeypatch):
         seen.append(sorted(path.name for path in work.iterdir() if path.is_dir()))
         return whole(words, work, *how)
     monkeypatch.setattr(bodies, "go", go)
-    assert checked([right, liar], tmp_path) == [3, 1] == checked([right, liar], tmp_path)
+    assert checked([right, liar], DATA) == [3, 1] == checked([right, liar], DATA)
     assert all(len(name) > 16 for name in seen[0]) and not {*seen[0]} & {*seen[3]}, (
         "another name each time")
 
@@ -232,7 +238,7 @@ def test_a_head_of_a_real_file(tmp_path):
             f"package a\n\n// F{n} adds.\nfunc F{n}(a int) int {{\n\treturn a + {n}\n}}\n\n"
             f"// G{n} is.\nfunc G{n}(a int) int {{\n\treturn other(a)\n}}\n", encoding="utf-8")
     found = find_heads([f"folder:{tmp_path}"], tmp_path / "data", TOKENIZER, 200,
-                       Compiler(tmp_path / "data"))
+                       Compiler(DATA))
     assert sorted(row["task_id"].split()[2][0] for rows in found for row in rows) == ["F"] * 12, (
         "G calls what isn't there")
     assert SimpleNamespace(**found[0][0]).canonical_solution.startswith("\treturn a + ")

@@ -16,7 +16,7 @@ import bodies
 import compiler_rl
 import train as trainer
 from abilities import spent
-from bodies import FACTS, Body, Compiler, problem_of, start_of
+from bodies import FACTS, Body, Compiler, asked, problem_of
 from compiler_rl import (PRACTICE, Batches, Kept, main, practised, reward, right_bodies, share,
                          with_batches)
 from core import interval
@@ -47,7 +47,7 @@ class Short(Body):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, quick_runs):
     """A folder with a run, Go files and a problem."""
     folder = tmp_path_factory.mktemp("compiler")
     with open(folder / "go.jsonl", "w", encoding="utf-8") as file:
@@ -148,7 +148,7 @@ def test_the_rival_learns_what_earned_all(world):
     assert 400 <= found["written"] < 400 + 20, "equal up to a body"
     loader = Batches(config, SimpleNamespace(tokenizer=tokenizer), model, ROWS,
                      Compiler(check=made_up))
-    prompts, written, expected = [start_of(row, tokenizer) for row in ROWS], 0, []
+    prompts, written, expected = [asked(row, tokenizer) for row in ROWS], 0, []
     seen, whole = [], compiler_rl.facts
     compiler_rl.facts = lambda rows, groups, compiler: seen.append(
         (rows, groups, whole(rows, groups, compiler))) or seen[-1][2]

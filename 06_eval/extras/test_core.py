@@ -22,7 +22,7 @@ pytest.importorskip("yaml", reason="an oracle of tests/requirements.txt")
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory):
+def course(tmp_path_factory, quick_runs):
     """A folder with a bundle and a run, whose text has one of the bundle's items in full."""
     base = tmp_path_factory.mktemp("core")
     make_bundle(base / "bundle")

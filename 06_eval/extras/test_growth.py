@@ -18,7 +18,7 @@ pytest.importorskip("yaml", reason="an oracle of tests/requirements.txt")
 
 
 @pytest.fixture
-def course(tmp_path):
+def course(tmp_path, quick_runs):
     make_bundle(tmp_path / "bundle")
     (tmp_path / "text").write_text("".join(f"{i} + 1 = {i + 1}\n" for i in range(900)))
     train.main(["--preset", "nano", "--data", f"folder:{tmp_path / 'text'}", "--vocab-size", "280",

@@ -89,6 +89,10 @@ def text_answer(*texts, **more):
     return 200, {}, {"choices": [{"text": text} for text in texts], **more}
 
 
+def texts_of(model, *what, **how):
+    return [*model.texts(*what, **how)]
+
+
 def at(server, **how):
     said = []
     model = Hosted(server.url, "m", **{"say": said.append, **how})
@@ -100,7 +104,7 @@ def test_a_chat_model_is_asked(server):
     """The instruction alone, with what is given and nothing else; no stops. The code comes back."""
     server.plan = [chat_answer(fenced(WHOLE), None)]
     model = at(server)
-    assert model.write(GO, 2, temperature=0.2, top_p=0.95, max_tokens=99, stops=("\nfunc",),
+    assert texts_of(model, GO, 2, temperature=0.2, top_p=0.95, max_tokens=99, stops=("\nfunc",),
                        seed=3) == [BODY, ""]
     [(path, key, body)] = server.asked
     assert (path, key) == ("/v1/chat/completions", "Bearer sk-the-secret")
@@ -114,7 +118,7 @@ def test_a_completion_model_is_asked(server, monkeypatch):
     """The prompt alone, at most four stops; the text is left as it is."""
     monkeypatch.delenv("OPENAI_API_KEY")
     server.plan = [text_answer(fenced(WHOLE) + "\ud83d")]
-    assert at(server, chat=False).write("a", stops=[*"abcde"]) == [fenced(WHOLE) + "?"]
+    assert texts_of(at(server, chat=False), "a", stops=[*"abcde"]) == [fenced(WHOLE) + "?"]
     assert server.asked == [("/v1/completions", None,
                              {"model": "m", "prompt": "a", "stop": [*"abcd"]})]
 
@@ -137,26 +141,41 @@ def test_tries_again(server, pauses):
                    (409, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, b""),
                    lambda handler: handler.connection.close(), text_answer("a")]
     model = at(server, chat=False)
-    assert model.write("x") == ["a"] and pauses == [0, 2, 60, 8, 16]
+    assert texts_of(model, "x") == ["a"] and pauses == [0, 2, 60, 8, 16]
     assert model.said[0].endswith("answers 429: too\\x1b[2J fast; again in 0 s")
     assert "can't be reached" in model.said[4] and model.n_requests == 1
     server.plan = [(408, {}, b"")] * 3
     with pytest.raises(OSError, match="answers 408: ; given up after 3 tries"):
-        at(server, tries=3).write(GO)
+        texts_of(at(server, tries=3), GO)
     server.shutdown()
     server.server_close()
     with pytest.raises(OSError, match="can't be reached .*refused.*; given up after 2 tries"):
-        at(server, tries=2).write(GO)
+        texts_of(at(server, tries=2), GO)
+
+
+def test_a_model_with_a_temperature_of_its_own(server, pauses):
+    """What it refuses is left out, also of the next requests, and that is said."""
+    says = {"error": {"message": "Unsupported value: 'temperature' does not support 0.8 with this "
+                                 "model. Only the default (1) value is supported."}}
+    server.plan = [(400, {}, says), text_answer("a"), text_answer("b"), (400, {}, says)]
+    model = at(server, chat=False)
+    assert texts_of(model, "x", temperature=0.8, top_p=0.5) == ["a"]
+    assert texts_of(model, "x", temperature=0.8, top_p=0.5) == ["b"] and not pauses
+    assert [(body.get("temperature"), body["top_p"]) for *_, body in server.asked] == [
+        (0.8, 0.5), (None, 0.5), (None, 0.5)]
+    assert model.said == ["m takes no temperature; it uses its own"]
+    with pytest.raises(ValueError, match="answers 400: Unsupported"):
+        texts_of(model, "x", temperature=0.8)
 
 
 def test_slow_answers(server, pauses):
-    server.plan = [lambda handler: server.done.wait(10)] * 2
+    server.plan = [lambda handler: server.done.wait(60)] * 2
     start = time.monotonic()
     with pytest.raises(OSError, match=r"can't be reached \(timed out\); given up after 2 tries"):
-        at(server, timeout=0.2, tries=2).write(GO)
-    assert time.monotonic() - start < 5 and pauses == [1]
+        texts_of(at(server, timeout=0.2, tries=2), GO)
+    assert time.monotonic() - start < 50 and pauses == [1]
     server.plan = [(200, {"Content-Length": 99}, b"{"), text_answer("a")]
-    assert at(server, chat=False).write("x") == ["a"], "an answer that breaks off comes again"
+    assert texts_of(at(server, chat=False), "x") == ["a"], "an answer that breaks off comes again"
 
 
 def test_refusals(server, pauses):
@@ -170,7 +189,7 @@ def test_refusals(server, pauses):
             (400, b"x" * 3_000_000, "400: xxx")):
         server.plan = [(status, {}, body)]
         with pytest.raises(ValueError) as error:
-            at(server).write(GO)
+            texts_of(at(server), GO)
         assert words in str(error.value) and "\n" not in str(error.value)
         assert len(str(error.value)) < 500
     assert pauses == []
@@ -181,7 +200,7 @@ def test_a_redirect_is_not_followed(server, start_server):
     for status in (301, 302, 303, 307, 308):
         server.plan = [(status, {"Location": other.url}, b"")]
         with pytest.raises(ValueError, match=f"{status}: go to {other.url}; if you trust it"):
-            at(server).write(GO)
+            texts_of(at(server), GO)
     assert other.asked == [] and len(server.asked) == 5
 
 
@@ -195,12 +214,12 @@ def test_what_is_no_answer(server, monkeypatch):
                         ({"choices": [{"message": {}}]}, "no text")):
         server.plan = [(200, {}, body)]
         with pytest.raises(ValueError, match=words) as error:
-            at(server).write(GO)
+            texts_of(at(server), GO)
         assert len(str(error.value)) < 400
     monkeypatch.setattr(hosted, "MOST_BYTES", 1000)
     server.plan = [(200, {}, b"x" * 1001)]
     with pytest.raises(ValueError, match="more than 1,000 bytes"):
-        at(server).write(GO)
+        texts_of(at(server), GO)
 
     def endless(handler):
         handler.send_response(200)
@@ -208,7 +227,7 @@ def test_what_is_no_answer(server, monkeypatch):
             handler.wfile.write(b"x: y\r\n" * 9999)
     server.plan = [endless] * 2
     with pytest.raises(OSError, match="too slowly, or without an end|can't be reached"):
-        at(server, tries=2).write(GO)
+        texts_of(at(server, tries=2), GO)
 
 
 def test_the_newer_name_of_the_limit(server):
@@ -216,12 +235,12 @@ def test_the_newer_name_of_the_limit(server):
     server.plan = [(400, {}, {"error": {"message": "Use 'max_completion_tokens' instead."}}),
                    chat_answer("a"), chat_answer("b")]
     model = at(server)
-    model.write(GO, max_tokens=5), model.write(GO, max_tokens=6)
+    texts_of(model, GO, max_tokens=5), texts_of(model, GO, max_tokens=6)
     limits = [{k: v for k, v in body.items() if "tokens" in k} for *_, body in server.asked]
     assert limits == [{"max_tokens": 5}, {"max_completion_tokens": 5}, {"max_completion_tokens": 6}]
     server.plan = [(400, {}, b"max_completion_tokens")]
     with pytest.raises(ValueError, match="answers 400"):
-        model.write(GO, max_tokens=7)
+        texts_of(model, GO, max_tokens=7)
 
 
 def test_cost(server):
@@ -240,14 +259,14 @@ def test_cost(server):
                   {"prompt_tokens": -1, "completion_tokens": 1}):
         server.plan = [text_answer("a", usage=usage)] * 2
         model = at(server, chat=False)
-        assert model.write("x", 2, seed=1) and model.uncounted == 2 and model.cost == 0
+        assert texts_of(model, "x", 2, seed=1) and model.uncounted == 2 and model.cost == 0
         assert model.summary() == ("m: 2 requests, 0 tokens read, 0 written (2 requests more, "
                                    "unknown)")
     server.plan = [text_answer("a")]
     model = at(server, chat=False, max_cost=1, **how)
-    assert model.write("x") == ["a"]
+    assert texts_of(model, "x") == ["a"]
     with pytest.raises(Spent, match="does not tell how many tokens"):
-        model.write("x")
+        texts_of(model, "x")
 
 
 def test_addresses_and_keys(monkeypatch):
@@ -294,15 +313,15 @@ def test_our_own_server(address, monkeypatch):  # noqa: F811
     model = Hosted(address, "tiny", chat=False, at_once=2)
     prompt = [TOKENIZER.special["<|bos|>"], *TOKENIZER.encode("a dog")]
     wanted = [alone(prompt, 5, 3 + i) for i in range(3)]
-    texts = model.write("a dog", 3, temperature=1.0, max_tokens=5, seed=3)
+    texts = texts_of(model, "a dog", 3, temperature=1.0, max_tokens=5, seed=3)
     assert texts == [row.text for row in wanted]
     assert model.completion_tokens == sum(len(row.ids) for row in wanted) and not model.uncounted
     assert model.prompt_tokens == 2 * len(prompt), "once in each request"
     with pytest.raises(ValueError, match="answers 404: there is no model 'x' here; there is tiny"):
-        Hosted(address, "x").write(GO)
+        texts_of(Hosted(address, "x"), GO)
     monkeypatch.setenv("OPENAI_API_KEY", "another")
     with pytest.raises(ValueError, match="answers 401: wrong API key, or none"):
-        model.write("a dog")
+        texts_of(model, "a dog")
 
 
 # ---- conversations to tune on ----

@@ -10,9 +10,9 @@ import pytest
 
 import programs
 from humaneval import cut_go
-from programs import (LIBRARY, MEMBERS, bare, declared, go_build, go_cache, go_files, go_program,
-                      go_root, go_run, packages, python_run, tampering, words)
-from sandbox import trouble
+from programs import (LIBRARY, MEMBERS, bare, check_go, declared, go_build, go_cache, go_files,
+                      go_program, go_root, go_run, packages, python_run, tampering, words)
+from sandbox import Outcome, trouble
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,7 +118,7 @@ def test_the_library():
 
 @needs_go
 def test_nothing_else_in_the_library_is_unsafe():
-    """No function or method of these packages takes or gives an unsafe.Pointer, but for REFUSED."""
+    """No function or method of these packages has to do with unsafe.Pointer, but for FORBIDDEN."""
     found = set()
     for path in LIBRARY.values():
         for file in (go_root() / "src" / path).glob("*.go"):
@@ -126,7 +126,7 @@ def test_nothing_else_in_the_library_is_unsafe():
                 found |= set(re.findall(
                     r"^func (?:\([^)]*\) )?([A-Z]\w*)\([^{\n]*\bunsafe\.Pointer",
                     file.read_text(encoding="utf-8"), re.MULTILINE))
-    assert {"NewAt", "LoadPointer"} <= found <= programs.REFUSED
+    assert {"NewAt", "LoadPointer"} <= found <= programs.FORBIDDEN
 
 
 @needs_go
@@ -162,8 +162,11 @@ def test_go_run(tmp_path, completion, said, code):
 @needs_go
 @pytest.mark.slow
 def test_go_unsafe(tmp_path):
+    if not trouble():  # what is compiled already: else the library takes a quarter of a minute
+        check_go(str(ROOT / "data"))
+        shutil.copytree(go_cache(str(ROOT / "data")), tmp_path / "go-build-unsafe")
     work = go_files(tmp_path, *go_program(PROBLEM, "\treturn x / 2\n}"))
-    built = go_build(work, str(ROOT / "data"), unsafe=True)
+    built = go_build(work, str(tmp_path), unsafe=True)
     assert (built.code, built.output) == (0, "")
     assert go_run(work, "key ", unsafe=True).said == b"key passed"
 
@@ -198,6 +201,26 @@ def test_go_cache(tmp_path):
     assert folder == tmp_path / "go-build" and folder.stat().st_mode & 0o777 == 0o700
     assert os.getuid() or folder.stat().st_uid == programs.NOBODY
     assert go_cache(str(tmp_path), unsafe=True) != folder, "others' files would be in the way"
+
+
+def test_trouble_of_the_toolchain(tmp_path, monkeypatch):
+    """Is not put down to the program."""
+    said = ["# problem/judged\njudged/solution.go:3:1: undefined: x\n", "the disk is full\n"]
+    monkeypatch.setattr(programs, "go", lambda *_: Outcome("ended", 1, 0.0, b"", said[0]))
+    monkeypatch.setattr(programs, "go_root", lambda: tmp_path)
+    (tmp_path / "VERSION").write_text("go1.27.3")
+    assert go_build(tmp_path).output == said.pop(0)
+    with pytest.raises(ValueError, match="can't build even an empty program here: the disk is f"):
+        go_build(tmp_path)
+
+
+@needs_go
+@needs_sandbox
+def test_a_cache_that_can_not_be_written_to(tmp_path):
+    check_go(str(ROOT / "data"))
+    go_cache(str(tmp_path)).chmod(0)
+    with pytest.raises(ValueError, match="can't build even an empty program here: .*cache"):
+        check_go(str(tmp_path))
 
 
 @needs_sandbox

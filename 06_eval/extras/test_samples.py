@@ -1,15 +1,10 @@
 """Tests of samples.py: what is drawn, what is kept, and the whole command."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-import humaneval
 import samples
 from bpe import Tokenizer
 from fast import FastTokenizer
@@ -17,7 +12,7 @@ from gpt import GPT, GPTConfig
 from humaneval import Options, main
 from runs import as_json, save_checkpoint, start_run, tensors
 from sample import Sampling
-from samples import Samples, behind, complete, opening, sampling_of, show
+from samples import Samples, complete, ended, opening, sampling_of, show
 from test_humaneval import PROBLEM, needs_sandbox, write_rows
 from train import Config
 
@@ -47,13 +42,13 @@ def test_opening():
     assert opening(GO, TOKENIZER) == "func Two() int {", "of bytes, any end will do: the first"
 
 
-def test_behind():
+def test_ended():
     for start, text in (("func Two() int {", "\n\treturn 2"), ("func Two() int {\n", "\treturn 2"),
                         ("func Two() int {\n\t", "return 2")):
-        assert behind(GO, start, text) == "\treturn 2\n}\n", "Go's texts stop before the end"
-    assert behind(GO, "func Two() int {", " return 2 }") == " return 2 }\n}\n"
-    assert behind(PROBLEM, PROBLEM["prompt"].rstrip("\n"), "\n    return 2") == "    return 2"
-    assert behind(PROBLEM, PROBLEM["prompt"], "    return 2\nprint(") == "    return 2", "cut"
+        assert ended(GO, start, text) == "\treturn 2\n}\n", "Go's texts stop before the end"
+    assert ended(GO, "func Two() int {", " return 2 }") == " return 2 }\n}\n"
+    assert ended(PROBLEM, PROBLEM["prompt"].rstrip("\n"), "\n    return 2") == "    return 2"
+    assert ended(PROBLEM, PROBLEM["prompt"], "    return 2\nprint(") == "    return 2", "cut"
 
 
 def test_complete(monkeypatch):
@@ -81,9 +76,13 @@ def test_kept_samples(tmp_path):
     kept.add([ROW])
     with open(path, "a") as file:
         file.write('{"task_id": "ours/0", "sam')  # a kill while it was written
+    with pytest.raises(ValueError, match="a.jsonl is being written by another command"):
+        Samples(path, of)
+    kept.file.close()
     again = Samples(path, of)
     assert again.rows == {("ours/0", 0): ROW}
     again.add([ROW | {"sample": 1}])
+    again.file.close()
     assert len(Samples(path, of).rows) == 2
     good = path.read_bytes()
     with pytest.raises(ValueError, match="not samples of .* give another --out"):
@@ -123,6 +122,18 @@ def run(tmp_path):
 
 
 @needs_sandbox
+def test_what_is_said_before_sampling(run, tmp_path, capsys, fails):
+    long = PROBLEM | {"task_id": "long", "prompt": "# " + "x" * 200 + "\n" + PROBLEM["prompt"]}
+    words = ["--problems", str(write_rows(tmp_path / "p.jsonl", PROBLEM, long)), "--runs-dir",
+             str(run.parent), "--tokens", "4"]
+    main(words)
+    assert "1 of 2 prompts have more than the 124 ids" in capsys.readouterr().out
+    assert "--json prints verdicts of --judge and --canonical" in fails(main, *words, "--json")
+    assert "--endpoint and --run are two models" in fails(
+        main, "--endpoint", "http://127.0.0.1:1/v1", "--model", "m", "--run", "x")
+
+
+@needs_sandbox
 def test_sample_and_judge(run, tmp_path, capsys, monkeypatch):
     """Samples depend on their numbers alone; a second call draws only what is missing."""
     problems = write_rows(tmp_path / "p.jsonl", PROBLEM, PROBLEM | {"task_id": "ours/1"})
@@ -147,24 +158,28 @@ def test_sample_and_judge(run, tmp_path, capsys, monkeypatch):
 
 @needs_sandbox
 @pytest.mark.slow
-def test_it_may_be_killed(run, tmp_path):
+def test_it_may_be_killed(run, tmp_path, fork, monkeypatch):
     """kill -9 while it samples; what was kept is not drawn again, and the end is the same."""
-    rows = [PROBLEM | {"task_id": f"ours/{n}"} for n in range(40)]
+    rows = [PROBLEM | {"task_id": f"ours/{n}"} for n in range(16)]
     problems = write_rows(tmp_path / "p.jsonl", *rows)
-    command = [sys.executable, humaneval.__file__, "--problems", str(problems), "--runs-dir",
-               str(run.parent), "--tokens", "8", "--temperature", "1"]
+    monkeypatch.setattr(samples, "AT_ONCE", 4)
     path = tmp_path / "a.jsonl"
-    process = subprocess.Popen([*command, "--out", str(path)], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+
+    def start(name):
+        return fork(lambda: main([
+            "--problems", str(problems), "--runs-dir", str(run.parent), "--tokens", "8",
+            "--temperature", "1", "--out", str(tmp_path / f"{name}.jsonl")]))
+    process, deadline = start("a"), time.monotonic() + 60
     while not path.exists() or path.read_bytes().count(b"\n") < 2:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+        assert time.monotonic() < deadline and process.is_alive()
+        time.sleep(0.001)
+    process.kill()
+    process.join()
     kept = path.read_bytes()
     for name in ("a", "b"):
-        subprocess.run([*command, "--out", str(tmp_path / f"{name}.jsonl")], check=True,
-                       stdout=subprocess.DEVNULL)
+        process = start(name)
+        process.join()
+        assert process.exitcode == 0, process.log.read_text()
     assert path.read_bytes().startswith(kept.rpartition(b"\n")[0])
     assert path.read_text() == (tmp_path / "b.jsonl").read_text()
 
