@@ -279,8 +279,8 @@ class Options(Sampling, RunOptions):
                        "it was trained on", ("auto", "chat", "text"))
     system: str = option("", "an instruction that stands before the conversation")
     tokens: int = option(500, "the most ids of an answer", least=1)
-    weights_as: str = option("float32", "large models are fastest in int8, and a little less exact",
-                             ("float32", "bfloat16", "int8"))
+    weights_as: str = option("float32", "large models are fastest in int8 or int4, but less exact",
+                             ("float32", "bfloat16", "int8", "int4"))
 
 
 def main(argv=None):

@@ -260,8 +260,8 @@ class Options(Sampling, RunOptions):
     tokens: int = option(200, "how many to write at most", least=0)
     samples: int = option(1, "texts for each prompt, which is read once", least=1)
     stop: tuple = option((), "strings before which a text ends")
-    weights_as: str = option("float32", "large models are fastest in int8, and a little less exact",
-                             ("float32", "bfloat16", "int8"))
+    weights_as: str = option("float32", "large models are fastest in int8 or int4, but less exact",
+                             ("float32", "bfloat16", "int8", "int4"))
     guesses: int = option(0, "guess up to this many ids a step: faster if text repeats", least=0)
     logprobs: bool = option(False, "after the text, print every id and its log-probability")
 

@@ -285,8 +285,8 @@ class Server(ThreadingHTTPServer):
 @dataclass
 class Options(RunOptions):
     weights: str = option("", "a Hugging Face folder, served instead of runs")
-    weights_as: str = option("float32", "large models are fastest in int8, and a little less exact",
-                             ("float32", "bfloat16", "int8"))
+    weights_as: str = option("float32", "large models are fastest in int8 or int4, but less exact",
+                             ("float32", "bfloat16", "int8", "int4"))
     host: str = option("127.0.0.1", "the address to listen on; any but this needs --api-key")
     port: int = option(8000, "0: any that is free", least=0, most=65535)
     api_key: str = option("", "a secret without which nothing is answered")

@@ -13,8 +13,8 @@ free, the newest text gives its positions back and waits; what it loses is compu
 
 Whoever comes and goes, a text has the ids that it would have alone (api.Engine), wherever the
 margin between the two best logits exceeds 1e-4: a batch changes the last bits of a float32, which
-decide only where it is that close (or a random number that close to the border between two ids). In
-bfloat16 and int8 numbers are rounded more roughly, so that there this is not promised. Left out:
+decide only where it is that close (or a random number that close to the border between two ids).
+Other weights than float32 are rounded more roughly, so that there this is not promised. Left out:
 blocks of several positions, and a kernel that reads them where they lie (vLLM); here each step
 copies the keys and values of those that write into one tensor.
 

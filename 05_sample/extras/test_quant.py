@@ -15,13 +15,14 @@ from blocked import Blocked
 from family import FAMILIES, model_config
 from gpt import GPT, GPTConfig, KVCache, generate, make_model
 from lora import add_adapters
-from quant import (KINDS, Int8, Transposed, int8_engine, int8_linear_by_hand, main, pack,
-                   quantize_rows, quantize_tensor, quantized_engine, weight_bytes)
+from quant import (GROUP, KINDS, Int4, Int8, Transposed, int4_or_int8, int8_engine,
+                   int8_linear_by_hand, main, pack, quantize_groups, quantize_rows,
+                   quantize_tensor, quantized_engine, weight_bytes)
 
 HAS_ENGINE = set(torch.backends.quantized.supported_engines) & {"x86", "fbgemm", "qnnpack",
                                                                 "onednn"}
 needs_int8 = pytest.mark.skipif(not HAS_ENGINE, reason="this torch has no int8 kernels")
-KINDS_HERE = [kind for kind in KINDS if kind != "int8" or HAS_ENGINE]
+KINDS_HERE = [kind for kind in KINDS if kind not in ("int8", "int4") or HAS_ENGINE]
 SHAPES = {**FAMILIES, "tied": {"tied": True}, "grouped": {"n_kv_head": 1, "bias": True}}
 
 
@@ -123,8 +124,39 @@ def test_int8_linear_by_hand_scales_each_row():
     assert torch.equal(z[1], y[1] * 1024)
 
 
+def dequantized(q, steps):
+    """The matrix, in float32, that quantize_groups() has rounded to."""
+    scale, offset = steps.float().transpose(0, 1).split(1, dim=2)  # (out, groups, 1)
+    return ((q.unflatten(1, (scale.shape[1], -1)) - 8) * scale + offset).flatten(1)
+
+
+def test_quantize_groups():
+    q, steps = quantize_groups(torch.tensor([[0.0, 15.0, 3.2, 1.0], [-7.0, 8.0, 0.0, 0.0]]), 2)
+    assert q.dtype == torch.int32 and q[0].tolist() == [0, 15, 15, 0], (
+        "each group's smallest number is 0 and its largest is 15")
+    assert steps.dtype == torch.bfloat16 and steps.shape == (2, 2, 2), (
+        "a scale and an offset for each group of each row, the groups first")
+    expected = torch.tensor([[[1.0, 8.0], [1.0, 1.0]], [[2.2 / 15, 1 + 8 * 2.2 / 15], [0, 0]]])
+    torch.testing.assert_close(steps.float(), expected, rtol=0.004, atol=1e-30, msg=(
+        "a scale is a 15th of its group's range, an offset what q = 8 stands for"))
+    assert not dequantized(q, steps)[1, 2:].any(), "a group of zeros stays zeros"
+    assert 0 <= q.min() and q.max() <= 15, "of zeros, too, q must lie within 0 ... 15"
+
+    w = randn(32, 256) * torch.logspace(-6, 6, 8).repeat_interleave(32)  # a size for each group
+    w[:, 32:64] += 1000
+    q, steps = quantize_groups(w)
+    assert 0 == q.min() and q.max() == 15, "q must lie within 0 ... 15, all that 4 bits hold"
+    scale = steps.float()[..., 0].t().repeat_interleave(GROUP, 1)
+    error = (dequantized(q, steps) - w).abs() / scale
+    error[:, 32:64] = 0  # there bfloat16 offsets are coarser than a scale
+    assert error[(q > 0) & (q < 15)].max() <= 0.501, (
+        "rounded to the nearest, with the scale and the offset as they are in bfloat16")
+    assert error.max() < 0.6, "at the ends it is a little more, as they are rounded too"
+
+
 # ---- the forms ----
-FORMS = {"Transposed": Transposed, "Blocked": lambda linear: Blocked(linear, 8), "Int8": Int8}
+FORMS = {"Transposed": Transposed, "Blocked": lambda linear: Blocked(linear, 8), "Int8": Int8,
+         "Int4": Int4}
 
 
 @pytest.mark.parametrize("name", [name for name in FORMS
@@ -132,14 +164,14 @@ FORMS = {"Transposed": Transposed, "Blocked": lambda linear: Blocked(linear, 8),
                                   and (name != "Blocked" or torch.backends.mkldnn.is_available())])
 @pytest.mark.parametrize("bias", [True, False])
 def test_forms(name, bias):
-    linear = random_linear(bias=bias)
-    form = FORMS[name](linear)
-    for x in (randn(1, 40), randn(5, 40), randn(1, 1, 40), randn(3, 7, 40), randn(60, 40),
-              randn(40, 8).t(), randn(4, 6, 40)[:, -1]):  # the last two don't lie in one piece
+    linear = random_linear(64, 48, bias=bias)
+    form, bound = FORMS[name](linear), {"Int8": 0.02, "Int4": 0.1}.get(name, 1e-5)
+    for x in (randn(1, 64), randn(5, 64), randn(1, 1, 64), randn(3, 7, 64), randn(60, 64),
+              randn(64, 8).t(), randn(4, 6, 64)[:, -1]):  # the last two don't lie in one piece
         kept, y = x.clone(), form(x)
         assert torch.equal(x, kept), "what is read must not be written to"
         error = (y - linear(x)).norm() / linear(x).norm()
-        assert y.shape == linear(x).shape and error < (0.02 if name == "Int8" else 1e-5)
+        assert y.shape == linear(x).shape and y.dtype == torch.float32 and error < bound
 
 
 @needs_int8
@@ -180,6 +212,30 @@ def test_int8_with_seven_bits():
         assert Int8(linear).halve, "sums overflow, but 7 bits are not chosen"
 
 
+@pytest.mark.parametrize("n_in, n_out", [(32, 16), (64, 48), (96, 64), (256, 208)])
+def test_int4_is_a_product_of_what_was_rounded(n_in, n_out):
+    linear = random_linear(n_in, n_out)
+    form, w = Int4(linear), dequantized(*quantize_groups(linear.weight))
+    for n in (1, 2, 5, 30):
+        x = randn(n, n_in, seed=n)
+        x[0] *= 500
+        expected = nn.functional.linear(x, w, linear.bias)
+        bound = 2 ** -8 * (x.abs() @ w.abs().t() + expected.abs())  # x and the sum as bfloat16
+        assert ((form(x) - expected).abs() <= bound).all()
+        rounded = nn.functional.linear(x.bfloat16().float(), w)
+        y = form(x) - linear.bias
+        assert ((y - rounded).norm() / rounded.norm()) < 0.003, "only the sum is rounded then"
+
+
+@needs_int8
+def test_int4_or_int8(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for n_in, n_out, form in ((64, 48, Int4), (40, 48, Int8), (64, 24, Int8)):
+        assert type(int4_or_int8(random_linear(n_in, n_out))) is form
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert type(int4_or_int8(random_linear(64, 48))) is Int8
+
+
 @needs_int8
 def test_int8_leaves_torch_as_it_was():
     name, _ = int8_engine()
@@ -200,7 +256,7 @@ def test_int8_leaves_torch_as_it_was():
 def test_pack(shape, kind, rows):
     plain = random_model(**SHAPES[shape])
     packed = pack(copy.deepcopy(plain), kind, rows)
-    bound = {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[kind]
+    bound = {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1, "int4": 0.5}[kind]
 
     def near(a, b):
         return ((a - b).norm() / b.norm()).item() < bound
@@ -233,7 +289,7 @@ def test_pack_merges_adapters(kind):
         nn.init.normal_(parameter, std=0.2)
     expected = adapted(random_ids(1, 40))
     found = pack(copy.deepcopy(adapted), kind)(random_ids(1, 40))
-    bound = {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[kind]
+    bound = {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1, "int4": 0.5}[kind]
     assert (found - expected).norm() / expected.norm() < bound
 
 
@@ -269,7 +325,11 @@ def test_pack_frees_what_it_replaces(kind, rows, tied):
             "somebody still holds old weights; only the embedding may stay"
     scales = 4 * (300 + 2 * (96 + 32 + 48 + 32))
     expected = {"float32": table + blocks + head, "bfloat16": before / 2,
-                "int8": table + (blocks + head) / 4 + scales}[kind]
+                "int8": table + (blocks + head) / 4 + scales}
+    expected["int4"] = expected["int8"]
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":  # of 5 bits, all but head and down
+        expected["int4"] -= 2 * (3 / 8 * (4 * 32 * 32 + 32 * 48) + 4 * (96 + 32 + 48))
+    expected = expected[kind]
     assert weight_bytes(model) == expected
 
 
@@ -281,10 +341,11 @@ def test_pack_refuses(kind):
     if kind != "bfloat16":
         with pytest.raises(AssertionError, match="packed already"):
             pack(model, kind)
-    with pytest.raises(ValueError, match="'int4'.*float32, bfloat16, int8"):
-        pack(random_model(), "int4")
-    with pytest.raises(ValueError, match="CPU.*cuda"):
-        quant.choose_form("int8", 1, "cuda")
+    with pytest.raises(ValueError, match="'int2'.*float32, bfloat16, int8, int4"):
+        pack(random_model(), "int2")
+    for few_bits in ("int8", "int4"):
+        with pytest.raises(ValueError, match=f"{few_bits}.*CPU.*cuda"):
+            quant.choose_form(few_bits, 1, "cuda")
     assert quant.choose_form("float32", 1, "cuda") is None
 
 
@@ -307,13 +368,14 @@ def test_pack_knows_what_was_learned(learned, kind):
     with torch.inference_mode():
         before = model.loss(ids[:, :-1], ids[:, 1:]).mean()
         after = pack(model, kind).loss(ids[:, :-1], ids[:, 1:]).mean()
-    assert before < 0.1 and abs(after - before) < 0.02, f"{before} became {after}"
+    bound = 0.1 if kind == "int4" else 0.02
+    assert before < 0.1 and abs(after - before) < bound, f"{before} became {after}"
     said = torch.cat(list(generate(model, [ids[0, :4].tolist()], 45)))
     assert said.tolist() == ids[0, 4:].tolist()
 
 
 # ---- the command ----
-def test_command_line(tmp_path, capsys, fails):
+def test_command_line(tmp_path, capsys, fails, quick_runs):
     for i in range(3):
         (tmp_path / f"{i}.txt").write_text("".join(f"{i} spam {j} eggs\n" for j in range(400)))
     runs = ["--runs-dir", str(tmp_path / ".runs"), "--device", "cpu"]
@@ -322,11 +384,11 @@ def test_command_line(tmp_path, capsys, fails):
     capsys.readouterr()
     for more in ([], ["--file", str(tmp_path / "0.txt"), "--window", "16"]):
         main([*runs, "--tokens", "500", *more])
-        rows = [row.split() for row in capsys.readouterr().out.splitlines()[-4:]]
+        rows = [row.split() for row in capsys.readouterr().out.splitlines()[-5:]]
         assert [row[0] for row in rows] == ["as", *KINDS]
         table = [[float(cell.strip("%").replace(",", "")) for cell in row[-6:]] for row in rows]
-        plain, same, half, quarter = table
-        assert plain[0] == same[0] > half[0] > quarter[0], "MB of weights"
+        plain, same, half, quarter, fewest = table
+        assert plain[0] == same[0] > half[0] > quarter[0] >= fewest[0], "MB of weights"
         assert plain[1] == same[1] == quarter[1] == 2 * half[1] == 1.0, "kB of a cached token"
         for _, _, bits, lost, *speeds in table:
             assert bits == pytest.approx(plain[2], rel=0.01) and abs(lost) < 1
