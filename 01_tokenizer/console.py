@@ -85,6 +85,8 @@ def choose_device(name="auto"):
     name = there[0] if name == "auto" else name
     if name == "cuda":
         set_float32_matmul_precision("high")  # TF32; NVIDIA_TF32_OVERRIDE=0, NVIDIA's, forbids it
+    elif name == "cpu" and importlib.util.find_spec("machine"):
+        importlib.import_module("machine").fast_products()
     return name
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import machine
-from machine import free_memory, main, matmul_peak
+from machine import fast_products, free_memory, main, matmul_peak
 
 
 def test_matmul_peak():
@@ -109,3 +109,27 @@ def test_command_line(capsys):
     main([])
     out = capsys.readouterr().out
     assert "GFLOP/s" in out and "GB of memory are free" in out
+
+
+@pytest.mark.parametrize("cpu, allowed", [
+    ({"avx512_f": True, "cpu_name": "AMD EPYC"}, "medium"), ({"cpu_name": "AMD EPYC"}, "highest"),
+    ({"avx512_f": True, "cpu_name": "Intel Xeon"}, "highest"), ({}, "highest"),
+    ({"avx512_f": True, "amx_tile": True, "cpu_name": "AMD"}, "highest")])
+def test_fast_products(monkeypatch, cpu, allowed):
+    """Another library may be as exact only, whatever the processor says of itself."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    a, b = torch.randn(2, 300, 200, generator=torch.Generator().manual_seed(0)).double()
+    try:
+        fast_products.__wrapped__()
+        assert torch.get_float32_matmul_precision() in (allowed, "highest")
+        for x, y in ((a, b.T), (b.T, a), (a[None], b.T[None])):
+            off = (x.float() @ y.float() - x @ y).abs().max()
+            assert off < 1e-4, f"a product is off by {off}"
+        monkeypatch.setattr(torch.Tensor, "__matmul__", lambda x, y: torch.matmul(
+            x.bfloat16(), y.bfloat16()).float() if x.dtype == torch.float else torch.matmul(x, y))
+        fast_products.__wrapped__()
+        assert torch.get_float32_matmul_precision() == "highest", "bfloat16 has shown"
+    finally:
+        torch.set_float32_matmul_precision(before)
