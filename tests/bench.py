@@ -18,6 +18,8 @@ A peer that isn't installed (tests/requirements.txt) is left out, and said to be
     python tests/bench.py crash --kills 100 --of pretraining sft rl
     python tests/bench.py stop --times 50
     python tests/bench.py scale --kills 10 --memory
+    python tests/bench.py gpu
+    python tests/bench.py light --go FILE --text FILE
     python tests/bench.py hostile --seconds 60 --seed 1
     python tests/bench.py mutants 03_model 03_model/extras --share 4
 
@@ -29,6 +31,7 @@ import argparse
 import array
 import collections
 import gzip
+import importlib
 import json
 import os
 import random
@@ -169,7 +172,7 @@ ENCODERS = {"ours": (encode_ours, "bpe"), "tiktoken": (encode_tiktoken, "tiktoke
 
 
 # ---- running them ----
-def contend(job):
+def bench_contend(job):
     """In a process of its own: one contender, its results as a line of JSON."""
     job = json.loads(job)
     if job["kind"] == "search":
@@ -301,6 +304,12 @@ def bench_parity(data):
         raise ValueError(f"{different} documents differ")
 
 
+# Command X is bench_X() of bench_X.py, or of the file that is said here; its options are the
+# function's arguments.
+FILES = dict.fromkeys(("tokenizer", "slope", "parity", "contend"), "bench") | dict.fromkeys(
+    ("weights", "sample"), "bench_model")
+
+
 def main():
     parser = Parser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -370,6 +379,19 @@ def main():
     command.add_argument("--kills", type=int, default=0, help="ranks to kill (default: 0)")
     command.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     command.add_argument("--memory", action="store_true", help="plan.py's beside what steps take")
+    command = commands.add_parser("gpu", help="steps, memory, decoding, all engines, on a GPU")
+    command.add_argument("--device", default="cuda", choices=("cuda", "cpu"),
+                         help="(default: cuda)")
+    command.add_argument("--minutes", type=float, default=8, help="at most (default: 8)")
+    command.add_argument("--presets", nargs="*", default=["small", "1b"], metavar="NAME",
+                         help="of models to train (default: small 1b)")
+    command = commands.add_parser("light", help="main jobs beside peers and the machine's most")
+    command.add_argument("--go", nargs="+", metavar="FILE", help="Go to encode")
+    command.add_argument("--text", nargs="+", metavar="FILE", help="English to encode, to train a "
+                         "tokenizer on, and a model")
+    command.add_argument("--runs", type=int, default=3, help="rounds, or seeds (default: 3)")
+    command.add_argument("--only", nargs="+", metavar="JOB", help="of encoding, tokenizer, steps, "
+                         "tiny, larger, decoding, starting (default: all)")
     command = commands.add_parser("hostile", help="damaged files: refused in a line, or read right")
     command.add_argument("--seconds", type=float, help="for so long (default: 60)")
     command.add_argument("--tries", type=int, help="or so many")
@@ -380,59 +402,10 @@ def main():
     command.add_argument("--share", type=int, default=1, help="every so many-th (default: 1)")
     command.add_argument("--only", default="", metavar="TEXT", help="where file.py:name has this")
     commands.add_parser("contend", help=argparse.SUPPRESS).add_argument("job")
-    args = parser.parse_args()
-    if args.command == "tokenizer":
-        bench_tokenizer(args.text, args.encode, args.runs, args.sizes, args.megabytes)
-    elif args.command == "slope":
-        bench_slope()
-    elif args.command == "parity":
-        bench_parity(args.data)
-    elif args.command == "data":
-        import bench_data
-        bench_data.bench_data(args.source, args.vocab_size, args.runs, args.data_dir)
-    elif args.command == "model":
-        import bench_model
-        bench_model.bench_model(args.runs, args.compiled)
-    elif args.command == "train":
-        import bench_train
-        bench_train.bench_train(args.data, args.folder, args.seeds, args.ablations, args.larger,
-                                args.larger_steps, args.output)
-    elif args.command == "weights":
-        import bench_model
-        bench_model.bench_weights(args.folders)
-    elif args.command == "sample":
-        import bench_model
-        bench_model.bench_sample(args.runs, args.weights, args.files)
-    elif args.command == "eval":
-        import bench_eval
-        bench_eval.bench_eval(args.weights, args.bundle, args.items, args.runs)
-    elif args.command == "judge":
-        import bench_judge
-        bench_judge.bench_judge(args.problems, args.go, args.rounds)
-    elif args.command == "stages":
-        import bench_stages
-        bench_stages.bench_stages(args.weights, args.steps, args.data_dir)
-    elif args.command == "serve":
-        import bench_serve
-        bench_serve.bench_serve(args.weights, args.tokens, args.rounds, args.requests)
-    elif args.command == "crash":
-        import bench_crash
-        bench_crash.bench_crash(args.kills, args.flips, args.races, args.seed, args.of)
-    elif args.command == "stop":
-        import bench_stop
-        bench_stop.bench_stop(args.times, args.seed)
-    elif args.command == "scale":
-        import bench_scale
-        bench_scale.bench_scale(args.rounds, args.kills, args.seed, args.memory)
-    elif args.command == "hostile":
-        import bench_hostile
-        seconds = args.seconds or (None if args.tries else 60)
-        bench_hostile.bench_hostile(seconds, args.tries, args.seed, args.only)
-    elif args.command == "mutants":
-        import bench_mutants
-        bench_mutants.bench_mutants(args.folders, args.share, args.only)
-    else:
-        contend(args.job)
+    given = vars(parser.parse_args())
+    name = given.pop("command")
+    file = importlib.import_module(FILES.get(name, f"bench_{name}"))
+    getattr(file, f"bench_{name}")(**given)
 
 
 if __name__ == "__main__":

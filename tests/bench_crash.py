@@ -347,17 +347,17 @@ def bench_races(races, rng, folder):
     return sum(row["bad"] for row in rows)
 
 
-def bench_crash(kills, flips, races, seed, kinds=("pretraining",)):
+def bench_crash(kills, flips, races, seed, of=("pretraining",)):
     torch.set_num_threads(1)  # a fork does not get its parent's threads
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory() as folder:
         folder, bad = Path(folder), 0
         write_text(folder / "text", random.Random(seed))
-        if {*kinds} - {"pretraining"}:  # which go on from a model
+        if {*of} - {"pretraining"}:  # which go on from a model
             log = folder / "log"
             finish(start([*BASE.split(), "--data-dir", str(folder / "data"), "--runs-dir",
                           str(folder)], log), log)
-        for kind in kinds if kills else ():
+        for kind in of if kills else ():
             bad += bench_kills(kills, random.Random(seed), folder, kind)
         for n, bench in ((flips, bench_flips), (races, bench_races)):
             if n:

@@ -333,9 +333,10 @@ def done(folder, jobs, good={}, processes=2):
 
 
 def bench_hostile(seconds, tries, seed, only=None, kinds=KINDS):
-    """Print a table of so many tries, or of what so many seconds allow, and all that was wrong.
-    ValueError if anything was.
+    """Print a table of so many tries, or of what so many seconds allow (None: 60, or as many as the
+    tries take), and all that was wrong. ValueError if anything was.
     """
+    seconds = seconds or (None if tries else 60)
     torch.set_num_threads(1)  # a fork does not get its parent's threads
     numbers, every = range(tries) if tries else itertools.count(), kinds
     if only is not None:

@@ -19,7 +19,7 @@ import torch
 if "console" not in sys.modules:  # it is found here, and puts all other folders on the path
     sys.path[1:1] = [os.path.realpath(__file__ + "/.." * n + "/01_tokenizer") for n in (1, 2, 3)]
 
-import console  # noqa: F401, first, so that the others are found
+from console import choose_device
 
 from budget import count_parameters, flops_per_token
 from family import MODELS, model_config
@@ -27,7 +27,7 @@ from gpt import generate, make_model
 from lookup import generate_by_lookup
 from machine import keep_freed_memory, matmul_peak
 from optim import make_optimizer
-from presets import FullConfig as Config
+from presets import ALL as PRESETS, FullConfig as Config
 from quant import pack
 from train import train_step
 from sample import Options, start_of
@@ -49,7 +49,7 @@ def theirs(config):
 
 # ---- a training step ----
 def step_ours(config, batch, compiled):
-    keep_freed_memory()  # as train.py does
+    choose_device("cpu"), keep_freed_memory()  # as train.py does
     model = make_model(config.gpt(config.vocab_size))
     optimizer = make_optimizer(model, config)
     if compiled:
@@ -71,15 +71,35 @@ def step_transformers(config, batch, compiled):
     return step
 
 
+def step_nanogpt(config, batch, compiled):
+    """nanoGPT's own model.py, found through PYTHONPATH, and its train.py's step on a CPU."""
+    from model import GPT, GPTConfig
+    model = GPT(GPTConfig(block_size=config.seq_len, vocab_size=config.vocab_size, bias=False,
+                          n_layer=config.n_layer, n_head=config.n_head, n_embd=config.d_model,
+                          dropout=0.0))
+    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    x, y = map(torch.from_numpy, batch)
+
+    def step():
+        _, loss = model(x, y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return step
+
+
 TRAINERS = {"ours": (step_ours, "torch"), "transformers": (step_transformers, "transformers")}
+NANO = {"classic": (step_ours, "torch"), "nanoGPT": (step_nanogpt, "model")}
 
 
 def time_steps(job):
     """In a process of its own: seconds of each of some steps, bytes of memory at most."""
-    config = Config(**SHAPE, lr=1e-3, batch_size=job["batch"], micro_batch=job["batch"])
+    shape = PRESETS["classic"] if job["name"] in NANO else SHAPE | dict(lr=1e-3)
+    config = Config(**shape | dict(batch_size=job["batch"], micro_batch=job["batch"]))
     ids = torch.randint(config.vocab_size, (job["batch"], config.seq_len + 1)).numpy()
-    step = TRAINERS[job["name"]][0](config, (ids[:, :-1].copy(), ids[:, 1:].copy()),
-                                    job["compiled"])
+    step = (TRAINERS | NANO)[job["name"]][0](config, (ids[:, :-1].copy(), ids[:, 1:].copy()),
+                                             job["compiled"])
     times = []
     for _ in range(2 + job["steps"]):
         start = time.perf_counter()
@@ -88,9 +108,11 @@ def time_steps(job):
     print(json.dumps([times[2:], 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 
 
-def bench_model(runs, compiled, batch=8, steps=6):
-    config = model_config(**SHAPE)
-    tokens, names = batch * config.seq_len, [n for n, (_, p) in TRAINERS.items() if find_spec(p)]
+def step_seconds(trainers, runs, compiled=False, batch=8, steps=6):
+    """({(name, whether compiled): [median seconds of a step, ...] of runs in turns}, {the same:
+    bytes of memory}).
+    """
+    names = [n for n, (_, p) in trainers.items() if find_spec(p)]
     contenders = [(name, c) for c in ((False, True) if compiled else (False,)) for name in names]
     times, memory = {key: [] for key in contenders}, {}
     for _ in range(runs):
@@ -101,13 +123,21 @@ def bench_model(runs, compiled, batch=8, steps=6):
                                   encoding="utf-8")
             taken, memory[name, c] = json.loads(done.stdout.splitlines()[-1])
             times[name, c].append(statistics.median(taken))
+    return times, memory
+
+
+def bench_model(runs, compiled, batch=8, steps=6):
+    config = model_config(**SHAPE)
+    tokens = batch * config.seq_len
+    times, memory = step_seconds(TRAINERS, runs, compiled, batch, steps)
+    choose_device("cpu")
     peak = matmul_peak()
     print(f"\na training step of GPT-2, {config.n_layer} layers of width {config.d_model}, {batch} "
           f"x {config.seq_len} tokens, vocabulary {config.vocab_size}: "
           f"{sum(count_parameters(config).values()):,} parameters, median of {runs} x {steps}; a "
           f"matrix product reaches {peak / 1e9:.0f} GFLOP/s\n\n"
           "| | tokens/s | GFLOP/s | times transformers | GB of memory |\n|---|---|---|---|---|")
-    for name, c in contenders:
+    for name, c in times:
         rate = tokens / statistics.median(times[name, c])
         ratios = [other / own for own, other in
                   zip(times[name, c], times.get(("transformers", c), times[name, c]))]
@@ -136,13 +166,15 @@ def decode_transformers(model, prompt, rows, n):
     return rows * (len(times) - 2) / (times[-1] - times[1])
 
 
-def bandwidth(n_bytes=500_000_000):
+def bandwidth(n_bytes=500_000_000, device="cpu"):
     """Bytes per second at which memory is read here and now."""
-    numbers = torch.ones(n_bytes // 4)
-    best = float("inf")
+    numbers = torch.ones(n_bytes // 4, device=device)
+    wait, best = getattr(torch, device).synchronize, float("inf")
     for _ in range(5):
+        wait()
         start = time.perf_counter()
         numbers.sum()
+        wait()
         best = min(best, time.perf_counter() - start)
     return n_bytes / best
 
@@ -150,33 +182,43 @@ def bandwidth(n_bytes=500_000_000):
 def bench_decoding(runs, n=40):
     """GPT-2's shape with new weights: how often each of several ways can read all of them."""
     config = model_config(**MODELS["gpt2"])
-    prompt = torch.randint(config.vocab_size, (32,)).tolist()
-    n_bytes = 4 * sum(n for name, n in count_parameters(config).items() if name != "positions")
-
-    def new():
-        return make_model(config).eval()
     for rows in (1, 8):
-        ways = {"ours": new(), "ours, packed": pack(new(), "float32", rows),
-                "ours, bfloat16": pack(new(), "bfloat16", rows),
-                "ours, int8": pack(new(), "int8", rows)}
-        peer = theirs(config).eval() if find_spec("transformers") else None
-        rates = {name: [] for name in (*ways, *(["transformers"] if peer else ()))}
-        limits = []
-        for _ in range(runs):
-            for name, model in ways.items():
-                rates[name].append(rate(generate(model, [prompt] * rows, n), rows))
-            if peer:
-                rates["transformers"].append(decode_transformers(peer, prompt, rows, n))
-            limits.append(rows * bandwidth() / n_bytes)
+        rates, limits = decoding_rates(config, rows, runs, n)
         limit = statistics.median(limits)
-        print(f"\ndecoding with GPT-2's shape, {rows} at a time, {n} tokens after {len(prompt)}, "
-              f"median of {runs}; float32 weights can be read {limit / rows:.0f} times a second\n\n"
+        print(f"\ndecoding with GPT-2's shape, {rows} at a time, {n} tokens after 32, median of "
+              f"{runs}; float32 weights can be read {limit / rows:.0f} times a second\n\n"
               "| | tokens/s | times transformers | of the memory's speed |\n|---|---|---|---|")
         for name, found in rates.items():
             ratio = statistics.median(
                 a / b for a, b in zip(found, rates.get("transformers", found)))
             print(f"| {name} | {statistics.median(found):.1f} | {ratio:.2f} "
                   f"| {statistics.median(a / b for a, b in zip(found, limits)):.0%} |")
+
+
+def decoding_rates(config, rows, runs, n):
+    """({way: [tokens/s of each round]}, [tokens/s if float32 were read at the memory's speed])."""
+    choose_device("cpu")
+    prompt = torch.randint(config.vocab_size, (32,)).tolist()
+    n_bytes = 4 * sum(n for name, n in count_parameters(config).items() if name != "positions")
+
+    def new():
+        return make_model(config).eval()
+    ways = {"ours": new(), "ours, packed": pack(new(), "float32", rows),
+            "ours, bfloat16": pack(new(), "bfloat16", rows),
+            "ours, int8": pack(new(), "int8", rows), "ours, int4": pack(new(), "int4", rows)}
+    peer = theirs(config).eval() if find_spec("transformers") else None
+    rates = {name: [] for name in (*ways, *(["transformers"] if peer else ()))}
+    limits = []
+    for _ in range(runs):
+        for name, model in ways.items():
+            rates[name].append(rate(generate(model, [prompt] * rows, n), rows))
+        if peer:
+            allowed = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")  # as it is without choose_device()
+            rates["transformers"].append(decode_transformers(peer, prompt, rows, n))
+            torch.set_float32_matmul_precision(allowed)
+        limits.append(rows * bandwidth() / n_bytes)
+    return rates, limits
 
 
 def bench_lookup(weights, files, runs, n=150):

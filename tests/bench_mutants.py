@@ -237,7 +237,7 @@ class Mutating:
                     item.path.stem != f"test_{path.stem}", name not in item.name))
             for item, after in zip(items, [*items[1:], None]):
                 signal.setitimer(signal.ITIMER_PROF, PATIENCE)  # each ends this process
-                signal.alarm(20 * PATIENCE)
+                signal.alarm(round(20 * PATIENCE))
                 if any(report.failed for report in
                        runtestprotocol(item, log=False, nextitem=after)):
                     if code:
@@ -279,7 +279,8 @@ def bench_mutants(folders, share=1, only=""):
             for file, change in left_over(todo) if share == 1 and not only else ():
                 print(f"equal_mutants.py, {file}: no such change: {change}")
             with contextlib.redirect_stdout(io.StringIO()):
-                code = pytest.main([*tests, "-s", "-p", "no:cacheprovider", "-m", "not slow"],
+                code = pytest.main([*tests, "-s", "--assert=plain", "-p", "no:cacheprovider", "-p",
+                                    "no:unraisableexception", "-m", "not slow"],
                                    plugins=[plugin])
             if code:
                 raise ValueError(f"{folder}: tests fail without any change (pytest: {code})")

@@ -125,7 +125,7 @@ def one_by_one(address, model, n_tokens, chapter):
     return time.perf_counter() - start
 
 
-def outside(weights, n_tokens):
+def outside(weights, tokens):
     """The share of the engine's time for eight texts outside model.hidden() and logits()."""
     _, model, tokenizer, _, _ = Options(weights=str(weights), device="cpu").load()
     engine, inside = Batching(pack(model, "float32", rows=8), tokenizer), []
@@ -193,7 +193,7 @@ def many(n):
     return rows
 
 
-def bench_serve(weights, n_tokens, rounds, n_requests):
+def bench_serve(weights, tokens, rounds, requests):
     """Print all comparisons."""
     weights = Path(weights).resolve()
     found = {}
@@ -204,10 +204,10 @@ def bench_serve(weights, n_tokens, rounds, n_requests):
             for name, address, model in (("ours", here, weights.name), ("theirs", there, weights)):
                 for n in (1, 8):
                     found.setdefault((name, n), []).append(
-                        at_once(address, model, n_tokens, n, 3 * chapter + n // 8))
+                        at_once(address, model, tokens, n, 3 * chapter + n // 8))
             found.setdefault("one by one", []).append(
-                one_by_one(here, weights.name, n_tokens, 3 * chapter + 2))
-    print(f"{weights.name}, float32, {n_tokens} ids each, medians of {rounds} rounds\n\n"
+                one_by_one(here, weights.name, tokens, 3 * chapter + 2))
+    print(f"{weights.name}, float32, {tokens} ids each, medians of {rounds} rounds\n\n"
           "| | one, tokens/s | eight at once, tokens/s |\n|---|---|---|")
     rates = {key: statistics.median(n / seconds for seconds, n in rows)
              for key, rows in found.items() if key != "one by one"}
@@ -217,14 +217,14 @@ def bench_serve(weights, n_tokens, rounds, n_requests):
           f"{rates['ours', 8] / rates['theirs', 8]:.2f} |\n")
     together = statistics.median(seconds for seconds, _ in found["ours", 8])
     print(f"eight at once are done {statistics.median(found['one by one']) / together:.2f} times "
-          f"sooner than one by one; {outside(weights, n_tokens):.1%} of the time is outside the "
+          f"sooner than one by one; {outside(weights, tokens):.1%} of the time is outside the "
           "model\n")
     with ours(weights) as (here, _):
         rows = turns(here, weights.name)
     print("| turn | characters so far | first text after, s |\n|---|---|---|")
     for n in (0, 1, 4, 9):
         print(f"| {n + 1} | {rows[n][0]:,} | {rows[n][1]:.2f} |")
-    rows = many(n_requests)
+    rows = many(requests)
     print("\n| requests | memory, MB |\n|---|---|")
     for n, size in rows:
         print(f"| {n:,} | {size / 1e6:.1f} |")

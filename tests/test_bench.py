@@ -1,5 +1,7 @@
 """bench.py runs, on little text: what it prints is measured by hand, that it can fail is not."""
 
+import importlib
+import inspect
 import json
 import re
 import sys
@@ -10,13 +12,20 @@ import torch
 
 import beside
 import bench as module
+import bench_crash
+import bench_gpu
+import bench_light
 import bench_model
 import bench_mutants
 import bench_train
 import length
+import selftest
+import train
 from bpe import Tokenizer
+from fast import FastTokenizer
 from formats import write_tiktoken
 from gpt import GPT, GPTConfig, generate
+from plan import GPUS
 from presets import ALL as PRESETS
 from test_humaneval import PROBLEM, needs_sandbox, write_rows
 from weights import export, write_model
@@ -36,6 +45,26 @@ def bench(fork):
         assert process.exitcode == code, process.log.read_text()
         return process.log.read_text()
     return start
+
+
+def test_each_command_is_a_function(monkeypatch):
+    """Its options are the function's arguments, though most run nowhere but by hand."""
+    class Found(Exception):
+        pass
+
+    def stop(parser):
+        raise Found(parser)
+    monkeypatch.setattr(module.Parser, "parse_args", stop)
+    with pytest.raises(Found) as found:
+        module.main()
+    [commands] = [action.choices for action in found.value.args[0]._actions
+                  if isinstance(action.choices, dict)]
+    for name, parser in commands.items():
+        file = importlib.import_module(module.FILES.get(name, f"bench_{name}"))
+        needed = inspect.signature(getattr(file, f"bench_{name}")).parameters.values()
+        options = {action.dest for action in parser._actions} - {"help"}
+        assert options <= {p.name for p in needed}, name
+        assert options >= {p.name for p in needed if p.default is p.empty}, name
 
 
 @pytest.mark.slow
@@ -65,7 +94,7 @@ def test_tokenizer(tmp_path, bench):
 def test_data(tmp_path, bench, monkeypatch):
     rows = [{"text": " ".join(f"w{(i * j) % 97}" for j in range(150))} for i in range(1, 120)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    monkeypatch.setitem(PRESETS, "tiny", PRESETS["nano"])  # whose step is as good to be timed
+    monkeypatch.setitem(train.PRESETS, "tiny", PRESETS["nano"])  # whose step is as good to be timed
     found = bench("data", "--source", f"jsonl:{tmp_path / 'a.jsonl'}", "--runs", 1,
                   "--vocab-size", 280, "--data-dir", tmp_path / "data")
     assert all(f"\n| {name} |" in found for name in ("random", "stream", "bestfit", "ours",
@@ -81,7 +110,8 @@ def test_model(monkeypatch, capsys, bench):
     monkeypatch.setattr(bench_model, "bandwidth", lambda: 1e9)
     bench_model.bench_decoding(1, n=5)
     out = capsys.readouterr().out
-    for name in ("ours", "ours, packed", "ours, bfloat16", "ours, int8", "transformers"):
+    kinds = ("packed", "bfloat16", "int8", "int4")
+    for name in ("ours", *(f"ours, {kind}" for kind in kinds), "transformers"):
         assert out.count(f"\n| {name} |") == 2
     found = bench("contend", json.dumps({"kind": "step", "name": "ours", "compiled": False,
                                          "batch": 1, "steps": 1}))
@@ -140,16 +170,20 @@ def test_judge(tmp_path, bench):
 
 
 @pytest.mark.slow
-def test_stages(tmp_path, capsys):
+def test_stages(tmp_path, capsys, monkeypatch):
     """Both fine-tune on the same conversations: their first losses are those of different windows
     of them, and close to each other.
     """
     for name in ("trl", "datasets", "safetensors"):
         pytest.importorskip(name, reason="an oracle of tests/requirements.txt")
     import bench_stages
+    answers = bench_stages.answers
     tokenizer = Tokenizer.train(["spam and eggs " * 9], 280)
-    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, seq_len=256))
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, seq_len=256, n_layer=1, n_head=2,
+                          n_kv_head=2, d_model=64, d_ff=64))
     export(model, tokenizer, tmp_path / "a")
+    monkeypatch.setattr(bench_stages, "SOURCE", bench_stages.SOURCE.replace("4000", "1000"))
+    monkeypatch.setattr(bench_stages, "answers", lambda *given: answers(*given[:2], 4, 2, 16))
     bench_stages.bench_stages(tmp_path / "a", 3, str(tmp_path / "data"))
     found = capsys.readouterr().out
     losses = re.findall(r"\n\| (?:sft|trl)[^|]*\| [\d,]+ \| ([\d.]+) \|", found)
@@ -172,6 +206,9 @@ def test_serve(capsys):
 
 @pytest.mark.slow
 def test_crash(bench, monkeypatch):
+    shorter = {kind: [line.replace("--steps 60", "--steps 30").replace("--steps 40", "--steps 12")
+                      for line in lines] for kind, lines in bench_crash.SETTINGS.items()}
+    monkeypatch.setattr(bench_crash, "SETTINGS", shorter)
     for owner, name in ((beside.Beside, "redraw"), (beside, "page"), (beside, "sample")):
         monkeypatch.setattr(owner, name, lambda *what: "")  # thirty times a run
     monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e11)
@@ -210,6 +247,72 @@ def test_memory(capsys):
     assert capsys.readouterr().out.count("\n| 2M | plain | adamw |") == 1
 
 
+@pytest.mark.slow
+def test_gpu(bench, monkeypatch):
+    """On a CPU, with small models: every table has its rows. Memory that runs out, a compiler that
+    fails and a plan that does not fit are said, and the next row is tried.
+    """
+    import torch._dynamo  # noqa: F401, once, not in both processes that are forked
+    failures = {"train_step": torch.OutOfMemoryError("no"), "compile": RuntimeError("no compiler")}
+    step, free = bench_gpu.train_step, iter((1e9, 1e9, 1e9, 1000))
+
+    def fails_once(name, work):
+        def call(*what):
+            if name in failures:
+                raise failures.pop(name)
+            return work(*what)
+        return call
+    for name in ("small", "1b"):
+        monkeypatch.setitem(PRESETS, name, PRESETS["nano"] | {"dtype": "bfloat16"})
+    monkeypatch.setattr(bench_gpu, "SECONDS", 0)
+    monkeypatch.setattr(bench_gpu, "available", lambda device: next(free))
+    monkeypatch.setattr(bench_gpu, "data_sheet", lambda name: GPUS["l4"])
+    monkeypatch.setattr(bench_gpu, "train_step", fails_once("train_step", step))
+    monkeypatch.setattr(torch, "compile", fails_once("compile", lambda f: f))
+    monkeypatch.setattr(selftest, "attempt", lambda words: "error: no GPU")
+    found = bench("gpu", "--device", "cpu", "--presets", "small", "1b", "nano", code=1)
+    cells = r"[\d,]+ \| [\d,]+ \| [\d.e-]+ \| \d+% \| {} \| [\d.]+ MB \| [\d.]+ k?M?B \| "
+    steps = cells + r"[+-]\d+% \| \d+ / 0 \| [\d.]+ \|\n"
+    assert re.search(rf"\n\| 8 \| out of memory \|\n\| 8 \| {steps.format('')}.*?"
+                     r"\n\| 8, compiled \| FAILED: RuntimeError: no compiler \|\n.*"
+                     rf"\n\| 8 \| {steps.format('')}\| 8, compiled \| {steps.format('55%')}.*"
+                     r"\n\| 8 \| the run needs .*, 1 kB are free.*\|\n\| 8, compiled \| the run",
+                     found, re.S), found
+    for kind in ("1, float32", "8, float32", "1, bfloat16", "8, bfloat16"):
+        assert len(re.findall(rf"\n\| {kind} \| [\d,]+ \| [\d.]+ \| \d+% \| \d+% \|", found)) == 3
+    assert len(re.findall("FAILED: error: no GPU", found)) == len(selftest.PATHS)
+    found = bench("gpu", "--device", "cpu", "--minutes", "1e-5")
+    assert "only what is above: small, 1b\n" in found and "no time for alone, alone, " in found
+
+
+def test_gpus_are_known_by_name():
+    """Those of the data sheet, and none that is only called alike."""
+    for name, key in (("NVIDIA GeForce RTX 3090 Ti", "rtx3090ti"), ("NVIDIA L4", "l4"),
+                      ("NVIDIA GeForce RTX 3090", "rtx3090"), ("NVIDIA RTX A6000", "a6000"),
+                      ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA A100 80GB PCIe", "a100"),
+                      ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200")):
+        assert bench_gpu.data_sheet(name) is GPUS[key], name
+    for name in ("NVIDIA L40S", "NVIDIA H100 PCIe", "NVIDIA A100-SXM4-40GB", "NVIDIA H200 NVL",
+                 "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D", "a CPU",
+                 "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "Tesla V100-SXM2-16GB", "NVIDIA A10G"):
+        assert bench_gpu.data_sheet(name) is None, name
+
+
+def test_waits_of_a_gpu_are_counted():
+    """Those within the step: not the bench's own, nor the profiler's when it ends."""
+    def event(name, start, end, kind=bench_gpu.DeviceType.CPU):
+        return types.SimpleNamespace(name=name, device_type=kind,
+                                     time_range=types.SimpleNamespace(start=start, end=end))
+    gpu = bench_gpu.DeviceType.CUDA
+    step = [event("a step", 12, 80, gpu), event("a step", 10, 50),
+            event("aten::_local_scalar_dense", 20, 30)]
+    driver = [event("cudaLaunchKernel", 11, 12), event("cudaMemcpyAsync", 21, 22),
+              event("Memcpy DtoH (Device -> Pageable)", 22, 23, gpu),
+              event("cudaStreamSynchronize", 23, 29), event("cudaDeviceSynchronize", 51, 60)]
+    assert bench_gpu.waits([*step, *driver], "cuda") == "1 / 1"
+    assert bench_gpu.waits(step, "cuda") == "unknown" and bench_gpu.waits(step, "cpu") == "1 / 0"
+
+
 def test_train(tmp_path, capsys, monkeypatch):
     """Every run that is asked for can be, by train.py's command line; its work is left out."""
     asked = []
@@ -236,7 +339,7 @@ def test_train(tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 def test_mutants(tmp_path, bench, monkeypatch):
     """A branch that no test enters is reported; what a test notices, or ends, is not."""
-    monkeypatch.setattr(bench_mutants, "PATIENCE", 1)
+    monkeypatch.setattr(bench_mutants, "PATIENCE", 0.5)
     (tmp_path / "planted.py").write_text('''
 def clipped(x):  # exercise
     """x, but at most 3."""
@@ -257,3 +360,69 @@ def clipped(x):  # exercise
     assert "'caught': 12, 'missed': 8, 'equal': 0}" in lines[-2]
     (tmp_path / "test_planted.py").write_text("def test_it():\n    assert False")
     assert "tests fail without any change" in bench("mutants", tmp_path, code=2)
+
+
+@pytest.fixture
+def light(capsys, monkeypatch):
+    """light("steps") -> the cells of each row that bench.py light prints of this job."""
+    monkeypatch.setattr(bench_light, "peak", lambda: 1e11)
+
+    def start(job, runs=2, **files):
+        bench_light.bench_light(files.get("go"), files.get("text"), runs, [job])
+        return [[cell.strip() for cell in line.split("|")[1:-1]]
+                for line in capsys.readouterr().out.splitlines()[2:]]
+    return start
+
+
+def test_light_ratios(light, monkeypatch):
+    """Above 1 if ours is sooner, whatever is measured; nan for a peer that isn't here."""
+    times = {("ours", False): [1.0, 4.0], ("transformers", False): [3.0, 8.0],
+             ("ours", True): [1.0, 1.0], ("classic", False): [0.01, 0.01],
+             ("nanoGPT", False): [0.02, 0.02]}
+    monkeypatch.setattr(bench_model, "step_seconds", lambda *what, **how: (times, {}))
+    rows = light("steps")
+    assert [row[3] for row in rows] == ["2.50", "nan", "2.00"], "the median of both rounds' ratios"
+    assert rows[0][1] == "2500 ms" and rows[0][5].endswith("% of products'")
+    rates = {"ours, int8": [40.0, 60.0], "ours, int4": [80.0, 80.0], "transformers": [20.0, 20.0]}
+    monkeypatch.setattr(bench_model, "decoding_rates", lambda *what: (rates, [25.0, 25.0]))
+    assert [row[3] for row in light("decoding")] == ["2.50", "4.00"] * 2
+    runs = iter([(10, 40), (20, 60), (10, 30)])
+    monkeypatch.setattr(bench_light, "race_larger", lambda *what: dict(zip(
+        ("speedrun", "classic"), ({"seconds": n} for n in next(runs)))))
+    assert light("larger", 3, text=["x"])[0][1:4] == ["10 s", "nanoGPT's recipe, 40 s", "3.00"]
+
+
+def test_light_tokenizers(light, monkeypatch, tmp_path):
+    """The tokenizer has not seen what it encodes."""
+    def race(contenders, runs, kind, text, limit, **more):
+        if kind == "train":
+            return {"ours, 2 workers": [2.0], "rustbpe": [1.0]}
+        known.append(FastTokenizer.load(more["tokenizer"]).encode("zq" * 50))
+        return {"ours, 2 workers, cold": [2.0, 9], "ours, 1 process, warm": [1.0, 9],
+                "tiktoken, 2 threads": [1.0, 9]}
+    known = []
+    monkeypatch.setattr(module, "race", race)
+    files = {name: [str(tmp_path / f"{name}.txt")] for name in ("go", "text")}
+    for name, letters in (("go", "zq"), ("text", "es")):
+        (tmp_path / f"{name}.txt").write_text((letters * 50 + " ") * 200)
+    assert [row[3] for row in light("encoding", **files)] == ["0.50", "nan"] * 2
+    assert len(known[0]) > len(known[1]), "Go is no part of what it was trained on, only English"
+    assert [row[3] for row in light("tokenizer", **files)] == ["0.50"] * 2
+
+
+def test_light_tiny(light, monkeypatch):
+    said = ("350 steps of 2,048 tokens: 716,800 tokens\n1 MFLOP a token, 7.2e+12 FLOP in all\n"
+            "step 350/350  loss 3.1  8,000 tokens/s\nthis model    1.600  <--\n"
+            "lzma -9       1.800\n")
+    monkeypatch.setattr(bench_light.subprocess, "run", lambda *what, **how: types.SimpleNamespace(
+        stdout=said))
+    [row] = light("tiny")
+    assert row[1:4] == ["1.600", "lzma, 1.800", "1.12"] and row[5] == "80% of products'"
+
+
+@pytest.mark.slow
+def test_light_starting(light, monkeypatch):
+    monkeypatch.setattr(bench_light, "HELP", bench_light.HELP[:1])
+    rows = light("starting", 1)
+    assert [row[0] for row in rows] == ["bpe.py --help", "the first token of sample.py"]
+    assert all(0 < float(row[1].removesuffix(" s")) < 60 for row in rows)

@@ -153,7 +153,8 @@ def show_profile(config):
     """Make steps as in a run of this config, with a model that is thrown away, and print where they
     spend their time. The learning rates are tiny, so that the model can't diverge.
     """
-    config, folder = dataclasses.replace(config, lr=1e-12, muon_lr=1e-12), Path("profile")
+    config = dataclasses.replace(config, lr=1e-12, muon_lr=1e-12, steps=config.steps or 1)
+    folder = Path("profile")
     keep_freed_memory()
     tokenizer = None
     if config.init:

@@ -44,13 +44,15 @@ from scale import BUCKET_BYTES
 # ---- tables: hardware, what engines divide and send, speed of CPU cores ----
 # From the makers' data sheets: 10^12 FLOP/s in dense bfloat16 with float32 sums (GeForce: half of
 # the number in bold; others: without sparsity); GB of memory (a card of "24 GB" has 24 * 2^30
-# bytes, so counting 24 * 10^9 leaves 7% to the driver and to holes); and GB/s each way to the other
-# GPUs of a machine: PCIe 4.0 x16, or half of what NVLink does both ways together.
-GPU = namedtuple("GPU", "tflops gigabytes link")
-GPUS = {"rtx3090": GPU(71, 24, 32), "rtx3090ti": GPU(80, 24, 32), "rtx4090": GPU(165, 24, 32),
-        "l4": GPU(121, 24, 32), "a40": GPU(150, 48, 32), "a6000": GPU(155, 48, 32),
-        "a100": GPU(312, 80, 300), "h100": GPU(989, 80, 450), "h200": GPU(989, 141, 450),
-        "b200": GPU(2250, 180, 900)}
+# bytes, so counting 24 * 10^9 leaves 7% to the driver and to holes); GB/s each way to the other
+# GPUs of a machine: PCIe 4.0 x16, or half of what NVLink does both ways together; and GB/s of its
+# memory.
+GPU = namedtuple("GPU", "tflops gigabytes link bandwidth")
+GPUS = {"rtx3090": GPU(71, 24, 32, 936), "rtx3090ti": GPU(80, 24, 32, 1008),
+        "rtx4090": GPU(165, 24, 32, 1008), "l4": GPU(121, 24, 32, 300),
+        "a40": GPU(150, 48, 32, 696), "a6000": GPU(155, 48, 32, 768),
+        "a100": GPU(312, 80, 300, 2039), "h100": GPU(989, 80, 450, 3350),
+        "h200": GPU(989, 141, 450, 4800), "b200": GPU(2250, 180, 900, 8000)}
 
 # Equal nodes of `node` equal GPUs: GB/s each way out of a GPU to the others of its node (bus), and
 # out of a node, shared by its GPUs (network); seconds until a message's first byte arrives.

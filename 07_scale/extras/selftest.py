@@ -77,15 +77,22 @@ def attempt(words):
     return (errors or done.stderr.splitlines() or ["it ended without a word"])[0].strip()
 
 
-def selftest(names=tuple(PATHS)):
-    """Try paths, and print a table. SystemExit if one fails."""
+def selftest(names=tuple(PATHS), seconds=float("inf")):
+    """Try paths, as long as they begin within so many seconds, and print a table. SystemExit if one
+    fails.
+    """
+    end = time.monotonic() + seconds
     gpus = torch.cuda.device_count()
     n, near, reached = gpus or 2, 1e-3 if gpus else 1e-4, {}
     print(f"{n} processes, {'NCCL' if gpus else 'gloo'}, {STEPS} steps each\n\n"
           f"{'':20}{'seconds':>8}{'bits per byte':>16}{'off by':>10}")
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
+        for i, name in enumerate(names):
+            if time.monotonic() > end:
+                print(f"no time for {', '.join(names[i:])}")
+                names = names[:i]
+                break
             start = time.perf_counter()
             trouble = next(filter(None, map(attempt, commands(Path(folder), name, n))), "")
             print(f"{name:20}{time.perf_counter() - start:8.1f}", end="", flush=True)
