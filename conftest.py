@@ -1,20 +1,31 @@
 """pytest reads this first: where the stages are, in which order to test them, what tests share."""
 
 import contextlib
+import gc
 import importlib.util
 import itertools
 import multiprocessing
 import os
+import runpy
+import shutil
 import subprocess
 import sys
+import tempfile
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share the cores
 if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n 2: each a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where no bytecode is to be written beside the files, it is kept elsewhere until the end: else each
+# of a thousand processes would compile the same files.
+COMPILED = tempfile.mkdtemp() if sys.dont_write_bytecode else None
+if COMPILED:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, COMPILED
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": COMPILED}
 
 # As in each of the course's files: console.py, which is found first, finds the others.
 ROOT = Path(__file__).resolve().parent
@@ -37,6 +48,13 @@ def pytest_configure(config):
             raise pytest.UsageError(f"PYTHONPATH names {folder}, which is no folder")
         if wrong := console.housekeeping.misplaced(folder):
             raise pytest.UsageError(wrong)
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist's, by the number of tests
+        config.option.loadscopereorder = False
+
+
+def pytest_unconfigure():
+    if COMPILED:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -56,16 +74,33 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """What is built on comes first: stages in turn, the spine before extras, files as they are
-    read, else alphabetically.
+    read, else alphabetically. With pytest -n 2, files with slow tests come before that, so that
+    neither process is left with one of them at the end; and test_programs.py before all, since it
+    compiles Go's library for others.
     """
     order = {f"test_{name}": i for i, name in enumerate(READING_ORDER)}
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def place(item):
         stage, *folders = item.path.relative_to(ROOT).parts[:-1]
-        return stage, folders, order.get(item.path.stem, -1)
+        later = hasattr(config, "workerinput") and (
+            item.path.stem != "test_programs") + (item.path not in slow)
+        return later, stage, folders, order.get(item.path.stem, -1)
     items.sort(key=place)
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays: garbage collection, above all in forks, need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup():
+    """Products are made as in every command, whatever tests have run before."""
+    if "torch" in sys.modules and importlib.util.find_spec("machine"):
+        importlib.import_module("machine").fast_products()
 
 
 def pytest_make_parametrize_id(val, argname):
@@ -190,6 +225,46 @@ def fork(tmp_path):
         process.start()
         return process
     return start
+
+
+@pytest.fixture
+def torchrun():
+    """For fork(): torchrun("--nproc-per-node", 2, script, ...) does what that command does, but its
+    ranks are forked, too.
+    """
+    def work(*arguments):
+        from torch.distributed import run as launcher
+        launch = launcher.elastic_launch
+
+        def rank(*words):
+            sys.argv = [*words[words[0] == "-u":]]
+            sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
+            runpy.run_path(sys.argv[0], run_name="__main__")
+
+        def start(config, entrypoint):
+            config.start_method = "fork"
+            return launch(config, rank)
+        launcher.elastic_launch = start
+        launcher.main([*map(str, arguments)])
+    return lambda *arguments: lambda: work(*arguments)
+
+
+@pytest.fixture(scope="module")
+def quick_runs():
+    """Runs that this process trains, or forks, don't measure how fast the machine is, draw no
+    pictures and write short samples: all that takes seconds. test_beside.py and test_train.py have
+    tests of it.
+    """
+    import beside
+    import length
+    sample = beside.sample
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(beside.Beside, "redraw", lambda self: None)
+        monkeypatch.setattr(beside, "page", lambda folders, path: None)
+        monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e11)
+        monkeypatch.setattr(beside, "sample", lambda model, data, n_tokens=64: sample(
+            model, data, 8))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -444,7 +444,7 @@ def test_it_learns():
 
 # ---- whole runs ----
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, quick_runs):
     """A folder with sums, and a run that has read some."""
     folder = tmp_path_factory.mktemp("rl")
     with open(folder / "sums.jsonl", "w", encoding="utf-8") as file:

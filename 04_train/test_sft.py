@@ -262,7 +262,7 @@ def with_a_run(folder):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, quick_runs):
     """A folder with conversations, and a run to begin with, trained for two steps."""
     folder = tmp_path_factory.mktemp("sft")
     with open(folder / "talks.jsonl", "w", encoding="utf-8") as file:
@@ -321,6 +321,7 @@ def test_stopped_and_resumed_bit_for_bit(world, monkeypatch):
     assert all(torch.equal(one[name], other[name]) for name in one), "train.py resumes it as well"
 
 
+@pytest.mark.slow
 def test_profile(world, monkeypatch, capsys, tmp_path):
     """Of packed conversations, with the tokenizer of the other run; nothing is trained."""
     given = options(world, "--profile")

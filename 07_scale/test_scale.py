@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-import beside
 import rl
 import sample
 import scale
@@ -369,14 +368,8 @@ def metrics(folder):
     return [row for row in rows if row.keys() & {"loss", "val_bits_per_byte"}]
 
 
-def leave_out_pictures(monkeypatch):
-    """They take seconds."""
-    monkeypatch.setattr(beside.Beside, "redraw", lambda self: None)
-    monkeypatch.setattr(beside, "page", lambda folders, path: None)
-
-
 @pytest.fixture
-def ranks(fork, tmp_path, monkeypatch):
+def ranks(fork, tmp_path, monkeypatch, quick_runs):
     """ranks(work): two processes that call work() as those that torchrun starts, when both have
     ended.
     """
@@ -404,7 +397,7 @@ def ranks(fork, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ddp", "zero2", "torch-ddp", "fsdp2"])
-def test_two_ranks_fine_tune_as_one(engine, arguments, tmp_path, ranks, monkeypatch):
+def test_two_ranks_fine_tune_as_one(engine, arguments, tmp_path, ranks):
     """Packed conversations: windows that differ in how much of them is to be learned, 5 of them for
     2 ranks where an engine can deal 5.
     """
@@ -414,7 +407,6 @@ def test_two_ranks_fine_tune_as_one(engine, arguments, tmp_path, ranks, monkeypa
     given = [*map(str, arguments), "--batch-size", "5" if engine == "ddp" else "4", "--steps",
              "6", "--micro-batch", "1", "--sampling", "conversations", "--seq-len", "64",
              "--data", f"jsonl:{chats}"]
-    leave_out_pictures(monkeypatch)
     train.main([*given, "--name", "one"])
     for rank in ranks(lambda: main([*given, "--name", "two", "--engine", engine])):
         assert rank.exitcode == 0, rank.log.read_text()
@@ -440,7 +432,6 @@ def test_two_ranks_learn_from_rewards_as_one(engine, arguments, tmp_path, ranks,
         groups, _ = write(self, questions, seeds)
         return groups, np.array([[float(sum(one.ids) % 2) for one in group] for group in groups])
     monkeypatch.setattr(rl.Batches, "answers", judged)
-    leave_out_pictures(monkeypatch)
     given = [*map(str, arguments), "--batch-size", "8", "--group", "4", "--answer-tokens", "9",
              "--micro-batch", "2", "--steps", "4", "--sampling", "answers", "--seq-len", "32",
              "--eval-every", "2", "--eval-tokens", "200", "--last-eval-tokens", "200",
@@ -462,7 +453,7 @@ def test_two_ranks_learn_from_rewards_as_one(engine, arguments, tmp_path, ranks,
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one_process(arguments, tmp_path, command, ranks, monkeypatch):
+def test_two_ranks_equal_one_process(arguments, tmp_path, command, ranks):
     """Over 20 steps, to 1e-5: with 5 windows for 2 ranks (3 and 2), micro-batches of 2, and
     conversations in between, of which not all is to be learned; matrices by Muon, all else by
     AdamW.
@@ -473,7 +464,6 @@ def test_two_ranks_equal_one_process(arguments, tmp_path, command, ranks, monkey
     batch = ["--batch-size", 5, "--micro-batch", 2, "--sampling", "bestfit",
              "--optimizer", "muon", "--data", f"folder:{tmp_path / 'text'}", f"jsonl:{chats}"]
     arguments = [str(a) for a in (*arguments, *batch)]
-    leave_out_pictures(monkeypatch)
     train.main([*arguments, "--name", "one"])
     done = command("scale", *arguments, "--name", "two", launcher=TORCHRUN)
     assert done.stdout.count("this model") == 1, "only rank 0 prints"
@@ -535,7 +525,7 @@ def test_without_torchrun_one_process_trains(arguments, tmp_path, fork):
 
 # ---- the other engines ----
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, quick_runs):
     """alone(optimizer): (the options of a run, its folder), made by one process. Steps have 16
     windows, micro-batches 2, so that all engines accumulate; the schedule has no end.
     """
@@ -551,9 +541,7 @@ def alone(tmp_path_factory):
             found[optimizer] = folder / optimizer
             train.main([*words, "--steps", "8", "--name", optimizer])
         return words, found[optimizer]
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        leave_out_pictures(monkeypatch)
-        yield made
+    return made
 
 
 def assert_same_curve(one, two, tolerance=1e-5):
@@ -694,7 +682,7 @@ def test_ranks_that_were_started_otherwise(alone, ranks):
         start = time.monotonic()
         both = ranks(lambda: main([*options[int(os.environ["RANK"])], *words]))
         said = "".join(rank.log.read_text() for rank in both)
-        assert [rank.exitcode for rank in both] == [2, 2] and time.monotonic() - start < 20, said
+        assert [rank.exitcode for rank in both] == [2, 2] and time.monotonic() - start < 60, said
         assert said == ("error: give all ranks the same command and PyTorch; they differ in "
                         f"{differ}\n"), said
     assert not whole.with_name("mixed").exists()

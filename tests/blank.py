@@ -11,6 +11,7 @@ root of the course, wherever this is called from. Extras have exercises as well:
 """
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -36,10 +37,13 @@ READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "run
                  "recompute", "plan", "simulate", "timeline", "fsdp", "selftest", "launch"]
 
 
+@functools.cache
 def exercises(source):
     """The functions in `source` marked "# exercise" on their def line, as syntax tree nodes, each
     with a title: its name, behind that of its class if it has one.
     """
+    if "# exercise" not in source:
+        return []
     lines, tree = source.splitlines(), ast.parse(source)
     owners = {child: f"{node.name}." for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
               for child in node.body}

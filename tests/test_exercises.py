@@ -885,6 +885,14 @@ MISTAKES = {
          "w.abs().amax(dim=1) / 128", "test_quantize_rows"),
         ("a row of zeros has the scale 0", "scales[scales == 0] = 1", "scales[scales == 0] = 0",
          "test_quantize_rows"),
+        ("16 steps between the ends, of which 4 bits can't name the last",
+         "- smallest) / 15).clamp", "- smallest) / 16).clamp", "test_quantize_groups"),
+        ("the offset is the smallest number's, not that of q = 8", "smallest + 8 * scale]",
+         "smallest]", "test_quantize_groups"),
+        ("rounded before the scale is", "scale, offset = steps.split(1, dim=2)",
+         "offset = smallest + 8 * scale", "test_quantize_groups"),
+        ("not kept within 4 bits", "+ 8).round().clamp(0, 15)", "+ 8).round()",
+         "test_quantize_groups"),
         ("the range leaves 0.0 out", "x.min().clamp(max=0), x.max().clamp(min=0)",
          "x.min(), x.max()", "test_quantize_tensor"),
         ("not kept within the range", ".round().clamp(0, top).to(", ".round().to(",
@@ -1304,6 +1312,9 @@ def code_files(folder):
 def test_blanks_keep_everything_but_the_bodies(folder):
     for path in code_files(folder):
         source = path.read_text()
+        if not exercises(source):
+            assert blank(source) == source, path.name
+            continue
         before, after = ast.parse(source), ast.parse(blank(source))
         marked = {node.lineno for node in exercises(source)}
         assert len(exercises(blank(source))) == len(marked)
@@ -1327,13 +1338,18 @@ def test_there_are_enough():
         assert sum(len(m) for f, m in MISTAKES.items() if f.startswith(stage)) >= 3, stage
 
 
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    return shutil.copytree(ROOT, tmp_path_factory.mktemp("copied") / "course",
+                           ignore=shutil.ignore_patterns(".*", "data", "runs", "mine",
+                                                         "__pycache__"))
+
+
 @pytest.fixture
-def course(tmp_path):
-    """A copy of the course, for what writes into its root."""
-    folder = tmp_path / "course"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(
-        ".*", "data", "runs", "mine", "__pycache__"))
-    return folder
+def course(copied):
+    """A copy of the course without a mine/, for what writes into its root."""
+    shutil.rmtree(copied / "mine", ignore_errors=True)
+    return copied
 
 
 def in_reading_order(files):
@@ -1411,7 +1427,7 @@ def test_the_first_red_test_is_the_next_exercise(what, course, fork):
         os.environ["PYTHONPATH"] = "mine"
         sys.path[:0] = [str(course), str(course / "mine")]
         plugin = OneByOne(todo, course / "mine")
-        quick = ["--tb=line", "-p", "no:anyio", "-p", "no:unraisableexception"]
+        quick = ["--tb=line", "--assert=plain", "-p", "no:anyio", "-p", "no:unraisableexception"]
         pytest.main([tests, *quick, "-s", "-m", "not slow"], plugins=[plugin])
         sys.exit(len(plugin.todo))
     grading = fork(work, fresh=True)

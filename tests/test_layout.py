@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -29,10 +30,10 @@ SPINE = {"bpe", "data", "conversations", "gpt", "train", "runs", "optim", "sft",
 COMMANDS = {"bpe", "data", "train", "sft", "rl", "sample", "chat", "serve", "evals",
             "humaneval", "scale"}  # may run for long
 # The spine of the stages that have two layers: each file, and the most lines that it may have.
-LIMITS = {"01_tokenizer": {"bpe": 325, "console": 209},
+LIMITS = {"01_tokenizer": {"bpe": 325, "console": 211},
           "02_data": {"data": 374, "conversations": 202},
           "03_model": {"gpt": 332},
-          "04_train": {"optim": 222, "runs": 350, "train": 378, "sft": 240, "rl": 354},
+          "04_train": {"optim": 222, "runs": 350, "train": 379, "sft": 240, "rl": 354},
           "05_sample": {"sample": 307, "chat": 322, "api": 400, "serve": 360},
           "06_eval": {"evals": 350, "humaneval": 250},
           "07_scale": {"scale": 328, "zero": 220}}
@@ -53,6 +54,7 @@ def imported(nodes):
             yield node.module.split(".")[0]
 
 
+@functools.cache
 def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -140,7 +142,7 @@ def test_form(path):
             assert set(imported(ast.parse(top).body)) == {"os", "sys"}, f"{path.name}: first"
         first = [*imported(ast.parse(rest).body)]
         assert first[0] == "console", f"{path.name}: console is first, which makes others be found"
-    assert ast.get_docstring(ast.parse(text)), f"{path.name} does not say what it is"
+    assert ast.get_docstring(tree(path)), f"{path.name} does not say what it is"
 
 
 def following(path):

@@ -19,7 +19,7 @@ from blank import ROOT, exercises
 from length import planned_steps
 from presets import ALL as PRESETS, FullConfig
 from test_layout import CODE, LIMITS, SPINE
-from test_readers import as_script, course  # noqa: F401, a fixture
+from test_readers import QUICK, as_script, course  # noqa: F401, a fixture
 from train import Config
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +51,8 @@ ELSEWHERE = {
     "test_two_ranks_equal_one_process",
     "python 05_sample/chat.py": "05_sample/test_chat.py::test_the_command",
     "python 05_sample/serve.py": "05_sample/test_serve.py::test_the_command",
+    "python 06_eval/extras/compiler_rl.py":
+        "06_eval/extras/test_compiler_rl.py::test_the_whole_way",
     "python 06_eval/extras/core.py": "06_eval/extras/test_core.py::test_command",
     "python 06_eval/evals.py --run go": "06_eval/test_evals.py::test_command_line",
     "python 06_eval/humaneval.py": "06_eval/extras/test_samples.py::test_sample_and_judge",
@@ -60,6 +62,7 @@ ELSEWHERE = {
     "python 07_scale/extras/selftest.py": "07_scale/extras/test_selftest.py::test_selftest",
     "python tests/bench.py tokenizer": "tests/test_bench.py::test_tokenizer",
     "python tests/bench.py data": "tests/test_bench.py::test_data",
+    "python tests/bench.py light": "tests/test_bench.py::test_light_starting",
     "python tests/bench.py model": "tests/test_bench.py::test_model",
     "python tests/bench.py weights": "tests/test_bench.py::test_weights",
     "python tests/bench.py train": "tests/test_bench.py::test_train",
@@ -68,6 +71,7 @@ ELSEWHERE = {
     "python tests/bench.py stages": "tests/test_bench.py::test_stages",
     "python tests/bench.py serve": "tests/test_bench.py::test_serve",
     "python 04_train/extras/abilities.py": "04_train/extras/test_abilities.py::test_the_whole_way",
+    "python tests/bench.py gpu": "tests/test_bench.py::test_gpu",
     "python tests/bench.py crash": "tests/test_bench.py::test_crash",
     "python tests/bench.py hostile": ".ci/run",
     "python tests/bench.py scale --memory": "tests/test_bench.py::test_memory",
@@ -115,7 +119,7 @@ def typed(course, line):
         os.chdir(course)
         os.environ["PYTHONPATH"] = str(course / mine[0])
         sys.path[:0] = [str(course), str(course / mine[0])]
-        sys.exit(pytest.main([*words[1:], "-p", "no:cacheprovider"]))
+        sys.exit(pytest.main([*words[1:], *QUICK]))
     assert words[0] == "pytest" and mine, f"nothing here runs {line}"
     return tests, code
 
@@ -254,7 +258,7 @@ def test_the_table_of_presets_by_size():
                       r"([\d.]+) million \| ([\d.]+) million \| ([\d.]+) \|", README)
     assert [int(row[0]) for row in rows] == [1, 10, 100]
     from budget import count_parameters, flops_per_token
-    tiny = 8.03e12 / 117  # FLOPs a second, by results.md
+    tiny = 1.15e13 / 82  # FLOPs a second, by results.md
     for megabytes, preset, ratio, parameters, tokens, hours in rows:
         changes = dict(steps=0, tokens_per_param=float(ratio)) if ratio else {}
         config = Config(**PRESETS[preset] | changes)

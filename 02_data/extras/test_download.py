@@ -314,7 +314,7 @@ def test_killed_in_the_middle(server, tmp_path, how):
     child = subprocess.Popen([sys.executable, "-c", code, server.url, tmp_path / "file"],
                              env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                              stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size) and time.monotonic() < until:
         time.sleep(0.01)
     child.send_signal(how)
@@ -460,7 +460,7 @@ def test_numbers_of_any_length(server, tmp_path, pauses):
 # ---- two processes ----
 def test_two_processes_want_the_same_file(server, tmp_path, fork):
     def until_the_other_waits(handler):
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not any(b"waits for it" in log.read_bytes() for log in tmp_path.glob("log-*")):
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -495,7 +495,7 @@ def test_where_locks_do_not_work(server, tmp_path, monkeypatch, capsys):
 def raw_then(handler, part):
     """Send half of a file; then something else is written to `part`; then send the rest."""
     handler.answer(200, {}, BODY[:1000], len(BODY))
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not part.exists() or part.stat().st_size < 1000:
         assert time.monotonic() < until
         time.sleep(0.001)

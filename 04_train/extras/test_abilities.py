@@ -107,7 +107,7 @@ def test_what_the_rival_learns_is_what_was_written():
 
 
 @pytest.mark.slow
-def test_the_whole_way(tmp_path, monkeypatch, capsys):
+def test_the_whole_way(tmp_path, monkeypatch, capsys, quick_runs):
     """Stopped after sft, it goes on there; then a table, costs that are alike, and a picture."""
     small = "--n-layer 1 --n-head 2 --n-kv-head 2 --d-model 32 --d-ff 32".split()
     for stage, more in {"base": small, "rl": ["--batch-size", "32"]}.items():

@@ -282,7 +282,7 @@ def test_it_learns_to_prefer(start):
 
 # ---- whole runs ----
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, quick_runs):
     """A folder with pairs, in two forms, and a run to begin with."""
     folder = tmp_path_factory.mktemp("dpo")
     with open(folder / "pairs.jsonl", "w", encoding="utf-8") as file:

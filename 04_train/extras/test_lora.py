@@ -171,7 +171,7 @@ def test_memory(dtype):
 
 # ---- whole runs ----
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, quick_runs):
     """A folder with conversations, and a run to begin with, trained for two steps."""
     folder = tmp_path_factory.mktemp("lora")
     with open(folder / "talks.jsonl", "w", encoding="utf-8") as file:
@@ -185,13 +185,6 @@ def world(tmp_path_factory):
                   "--data", f"folder:{folder}", "--data-dir", str(folder / "data"), "--runs-dir",
                   str(folder / "runs"), "--name", "base", "--device", "cpu", "--no-by-hand"])
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take seconds."""
-    monkeypatch.setattr(beside.Beside, "redraw", lambda self: None)
-    monkeypatch.setattr(beside, "page", lambda folders, path: None)
 
 
 def options(world, name, *more, init="base"):

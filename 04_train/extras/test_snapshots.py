@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import beside
-import length
 import train
 from metrics import forget_unbegun
 from presets import FullConfig
@@ -52,7 +50,7 @@ def test_a_single_one_is_the_last():
 
 # ---- whole runs ----
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start(tmp_path_factory, quick_runs):
     """start(name, *options): the folder of a run of 12 steps, which takes a second."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(1000)))
@@ -66,11 +64,7 @@ def start(tmp_path_factory):
             *options])
         return folder / name
     run.folder = folder
-    with pytest.MonkeyPatch.context() as monkeypatch:  # these take a second each
-        monkeypatch.setattr(beside.Beside, "redraw", lambda self: None)
-        monkeypatch.setattr(beside, "page", lambda folders, path: None)
-        monkeypatch.setattr(length, "matmul_peak", lambda device, dtype: 1e11)
-        yield run
+    return run
 
 
 @pytest.fixture(scope="module")

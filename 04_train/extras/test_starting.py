@@ -34,7 +34,7 @@ def test_the_shape_of_a_model_from_elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["sft", "rl"])
-def test_conversations_in_chatml(stage, tmp_path):
+def test_conversations_in_chatml(stage, tmp_path, quick_runs):
     """A model from elsewhere, whose tokenizer has ChatML's special tokens, learns to answer."""
     pytest.importorskip("safetensors", reason="an oracle of tests/requirements.txt")
     names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -111,16 +111,20 @@ def test_dockerfile():
 
 
 @pytest.mark.slow
-def test_the_command_of_the_image(tmp_path, small, bin_folder):
+def test_the_command_of_the_image(tmp_path, small, fork, torchrun):
     """In a folder that holds what the image would, and nothing else."""
     inside = tmp_path / "course"
     inside.mkdir()
     image(inside)
-    command = json.loads(dict(instructions())["CMD"])
-    done = subprocess.run([*command, *small, "--name", "here", "--steps", "2"], cwd=inside,
-                          env=environment(bin_folder, PYTHONPATH=""), capture_output=True,
-                          text=True, timeout=200)
-    assert done.returncode == 0, done.stdout + done.stderr
+
+    def work():
+        os.chdir(inside)
+        os.environ["PYTHONPATH"] = ""
+        command = json.loads(dict(instructions())["CMD"])
+        torchrun(*command[1:], *small, "--name", "here", "--steps", "2")()
+    process = fork(work, fresh=True)
+    process.join(200)
+    assert process.exitcode == 0, process.log.read_text()
     assert steps_of(inside / "runs/here") == [1, 2]
     assert sorted(path.name for path in inside.iterdir() if path.suffix != ".py") == sorted(
         [*(path.name for path in ROOT.glob("0?_*")), "data", "requirements.txt", "runs"])
@@ -128,20 +132,18 @@ def test_the_command_of_the_image(tmp_path, small, bin_folder):
 
 # ---- several machines ----
 @pytest.mark.slow
-def test_two_machines_by_hand(tmp_path, small, bin_folder):
+def test_two_machines_by_hand(tmp_path, small, fork, torchrun, monkeypatch, quick_runs):
     """The same torchrun line on both; here both are this machine."""
-    line = ["torchrun", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d",
+    line = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d",
             "--rdzv-id", "1", "--rdzv-endpoint", f"127.0.0.1:{free_port()}",
             ROOT / "07_scale/scale.py", *small, "--name", "both", "--steps", "3"]
-    machines = [subprocess.Popen(line, cwd=tmp_path, env=environment(bin_folder), text=True,
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-                for _ in range(2)]
-    try:
-        said = [machine.communicate(timeout=200)[0] for machine in machines]
-    finally:
-        for machine in machines:
-            machine.kill()
-    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(said)
+    monkeypatch.chdir(tmp_path)
+    machines = [fork(torchrun(*line)) for _ in range(2)]
+    for machine in machines:
+        machine.join(200)
+        machine.kill()
+    said = [machine.log.read_text() for machine in machines]
+    assert [machine.exitcode for machine in machines] == [0, 0], "\n".join(said)
     assert steps_of(tmp_path / "runs/both") == [1, 2, 3]
     assert sum("this model" in text for text in said) == 1, "one rank leads, on one of the machines"
 

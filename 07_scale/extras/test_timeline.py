@@ -1,5 +1,7 @@
 """Tests of timeline.py: what it draws is what happened."""
 
+import functools
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -92,8 +94,12 @@ def test_command_line(tmp_path, capsys, fails, monkeypatch):
 
 
 @pytest.mark.slow
-def test_under_torchrun(tmp_path, command):
-    done = command("timeline", "--out", tmp_path, launcher=(
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"))
-    assert done.stdout.count("timeline.png") == 1, "only rank 0 draws"
+def test_under_torchrun(tmp_path, fork, torchrun, monkeypatch):
+    monkeypatch.setattr(timeline, "record", functools.partial(record, shape=SMALL, rounds=1))
+    process = fork(torchrun("--standalone", "--nproc-per-node", "2", timeline.__file__, "--out",
+                            tmp_path))
+    process.join()
+    said = process.log.read_text()
+    assert process.exitcode == 0, said
+    assert said.count("timeline.png") == 1, "only rank 0 draws"
     assert (tmp_path / "timeline.png").exists()
