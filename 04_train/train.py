@@ -25,8 +25,8 @@ import importlib.util
 import math
 import time
 
-if "OMP_WAIT_POLICY" not in os.environ:  # before torch loads: idle threads sleep, but not at once,
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}  # between two kernels
+if "OMP_WAIT_POLICY" not in os.environ:  # read by torch: idle threads sleep after microseconds
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 
 import numpy as np
 import torch

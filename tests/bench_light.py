@@ -108,7 +108,8 @@ def tiny(go, text, runs):
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         said = subprocess.run([sys.executable, ROOT / "04_train/train.py", "--preset", "tiny"],
-                              cwd=folder, check=True, capture_output=True, text=True).stdout
+                              cwd=folder, check=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True).stdout  # rates are on stderr
         seconds = time.perf_counter() - start
     bits, lzma, flops = (float(re.findall(pattern, said)[-1]) for pattern in (
         r"this model +(\S+)", r"lzma -9 +(\S+)", r"(\S+) FLOP in all"))

@@ -41,7 +41,6 @@ class Samples:
         self.path, self.rows = Path(path), {}
         heading = json.dumps(of).encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
         self.file = open(self.path, "a+b")
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,8 +48,9 @@ class Samples:
             raise ValueError(f"{path} is being written by another command") from None
         except OSError:  # a file system without locks
             pass
-        if new and not self.file.tell():
+        if not self.file.tell():  # it is new, or empty
             self.file.write(heading + b"\n")
+            self.file.flush()
         self.file.seek(0)
         data = self.file.read()
         if (first := data.partition(b"\n")[0]) != heading:
