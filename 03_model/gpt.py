@@ -90,7 +90,7 @@ def attention_weights(q, k, mask):  # exercise
     weight is 0. Query head h reads key head h // (H/G) (Ainslie et al. 2023).
     """
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, S, D)
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
+    scores = q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)  # (B, H, T, S)
     return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
 
 
@@ -111,8 +111,10 @@ def rms_norm_fused(x, eps=1e-6):
 
 
 def attention_fused(q, k, v, mask=None):
-    """attention() in one kernel, which never holds the (T, S) scores in memory."""
+    """attention() in one kernel, which doesn't hold the (T, S) scores; a mask leaves some key."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
+    if 1 < T and S <= 256 and q.dtype == torch.float32 and q.device.type == "cpu":
+        return attention(q, k, v, mask)  # which is faster where few scores are held
     if T == 1:  # query heads that share a key head are passed as several positions
         return F.scaled_dot_product_attention(q.reshape(B, G, H // G, D), k, v, mask).reshape_as(q)
     if mask is None and T < S:

@@ -166,13 +166,23 @@ def test_attention(H, G, T, S, explains):
 
 @every_shape
 @pytest.mark.parametrize("H, G", HEADS)
-def test_fused_attention_is_the_same(H, G, T, S):
-    q, k, v = randn(2, H, T, 8, seed=1), randn(2, G, S, 8, seed=2), randn(2, G, S, 8, seed=3)
+def test_fused_attention_is_the_same(H, G, T, S, monkeypatch):
+    """In float64, as short windows of float32 go through attention() itself on a CPU."""
+    q, k, v = (randn(2, heads, n, 8, seed=seed).double()
+               for seed, (heads, n) in enumerate(((H, T), (G, S), (G, S)), 1))
+    used = []
+    monkeypatch.setattr(gpt, "attention", lambda *what: used.append(1) or attention(*what))
     same(attention_fused(q, k, v), attention(q, k, v), "they differ without a mask")
     mask = causal_mask(torch.arange(S - T, S), S)
     same(attention_fused(q, k, v, mask), attention(q, k, v, mask), "they differ with a mask")
     rows = causal_mask(torch.tensor([range(S - T, S), range(T)]), S).unsqueeze(1)  # (B, 1, T, S)
     same(attention_fused(q, k, v, rows), attention(q, k, v, rows), "they differ, a mask a row")
+    assert not used, "it was compared with itself"
+    attention_fused(q.float(), k.float(), v.float())
+    assert len(used) == (T > 1), "one position, as in decoding, goes through the kernel"
+    long = (x.float().repeat(1, 1, 300, 1) for x in (q, k, v))
+    attention_fused(*(x[:, :, -257:] for x in long))
+    assert len(used) == (T > 1), "long windows go through the kernel"
 
 
 def test_attention_fused_whatever_the_kernels_memory_order(monkeypatch):

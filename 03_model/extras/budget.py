@@ -93,14 +93,21 @@ def flops_per_token(config):  # exercise
     return 6 * numbers + 12 * config.n_layer * config.d_model * config.seq_len
 
 
+def holds_scores(config, dtype="float32"):
+    """Whether attention() itself runs, with a number for each pair of positions: by hand, and on a
+    CPU in short windows of float32 (gpt.attention_fused). For GPUs that is too much.
+    """
+    return config.by_hand or dtype == "float32" and config.seq_len <= 256
+
+
 def activation_bytes(config, batch_size, dtype="float32", recompute=False):
     """Bytes that the forward pass keeps for the backward pass on a CPU, per micro-batch: mostly the
     inputs of matrix products and other operations with parameters.
 
     With "bfloat16" products are computed, and their inputs kept, in 2 bytes a number; the residual
-    stream, norms and logits stay in 4. Attention's scores are not kept, but recomputed (Dao et al.
-    2022); config.by_hand keeps them, and then the result is up to a fifth too large. With
-    `recompute` only a block's input is kept (Chen et al. 2016).
+    stream, norms and logits stay in 4. Attention's weights are kept if holds_scores(), otherwise
+    recomputed (Dao et al. 2022). By hand the result is up to a fifth too large. With `recompute`
+    only a block's input is kept (Chen et al. 2016).
     """
     C, H, G, family = config.d_model, config.n_head, config.n_kv_head, family_of(config)
     rms, rope, qk_norm = family.norm == "rmsnorm", family.positions == "rope", family.qk_norm
@@ -111,14 +118,17 @@ def activation_bytes(config, batch_size, dtype="float32", recompute=False):
     norm = (4 * (C + (1 + family.gains * C if rms else 2))  # the stream, 1/rms and what gains
             # multiply; or mean and 1/std
             + short * C)  # the stream normalised
-    attention = (short * (C + 2 * keys)  # queries, keys, values: one tensor
-                 # queries and keys turned, as (B, heads, T, D); norms turn them into 4 bytes
-                 + (4 * (rope or low) if qk_norm else short * rope) * (C + keys)
-                 + qk_norm * (short * (C + keys) + 4 * (H + G))  # normalised, 1/rms of each
-                 + short * C + 4 * H  # what the heads found, and their log-sum-exp
-                 + short * C * (rope or qk_norm or low)  # copied to be (B, T, C), or 2 bytes, again
-                 # by hand also its weights, and keys and values once for each head
-                 + config.by_hand * short * (H * config.seq_len + (H != G) * 2 * C))
+    qkv = short * (C + 2 * keys)  # queries, keys, values: one tensor
+    turned = short * rope * (C + keys)  # queries and keys turned, as (B, heads, T, D)
+    if qk_norm:  # what it reads, which norms turn into 4 bytes, and 1/rms of each
+        turned = (4 * (C + keys) if rope or low else 0) + 4 * (H + G)
+    plain = holds_scores(config, dtype)
+    if plain:  # queries scaled, keys and values once for each head, weights, what the heads found
+        attention = short * (4 * C + H * config.seq_len) + qk_norm * (turned + qkv * (not rope))
+    else:
+        attention = (qkv + turned + qk_norm * short * (C + keys)  # queries and keys normalised
+                     + short * C + 4 * H  # what the heads found, and their log-sum-exp
+                     + short * C * (rope or qk_norm or low))  # copied: (B, T, C), or 2 bytes, again
     mlp = short * config.d_ff * {"relu": 1,  # its result, which also tells its slope
                                  "gelu": 2,  # what goes in, and what comes out
                                  "relu2": 2,  # ReLU, and its square
@@ -131,7 +141,8 @@ def activation_bytes(config, batch_size, dtype="float32", recompute=False):
     once = (norm + family.embed_norm * (norm - short * C)
             + 4 * (1 + (family.softcap > 0)) * config.vocab_size)
     block = 4 * C if recompute else block
-    return batch_size * config.seq_len * (config.n_layer * block + once)
+    masks = 0 if recompute or not plain else config.n_layer * config.seq_len**2
+    return batch_size * config.seq_len * (config.n_layer * block + once) + masks
 
 
 def recomputed_bytes(config, batch_size, dtype="float32"):

@@ -16,7 +16,8 @@ if "console" not in sys.modules:  # it is found here, and puts all other folders
 from console import Parser, add_options
 
 import budget
-from budget import count_parameters, family_of, flops_per_token, readable, training_memory
+from budget import (count_parameters, family_of, flops_per_token, holds_scores, readable,
+                    training_memory)
 from family import MODELS, FamilyConfig, model_config
 from gpt import GPTConfig
 from heads import cache_bytes
@@ -34,8 +35,8 @@ def evaluation_memory(config, batch_size, optimizer="adamw", dtype="float32", ra
     C, H, keys = config.d_model, config.n_head, config.n_kv_head * config.head_dim
     T, tokens, short = config.seq_len, batch_size * config.seq_len, 4 if dtype == "float32" else 2
     attention = short * (C + 2 * keys + C + keys + 3 * C)  # qkv; q and k turned; twice what the
-    # heads found, and what comes of it; by hand also scores, scores masked, and weights
-    attention += config.by_hand * short * (3 * H * T + (H != config.n_kv_head) * 2 * C)
+    # heads found, and what comes of it; perhaps also scores, scores masked, and weights
+    attention += holds_scores(config, dtype) * short * (3 * H * T + (H != config.n_kv_head) * 2 * C)
     mlp = short * config.d_ff * (4 if family_of(config).activation == "swiglu" else 2)
     block = tokens * max(attention, mlp)
     logits = 2 * 4 * min(512, tokens) * config.vocab_size

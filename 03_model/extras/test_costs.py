@@ -33,7 +33,8 @@ def test_evaluation_memory():
                        d_ff=16)
     assert evaluation_memory(config, 2) == {
         "weights": 4 * 264, "copies": 0, "optimizer": 8 * 264, "activations": 6 * 2 * 16,
-        "workspace": 6 * 4 * 32}, "of each position 12 for q, k and v, 8 for q and k turned, 12"
+        "workspace": 6 * 4 * 41}, ("of each position 12 for q, k and v, 8 for q and k turned, 12 "
+                                   "for the result, and 3 times 3 scores")
     low = evaluation_memory(config, 400, "muon", "bfloat16")
     assert low["copies"] == 2 * 228 and low["optimizer"] == 4 * 192 + 8 * 72
     assert low["workspace"] == 1200 * 2 * 32
