@@ -95,31 +95,36 @@ def nesterov(gradient, average, momentum):  # exercise
     return gradient.lerp(average, momentum)
 
 
-def orthogonalize(G, steps=5):  # exercise
+# a, b, c of three steps, the best for all values from 0.01 to 1 (Amsel et al. 2025, algorithm 1).
+QUINTICS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+
+
+def orthogonalize(G, quintics=QUINTICS):  # exercise
     """Roughly the nearest matrix whose singular values are all 1: of G = U S V', about U V'.
 
-    G: (..., m, n), each matrix for itself; returned in its type. Newton-Schulz, with the
-    coefficients of Jordan et al. 2024 (Muon): from X = G / (|G| + 1e-7), with |G| the root of the
-    sum of the squares, `steps` times
+    G: (..., m, n), each matrix for itself; returned in its type. Muon's iteration (Jordan et al.
+    2024): from X = G / (|G| + 1e-7), with |G| the root of the sum of the squares, for each a, b, c
 
-        A = X X'        X = a X + (b A + c A A) X        a, b, c = 3.4445, -4.7750, 2.0315
+        A = X X'        X = a X + (b A + c A A) X
 
-    Each maps every singular value s to a s + b s^3 + c s^5 and leaves U and V alone. Small values
-    rise quickly, but none settles: after 5 steps those above 0.002 |G| are between 0.68 and 1.21.
-    A is (m, m), so a tall G is transposed, and back at the end. On GPUs in bfloat16, else float32.
+    maps every singular value s to a s + b s^3 + c s^5 and leaves U and V alone. After QUINTICS
+    those above 0.01 |G| are between 0.73 and 1.27, and smaller ones have grown up to 78 times.
+    A is (m, m), so a tall G is transposed, and back at the end. On GPUs in bfloat16, else float32;
+    there X is divided by 1.01 before each step, as rounding may lift values above the step's range.
     """
     X = (G.bfloat16() if G.is_cuda else G.float()).reshape(-1, *G.shape[-2:])
     tall = X.shape[1] > X.shape[2]
     X = X.mT if tall else X
     X = X / (X.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
+    for a, b, c in quintics:
+        X = X / 1.01 if G.is_cuda else X
         A = X @ X.mT
-        B = torch.baddbmm(A, A, A, beta=-4.7750, alpha=2.0315)  # b A + c A A, in one go
-        X = torch.baddbmm(X, B, X, beta=3.4445)
+        B = torch.baddbmm(A, A, A, beta=b, alpha=c)  # b A + c A A, in one go
+        X = torch.baddbmm(X, B, X, beta=a)
     return (X.mT if tall else X).reshape(G.shape).to(G.dtype)
 
 
-def orthogonalize_parts(matrices, parts):
+def orthogonalize_parts(matrices, parts, quintics=QUINTICS):
     """Orthogonalise in place each part of matrices[i], of parts[i] rows; parts of equal shape in
     one call. Tall parts are scaled, to change outputs as much as square ones (Jordan et al. 2024).
     """
@@ -128,7 +133,7 @@ def orthogonalize_parts(matrices, parts):
         for part in matrix.split(rows):
             shapes.setdefault(part.shape, []).append(part)
     for (rows, columns), same in shapes.items():
-        results = orthogonalize(torch.stack(same)) * max(1, rows / columns)**0.5
+        results = orthogonalize(torch.stack(same), quintics) * max(1, rows / columns)**0.5
         torch._foreach_copy_(same, list(results))
 
 
@@ -213,9 +218,9 @@ def main(argv=None):
     print("\nSingular values of a gradient of 64 x 64, one in nine, and after each step of Muon's:")
     U, V = torch.linalg.qr(torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))).Q
     gradient = U * torch.logspace(-2, 0, 64) @ V.T  # some directions push 100 times as hard
-    for steps in range(6):
-        values = torch.linalg.svdvals(orthogonalize(gradient, steps))
-        print(f"  after {steps}  " + " ".join(f"{value:5.3f}" for value in values[::9]))
+    for n in range(len(QUINTICS) + 1):
+        values = torch.linalg.svdvals(orthogonalize(gradient, QUINTICS[:n]))
+        print(f"  after {n}  " + " ".join(f"{value:5.3f}" for value in values[::9]))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ race.json: {"target": 1.88,
  "ablations": [{"name": "full recipe", "steps_to_target": 300, "seconds_to_target": 9.1,
                 "loss_at_end": 1.85}, ...]}
 with null where the target was never reached; the first of the ablations has every ingredient.
-Writes the pictures into --out. Next: ladder.py.
+Writes the pictures into --out. Next: ideas.py.
 """
 
 import os
@@ -38,15 +38,15 @@ from bpe import Tokenizer
 from conversations import render
 from data import Ids
 from gpt import GPT
+from optim import QUINTICS, SCHEDULES
 from optim import adamw_by_hand, learning_rate, make_optimizer, orthogonalize
-from optim import SCHEDULES
 from sft import Packed, packed_mask
 from shards import read_json
 from train import Config
 
 BLUE, ORANGE, GREEN, VIOLET = COLOURS = ["#4c72b0", "#dd8452", "#55a868", "#8172b3"]
 INK = "0.3"
-NAMES_OF_STEPS = ["the gradient", "1", "2", "3", "4", "Muon's direction"]
+NAMES_OF_STEPS = ["the gradient", *map(str, range(1, len(QUINTICS))), "Muon's direction"]
 
 
 def picture(width, height, columns=1, **how):
@@ -127,18 +127,18 @@ def adamw_direction(matrix, optimizer):
 
 
 def lifted(values, steps):
-    """The singular values after Newton-Schulz steps, from values, (N,), each at most 1 -> (N,).
+    """The singular values after some of Muon's steps, from values, (N,), each at most 1 -> (N,).
 
     Each value s is put into a 2 x 2 matrix of norm 1, whose other singular value is sqrt(1 - s^2).
     """
     s = torch.tensor(values, dtype=torch.float32)
     matrices = torch.diag_embed(torch.stack((s, (1 - s**2).sqrt()), dim=-1))  # (N, 2, 2)
-    return orthogonalize(matrices, steps)[:, 0, 0].numpy()
+    return orthogonalize(matrices, QUINTICS[:steps])[:, 0, 0].numpy()
 
 
 def draw_muon(text, path):
-    """Draw the singular values of a gradient after each Newton-Schulz step, and of AdamW's
-    direction; beside it the result of the steps for any singular value.
+    """Draw the singular values of a gradient after each of Muon's steps, and of AdamW's direction;
+    beside it the result of the steps for any singular value.
     """
     from matplotlib import colormaps
 
@@ -148,8 +148,8 @@ def draw_muon(text, path):
     ranks, s = np.arange(1, min(matrix.shape) + 1), np.geomspace(1e-4, 0.999, 500)
     last = len(NAMES_OF_STEPS) - 1
     for n, words in enumerate(NAMES_OF_STEPS):
-        colour = "0.35" if n == 0 else colormaps["Blues"](0.35 + 0.13 * n)
-        values = singular_values(orthogonalize(matrix.grad, n))
+        colour = "0.35" if n == 0 else colormaps["Blues"](0.35 + 0.65 * n / last)
+        values = singular_values(orthogonalize(matrix.grad, QUINTICS[:n]))
         for axes, x, y in ((left, ranks, values), (right, s, lifted(s, n))):
             axes.plot(x, y, color=colour, lw=2 if n in (0, last) else 1.2)
         label(left, ranks[-1], values[-1], f"  {words}", colour)
@@ -161,10 +161,10 @@ def draw_muon(text, path):
     rows, columns = matrix.shape
     left.set(yscale="log", xlim=(0, columns), xlabel="the largest, the second ...")
     left.set_title(f"singular values of a gradient, {rows} x {columns},\nand of what Muon makes of "
-                   "it in 5 steps", loc="left", fontsize=11)
+                   f"it in {last} steps", loc="left", fontsize=11)
     right.set(xscale="log", xlim=(s[0], 1), xlabel="s, a share of the gradient's norm")
-    right.set_title("a step takes s to 3.44 s $-$ 4.78 s$^3$ + 2.03 s$^5$:\nwhat comes out of s "
-                    "after 0 to 5 of them", loc="left", fontsize=11)
+    right.set_title("a step takes s to $a s + b s^3 + c s^5$:\nwhat comes out of s after 0 to "
+                    f"{last} of them", loc="left", fontsize=11)
     for axes in (left, right):
         axes.grid(axis="y", color="0.92")
         axes.yaxis.set_major_formatter("{x:g}")
