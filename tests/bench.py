@@ -391,7 +391,7 @@ def main():
                          "tokenizer on, and a model")
     command.add_argument("--runs", type=int, default=3, help="rounds, or seeds (default: 3)")
     command.add_argument("--only", nargs="+", metavar="JOB", help="of encoding, tokenizer, steps, "
-                         "tiny, larger, decoding, starting (default: all)")
+                         "tiny, heads, larger, decoding, starting (default: all)")
     command = commands.add_parser("hostile", help="damaged files: refused in a line, or read right")
     command.add_argument("--seconds", type=float, help="for so long (default: 60)")
     command.add_argument("--tries", type=int, help="or so many")

@@ -27,12 +27,13 @@ from gpt import generate, make_model
 from lookup import generate_by_lookup
 from machine import keep_freed_memory, matmul_peak
 from optim import make_optimizer
-from presets import ALL as PRESETS, FullConfig as Config
+from presets import FullConfig as Config
 from quant import pack
 from train import train_step
 from sample import Options, start_of
 from weights import read_model
 
+SET_BY_TRAIN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # for itself, so that peers don't get it
 # Six layers of a GPT-2 that a laptop can train.
 SHAPE = MODELS["gpt2"] | dict(n_layer=6, n_head=6, n_kv_head=6, d_model=384, d_ff=1536, seq_len=256,
                               vocab_size=4096)
@@ -95,8 +96,7 @@ NANO = {"classic": (step_ours, "torch"), "nanoGPT": (step_nanogpt, "model")}
 
 def time_steps(job):
     """In a process of its own: seconds of each of some steps, bytes of memory at most."""
-    shape = PRESETS["classic"] if job["name"] in NANO else SHAPE | dict(lr=1e-3)
-    config = Config(**shape | dict(batch_size=job["batch"], micro_batch=job["batch"]))
+    config = Config(**job["shape"] | dict(batch_size=job["batch"], micro_batch=job["batch"]))
     ids = torch.randint(config.vocab_size, (job["batch"], config.seq_len + 1)).numpy()
     step = (TRAINERS | NANO)[job["name"]][0](config, (ids[:, :-1].copy(), ids[:, 1:].copy()),
                                              job["compiled"])
@@ -108,19 +108,22 @@ def time_steps(job):
     print(json.dumps([times[2:], 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 
 
-def step_seconds(trainers, runs, compiled=False, batch=8, steps=6):
+def step_seconds(trainers, runs, compiled=False, batch=8, steps=6, shape=SHAPE):
     """({(name, whether compiled): [median seconds of a step, ...] of runs in turns}, {the same:
-    bytes of memory}).
+    bytes of memory}). shape: fields of a Config.
     """
     names = [n for n, (_, p) in trainers.items() if find_spec(p)]
     contenders = [(name, c) for c in ((False, True) if compiled else (False,)) for name in names]
     times, memory = {key: [] for key in contenders}, {}
     for _ in range(runs):
         for name, c in contenders:
-            job = {"kind": "step", "name": name, "compiled": c, "batch": batch, "steps": steps}
+            job = {"kind": "step", "name": name, "compiled": c, "batch": batch, "steps": steps,
+                   "shape": dict(lr=1e-3) | shape}
+            env = {key: value for key, value in os.environ.items()
+                   if name in ("ours", "classic") or key not in SET_BY_TRAIN}
             done = subprocess.run([sys.executable, Path(__file__).with_name("bench.py"), "contend",
                                    json.dumps(job)], stdout=subprocess.PIPE, text=True, check=True,
-                                  encoding="utf-8")
+                                  encoding="utf-8", env=env)
             taken, memory[name, c] = json.loads(done.stdout.splitlines()[-1])
             times[name, c].append(statistics.median(taken))
     return times, memory

@@ -136,7 +136,7 @@ def outside(weights, tokens):
             inside.append(time.perf_counter() - start)
             return found
         setattr(model, name, timed)
-    requests = [Request(prompt_ids(story(topic), tokenizer), n_tokens, Sampling(0.8, seed=1))
+    requests = [Request(prompt_ids(story(topic), tokenizer), tokens, Sampling(0.8, seed=1))
                 for topic in TOPICS]
     start = time.perf_counter()
     for writing in [engine.write(request) for request in requests]:

@@ -128,7 +128,7 @@ def race_larger(source, folder, steps, seed=0):
     often = dict(eval_every=NEVER, save_every=steps, seed=seed)
     found = {"classic": trained("classic", source, folder, **RECIPES["classic"] | often | dict(
         steps=steps))}
-    for share in (0.27, 0.3, 0.4, 0.5):
+    for share in (0.2, 0.22, 0.24, 0.27, 0.3, 0.33, 0.36, 0.4, 0.45, 0.5):
         found["speedrun"] = trained("speedrun", source, folder, **{"ngrams": 0}
                                     | RECIPES["speedrun"] | often | dict(
                                         steps=math.ceil(share * steps)))

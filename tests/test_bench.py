@@ -114,7 +114,7 @@ def test_model(monkeypatch, capsys, bench):
     for name in ("ours", *(f"ours, {kind}" for kind in kinds), "transformers"):
         assert out.count(f"\n| {name} |") == 2
     found = bench("contend", json.dumps({"kind": "step", "name": "ours", "compiled": False,
-                                         "batch": 1, "steps": 1}))
+                                         "batch": 1, "steps": 1, "shape": bench_model.SHAPE}))
     assert len(json.loads(found)[0]) == 1
 
 
@@ -381,7 +381,7 @@ def test_light_ratios(light, monkeypatch):
              ("nanoGPT", False): [0.02, 0.02]}
     monkeypatch.setattr(bench_model, "step_seconds", lambda *what, **how: (times, {}))
     rows = light("steps")
-    assert [row[3] for row in rows] == ["2.50", "nan", "2.00"], "the median of both rounds' ratios"
+    assert [row[3] for row in rows] == ["2.50", "nan", "2.00", "2.00"], "medians of rounds' ratios"
     assert rows[0][1] == "2500 ms" and rows[0][5].endswith("% of products'")
     rates = {"ours, int8": [40.0, 60.0], "ours, int4": [80.0, 80.0], "transformers": [20.0, 20.0]}
     monkeypatch.setattr(bench_model, "decoding_rates", lambda *what: (rates, [25.0, 25.0]))
@@ -389,7 +389,9 @@ def test_light_ratios(light, monkeypatch):
     runs = iter([(10, 40), (20, 60), (10, 30)])
     monkeypatch.setattr(bench_light, "race_larger", lambda *what: dict(zip(
         ("speedrun", "classic"), ({"seconds": n} for n in next(runs)))))
-    assert light("larger", 3, text=["x"])[0][1:4] == ["10 s", "nanoGPT's recipe, 40 s", "3.00"]
+    assert [row[1:4] for row in light("larger", 3, text=["x"])] == [
+        ["10 s", "nanoGPT's recipe in this trainer, 40 s", "3.00"],
+        ["10 s", "150 steps of its own code, 3 s", "0.30"]]
 
 
 def test_light_tokenizers(light, monkeypatch, tmp_path):
@@ -418,6 +420,21 @@ def test_light_tiny(light, monkeypatch):
         stdout=said))
     [row] = light("tiny")
     assert row[1:4] == ["1.600", "lzma, 1.800", "1.12"] and row[5] == "80% of products'"
+
+
+def test_light_heads(light, monkeypatch):
+    """Seeds of each in turn; the cache is as large as there are heads."""
+    asked = []
+    monkeypatch.setattr(bench_light, "train_tiny", lambda folder, *options: asked.append(options)
+                        or ("", {"3": 1.7, "1": 1.785}[options[1]], 1.8))
+    monkeypatch.setattr(bench_light, "load_run", lambda folder: [GPT(GPTConfig(
+        50, 128, 3, 3, int(asked[-1][1]), d_model=12, d_ff=8))])
+    rows = light("heads")
+    assert asked == [("--n-kv-head", G, "--seed", seed) for G in "31" for seed in "01"]
+    assert [row[1:5] for row in rows] == [
+        ["1.700 bits per byte", "with 3 of them, 1.700", "1.00", ""],
+        ["1.785 bits per byte", "with 3 of them, 1.700", "0.95", ""]]
+    assert [row[5].split()[0] for row in rows] == ["37", "12"], "kB: 2 x 3 x G x 128 x 4 numbers"
 
 
 @pytest.mark.slow
