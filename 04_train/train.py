@@ -144,7 +144,7 @@ def depth_preset(depth):
 LADDER = {"tiny": 3, "d4": 4, "d5": 5, "d6": 6, "d8": 8, "small": 12, "medium": 16,
           "461m": 20, "1b": 26}
 PRESETS = {name: depth_preset(depth) for name, depth in LADDER.items()}
-PRESETS["tiny"] |= dict(steps=500, tokens_per_param=0.0, warmup=20)  # two minutes on two cores
+PRESETS["tiny"] |= dict(steps=500, tokens_per_param=0.0, warmup=20)  # a minute on two cores
 PRESETS["461m"] |= dict(vocab_size=53248)  # 461M besides embeddings, 20 tokens each: 9.2 billion
 PRESETS["1b"] |= dict(vocab_size=49152)  # a billion parameters in all
 PRESETS["nano"] = dict(  # small enough for the plain versions
