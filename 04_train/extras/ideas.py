@@ -195,9 +195,8 @@ IDEAS = {
     "value embeddings": ValueEmbeddings(), "residual scalars": ResidualScalars(),
     "table and head tied at first": TiedAtFirst(), "blocks later": BlocksLater(),
     "small batches first": SmallBatchesFirst(), "short windows first": ShortWindowsFirst(),
-    "documents in order": Idea(sampling="stream"), "documents packed": Idea(sampling="bestfit"),
-    "momentum warm-up": MomentumWarmup(), "cautious decay": CautiousDecay(), "NorMuon": NorMuon(),
-    "Jordan's five steps": JordansSteps()}
+    "documents in order": Idea(sampling="stream"), "momentum warm-up": MomentumWarmup(),
+    "cautious decay": CautiousDecay(), "NorMuon": NorMuon(), "Jordan's five steps": JordansSteps()}
 
 
 # ---- trying them ----
@@ -211,12 +210,14 @@ class Trial:
         self.model.to(choose_device(config.device))
         self.mover = make_optimizer(self.model, self.config)
         idea.optimizer(self.mover)
-        self.loader = self.config.batches(data, self.model)
+        self.loader, self.loss = self.config.batches(data, self.model), self.model.loss
+        if hasattr(self.loader, "objective"):  # of batches whose documents don't see each other
+            self.loss = self.loader.objective(self.loss)
 
     def step(self, i, steps):
         """Step i of some steps."""
         batch = self.idea.batch(i / steps, next(self.loader), self.mover)
-        train.train_step(self.model, self.mover, batch, i, self.config)
+        train.train_step(self.model, self.mover, batch, i, self.config, self.loss)
 
 
 def cost(config, idea, data, n=50):
