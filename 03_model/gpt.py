@@ -111,10 +111,10 @@ def rms_norm_fused(x, eps=1e-6):
 
 
 def attention_fused(q, k, v, mask=None):
-    """attention() in one kernel, which doesn't hold the (T, S) scores; a mask leaves some key."""
+    """attention() by a kernel that doesn't hold the (T, S) scores, or itself where it is faster."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     if 1 < T and S <= 256 and q.dtype == torch.float32 and q.device.type == "cpu":
-        return attention(q, k, v, mask)  # which is faster where few scores are held
+        return attention(q, k, v, mask)
     if T == 1:  # query heads that share a key head are passed as several positions
         return F.scaled_dot_product_attention(q.reshape(B, G, H // G, D), k, v, mask).reshape_as(q)
     if mask is None and T < S:

@@ -4,7 +4,7 @@ A preset is trained with one idea at a time. Each gets the time that the preset 
 slower steps, fewer of them. Differences smaller than between seeds are not resolved.
 
     python 04_train/extras/ideas.py                       # lists them
-    python 04_train/extras/ideas.py --ideas all           # a table; 40 minutes on two cores
+    python 04_train/extras/ideas.py --ideas all --steps 250  # a table; half an hour
     python 04_train/extras/ideas.py --ideas NorMuon --preset speedrun --steps 60
 
 Takes the options of train.py that change a run, but --seed. Prints a table, and keeps no run.
@@ -54,7 +54,7 @@ class Idea:
 class ValueEmbeddings(Idea):
     """Every second block, the last among them, adds to the values of its attention the id's row of
     a table of its own: v becomes a v + b table[id], with learned a and b, at first 1 and 0
-    (modded-nanogpt's record of November 2024, after Zhou et al. 2024, "Value Residual Learning").
+    (modded-nanogpt's record 14, after Zhou et al. 2024, "Value Residual Learning").
     """
 
     def model(self, model):
@@ -76,7 +76,7 @@ class ValueEmbeddings(Idea):
 
 class ResidualScalars(Idea):
     """Each block reads a x + b x0 instead of x, where x0 is what the first one reads; a and b are
-    learned, at first 1 and 0 (modded-nanogpt's record of November 2024).
+    learned, at first 1 and 0 (modded-nanogpt's record 9).
     """
 
     def model(self, model):
@@ -89,8 +89,8 @@ class ResidualScalars(Idea):
 
 
 class TiedAtFirst(Idea):
-    """Table and head are one matrix for two thirds of the run (modded-nanogpt's record of January
-    2026). The head's small initial values do no harm to the table: a norm follows it.
+    """Table and head are one matrix for two thirds of the run (modded-nanogpt's record 53).
+    The head's small initial values do no harm to the table: a norm follows it.
     """
 
     def model(self, model):
@@ -139,7 +139,7 @@ class ShortWindowsFirst(Idea):
 
 # ---- the optimizer ----
 class MomentumWarmup(Idea):
-    """Muon's momentum rises from 0.85 during the first three tenths of the run (modded-nanogpt)."""
+    """Muon's momentum rises from 0.85 in the first three tenths (modded-nanogpt's record 9)."""
 
     def batch(self, share, batch, optimizer):
         optimizer.param_groups[0]["momentum"] = 0.85 + 0.1 * min(1, share / 0.3)
