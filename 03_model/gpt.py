@@ -214,7 +214,7 @@ class GPT(nn.Module):
             bound = 0 if "out" in name or "down" in name else math.sqrt(3 / weight.shape[1])
             nn.init.uniform_(weight, -bound, bound, generator=generator)
         nn.init.normal_(self.head.weight, std=0.001, generator=generator)  # near-uniform
-        nn.init.normal_(self.embed.weight, std=1.0, generator=generator)
+        nn.init.normal_(self.embed.weight, std=0.1, generator=generator)  # small, to turn fast
 
     def hidden(self, ids, cache=None, positions=None, mask=None):  # exercise
         """ids, (B, T) -> what the head reads, (B, T, C): self.embed, norm, blocks, and norm again.

@@ -596,6 +596,7 @@ def test_a_new_model_does_nothing_yet():
         for linear in (block.attention.qkv, block.mlp.up):
             assert linear.weight.std().item() == pytest.approx(SMALL.d_model**-0.5, rel=0.1), \
                 "variance 1 / fan-in"
+    assert model.embed.weight.std().item() == pytest.approx(0.1, rel=0.1), "small, to turn fast"
     assert torch.equal(GPT(SMALL).embed.weight, model.embed.weight), "a seed repeats"
     assert not torch.equal(GPT(SMALL, seed=1).embed.weight, model.embed.weight)
 

@@ -325,7 +325,9 @@ def choose_run(words, given, preset, kind):
 
 def restore_weights(folder, config, data, model):  # exercise
     """load_state() of the newest checkpoint; ValueError, naming both, if "data" isn't data.hash;
-    else load_weights(). If none: {"step": 0, "seconds": 0.0}, for an init after starting.begin().
+    else load_weights(). If none: {"step": 0, "seconds": 0.0}; after starting.begin(model, init) if
+    the config has an init; else, if it has bigrams and `housekeeping` is not None, with the seconds
+    that bigrams.begin(model, config, data) returns.
     """
     if checkpoint := newest_checkpoint(folder):
         state = load_state(checkpoint)
@@ -336,6 +338,9 @@ def restore_weights(folder, config, data, model):  # exercise
     if config.init:
         from starting import begin  # with the weights of a model from elsewhere
         begin(model, config.init)
+    elif config.bigrams and housekeeping:
+        from bigrams import begin
+        return {"step": 0, "seconds": begin(model, config, data)}
     return {"step": 0, "seconds": 0.0}
 
 

@@ -288,6 +288,17 @@ def test_restore_weights(tmp_path, monkeypatch):
         "a new run without an init begins at step 0, with the weights that the model has")
     assert runs.restore_weights(run_folder, Config(init="a"), data, model) == new, "it is a new run"
     assert begun == [(model, "a")], "a new run with an init begins with starting.begin()"
+    monkeypatch.setitem(sys.modules, "bigrams", Mock(begin=lambda *what: begun.append(what) or 2.5))
+    config = Config(bigrams=20)
+    assert runs.restore_weights(run_folder, config, data, model) == new | {"seconds": 2.5}, (
+        "the time that bigrams.begin() takes is part of the run")
+    assert begun.pop() == (model, config, data)
+    assert runs.restore_weights(run_folder, Config(bigrams=20, init="a"), data, model) == new, (
+        "a model from elsewhere begins as it is, whatever bigrams are")
+    assert begun.pop() == (model, "a")
+    monkeypatch.setattr(runs, "housekeeping", None)
+    assert runs.restore_weights(run_folder, config, data, model) == new and len(begun) == 1, (
+        "where there are no extras, the run begins without")
     save_checkpoint(run_folder, 5, tensors(linear(5)), whole_state(5) | {"data": "abc"})
     with pytest.raises(ValueError, match="abc.*def"):
         runs.restore_weights(run_folder, Config(), Mock(hash="def"), model)
@@ -296,6 +307,8 @@ def test_restore_weights(tmp_path, monkeypatch):
     state = runs.restore_weights(run_folder, Config(init="a"), data, model)
     assert (model.weight == 5).all(), "the model must have the weights of the newest checkpoint"
     assert state["step"] == 5 and len(begun) == 1, "its state is returned, and init is the past"
+    monkeypatch.undo()
+    assert runs.restore_weights(run_folder, config, data, model)["step"] == 5
 
 
 def test_a_run_that_goes_on_while_it_is_read(tmp_path, monkeypatch):

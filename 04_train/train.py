@@ -69,6 +69,7 @@ class Config(GPTConfig):
     grad_clip: float = option(1.0, "largest norm of the gradients", least=1e-15)
     init: str = option("", "a run's folder, or a Hugging Face folder: begin with its shape, "
                        "weights and tokenizer")
+    bigrams: int = option(0, "steps of a new model on counts of bigrams, before batches", least=0)
     group: int = option(8, "answers: how many to each question", least=2)
     temperature: float = option(1.0, "answers: of their drawing, and of the step", least=0.01)
     answer_tokens: int = option(64, "answers: longer ones are cut off, and wrong", least=1)
@@ -92,6 +93,9 @@ class Config(GPTConfig):
             raise ValueError(f"data is {names}, but must be names of sources")
         if not any(getattr(self, way) for way in WAYS):
             raise ValueError("steps is 0: say how many, or give flops or tokens_per_param")
+        if self.bigrams and not self.init and self.vocab_size > 4096:
+            raise ValueError(f"bigrams is {self.bigrams}, but of {self.vocab_size} ids there are "
+                             "too many: give --bigrams 0, or a vocab_size of at most 4096")
 
     def gpt(self, vocab_size):
         """The model's shape, with the tokenizer's vocabulary; with --init, the model's own."""
@@ -144,7 +148,8 @@ def depth_preset(depth):
 LADDER = {"tiny": 3, "d4": 4, "d5": 5, "d6": 6, "d8": 8, "small": 12, "medium": 16,
           "461m": 20, "1b": 26}
 PRESETS = {name: depth_preset(depth) for name, depth in LADDER.items()}
-PRESETS["tiny"] |= dict(steps=500, tokens_per_param=0.0, warmup=20)  # a minute on two cores
+PRESETS["tiny"] |= dict(steps=500, tokens_per_param=0.0, warmup=20,  # a minute on two cores
+                        bigrams=20, lr=0.006, momentum=0.9)  # tried for this length
 PRESETS["461m"] |= dict(vocab_size=53248)  # 461M besides embeddings, 20 tokens each: 9.2 billion
 PRESETS["1b"] |= dict(vocab_size=49152)  # a billion parameters in all
 PRESETS["nano"] = dict(  # small enough for the plain versions
@@ -240,8 +245,9 @@ def evaluate(model, ids, sizes, config, max_tokens=None, rank=0, world=1, total=
 
 # Extras, by name; a copy of the spine alone trains without them. Always used: beside.py (rows and
 # pictures of a run, by metrics, watch, report, page) and length.py (the plan, and whether it fits),
-# which call budget and machine; console.py calls housekeeping; bpe.py fast and pieces. When asked
-# for: compiling, starting (--init), lora, dpo, timing (--profile), presets, snapshots, nonfinite.
+# which call budget and machine; console.py calls housekeeping; bpe.py fast and pieces; runs.py, for
+# tiny, bigrams. When asked for: compiling, starting (--init), lora, dpo, timing (--profile),
+# presets, snapshots, nonfinite.
 def extra(name):
     """A module of extras/, or None where that was not copied."""
     return importlib.import_module(name) if importlib.util.find_spec(name) else None

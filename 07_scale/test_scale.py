@@ -536,6 +536,7 @@ def alone(tmp_path_factory, quick_runs):
         words = ["--preset", "nano", "--data", f"folder:{folder / 'text'}", "--vocab-size", "300",
                  "--seq-len", "32", "--batch-size", "16", "--micro-batch", "2", "--eval-every",
                  "100", "--schedule", "inverse-sqrt", "--warmup", "3", "--optimizer", optimizer,
+                 "--bigrams", "5",
                  "--data-dir", str(folder / "data"), "--runs-dir", str(folder), "--device", "cpu"]
         if optimizer not in found:
             found[optimizer] = folder / optimizer

@@ -19,23 +19,23 @@ ROOT = Path(__file__).resolve().parents[1]
 MINE = ROOT / "mine"
 
 # The spine as it is read, then extras, in the order in which they build on each other.
-READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train",
-                 "sft", "rl", "sample", "chat", "api", "serve", "evals", "humaneval", "scale",
-                 "zero", "pieces", "dialects", "workers", "fast", "longwords", "mapped",
-                 "commands", "formats", "foreign", "picture", "housekeeping", "mistakes",
-                 "chatml", "records", "download", "hub", "folders", "corpus", "tasks",
-                 "duplicates", "filters", "clean", "fim", "writing", "mixtures", "batches",
-                 "packing", "family", "ngrams", "ragged", "losses", "machine", "budget", "costs",
-                 "heads", "huggingface", "shards", "weights", "presets", "length", "planned",
-                 "resuming", "beside", "metrics", "wandb_log", "watch", "nonfinite", "report",
-                 "page", "compare", "timing", "starting", "lora", "blocked", "rollouts", "dpo",
-                 "compiling", "snapshots", "curves", "ideas", "ladder", "abilities", "good_go",
-                 "export", "lookup", "batching", "quant", "figures", "microscope", "lookback",
-                 "routes", "scoring", "bundle", "kept", "core", "charts", "growth", "certify",
-                 "harness", "answers", "inside", "sandbox", "proxy", "programs", "samples",
-                 "replies", "hosted", "problems", "renumbering", "renaming", "twins", "bodies",
-                 "compiler_rl", "ranks", "precision", "recompute", "plan", "simulate", "timeline",
-                 "fsdp", "selftest", "launch"]
+READING_ORDER = ["bpe", "console", "data", "conversations", "gpt", "optim", "runs", "train", "sft",
+                 "rl", "sample", "chat", "api", "serve", "evals", "humaneval", "scale", "zero",
+                 "pieces", "dialects", "workers", "fast", "longwords", "mapped", "commands",
+                 "formats", "foreign", "picture", "housekeeping", "mistakes", "chatml", "records",
+                 "download", "hub", "folders", "corpus", "tasks", "duplicates", "filters", "clean",
+                 "fim", "writing", "mixtures", "batches", "packing", "family", "ngrams", "ragged",
+                 "losses", "machine", "budget", "costs", "heads", "huggingface", "shards",
+                 "weights", "presets", "length", "planned", "resuming", "beside", "metrics",
+                 "wandb_log", "watch", "nonfinite", "report", "page", "compare", "timing",
+                 "starting", "bigrams", "lora", "blocked", "rollouts", "dpo", "compiling",
+                 "snapshots", "curves", "ideas", "ladder", "abilities", "good_go", "export",
+                 "lookup", "batching", "quant", "figures", "microscope", "lookback", "routes",
+                 "scoring", "bundle", "kept", "core", "charts", "growth", "certify", "harness",
+                 "answers", "inside", "sandbox", "proxy", "programs", "samples", "replies",
+                 "hosted", "problems", "renumbering", "renaming", "twins", "bodies", "compiler_rl",
+                 "ranks", "precision", "recompute", "plan", "simulate", "timeline", "fsdp",
+                 "selftest", "launch"]
 
 
 @functools.cache

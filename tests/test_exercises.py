@@ -540,6 +540,23 @@ MISTAKES = {
         ("the optimizer's state without the weights", "        load_weights(model, checkpoint)\n"
          "        return state\n", "        return state\n", "test_restore_weights"),
     ],
+    "04_train/extras/bigrams.py": [
+        ("what is not to be learned counted", "[np.asarray(targets) >= 0]", "",
+         "test_count_bigrams"),
+        ("a row for the next id, a column for the one before",
+         "np.asarray(ids) * vocab_size + targets",
+         "np.asarray(ids) + np.asarray(targets) * vocab_size", "test_count_bigrams"),
+        ("no rows for ids that never occur", ", minlength=vocab_size**2)", ")",
+         "test_count_bigrams"),
+        ("a rare id weighs as much as a frequent one", "counts / counts.sum()",
+         "counts / counts.sum(dim=1, keepdim=True).clamp(min=1)", "test_learn_bigrams"),
+        ("the table not trained", "name in TRAINED]", "name in TRAINED[1:]]",
+         "test_learn_bigrams"),
+        ("the loss of the last rows alone", "loss += nats.detach()", "loss = nats.detach()",
+         "test_rows_at_a_time_make_no_difference"),
+        ("rates that never fall", "lr * min(1, 2 * (steps - step) / steps)", "lr",
+         "test_rates_fall_from_the_middle_on"),
+    ],
     "04_train/extras/report.py": [
         ("an average that starts at zero", "average / (1 - weight**i)", "average", "test_smooth"),
         ("the new value weighed as the old ones", "weight * average + (1 - weight) * value",

@@ -33,7 +33,7 @@ COMMANDS = {"bpe", "data", "train", "sft", "rl", "sample", "chat", "serve", "eva
 LIMITS = {"01_tokenizer": {"bpe": 325, "console": 211},
           "02_data": {"data": 374, "conversations": 202},
           "03_model": {"gpt": 334},
-          "04_train": {"optim": 227, "runs": 350, "train": 379, "sft": 240, "rl": 354},
+          "04_train": {"optim": 227, "runs": 355, "train": 385, "sft": 240, "rl": 354},
           "05_sample": {"sample": 307, "chat": 322, "api": 400, "serve": 360},
           "06_eval": {"evals": 350, "humaneval": 250},
           "07_scale": {"scale": 328, "zero": 220}}

@@ -221,8 +221,9 @@ class FamilyGPT(GPT):
                 if module.bias is not None:
                     module.bias.zero_()
         self.head.weight.normal_(std=std or (0.02 if tied else 0.001), generator=generator)
+        untied = 0.1 if self.family.embed_norm else 1.0  # beside sinusoids a small one is lost
         for table in filter(None, (None if tied else self.embed, self.position_embed)):
-            table.weight.normal_(std=std or (0.02 if tied else 1.0), generator=generator)
+            table.weight.normal_(std=std or untied, generator=generator)
         if self.ngrams:
             self.ngrams.tables.weight.zero_()
 

@@ -228,7 +228,7 @@ def test_new_weights():
                     "matrices that write to the residual stream begin as zeros, unless the head is "
                     "the table: then they must write something")
                 assert not out.bias.any()
-        expected = 0.02 if tied else 1.0
+        expected = 0.02 if tied else 0.1
         assert model.embed.weight.std().item() == pytest.approx(expected, rel=0.1)
 
 

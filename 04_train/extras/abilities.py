@@ -50,7 +50,8 @@ LEVEL, QUESTIONS, SAMPLES, LONGEST = 2, 200, 16, 64  # of a measurement; ids in 
 OTHERS, ASKED = 2, 1  # seeds of the tasks to practise, and of those that measure; all else has 0
 UNSURE = "addition+sorting+counting+dates+lookup+two_steps"  # what sft leaves to be practised
 SHAPE = ("--preset tiny --n-layer 4 --n-head 4 --n-kv-head 4 --d-model 128 --d-ff 512 "
-         "--vocab-size 320 --seq-len 128 --batch-size 32 --micro-batch 32").split()
+         "--vocab-size 320 --seq-len 128 --batch-size 32 --micro-batch 32 --bigrams 0 --lr 0.012 "
+         "--momentum 0.95").split()
 PROSE, CHAT = (f"tasks,form={form},level={LEVEL},n=100000" for form in ("prose", "chat"))
 OPTIONS = {
     "base": [*SHAPE, "--data", PROSE, "--steps", "1500"],

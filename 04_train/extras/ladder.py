@@ -40,12 +40,13 @@ from curves import COLOURS, INK, picture
 from metrics import read_metrics
 from resuming import check_changes, find_run
 from runs import read_config
-from train import LADDER, Config
+from train import LADDER, Config, depth_preset
 
 RUNGS = list(LADDER)[:4]
 # For all runs, so that losses compare and small budgets have steps; the user's options come later.
 SHARED = ("--vocab-size", "2048", "--seq-len", "128", "--batch-size", "8", "--micro-batch", "8",
-          "--warmup", "5", "--eval-every", "1000000", "--save-every", "1000000")
+          "--warmup", "5", "--momentum", "0.95", "--bigrams", "0",  # which tiny has tuned
+          "--eval-every", "1000000", "--save-every", "1000000")
 DELTA = 1e-3  # of the Huber loss: errors above 0.1% have no more influence than 0.1%
 N_STARTS = 50  # the best of the grid: 400 found nothing better for ten noisy laws
 LEAST = 6  # points: five parameters fit any five points exactly
@@ -227,8 +228,9 @@ def climb(rungs, budgets, runs_dir, options):
             check_changes(folder, given)
         if not folder or not read_point(folder):
             print(f"\n======== {name} ========")
+            rate = depth_preset(LADDER[rung])["lr"]
             train.main(["--preset", rung, "--flops", str(budget), "--name", name, "--runs-dir",
-                        runs_dir, *options, *(["--resume"] if folder else [])])
+                        runs_dir, "--lr", str(rate), *options, *(["--resume"] if folder else [])])
             folder = find_run(runs_dir, name)
         if not read_point(folder):
             return None

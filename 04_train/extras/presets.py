@@ -52,6 +52,9 @@ class FullConfig(FamilyConfig, Config):
         object.__setattr__(self, "family", None if family == MODERN else family)
         Config.__post_init__(self)
         family.check(self)
+        if self.bigrams and not self.init and self.positions != "rope":
+            raise ValueError(f"bigrams is {self.bigrams}, but {self.positions} positions change "
+                             "what the blocks see of an id: give --bigrams 0")
         if self.lora and not self.init:
             raise ValueError(f"lora is {self.lora}, but adapters are for a model that is trained "
                              "already: give --init FOLDER")

@@ -2,7 +2,7 @@
 
 Its shape, tokenizer and weights are taken over, of a run those of its newest checkpoint; optimizer
 and learning rate begin anew. train.py and runs.py call it when a run has --init.
-Reads that folder; writes nothing. Next: lora.py.
+Reads that folder; writes nothing. Next: bigrams.py.
 """
 
 import dataclasses

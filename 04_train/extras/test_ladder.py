@@ -148,7 +148,7 @@ def fake_training(monkeypatch):
         calls.append((name, "--resume" in words))
         folder.mkdir(parents=True, exist_ok=True)
         config = Config(**PRESETS[options["--preset"]] | {
-            key[2:].replace("-", "_"): int(value) for key, value in options.items()
+            key[2:].replace("-", "_"): json.loads(value) for key, value in options.items()
             if key in ladder.SHARED} | {
             "data": (options["--data"],), "steps": round(float(options["--flops"]) / 1e10)})
         (folder / "config.json").write_text(json.dumps(
