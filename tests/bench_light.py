@@ -166,24 +166,22 @@ def heads(go, text, runs):
 
 def larger(go, text, runs):
     """How soon nanoGPT's loss is reached at a larger shape, by what transformers can load."""
-    kind, ratios, shown = "jsonl" if text and Path(text[0]).is_file() else "folder", [], []
+    kind, races = "jsonl" if text and Path(text[0]).is_file() else "folder", []
     for seed in range(runs if text else 0):
         with tempfile.TemporaryDirectory() as folder:
-            found = race_larger(f"{kind}:{text[0]}", Path(folder), 150, seed)
-        seconds = [found[name]["seconds"] for name in ("speedrun", "classic")]
-        shown.append(seconds)
-        ratios.append(seconds[1] / seconds[0])
-    if not shown:
+            races.append(race_larger(f"{kind}:{text[0]}", Path(folder), 150, seed))
+    if not races:
         return
-    ours, theirs = map(statistics.median, zip(*shown))
-    job = "nanoGPT's loss after 150 steps of 6 x 384"
-    yield (job, f"{ours:.0f} s", f"nanoGPT's recipe in this trainer, {theirs:.0f} s",
-           statistics.median(ratios), 4.0, "")
     times, _ = bench_model.step_seconds({"nanoGPT": bench_model.NANO["nanoGPT"]}, runs)
+    peers = {"nanoGPT's recipe in this trainer": [one["classic"]["seconds"] for one in races]}
     if times:
-        theirs = 150 * statistics.median(times["nanoGPT", False])
-        yield (job, f"{ours:.0f} s", f"150 steps of its own code, {theirs:.0f} s", theirs / ours,
-               4.0, "")
+        peers["150 steps of its own code"] = [150 * s for s in times["nanoGPT", False]]
+    for name, how in (("muon", ""), ("bigrams", ", bigrams counted")):
+        ours = [one[name]["seconds"] for one in races]
+        for peer, theirs in peers.items():
+            yield (f"nanoGPT's loss after 150 steps of 6 x 384{how}",
+                   f"{statistics.median(ours):.0f} s", f"{peer}, {statistics.median(theirs):.0f} s",
+                   statistics.median(theirs) / statistics.median(ours), 4.0, "")
 
 
 # ---- the rest ----

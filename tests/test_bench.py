@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import math
 import re
 import sys
 import types
@@ -330,9 +331,10 @@ def test_train(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench_train, "subprocess", types.SimpleNamespace(run=start))
     bench_train.bench_train("folder:x", tmp_path, 1, True, "folder:y", 9, tmp_path / "race.json")
     out = capsys.readouterr().out
-    assert len(asked) == 2 + 1 + len(bench_train.INGREDIENTS) + 2
+    assert len(asked) == 2 + 1 + len(bench_train.INGREDIENTS) + 3
     assert all(out.count(f"\n| {name} | 9.0 |") == 1 for name in bench_train.INGREDIENTS)
-    assert out.count("\n| classic |") == 2 and out.count("\n| speedrun |") == 3, out
+    assert [out.count(f"\n| {name} |") for name in ("classic", "speedrun", "muon", "bigrams")] == [
+        2, 2, 1, 1], out
     assert len(json.loads((tmp_path / "race.json").read_text())["runs"]) == 2
 
 
@@ -386,12 +388,27 @@ def test_light_ratios(light, monkeypatch):
     rates = {"ours, int8": [40.0, 60.0], "ours, int4": [80.0, 80.0], "transformers": [20.0, 20.0]}
     monkeypatch.setattr(bench_model, "decoding_rates", lambda *what: (rates, [25.0, 25.0]))
     assert [row[3] for row in light("decoding")] == ["2.50", "4.00"] * 2
-    runs = iter([(10, 40), (20, 60), (10, 30)])
+    runs = iter([(10, 5, 40), (20, 10, 60)])
     monkeypatch.setattr(bench_light, "race_larger", lambda *what: dict(zip(
-        ("speedrun", "classic"), ({"seconds": n} for n in next(runs)))))
-    assert [row[1:4] for row in light("larger", 3, text=["x"])] == [
-        ["10 s", "nanoGPT's recipe in this trainer, 40 s", "3.00"],
-        ["10 s", "150 steps of its own code, 3 s", "0.30"]]
+        ("muon", "bigrams", "classic"), ({"seconds": n} for n in next(runs)))))
+    assert [row[1:4] for row in light("larger", text=["x"])] == [
+        ["15 s", "nanoGPT's recipe in this trainer, 50 s", "3.33"],
+        ["15 s", "150 steps of its own code, 3 s", "0.20"],
+        ["8 s", "nanoGPT's recipe in this trainer, 50 s", "6.67"],
+        ["8 s", "150 steps of its own code, 3 s", "0.40"]]
+
+
+def test_a_race_that_is_never_won(monkeypatch, tmp_path, capsys):
+    """Of runs that all end above classic's loss none counts; else the shortest one does."""
+    def trained(preset, source, folder, steps, **changes):
+        loss = 2.0 if preset == "classic" else 2.1 if "bigrams" in changes else 3 - steps / 30
+        return {"seconds": steps, "loss": loss}
+    monkeypatch.setattr(bench_train, "trained", trained)
+    found = bench_train.race_larger("x", tmp_path, 100)
+    assert found["muon"] == {"seconds": 30, "loss": 2.0}
+    assert found["bigrams"]["seconds"] == math.inf
+    bench_train.print_rows([(name, one["seconds"], 1, one["loss"]) for name, one in found.items()])
+    assert capsys.readouterr().out.splitlines()[-1] == "| bigrams |  | 1 | 2.1000 | never |"
 
 
 def test_light_tokenizers(light, monkeypatch, tmp_path):

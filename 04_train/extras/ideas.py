@@ -27,6 +27,7 @@ import train  # before torch, for it says how threads wait
 import torch
 from torch import nn
 
+from bigrams import begin
 from data import prepare, token_bytes
 from machine import keep_freed_memory
 from optim import QUINTICS, make_optimizer, nesterov, orthogonalize_parts
@@ -107,6 +108,15 @@ class TiedAtFirst(Idea):
         return batch
 
 
+class LargeTable(Idea):
+    """The embedding table begins ten times as large, as nanochat's does, so that the first steps
+    turn its rows a tenth as far.
+    """
+
+    def model(self, model):
+        model.embed.weight.data.mul_(10)
+
+
 class BlocksLater(Idea):
     """For a fifth of the steps the model has no blocks, only table and head; then they join one by
     one, the last before half of the steps (after Gong et al. 2019, "Progressively stacking"). As a
@@ -141,8 +151,11 @@ class ShortWindowsFirst(Idea):
 class MomentumWarmup(Idea):
     """Muon's momentum rises from 0.85 in the first three tenths (modded-nanogpt's record 9)."""
 
+    def optimizer(self, optimizer):
+        self.last = optimizer.param_groups[0]["momentum"]
+
     def batch(self, share, batch, optimizer):
-        optimizer.param_groups[0]["momentum"] = 0.85 + 0.1 * min(1, share / 0.3)
+        optimizer.param_groups[0]["momentum"] = 0.85 + (self.last - 0.85) * min(1, share / 0.3)
         return batch
 
 
@@ -193,7 +206,9 @@ class JordansSteps(Idea):
 
 IDEAS = {
     "value embeddings": ValueEmbeddings(), "residual scalars": ResidualScalars(),
-    "table and head tied at first": TiedAtFirst(), "blocks later": BlocksLater(),
+    "no bigrams": Idea(bigrams=0), "large table": LargeTable(),
+    "table and head tied at first": TiedAtFirst(bigrams=0),
+    "blocks later": BlocksLater(),
     "small batches first": SmallBatchesFirst(), "short windows first": ShortWindowsFirst(),
     "documents in order": Idea(sampling="stream"), "momentum warm-up": MomentumWarmup(),
     "cautious decay": CautiousDecay(), "NorMuon": NorMuon(), "Jordan's five steps": JordansSteps()}
@@ -206,6 +221,8 @@ class Trial:
     def __init__(self, config, idea, data):
         self.idea, self.config = idea, replace(config, **idea.options)
         self.model = self.config.make_model(data.tokenizer.vocab_size)
+        self.seconds = (begin(self.model, self.config, data, say=lambda line: None)
+                        if self.config.bigrams else 0.0)
         idea.model(self.model)
         self.model.to(choose_device(config.device))
         self.mover = make_optimizer(self.model, self.config)
@@ -221,8 +238,9 @@ class Trial:
 
 
 def cost(config, idea, data, n=50):
-    """A step's mean time with an idea, over that without: of n steps in turns that stand for a
-    whole run, the medians of its tenths, since some steps meet a busy machine.
+    """(a step's mean time with an idea over that without, the number of steps that it has time
+    for). The means are of n steps in turns that stand for a whole run, the medians of its tenths,
+    since some steps meet a busy machine.
     """
     trials, times = (Trial(config, Idea(), data), Trial(config, idea, data)), ([], [])
     for i in range(-2, n):  # two to warm up
@@ -231,8 +249,11 @@ def cost(config, idea, data, n=50):
             trial.step(max(0, i), n)
             found.append(time.perf_counter() - start)
     own, other = (sum(statistics.median(found[2:][k * n // 10:(k + 1) * n // 10])
-                      for k in range(10)) for found in times)
-    return other / own
+                      for k in range(10)) / 10 for found in times)
+    seconds = config.steps * own
+    if "bigrams" in idea.options:
+        seconds += trials[0].seconds - trials[1].seconds
+    return other / own, max(1, round(seconds / other))
 
 
 def bits_after(config, idea, data):
@@ -252,9 +273,9 @@ def main(argv=None):
     words = parser.parse_args(argv)
     if not words.ideas:
         for name, idea in IDEAS.items():
-            text = idea.__doc__ if type(idea) is not Idea else ", ".join(
-                f"{option} {value}" for option, value in idea.options.items())
-            print(f"{name}: {' '.join(text.split())}")
+            text = "" if type(idea) is Idea else " ".join(idea.__doc__.split())
+            options = ", ".join(f"{option} {value}" for option, value in idea.options.items())
+            print(f"{name}: {text}{' With ' * bool(text and options)}{options}")
         return
     config = FullConfig(**ALL[words.preset or "tiny"] | {
         name: value for name, value in vars(words).items() if hasattr(FullConfig, name)})
@@ -269,8 +290,7 @@ def main(argv=None):
           f"|---|---|---|---|---|\n| none | 1 | {config.steps} | {statistics.mean(plain):.3f} | |",
           flush=True)
     for name in IDEAS if "all" in words.ideas else words.ideas:
-        ratio = cost(config, IDEAS[name], data)
-        steps = max(1, round(config.steps / ratio))
+        ratio, steps = cost(config, IDEAS[name], data)
         found = [bits_after(replace(config, steps=steps), IDEAS[name], data) for config in seeds]
         less = ", ".join(f"{a - b:.3f}" for a, b in zip(plain, found))
         print(f"| {name} | {ratio:.2f} | {steps} | {statistics.mean(found):.3f} | {less} |",

@@ -1,6 +1,7 @@
 """Tests of ideas.py: each changes what it says, and is tried for as long as nothing is."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def tried(tmp_path_factory):
     (folder / "text").write_text("".join(f"{i} spam {i % 7} eggs\n" for i in range(1000)))
     config = FullConfig(**PRESETS["nano"] | dict(
         data=(f"folder:{folder / 'text'}",), vocab_size=300, n_layer=2, d_model=16, d_ff=32,
-        seq_len=16, batch_size=4, micro_batch=4, optimizer="muon", steps=8, warmup=2,
+        seq_len=16, batch_size=4, micro_batch=4, optimizer="muon", steps=8, warmup=2, bigrams=3,
         data_dir=str(folder / "data")))
     return config, prepare(config.data, config.vocab_size, config.data_dir)
 
@@ -136,6 +137,7 @@ def test_jordans_steps():
 
 
 def test_momentum_warmup():
+    """To what the optimizer has."""
     optimizer = make_optimizer(GPT(SMALL), FullConfig(optimizer="muon"))
     for share, momentum in ((0, 0.85), (0.15, 0.9), (0.3, 0.95), (0.9, 0.95)):
         IDEAS["momentum warm-up"].batch(share, [], optimizer)
@@ -154,17 +156,19 @@ def test_batches_at_first():
 
 def test_cost(monkeypatch):
     """Of the whole run, not of its beginning; a step that meets a busy machine doesn't count."""
-    clock = [0.0]
+    clock, slow = [0.0], Idea()
 
     class Steps:
         def __init__(self, config, idea, data):
-            self.slow = idea == "slow"
+            self.slow, self.seconds = idea is slow, 6.0 if "bigrams" in idea.options else 12.0
 
         def step(self, i, n):
             clock[0] += 100 if i == 7 else (2 if i < n / 2 else 4) if self.slow else 1
     monkeypatch.setattr(ideas, "Trial", Steps)
     monkeypatch.setattr(ideas.time, "perf_counter", lambda: clock[0])
-    assert cost(None, "slow", None) == 3 and cost(None, "none", None) == 1
+    config = Mock(steps=60)
+    assert cost(config, slow, None) == (3, 20) and cost(config, Idea(), None) == (1, 60)
+    assert cost(config, Idea(bigrams=0), None) == (1, 66), "6 seconds less before the first step"
 
 
 def test_main(tried, capsys, monkeypatch):
@@ -174,7 +178,7 @@ def test_main(tried, capsys, monkeypatch):
             ideas.main(["--ideas", "NorMuon", *options])
     ideas.main([])
     assert capsys.readouterr().out.count(": ") >= len(IDEAS)
-    monkeypatch.setattr(ideas, "cost", lambda *what: 2.0)
+    monkeypatch.setattr(ideas, "cost", lambda *what: (2.0, 4))
     asked = []
     monkeypatch.setattr(ideas, "bits_after", lambda config, idea, data: asked.append(
         (config.seed, config.steps)) or 2.0 - config.seed)
