@@ -46,11 +46,12 @@ def mean_nats(model, counts):
 
 
 def test_count_bigrams():
-    found = count_bigrams([0, 1, 0], [1, 0, -1], 2)
-    assert found.dtype == torch.float32 and found.tolist() == [[0, 1], [1, 0]], (
-        "0 is followed by 1, 1 by 0; the last is not to be learned")
-    assert count_bigrams([2, 2, 1], [2, 1, 2], 4).tolist() == [
-        [0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], "ids that never occur count, too"
+    found = count_bigrams([0, 2, 2, 2], [2, 2, 2, 1], 3)
+    assert found.dtype == torch.float32 and found.tolist() == [[0, 0, 1], [0, 0, 0], [0, 1, 2]], (
+        "0 comes before 2 once, 2 before 2 twice; the id has the row, the next id the column")
+    assert count_bigrams([0, 1, 1], [1, 0, -1], 2).tolist() == [[0, 1], [1, 0]], (
+        "what follows the last is not to be learned, and so not to be counted")
+    assert count_bigrams([0], [0], 3).shape == (3, 3), "all ids have a row, also those not seen"
 
 
 @pytest.mark.parametrize("mask", [False, True], ids=["all", "some"])
@@ -79,8 +80,12 @@ def test_learn_bigrams():
     model = GPT(SMALL)
     blocks = [p.clone() for p in model.blocks.parameters()]
     loss = learn_bigrams(model, counts, 200)
-    assert type(loss) is float and loss == pytest.approx(mean_nats(model, counts), abs=1e-3)
-    assert least < mean_nats(model, counts) < least + 0.02
+    assert loss == pytest.approx(mean_nats(model, counts), abs=1e-3), (
+        "the loss is the mean over all pairs that were counted")
+    assert type(loss) is float and not torch.equal(model.embed.weight, GPT(SMALL).embed.weight), (
+        "the table is to learn as well as the head")
+    assert least < mean_nats(model, counts) < least + 0.02, (
+        "after 200 steps the model is nearly as good as the counts themselves")
     assert all(torch.equal(*pair) for pair in zip(blocks, model.blocks.parameters()))
 
 
@@ -101,7 +106,7 @@ def test_rates_fall_from_the_middle_on(monkeypatch):
             super().step()
     monkeypatch.setattr(bigrams, "Optimizer", Noting)
     learn_bigrams(GPT(SMALL), torch.ones(5, 5), 4, lr=1.0)
-    assert seen == [1, 1, 1, 0.5], "min(1, 2 * (steps - step) / steps)"
+    assert seen == [1, 1, 1, 0.5], "the rate falls from the middle of the steps on"
 
 
 def test_rows_at_a_time_make_no_difference(monkeypatch):
