@@ -220,7 +220,8 @@ def starting(go, text, runs):
                statistics.median(found), 1.0, "")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, ROOT / "04_train/train.py", "--preset", "nano", "--steps",
-                        "2"], cwd=folder, check=True, capture_output=True)
+                        "2", "--data", f"folder:{ROOT / '01_tokenizer'}"], cwd=folder, check=True,
+                       capture_output=True)
         found = [first_output([sys.executable, ROOT / "05_sample/sample.py", "--run", "nano"],
                               folder) for _ in range(runs)]
     yield ("the first token of sample.py", f"{statistics.median(found):.2f} s", "",
