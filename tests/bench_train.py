@@ -50,7 +50,7 @@ RECIPES = {
     "muon": LARGER | dict(optimizer="muon", lr=0.0085, muon_lr=0.02, cooldown=0.7, warmup=5),
 }
 RECIPES["bigrams"] = RECIPES["muon"] | dict(bigrams=20, lr=0.003, momentum=0.9)
-SHARES = {"muon": (0.2, 0.22, 0.24, 0.26, 0.28, 0.3, 0.33, 0.36, 0.4, 0.45, 0.5),
+SHARES = {"muon": (0.16, 0.18, 0.2, 0.22, 0.24, 0.27, 0.3, 0.33, 0.36, 0.4, 0.45, 0.5),
           "bigrams": (0.02, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)}
 
 

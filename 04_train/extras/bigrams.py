@@ -7,7 +7,7 @@ once, fill the embedding table and the head, for `tiny` in a second; the batches
 takes more than one id. Of 4,096 ids, the most, the counts take 70 MB, and counting them 200 more.
 
     python 04_train/train.py --preset tiny              # has --bigrams 20
-    python 04_train/extras/bigrams.py                   # letters of gpt.py: counted, then learned
+    python 04_train/extras/bigrams.py                   # bytes of gpt.py: counted, then learned
 
 runs.py calls begin() for a new run. Reads its data; writes nothing. Next: lora.py.
 """
@@ -113,13 +113,13 @@ def main(argv=None):
     Parser(description=__doc__.splitlines()[0]).parse_args(argv)
     text = np.frombuffer(Path(gpt.__file__).read_bytes(), np.uint8).astype(np.int64)
     counts = count_bigrams(text[:-1], text[1:], 256)
-    for name, table in (("each letter", counts.sum(dim=0)), ("each after the last", counts)):
+    for name, table in (("each byte alone", counts.sum(dim=0)), ("each after the last", counts)):
         p = table / table.sum(dim=-1, keepdim=True).clamp(min=1)
         bits = -(counts * p.clamp(min=1e-9).log2()).sum() / counts.sum()
-        print(f"counted, {name}: {bits:.2f} bits a letter")
+        print(f"counted, {name}: {bits:.2f} bits a byte")
     for steps in (1, 5, 20, 60):
         model = GPT(GPTConfig(256, seq_len=64, n_layer=1, n_head=2, d_model=64, d_ff=256))
-        print(f"learned in {steps} steps: {learn_bigrams(model, counts, steps) / np.log(2):.2f}")
+        print(f"after {steps - 1} steps: {learn_bigrams(model, counts, steps) / np.log(2):.2f}")
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ class TiedAtFirst(Idea):
 
 
 class LargeTable(Idea):
-    """The embedding table begins ten times as large, as nanochat's does, so that the first steps
-    turn its rows a tenth as far.
+    """The embedding table, when bigrams have filled it, is made ten times as large, about as
+    nanochat's is at first, so that a step turns its rows a tenth as far.
     """
 
     def model(self, model):

@@ -125,7 +125,7 @@ def test_rows_at_a_time_make_no_difference(monkeypatch):
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """(config, data): after each number comes the same word, after each word any number."""
+    """(config, data): after a letter of the first eight comes always the same of the last."""
     folder = tmp_path_factory.mktemp("bigrams")
     rng = np.random.default_rng(0)
     (folder / "text").write_text("".join("abcdefgh"[i] + "stuvwxyz"[i] for i in
